@@ -1,0 +1,13 @@
+//! The passes of the Winograph tensor compiler.
+//!
+//! [`compile`] is a pure function of graph, target and options: it does no I/O, opens no device, reads no environment
+//! variable and no clock.
+
+pub mod options;
+pub mod program;
+pub mod target;
+pub mod winograd;
+
+pub use options::{Algorithm, Options};
+pub use program::{Place, Program, ProgramBuffer, Step};
+pub use target::Target;

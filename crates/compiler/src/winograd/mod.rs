@@ -1,0 +1,3 @@
+//! Winograd's minimal filtering as a rewrite: matrices, detection, rewriting, accuracy.
+
+pub mod rational;

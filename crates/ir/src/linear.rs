@@ -1,0 +1,295 @@
+//! Linear code: ordered statements with explicit vectors, gates, registers and loops, ready for a renderer and
+//! independent of any source language.
+//!
+//! Registers are typed and assigned once, but for the ones declared by [`Stmt::Var`], which [`Stmt::Set`] changes
+//! (accumulators). Integer arithmetic of addresses and conditions stays symbolic in [`Code::ints`]; its ranges are the
+//! variables of enclosing loops and, inside one access, the lane.
+
+use crate::dtype::{DType, Scalar};
+use crate::indexed::{Gate, Layout, Origin, Role, Scope, Table};
+use crate::int::{IntId, Ints, RangeId};
+use crate::op::{BinaryOp, ReduceOp, UnaryOp};
+
+/// A register of a [`Code`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Reg(pub u32);
+
+/// The type of a register: `lanes` values of a dtype; one lane is a plain scalar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Type {
+    /// Element type.
+    pub dtype: DType,
+    /// Number of lanes, at least 1.
+    pub lanes: u32,
+}
+
+/// What an access touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Memory {
+    /// An argument of the kernel, by its place in [`Code::args`].
+    Arg(u32),
+    /// Memory of the kernel's own, by its place in [`Code::locals`].
+    Local(u32),
+    /// A constant table, by its place in [`Code::tables`].
+    Table(u32),
+}
+
+/// A place in memory. With a `lane` it stands for one place per lane: index, address and gate are then expressions in
+/// that range, each of them linear in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// What is touched.
+    pub mem: Memory,
+    /// One index per axis, for the proof that it is in bounds.
+    pub index: Box<[IntId]>,
+    /// Element offset: the layout's image of `index`.
+    pub addr: IntId,
+    /// When it is touched, per lane.
+    pub gate: Gate,
+    /// The range that counts lanes.
+    pub lane: Option<RangeId>,
+    /// An axis whose index is not in `index` but the value of a scalar integer register clamped to `0..size`;
+    /// its stride in elements.
+    pub dynamic: Option<Dynamic>,
+}
+
+/// A data-dependent part of an address: `clamp(index, 0, size - 1) * stride`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Dynamic {
+    /// The axis.
+    pub axis: u32,
+    /// Scalar integer register.
+    pub index: Reg,
+    /// Size of the axis.
+    pub size: IntId,
+    /// Elements between neighbours.
+    pub stride: IntId,
+}
+
+/// What a register is computed from. Operands have the result's number of lanes; there is no implicit broadcast.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Instr {
+    /// A scalar constant.
+    Const(Scalar),
+    /// An integer expression converted to the register's dtype; with a lane, one value per lane.
+    Index {
+        /// The expression, linear in the lane.
+        value: IntId,
+        /// The range that counts lanes.
+        lane: Option<RangeId>,
+    },
+    /// Elements of memory, or `fill` in lanes where the gate does not hold.
+    Load {
+        /// Where.
+        access: Access,
+        /// Value where the gate does not hold.
+        fill: Scalar,
+    },
+    /// Lane-wise operation.
+    Unary {
+        /// Operation.
+        op: UnaryOp,
+        /// Operand.
+        x: Reg,
+    },
+    /// Lane-wise operation. Comparisons give `bool` lanes.
+    Binary {
+        /// Operation.
+        op: BinaryOp,
+        /// First operand.
+        a: Reg,
+        /// Second operand.
+        b: Reg,
+    },
+    /// Lane-wise `a * b + c`, rounded once.
+    Fma {
+        /// Factor.
+        a: Reg,
+        /// Factor.
+        b: Reg,
+        /// Addend.
+        c: Reg,
+    },
+    /// Lane-wise `cond ? a : b`.
+    Where {
+        /// Condition, `bool` lanes.
+        cond: Reg,
+        /// Value where it holds.
+        a: Reg,
+        /// Value where it does not.
+        b: Reg,
+    },
+    /// Lane-wise choice by index: `a` where the gate holds.
+    Select {
+        /// Condition, linear in the lane.
+        gate: Gate,
+        /// The range that counts lanes.
+        lane: Option<RangeId>,
+        /// Value where it holds.
+        a: Reg,
+        /// Value where it does not.
+        b: Reg,
+    },
+    /// Lane-wise conversion.
+    Cast {
+        /// Operand.
+        x: Reg,
+    },
+    /// The same bits as another dtype of the same size.
+    Bitcast {
+        /// Operand.
+        x: Reg,
+    },
+    /// A scalar in every lane.
+    Splat {
+        /// Scalar.
+        x: Reg,
+    },
+    /// Scalars as lanes.
+    Pack {
+        /// One scalar per lane.
+        lanes: Box<[Reg]>,
+    },
+    /// Lanes combined into a scalar: the upper half onto the lower half until one is left. Lanes are a power of 2.
+    Fold {
+        /// Operation.
+        op: ReduceOp,
+        /// Vector.
+        x: Reg,
+    },
+}
+
+/// What a loop becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LoopKind {
+    /// Iterations are independent and may run anywhere at any time: blocks on a GPU, work items of the pool on a CPU.
+    /// Grid loops are outermost.
+    Grid,
+    /// Iterations are threads of a workgroup.
+    Thread,
+    /// Iterations run one after another.
+    Serial,
+}
+
+/// A statement.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stmt {
+    /// Computes a register, once.
+    Let {
+        /// The register.
+        reg: Reg,
+        /// Its value.
+        instr: Instr,
+    },
+    /// Declares a register that may be set again, with its first value.
+    Var {
+        /// The register.
+        reg: Reg,
+        /// A register of the same type.
+        init: Reg,
+    },
+    /// Gives a declared register another value.
+    Set {
+        /// The register.
+        reg: Reg,
+        /// A register of the same type.
+        value: Reg,
+    },
+    /// Writes lanes whose gate holds.
+    Store {
+        /// Where.
+        access: Access,
+        /// What.
+        value: Reg,
+    },
+    /// Runs a body for each value of a range.
+    Loop {
+        /// The variable.
+        range: RangeId,
+        /// How iterations are run.
+        kind: LoopKind,
+        /// The body.
+        body: Vec<Stmt>,
+    },
+    /// Runs a body where a condition holds.
+    If {
+        /// The condition.
+        gate: Gate,
+        /// The body.
+        body: Vec<Stmt>,
+    },
+    /// Waits for all threads that share memory of this scope.
+    Barrier(Scope),
+}
+
+/// Memory that code works on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryDecl {
+    /// Name in generated code.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Size per axis.
+    pub shape: Vec<IntId>,
+    /// How it lies in memory.
+    pub layout: Layout,
+    /// Where it lives.
+    pub scope: Scope,
+    /// Who owns it.
+    pub origin: Origin,
+    /// Whether this code writes it.
+    pub written: bool,
+}
+
+/// One kernel's code.
+#[derive(Clone, Debug)]
+pub struct Code {
+    /// Name, as tinygrad names kernels: `r_` or `E_` and the sizes of the axes.
+    pub name: String,
+    /// What it computes.
+    pub role: Role,
+    /// Index arithmetic, ranges and parameters.
+    pub ints: Ints,
+    /// Buffers passed by the caller.
+    pub args: Vec<MemoryDecl>,
+    /// Memory of one thread or of a workgroup.
+    pub locals: Vec<MemoryDecl>,
+    /// Constant tables.
+    pub tables: Vec<Table>,
+    /// Types of the registers.
+    pub regs: Vec<Type>,
+    /// The statements. Those at the top are grid loops or, where nothing is parallel, anything else.
+    pub body: Vec<Stmt>,
+}
+
+impl Code {
+    /// Type of a register.
+    pub fn ty(&self, reg: Reg) -> Type {
+        self.regs[reg.0 as usize]
+    }
+
+    /// The sizes of the grid loops at the top, outermost first; empty where nothing is parallel. Where the body has
+    /// several nests, those of the first.
+    pub fn grid(&self) -> Vec<IntId> {
+        let mut out = Vec::new();
+        let mut body = &self.body;
+        while let Some(Stmt::Loop { range, kind: LoopKind::Grid, body: inner }) = body.first() {
+            out.push(self.ints.size(*range));
+            body = inner;
+        }
+        out
+    }
+
+    /// Calls `f` for every statement, outer ones first.
+    pub fn for_each_stmt<'a>(&'a self, f: &mut dyn FnMut(&'a Stmt)) {
+        fn walk<'a>(body: &'a [Stmt], f: &mut dyn FnMut(&'a Stmt)) {
+            for s in body {
+                f(s);
+                if let Stmt::Loop { body, .. } | Stmt::If { body, .. } = s {
+                    walk(body, f);
+                }
+            }
+        }
+        walk(&self.body, f);
+    }
+}
