@@ -3,6 +3,7 @@
 //! [`compile`] is a pure function of graph, target and options: it does no I/O, opens no device, reads no environment
 //! variable and no clock.
 
+pub mod lower;
 pub mod options;
 pub mod program;
 pub mod target;

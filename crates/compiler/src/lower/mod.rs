@@ -1,0 +1,3 @@
+//! From scheduled kernels to linear code.
+
+pub mod matvec;
