@@ -699,6 +699,57 @@ impl Ints {
         out
     }
 
+    /// Builds an expression of another arena in this one. Parameters keep their ids (see
+    /// [`with_params_of`](Ints::with_params_of)); `range` gives the expression that stands for each range.
+    pub fn import(
+        &mut self,
+        from: &Ints,
+        id: IntId,
+        range: &dyn Fn(RangeId) -> Option<IntId>,
+        memo: &mut FxHashMap<IntId, IntId>,
+    ) -> IntId {
+        if let Some(&done) = memo.get(&id) {
+            return done;
+        }
+        let out = match from.node(id) {
+            IntNode::Const(c) => self.constant(*c),
+            IntNode::Param(p) => self.param(*p),
+            IntNode::Range(r) => range(*r).unwrap_or_else(|| {
+                self.overflowed = true;
+                self.constant(0)
+            }),
+            IntNode::Sum { terms, constant } => {
+                let terms: Vec<_> = terms.iter().map(|&(t, c)| (self.import(from, t, range, memo), c)).collect();
+                self.sum(&terms, *constant)
+            }
+            IntNode::Product(factors) => {
+                let mut acc = self.constant(1);
+                for &x in factors {
+                    let x = self.import(from, x, range, memo);
+                    acc = self.mul(acc, x);
+                }
+                acc
+            }
+            IntNode::Div { num, den } => {
+                let num = self.import(from, *num, range, memo);
+                let den = self.import(from, *den, range, memo);
+                self.div(num, den)
+            }
+            IntNode::Mod { num, den } => {
+                let num = self.import(from, *num, range, memo);
+                let den = self.import(from, *den, range, memo);
+                self.rem(num, den)
+            }
+        };
+        memo.insert(id, out);
+        out
+    }
+
+    /// An arena without expressions and ranges, with the parameters of another one.
+    pub fn with_params_of(from: &Ints) -> Ints {
+        Ints { params: from.params.clone(), overflowed: from.overflowed, ..Ints::default() }
+    }
+
     /// Writes an expression as `c * range + rest` with `rest` free of the range, where it has that form.
     pub fn split_linear(&mut self, id: IntId, range: RangeId) -> Option<(i64, IntId)> {
         if !self.depends_on(id, range) {

@@ -1,4 +1,69 @@
 //! Winograd's minimal filtering as a rewrite: matrices, detection, rewriting, accuracy.
 
 pub mod cook_toom;
+pub mod cost;
+pub mod detect;
 pub mod rational;
+pub mod rewrite;
+
+use crate::explain::WindowReport;
+use crate::options::{Algorithm, Options};
+use winograph_ir::indexed::{Graph, Role, Val};
+
+/// `winograd`: rewrites every sliding-window sum of products for which the options or the cost model want it.
+///
+/// Takes the indexed graph; leaves matching reductions rewritten and a report for each reduction of products. An error
+/// is a contradiction in the options.
+pub fn run(g: &mut Graph, options: &Options) -> Result<Vec<WindowReport>, String> {
+    let mut reports = Vec::new();
+    let mut def = 0;
+    while def < g.defs.len() {
+        let value = g.defs[def].value;
+        let reduces: Vec<_> =
+            g.topological(&[value]).into_iter().filter(|&v| matches!(g.val(v), Val::Reduce { .. })).collect();
+        let [reduce] = reduces[..] else {
+            def += 1;
+            continue;
+        };
+        let buffer = g.buffer(g.defs[def].buffer).name.clone();
+        let refused = |reason: String| WindowReport {
+            buffer: buffer.clone(),
+            applied: false,
+            reason,
+            tile: vec![],
+            taps: vec![],
+            amplification: None,
+        };
+        match detect::detect(g, reduce) {
+            Err(reason) => reports.push(refused(reason)),
+            Ok(window) => {
+                if g.defs[def].role == Role::Other {
+                    g.defs[def].role = Role::Direct;
+                }
+                let taps: Vec<usize> = window.axes.iter().map(|a| a.size as usize).collect();
+                if options.algorithm == Algorithm::Direct {
+                    reports.push(WindowReport { taps, ..refused("the direct form was asked for".to_string()) });
+                } else {
+                    match cost::choose(g, &g.defs[def].clone(), &window, options)? {
+                        Err(reason) => reports.push(WindowReport { taps, ..refused(reason) }),
+                        Ok((transforms, reason)) => {
+                            rewrite::rewrite(g, def, &window, &transforms);
+                            // Three stages now stand in front of this definition.
+                            def += 3;
+                            reports.push(WindowReport {
+                                buffer,
+                                applied: true,
+                                reason,
+                                tile: transforms.iter().map(|t| t.m).collect(),
+                                taps,
+                                amplification: Some(cost::amplification(&transforms)),
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        def += 1;
+    }
+    Ok(reports)
+}

@@ -1,0 +1,306 @@
+//! The driver: runs the passes in order, times them through the caller's observer, keeps what they decided.
+
+use crate::explain::{Explanation, KernelReport, Observer, PassReport, Silent};
+use crate::kernel::Kernel;
+use crate::lower::emit;
+use crate::optimize::heuristic;
+use crate::optimize::plan::{PlanError, Scheduled};
+use crate::options::Options;
+use crate::program::{Place, Program, ProgramBuffer, Step};
+use crate::schedule::{fuse, layout, memory, rangeify, split};
+use crate::target::Target;
+use crate::winograd;
+use rustc_hash::FxHashMap;
+use thiserror::Error;
+use winograph_ir::indexed::Origin;
+use winograph_ir::int::{Ints, RangeId};
+use winograph_ir::linear::Code;
+use winograph_ir::tensor::TensorGraph;
+use winograph_ir::text;
+use winograph_ir::verify::{self, VerifyError};
+
+/// Why a graph does not compile.
+#[derive(Clone, Debug, Error)]
+pub enum CompileError {
+    /// The graph, or what a pass left of it, is not well-formed.
+    #[error("after {pass}: {error}")]
+    Verify {
+        /// The pass whose result was refused; `input` for the graph itself.
+        pass: &'static str,
+        /// What does not hold.
+        error: VerifyError,
+    },
+    /// A kernel whose accesses cannot be proved in bounds is not launched.
+    #[error("kernel {kernel} is refused: {error}")]
+    Refused {
+        /// The kernel.
+        kernel: String,
+        /// What does not hold.
+        error: VerifyError,
+    },
+    /// A plan does not fit its kernel.
+    #[error("kernel for {buffer}: {error}")]
+    Plan {
+        /// The buffer that the kernel writes.
+        buffer: String,
+        /// What does not fit.
+        error: PlanError,
+    },
+    /// Options that no graph can be compiled with.
+    #[error("{0}")]
+    Options(String),
+}
+
+/// Compiles a graph for a target.
+pub fn compile(
+    tensors: &TensorGraph,
+    target: &Target,
+    options: &Options,
+) -> Result<(Program, Explanation), CompileError> {
+    compile_observed(tensors, target, options, &mut Silent)
+}
+
+struct Driver<'a> {
+    observer: &'a mut dyn Observer,
+    explanation: Explanation,
+}
+
+impl Driver<'_> {
+    /// Runs one pass, times it and keeps its result as text if wanted.
+    fn pass<T>(&mut self, name: &'static str, run: impl FnOnce() -> T, dump: impl FnOnce(&T) -> String) -> T {
+        let before = self.observer.now();
+        let out = run();
+        let micros = before.zip(self.observer.now()).map(|(a, b)| b - a);
+        let dump = self.observer.wants_dumps().then(|| dump(&out));
+        self.explanation.passes.push(PassReport { name, micros, dump });
+        out
+    }
+}
+
+/// Compiles a graph for a target and lets an observer watch.
+pub fn compile_observed(
+    tensors: &TensorGraph,
+    target: &Target,
+    options: &Options,
+    observer: &mut dyn Observer,
+) -> Result<(Program, Explanation), CompileError> {
+    verify::tensor::verify(tensors).map_err(|error| CompileError::Verify { pass: "input", error })?;
+    let mut driver = Driver { observer, explanation: Explanation::default() };
+    let check = |g: &mut winograph_ir::indexed::Graph, pass: &'static str| {
+        if options.verify_each_pass {
+            verify::indexed::verify(g).map_err(|error| CompileError::Verify { pass, error })
+        } else {
+            Ok(())
+        }
+    };
+    let mut g = driver.pass("rangeify", || rangeify::rangeify(tensors), text::print_indexed);
+    check(&mut g, "rangeify")?;
+    let (mut g, windows) = driver.pass(
+        "winograd",
+        || {
+            let windows = winograd::run(&mut g, options);
+            (g, windows)
+        },
+        |r| text::print_indexed(&r.0),
+    );
+    driver.explanation.windows = windows.map_err(CompileError::Options)?;
+    check(&mut g, "winograd")?;
+    let (mut g, stages) = driver.pass(
+        "fuse",
+        || {
+            let stages = fuse::fuse(&mut g);
+            (g, stages)
+        },
+        |r| text::print_indexed(&r.0),
+    );
+    driver.explanation.stages = stages;
+    check(&mut g, "fuse")?;
+    let mut kernels = driver.pass("split", || split::split(&g), |k| dump_kernels(k));
+    let mut buffers = g.buffers.clone();
+    let choices = driver.pass(
+        "layout",
+        || layout::layout(&mut kernels, &mut buffers, target),
+        |choices| choices.iter().map(|c| format!("{}: {:?}\n", c.buffer, c.order)).collect(),
+    );
+    driver.explanation.layouts = choices;
+    let plans = driver.pass(
+        "plan",
+        || kernels.iter().map(|k| heuristic::plan(k, target)).collect::<Vec<_>>(),
+        |plans| plans.iter().map(|p| format!("{p}\n")).collect(),
+    );
+    let scheduled = driver.pass(
+        "schedule",
+        || {
+            kernels
+                .iter()
+                .zip(&plans)
+                .map(|(k, p)| {
+                    p.apply(k).map_err(|error| CompileError::Plan { buffer: output_name(k), error })
+                })
+                .collect::<Result<Vec<Scheduled>, _>>()
+        },
+        |s| s.iter().flatten().map(|s| format!("{}\n", name(s))).collect(),
+    )?;
+    let codes = driver.pass(
+        "lower",
+        || scheduled.iter().map(|s| emit::lower(s, name(s))).collect::<Vec<Code>>(),
+        |codes| codes.iter().map(text::print_linear).collect(),
+    );
+    for code in &codes {
+        verify::linear::verify(code)
+            .map_err(|error| CompileError::Refused { kernel: code.name.clone(), error })?;
+    }
+    let outputs: Vec<(String, crate::optimize::plan::Plan)> = kernels.iter().map(output_name).zip(plans).collect();
+    let program = driver.pass("memory", || assemble(&kernels, codes), |_| String::new());
+    let (program, order) = program;
+    for (prepare, at) in order {
+        let steps = if prepare.is_some() { &program.prepare } else { &program.run };
+        let step = &steps[prepare.unwrap_or(at.1)];
+        let code = &program.kernels[step.kernel];
+        let (output, plan) = outputs[at.0].clone();
+        driver.explanation.kernels.push(KernelReport {
+            name: code.name.clone(),
+            role: code.role,
+            output,
+            plan,
+            kernel: step.kernel,
+            prepare: prepare.is_some(),
+        });
+    }
+    Ok((program, driver.explanation))
+}
+
+fn output_name(k: &Kernel) -> String {
+    k.stores.first().map(|s| k.graph.buffer(s.buffer).name.clone()).unwrap_or_default()
+}
+
+fn dump_kernels(kernels: &[Kernel]) -> String {
+    kernels
+        .iter()
+        .map(|k| {
+            let sizes: Vec<String> = k.loops.iter().map(|&r| size_name(&k.graph.ints, r)).collect();
+            let reads: Vec<&str> = k.graph.buffers.iter().map(|b| b.name.as_str()).collect();
+            format!("{} <- loops {} over {}\n", output_name(k), sizes.join("x"), reads.join(" "))
+        })
+        .collect()
+}
+
+fn size_name(ints: &Ints, r: RangeId) -> String {
+    match ints.const_size(r) {
+        Some(s) => s.to_string(),
+        None => format!("p{}", ints.max_size(r)),
+    }
+}
+
+/// A kernel's name: `r_` or `E_`, then the sizes of grid and serial loops, lanes, unrolled axes and last the reduction.
+pub fn name(s: &Scheduled) -> String {
+    let ints = &s.kernel.graph.ints;
+    let reduces = s.kernel.reduce_ranges();
+    let maps = s.unroll.iter().filter(|r| !reduces.contains(r));
+    let all = s.grid.iter().chain(&s.serial).chain(&s.lane).chain(maps).chain(&reduces);
+    let mut out = if reduces.is_empty() { "E" } else { "r" }.to_string();
+    for &r in all {
+        out.push('_');
+        out.push_str(&size_name(ints, r));
+    }
+    out
+}
+
+type Order = Vec<(Option<usize>, (usize, usize))>;
+
+/// Puts kernels into program order: what depends on constants alone is prepared; equal kernels are there once.
+fn assemble(kernels: &[Kernel], codes: Vec<Code>) -> (Program, Order) {
+    let mut program = Program::default();
+    let mut index: FxHashMap<usize, usize> = FxHashMap::default();
+    let mut constant: FxHashMap<usize, bool> = FxHashMap::default();
+    let mut known: FxHashMap<String, usize> = FxHashMap::default();
+    let mut order = Vec::new();
+    for (n, (k, code)) in kernels.iter().zip(codes).enumerate() {
+        let mut args = Vec::with_capacity(k.args.len());
+        for (decl, &id) in code.args.iter().zip(&k.args) {
+            let id = id.0 as usize;
+            let at = *index.entry(id).or_insert_with(|| {
+                let place = match decl.origin {
+                    Origin::Argument(s) => Place::Argument(s),
+                    Origin::Constant(s) => Place::Constant(s),
+                    Origin::Output(s) => Place::Output(s),
+                    Origin::Internal => Place::Arena(0),
+                };
+                program.buffers.push(ProgramBuffer {
+                    name: decl.name.clone(),
+                    dtype: decl.dtype,
+                    len: code.ints.bounds(decl.layout.len).1.max(0) as usize,
+                    place,
+                });
+                program.buffers.len() - 1
+            });
+            args.push(at);
+        }
+        let is_constant = |at: usize| match program.buffers[at].place {
+            Place::Constant(_) => true,
+            Place::Argument(_) | Place::Output(_) => false,
+            _ => constant.get(&at).copied().unwrap_or(false),
+        };
+        let (mut reads_any, mut all_constant) = (false, true);
+        for (decl, &at) in code.args.iter().zip(&args) {
+            if !decl.written {
+                reads_any = true;
+                all_constant &= is_constant(at);
+            }
+        }
+        let to_output =
+            code.args.iter().zip(&args).any(|(d, &at)| d.written && matches!(program.buffers[at].place, Place::Output(_)));
+        let prepare = reads_any && all_constant && !to_output;
+        for (decl, &at) in code.args.iter().zip(&args) {
+            if decl.written {
+                constant.insert(at, prepare);
+            }
+        }
+        let key = canonical_text(&code);
+        let kernel = *known.entry(key).or_insert_with(|| {
+            program.kernels.push(code);
+            program.kernels.len() - 1
+        });
+        let step = Step { kernel, args };
+        let list = if prepare { &mut program.prepare } else { &mut program.run };
+        list.push(step);
+        let at = list.len() - 1;
+        order.push((prepare.then_some(at), (n, at)));
+    }
+    let used_by_run: Vec<bool> =
+        (0..program.buffers.len()).map(|i| program.run.iter().any(|s| s.args.contains(&i))).collect();
+    let prepared = |at: usize| constant.get(&at).copied().unwrap_or(false);
+    let is_own = |b: &ProgramBuffer| matches!(b.place, Place::Arena(_));
+    let own: Vec<bool> = program.buffers.iter().map(is_own).collect();
+    program.arena_bytes =
+        memory::plan(&mut program.buffers, &program.run, &|i| own[i] && !prepared(i), &Place::Arena);
+    program.prepare_arena_bytes = memory::plan(
+        &mut program.buffers,
+        &program.prepare,
+        &|i| own[i] && prepared(i) && !used_by_run[i],
+        &Place::Arena,
+    );
+    // Prepared memory lives on: nothing in it may share a place.
+    let mut offset = 0;
+    for i in 0..program.buffers.len() {
+        if own[i] && prepared(i) && used_by_run[i] {
+            let b = &mut program.buffers[i];
+            b.place = Place::Prepared(offset);
+            let bytes = b.len * b.dtype.size();
+            offset += bytes.div_ceil(crate::program::ALIGNMENT).max(1) * crate::program::ALIGNMENT;
+        }
+    }
+    program.prepared_bytes = offset;
+    order.sort_by_key(|o| (o.0.is_none(), o.1));
+    (program, order)
+}
+
+/// The code without the names of its buffers: what decides whether two kernels are one.
+fn canonical_text(code: &Code) -> String {
+    let mut code = code.clone();
+    for (i, arg) in code.args.iter_mut().enumerate() {
+        arg.name = format!("b{i}");
+        arg.origin = Origin::Internal;
+    }
+    text::print_linear(&code)
+}

@@ -1,0 +1,84 @@
+//! What the compiler decided and why.
+
+use crate::optimize::plan::Plan;
+use crate::schedule::fuse::Decision;
+use crate::schedule::layout::Choice;
+use winograph_ir::indexed::Role;
+
+/// Everything that was decided in one compilation.
+#[derive(Clone, Debug, Default)]
+pub struct Explanation {
+    /// Passes in the order in which they ran.
+    pub passes: Vec<PassReport>,
+    /// Every sliding-window candidate and what became of it.
+    pub windows: Vec<WindowReport>,
+    /// Stages kept or removed.
+    pub stages: Vec<Decision>,
+    /// Layouts of the compiler's own buffers.
+    pub layouts: Vec<Choice>,
+    /// Kernels in program order: steps of `prepare`, then steps of `run`.
+    pub kernels: Vec<KernelReport>,
+}
+
+/// One pass.
+#[derive(Clone, Debug)]
+pub struct PassReport {
+    /// Its name.
+    pub name: &'static str,
+    /// Time it took in microseconds, if the observer measures.
+    pub micros: Option<f64>,
+    /// What it left, if the observer asked for it.
+    pub dump: Option<String>,
+}
+
+/// What became of one reduction that multiplies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WindowReport {
+    /// The buffer whose definition holds it.
+    pub buffer: String,
+    /// Whether it was rewritten.
+    pub applied: bool,
+    /// Why.
+    pub reason: String,
+    /// Outputs per tile and window axis, if rewritten.
+    pub tile: Vec<usize>,
+    /// Taps per window axis.
+    pub taps: Vec<usize>,
+    /// Worst-case amplification of the tile's matrices relative to the direct sum, if rewritten.
+    pub amplification: Option<f64>,
+}
+
+/// One step of the program.
+#[derive(Clone, Debug)]
+pub struct KernelReport {
+    /// The kernel's name.
+    pub name: String,
+    /// What it computes.
+    pub role: Role,
+    /// The buffer it writes.
+    pub output: String,
+    /// Its schedule.
+    pub plan: Plan,
+    /// Place in the program's kernels.
+    pub kernel: usize,
+    /// Whether it runs once, in `prepare`.
+    pub prepare: bool,
+}
+
+/// What a caller wants to know while compiling; all methods have empty defaults.
+pub trait Observer {
+    /// A clock in microseconds, if passes are to be timed.
+    fn now(&mut self) -> Option<f64> {
+        None
+    }
+
+    /// Whether the form after each pass is to be kept as text.
+    fn wants_dumps(&self) -> bool {
+        false
+    }
+}
+
+/// An observer that wants nothing.
+pub struct Silent;
+
+impl Observer for Silent {}

@@ -1,0 +1,143 @@
+//! A kernel before and while it is scheduled: one launch, in a graph of its own.
+
+use rustc_hash::FxHashMap;
+use winograph_ir::indexed::{BufId, Gate, Graph, Role, Source, Val, ValId};
+use winograph_ir::int::{IntId, Ints, RangeId};
+
+/// One launch: for all values of `loops`, `stores`.
+///
+/// The graph is the kernel's own: its buffers are what the kernel touches, in the order of `args`, and its ranges are
+/// numbered by the kernel's structure, so that equal kernels are equal data.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Values, ranges and the buffers touched.
+    pub graph: Graph,
+    /// For each of the graph's buffers, which buffer of the program it is.
+    pub args: Vec<BufId>,
+    /// Map ranges, outermost first.
+    pub loops: Vec<RangeId>,
+    /// What is written.
+    pub stores: Vec<Store>,
+    /// What the kernel computes.
+    pub role: Role,
+}
+
+/// One element written per point of the loops.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// A buffer of the kernel's graph.
+    pub buffer: BufId,
+    /// One index per axis of the buffer.
+    pub index: Vec<IntId>,
+    /// When it is written.
+    pub gate: Gate,
+    /// What is written.
+    pub value: ValId,
+}
+
+impl Kernel {
+    /// The values stored.
+    pub fn roots(&self) -> Vec<ValId> {
+        self.stores.iter().map(|s| s.value).collect()
+    }
+
+    /// Every load of the kernel, each once, operands first.
+    pub fn loads(&self) -> Vec<ValId> {
+        self.graph
+            .topological(&self.roots())
+            .into_iter()
+            .filter(|&v| matches!(self.graph.val(v), Val::Load { .. }))
+            .collect()
+    }
+
+    /// Every reduction, operands first.
+    pub fn reduces(&self) -> Vec<ValId> {
+        self.graph
+            .topological(&self.roots())
+            .into_iter()
+            .filter(|&v| matches!(self.graph.val(v), Val::Reduce { .. }))
+            .collect()
+    }
+
+    /// The ranges that reductions bind, in the order of [`reduces`](Kernel::reduces).
+    pub fn reduce_ranges(&self) -> Vec<RangeId> {
+        let mut out = Vec::new();
+        for v in self.reduces() {
+            if let Val::Reduce { ranges, .. } = self.graph.val(v) {
+                out.extend(ranges.iter().filter(|r| !out.contains(r)).copied().collect::<Vec<_>>());
+            }
+        }
+        out
+    }
+
+    /// Replaces ranges by expressions of new ones everywhere. `bound` gives the ranges that take the place of a
+    /// reduce range. Conditions in `guard` are added to the gates of stores, and of loads that are not in bounds
+    /// without them.
+    pub fn replace_ranges(
+        &mut self,
+        map: &FxHashMap<RangeId, IntId>,
+        bound: &FxHashMap<RangeId, Vec<RangeId>>,
+        guard: &[IntId],
+    ) {
+        let f = |r: RangeId| map.get(&r).copied();
+        let mut ints = FxHashMap::default();
+        let mut memo = FxHashMap::default();
+        for n in 0..self.stores.len() {
+            let store = self.stores[n].clone();
+            let g = &mut self.graph;
+            let value = g.rebuild(store.value, &mut memo, &mut |g, val| match val {
+                Val::Index { value, dtype } => {
+                    let value = g.ints.substitute_memo(value, &f, &mut ints);
+                    g.add(Val::Index { value, dtype })
+                }
+                Val::Load { src, index, gate, fill, dynamic } => {
+                    let index: Vec<IntId> = index.iter().map(|&i| g.ints.substitute_memo(i, &f, &mut ints)).collect();
+                    let gate: Vec<IntId> = gate.iter().map(|&i| g.ints.substitute_memo(i, &f, &mut ints)).collect();
+                    let gate = guarded(g, src, &index, gate, guard);
+                    match g.ints.conjunction(&gate) {
+                        None => g.constant(fill),
+                        Some(gate) => g.add(Val::Load { src, index: index.into(), gate, fill, dynamic }),
+                    }
+                }
+                Val::Select { gate, a, b } => {
+                    let gate: Vec<IntId> = gate.iter().map(|&i| g.ints.substitute_memo(i, &f, &mut ints)).collect();
+                    g.select(&gate, a, b)
+                }
+                Val::Reduce { op, ranges, order, fused, x } => {
+                    let ranges: Vec<RangeId> =
+                        ranges.iter().flat_map(|r| bound.get(r).cloned().unwrap_or_else(|| vec![*r])).collect();
+                    g.add(Val::Reduce { op, ranges: ranges.into(), order, fused, x })
+                }
+                other => g.add(other),
+            });
+            let g = &mut self.graph;
+            let index = store.index.iter().map(|&i| g.ints.substitute_memo(i, &f, &mut ints)).collect();
+            let mut gate: Vec<IntId> = store.gate.iter().map(|&i| g.ints.substitute_memo(i, &f, &mut ints)).collect();
+            gate.extend(guard);
+            // A gate that can never hold leaves nothing to store; an impossible condition says so.
+            let gate = g.ints.conjunction(&gate).unwrap_or_else(|| [g.ints.constant(-1)].into());
+            self.stores[n] = Store { buffer: store.buffer, index, gate, value };
+        }
+    }
+}
+
+/// The gate of an access with those conditions of `guard` added without which it is not proved in bounds.
+pub fn guarded(g: &mut Graph, src: Source, index: &[IntId], gate: Vec<IntId>, guard: &[IntId]) -> Vec<IntId> {
+    let Source::Buffer(b) = src else { return gate };
+    if guard.is_empty() || in_bounds(&mut g.ints, &g.buffers[b.0 as usize].shape, index, &gate) {
+        return gate;
+    }
+    let mut ranges: Vec<RangeId> = index.iter().flat_map(|&i| g.ints.free_ranges(i)).copied().collect();
+    ranges.sort_unstable();
+    let mut gate = gate;
+    gate.extend(guard.iter().filter(|&&c| g.ints.free_ranges(c).iter().any(|r| ranges.contains(r))));
+    gate
+}
+
+/// Whether every index is proved to lie within its axis where the gate holds.
+pub fn in_bounds(ints: &mut Ints, shape: &[IntId], index: &[IntId], gate: &[IntId]) -> bool {
+    index.iter().zip(shape).all(|(&i, &size)| {
+        let room = ints.sum(&[(size, 1), (i, -1)], -1);
+        ints.prove_nonneg(i, gate) && ints.prove_nonneg(room, gate)
+    })
+}

@@ -1,0 +1,459 @@
+//! From a scheduled kernel to linear code.
+//!
+//! Takes a kernel whose ranges have kinds; leaves statements: loops, accumulators that stay in registers through their
+//! reductions, vector accesses straight from affine lane addresses. Values are evaluated once per scope; reductions with
+//! the same loops share them.
+
+use super::unroll::{Unroller, points};
+use crate::optimize::plan::Scheduled;
+use rustc_hash::{FxHashMap, FxHashSet};
+use winograph_ir::indexed::{BufId, Graph, Scope, Source, Val, ValId};
+use winograph_ir::int::{IntId, RangeId};
+use winograph_ir::linear::{Access, Code, Dynamic, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt, Type};
+use winograph_ir::op::{BinaryOp, ReduceOp};
+use winograph_ir::{DType, Scalar};
+
+struct Emit {
+    g: Graph,
+    unroller: Unroller,
+    unroll: Vec<RangeId>,
+    reduce_ranges: FxHashSet<RangeId>,
+    lane: Option<RangeId>,
+    lanes: u32,
+    regs: Vec<Type>,
+    blocks: Vec<Vec<Stmt>>,
+    memo: Vec<FxHashMap<ValId, Reg>>,
+    splats: Vec<FxHashMap<Reg, Reg>>,
+    open: Vec<RangeId>,
+}
+
+/// Lowers a scheduled kernel.
+pub fn lower(scheduled: &Scheduled, name: String) -> Code {
+    let kernel = &scheduled.kernel;
+    let g = kernel.graph.clone();
+    let lanes = scheduled.lane.and_then(|l| g.ints.const_size(l)).unwrap_or(1) as u32;
+    let reduce_ranges = kernel.reduce_ranges().into_iter().collect();
+    let mut e = Emit {
+        g,
+        unroller: Unroller::default(),
+        unroll: scheduled.unroll.clone(),
+        reduce_ranges,
+        lane: scheduled.lane,
+        lanes,
+        regs: Vec::new(),
+        blocks: vec![Vec::new()],
+        memo: vec![FxHashMap::default()],
+        splats: vec![FxHashMap::default()],
+        open: Vec::new(),
+    };
+    let loops: Vec<(RangeId, LoopKind)> = scheduled
+        .grid
+        .iter()
+        .map(|&r| (r, LoopKind::Grid))
+        .chain(scheduled.serial.iter().map(|&r| (r, LoopKind::Serial)))
+        .collect();
+    for _ in &loops {
+        e.push();
+    }
+    e.stores(scheduled);
+    for &(range, kind) in loops.iter().rev() {
+        let body = e.pop();
+        e.stmt(Stmt::Loop { range, kind, body });
+    }
+    let body = e.blocks.pop().unwrap_or_default();
+    let written: Vec<BufId> = kernel.stores.iter().map(|s| s.buffer).collect();
+    let args = e
+        .g
+        .buffers
+        .iter()
+        .enumerate()
+        .filter_map(|(i, b)| {
+            Some(MemoryDecl {
+                name: b.name.clone(),
+                dtype: b.dtype,
+                shape: b.shape.clone(),
+                layout: b.layout.clone()?,
+                scope: Scope::Global,
+                origin: b.origin,
+                written: written.contains(&BufId(i as u32)),
+            })
+        })
+        .collect();
+    Code {
+        name,
+        role: kernel.role,
+        ints: e.g.ints,
+        args,
+        locals: Vec::new(),
+        tables: e.g.tables,
+        regs: e.regs,
+        body,
+    }
+}
+
+impl Emit {
+    fn push(&mut self) {
+        self.blocks.push(Vec::new());
+        self.memo.push(FxHashMap::default());
+        self.splats.push(FxHashMap::default());
+    }
+
+    fn pop(&mut self) -> Vec<Stmt> {
+        self.memo.pop();
+        self.splats.pop();
+        self.blocks.pop().unwrap_or_default()
+    }
+
+    fn stmt(&mut self, s: Stmt) {
+        if let Some(block) = self.blocks.last_mut() {
+            block.push(s);
+        }
+    }
+
+    fn reg(&mut self, dtype: DType, lanes: u32) -> Reg {
+        self.regs.push(Type { dtype, lanes });
+        Reg(self.regs.len() as u32 - 1)
+    }
+
+    fn let_(&mut self, dtype: DType, lanes: u32, instr: Instr) -> Reg {
+        let reg = self.reg(dtype, lanes);
+        self.stmt(Stmt::Let { reg, instr });
+        reg
+    }
+
+    fn known(&self, v: ValId) -> Option<Reg> {
+        self.memo.iter().rev().find_map(|m| m.get(&v)).copied()
+    }
+
+    fn remember(&mut self, v: ValId, reg: Reg) {
+        if let Some(m) = self.memo.last_mut() {
+            m.insert(v, reg);
+        }
+    }
+
+    fn is_vector(&self, v: ValId) -> bool {
+        self.lane.is_some_and(|l| self.g.depends_on(v, l))
+    }
+
+    /// The register with `lanes` lanes: itself or a splat of it.
+    fn widen(&mut self, reg: Reg, lanes: u32) -> Reg {
+        let ty = self.regs[reg.0 as usize];
+        if ty.lanes == lanes {
+            return reg;
+        }
+        if let Some(r) = self.splats.iter().rev().find_map(|m| m.get(&reg)) {
+            return *r;
+        }
+        let wide = self.let_(ty.dtype, lanes, Instr::Splat { x: reg });
+        if let Some(m) = self.splats.last_mut() {
+            m.insert(reg, wide);
+        }
+        wide
+    }
+
+    /// Evaluates and stores every point of the unrolled map ranges.
+    fn stores(&mut self, scheduled: &Scheduled) {
+        let maps: Vec<RangeId> =
+            self.unroll.iter().copied().filter(|r| !self.reduce_ranges.contains(r)).collect();
+        let unroll = self.unroll.clone();
+        let points = points(&self.g, &maps);
+        let mut work = Vec::new();
+        for store in &scheduled.kernel.stores {
+            // Expanding first would leave tables with symbolic rows; points first.
+            for point in &points {
+                let mut index = store.index.clone();
+                let mut gate = store.gate.to_vec();
+                for &(r, c) in point {
+                    for e in index.iter_mut().chain(gate.iter_mut()) {
+                        *e = self.unroller.int_at(&mut self.g, *e, r, c);
+                    }
+                }
+                let Some(gate) = self.g.ints.conjunction(&gate) else { continue };
+                let value = self.unroller.at_point(&mut self.g, store.value, point);
+                let value = self.unroller.expand(&mut self.g, value, &unroll);
+                work.push((store.buffer, index, gate, value));
+            }
+        }
+        let roots: Vec<ValId> = work.iter().map(|w| w.3).collect();
+        self.reduces(&roots);
+        for (buffer, index, gate, value) in work {
+            self.store(buffer, &index, &gate, value);
+        }
+    }
+
+    fn store(&mut self, buffer: BufId, index: &[IntId], gate: &[IntId], value: ValId) {
+        let lane = self.lane.filter(|&l| index.iter().chain(gate).any(|&e| self.g.ints.depends_on(e, l)));
+        match self.access(Source::Buffer(buffer), index, gate, lane) {
+            Some(access) => {
+                let reg = self.eval(value);
+                let reg = self.widen(reg, if lane.is_some() { self.lanes } else { 1 });
+                self.stmt(Stmt::Store { access, value: reg });
+            }
+            None => {
+                // An address that is not linear in the lane: one scalar store per lane.
+                let Some(lane) = lane else { return };
+                for l in 0..self.lanes as i64 {
+                    let index: Vec<IntId> =
+                        index.iter().map(|&e| self.unroller.int_at(&mut self.g, e, lane, l)).collect();
+                    let gate: Vec<IntId> =
+                        gate.iter().map(|&e| self.unroller.int_at(&mut self.g, e, lane, l)).collect();
+                    let Some(gate) = self.g.ints.conjunction(&gate) else { continue };
+                    let v = self.unroller.at(&mut self.g, value, lane, l);
+                    self.reduces(&[v]);
+                    let reg = self.eval(v);
+                    if let Some(access) = self.access(Source::Buffer(buffer), &index, &gate, None) {
+                        self.stmt(Stmt::Store { access, value: reg });
+                    }
+                }
+            }
+        }
+    }
+
+    /// The access to an element, or `None` if some part of it is not linear in the lane.
+    fn access(&mut self, src: Source, index: &[IntId], gate: &[IntId], lane: Option<RangeId>) -> Option<Access> {
+        let (mem, layout) = match src {
+            Source::Buffer(b) => (Memory::Arg(b.0), self.g.buffer(b).layout.clone()?),
+            Source::Table(t) => {
+                let shape: Vec<usize> = self.g.table(t).shape.clone();
+                let shape: Vec<IntId> = shape.iter().map(|&s| self.g.ints.constant(s as i64)).collect();
+                (Memory::Table(t.0), self.g.row_major(&shape))
+            }
+        };
+        let addr = self.g.flatten(&layout, index);
+        if let Some(l) = lane {
+            for &e in index.iter().chain(gate).chain([&addr]) {
+                self.g.ints.split_linear(e, l)?;
+            }
+        }
+        Some(Access { mem, index: index.into(), addr, gate: gate.into(), lane, dynamic: None })
+    }
+
+    /// Emits the loops of every reduction that the values need and that can run here.
+    fn reduces(&mut self, roots: &[ValId]) {
+        let reachable = self.g.topological(roots);
+        let mut pending: Vec<ValId> = reachable
+            .iter()
+            .copied()
+            .filter(|&v| matches!(self.g.val(v), Val::Reduce { .. }) && self.known(v).is_none() && self.can_run(v))
+            .collect();
+        while let Some(&first) = pending.first() {
+            let ranges_of = |g: &Graph, v: ValId| match g.val(v) {
+                Val::Reduce { ranges, .. } => ranges.clone(),
+                _ => [].into(),
+            };
+            let ranges = ranges_of(&self.g, first);
+            // Operands come first, so the first one is ready; take along all with the same loops that are ready too.
+            let nested: bool = pending.len() > 1 && {
+                let heads: FxHashSet<ValId> = pending.iter().copied().collect();
+                pending.iter().any(|&v| self.g.topological(&[v]).iter().any(|u| *u != v && heads.contains(u)))
+            };
+            let group: Vec<ValId> = if nested {
+                let heads: FxHashSet<ValId> = pending.iter().copied().collect();
+                pending
+                    .iter()
+                    .copied()
+                    .filter(|&v| {
+                        ranges_of(&self.g, v) == ranges
+                            && self.g.topological(&[v]).iter().all(|u| *u == v || !heads.contains(u))
+                    })
+                    .collect()
+            } else {
+                pending.iter().copied().filter(|&v| ranges_of(&self.g, v) == ranges).collect()
+            };
+            self.reduce_group(&ranges, &group);
+            pending.retain(|v| !group.contains(v));
+        }
+    }
+
+    /// Whether everything that a value depends on has a value here.
+    fn can_run(&self, v: ValId) -> bool {
+        self.g.free_ranges(v).iter().all(|r| !self.reduce_ranges.contains(r) || self.open.contains(r))
+    }
+
+    fn reduce_group(&mut self, ranges: &[RangeId], group: &[ValId]) {
+        let looped: Vec<RangeId> = ranges.iter().copied().filter(|r| !self.unroll.contains(r)).collect();
+        let unrolled: Vec<RangeId> = ranges.iter().copied().filter(|r| self.unroll.contains(r)).collect();
+        let mut accumulators = Vec::with_capacity(group.len());
+        for &v in group {
+            let Val::Reduce { op, fused, x, .. } = *self.g.val(v) else { continue };
+            let dtype = self.g.dtype(v);
+            let lanes = if self.is_vector(v) { self.lanes } else { 1 };
+            let identity = self.g.constant(op.identity(dtype));
+            let init = self.eval(identity);
+            let init = self.widen(init, lanes);
+            let reg = self.reg(dtype, lanes);
+            self.stmt(Stmt::Var { reg, init });
+            accumulators.push((reg, op, fused, x, lanes));
+        }
+        for _ in &looped {
+            self.push();
+        }
+        self.open.extend(ranges);
+        let points = points(&self.g, &unrolled);
+        let unroll = self.unroll.clone();
+        let mut terms = Vec::with_capacity(points.len() * accumulators.len());
+        for point in &points {
+            for &(reg, op, fused, x, lanes) in &accumulators {
+                let x = self.unroller.at_point(&mut self.g, x, point);
+                let x = self.unroller.expand(&mut self.g, x, &unroll);
+                terms.push((reg, op, fused, x, lanes));
+            }
+        }
+        let roots: Vec<ValId> = terms.iter().map(|t| t.3).collect();
+        self.reduces(&roots);
+        for (acc, op, fused, x, lanes) in terms {
+            let dtype = self.g.dtype(x);
+            let product = match *self.g.val(x) {
+                Val::Binary { op: BinaryOp::Mul, a, b } if fused && op == ReduceOp::Add && dtype.is_float() => Some((a, b)),
+                _ => None,
+            };
+            let value = match product {
+                Some((a, b)) => {
+                    let (a, b) = (self.eval(a), self.eval(b));
+                    let (a, b) = (self.widen(a, lanes), self.widen(b, lanes));
+                    self.let_(dtype, lanes, Instr::Fma { a, b, c: acc })
+                }
+                None => {
+                    let b = self.eval(x);
+                    let b = self.widen(b, lanes);
+                    self.let_(dtype, lanes, Instr::Binary { op: op.combine(), a: acc, b })
+                }
+            };
+            self.stmt(Stmt::Set { reg: acc, value });
+        }
+        for _ in ranges {
+            self.open.pop();
+        }
+        for &range in looped.iter().rev() {
+            let body = self.pop();
+            self.stmt(Stmt::Loop { range, kind: LoopKind::Serial, body });
+        }
+        for (&v, acc) in group.iter().zip(&accumulators) {
+            self.remember(v, acc.0);
+        }
+    }
+
+    /// The register that holds a value, computed here if it is not known.
+    fn eval(&mut self, root: ValId) -> Reg {
+        let mut stack = vec![(root, false)];
+        while let Some((v, ready)) = stack.pop() {
+            if self.known(v).is_some() {
+                continue;
+            }
+            if !ready && !matches!(self.g.val(v), Val::Reduce { .. }) {
+                stack.push((v, true));
+                stack.extend(self.g.children(v).into_iter().rev().map(|c| (c, false)));
+                continue;
+            }
+            let reg = self.compute(v);
+            self.remember(v, reg);
+        }
+        match self.known(root) {
+            Some(r) => r,
+            // Every value on the stack has been computed.
+            None => self.compute(root),
+        }
+    }
+
+    fn operand(&mut self, v: ValId, lanes: u32) -> Reg {
+        let reg = self.eval(v);
+        self.widen(reg, lanes)
+    }
+
+    fn compute(&mut self, v: ValId) -> Reg {
+        let dtype = self.g.dtype(v);
+        let lanes = if self.is_vector(v) { self.lanes } else { 1 };
+        let lane = if lanes > 1 { self.lane } else { None };
+        let instr = match self.g.val(v).clone() {
+            Val::Const(s) => Instr::Const(s),
+            Val::Index { value, .. } => {
+                if let Some(l) = lane
+                    && self.g.ints.split_linear(value, l).is_none()
+                {
+                    return self.per_lane(v);
+                }
+                Instr::Index { value, lane }
+            }
+            Val::Load { src, index, gate, fill, dynamic } => {
+                // A lane that moves only the looked-up index is as irregular as it gets.
+                if dynamic.is_some() && lane.is_some() {
+                    return self.per_lane(v);
+                }
+                let Some(mut access) = self.access(src, &index, &gate, lane) else { return self.per_lane(v) };
+                if let (Some((axis, d)), Source::Buffer(b)) = (dynamic, src) {
+                    let index = self.eval(d);
+                    let buffer = self.g.buffer(b);
+                    let size = buffer.shape[axis as usize];
+                    let stride = buffer
+                        .layout
+                        .as_ref()
+                        .and_then(|l| l.dims.iter().find(|d| d.axis == axis as usize))
+                        .map(|d| d.stride);
+                    let stride = stride.unwrap_or_else(|| self.g.ints.constant(1));
+                    access.dynamic = Some(Dynamic { axis, index, size, stride });
+                }
+                Instr::Load { access, fill }
+            }
+            Val::Unary { op, x } => Instr::Unary { op, x: self.operand(x, lanes) },
+            Val::Binary { op, a, b } => {
+                let (a, b) = (self.operand(a, lanes), self.operand(b, lanes));
+                Instr::Binary { op, a, b }
+            }
+            Val::Fma { a, b, c } => {
+                let (a, b, c) = (self.operand(a, lanes), self.operand(b, lanes), self.operand(c, lanes));
+                Instr::Fma { a, b, c }
+            }
+            Val::Where { cond, a, b } => {
+                let (cond, a, b) = (self.operand(cond, lanes), self.operand(a, lanes), self.operand(b, lanes));
+                Instr::Where { cond, a, b }
+            }
+            Val::Cast { x, .. } => Instr::Cast { x: self.operand(x, lanes) },
+            Val::Bitcast { x, .. } => Instr::Bitcast { x: self.operand(x, lanes) },
+            Val::Select { gate, a, b } => {
+                let (a, b) = (self.operand(a, lanes), self.operand(b, lanes));
+                if let Some(l) = lane
+                    && gate.iter().any(|&e| self.g.ints.split_linear(e, l).is_none())
+                {
+                    let cond = self.gate_per_lane(&gate, l);
+                    Instr::Where { cond, a, b }
+                } else {
+                    let lane = lane.filter(|&l| gate.iter().any(|&e| self.g.ints.depends_on(e, l)));
+                    Instr::Select { gate, lane, a, b }
+                }
+            }
+            Val::Reduce { .. } => {
+                // Not emitted yet: it depends on nothing that is open elsewhere.
+                self.reduces(&[v]);
+                if let Some(r) = self.known(v) {
+                    return r;
+                }
+                Instr::Const(Scalar::zero(dtype))
+            }
+        };
+        self.let_(dtype, lanes, instr)
+    }
+
+    /// A value computed lane by lane.
+    fn per_lane(&mut self, v: ValId) -> Reg {
+        let dtype = self.g.dtype(v);
+        let Some(lane) = self.lane else { return self.eval(v) };
+        let mut parts = Vec::with_capacity(self.lanes as usize);
+        for l in 0..self.lanes as i64 {
+            let s = self.unroller.at(&mut self.g, v, lane, l);
+            self.reduces(&[s]);
+            parts.push(self.eval(s));
+        }
+        self.let_(dtype, self.lanes, Instr::Pack { lanes: parts.into() })
+    }
+
+    fn gate_per_lane(&mut self, gate: &[IntId], lane: RangeId) -> Reg {
+        let (yes, no) = (self.g.constant(Scalar::from_bool(true)), self.g.constant(Scalar::from_bool(false)));
+        let mut parts = Vec::with_capacity(self.lanes as usize);
+        for l in 0..self.lanes as i64 {
+            let gate: Vec<IntId> = gate.iter().map(|&e| self.unroller.int_at(&mut self.g, e, lane, l)).collect();
+            let s = self.g.select(&gate, yes, no);
+            parts.push(self.eval(s));
+        }
+        self.let_(DType::Bool, self.lanes, Instr::Pack { lanes: parts.into() })
+    }
+}

@@ -1,0 +1,161 @@
+//! What a kernel touches, and how: the facts on which layouts, lanes and tiles are chosen.
+
+use crate::kernel::Kernel;
+use winograph_ir::indexed::{BufId, Graph, Source, Val, ValId};
+use winograph_ir::int::{IntId, RangeId};
+
+/// One load or store of a kernel.
+#[derive(Clone, Debug)]
+pub struct Touch {
+    /// A buffer of the kernel's graph.
+    pub buffer: BufId,
+    /// One index per axis.
+    pub index: Vec<IntId>,
+    /// Conditions.
+    pub gate: Vec<IntId>,
+    /// Whether it writes.
+    pub write: bool,
+    /// Whether an index depends on data.
+    pub dynamic: bool,
+    /// How often it runs, in elements, if each value is computed once per point of the loops it depends on.
+    pub runs: f64,
+    /// Whether it is inside a reduction that stays a loop.
+    pub in_loop: bool,
+}
+
+/// How an access moves as one range counts up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stride {
+    /// Not at all.
+    Uniform,
+    /// To the next element.
+    Contiguous,
+    /// By a constant number of elements.
+    Strided,
+    /// In some other way.
+    Irregular,
+}
+
+/// Ranges that index a constant table: unrolling them folds the table away.
+pub fn table_ranges(kernel: &Kernel) -> Vec<RangeId> {
+    let g = &kernel.graph;
+    let mut out: Vec<RangeId> = Vec::new();
+    for v in g.topological(&kernel.roots()) {
+        if let Val::Load { src: Source::Table(_), index, .. } = g.val(v) {
+            for &i in index.iter() {
+                for &r in g.ints.free_ranges(i) {
+                    if !out.contains(&r) && g.ints.const_size(r).is_some() {
+                        out.push(r);
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Every load and store of a kernel's buffers. `unrolled` ranges are taken to be expanded.
+pub fn touches(kernel: &Kernel, unrolled: &[RangeId]) -> Vec<Touch> {
+    let g = &kernel.graph;
+    let size = |r: RangeId| g.ints.max_size(r) as f64;
+    let outer: f64 = kernel.loops.iter().filter(|r| !unrolled.contains(r)).map(|&r| size(r)).product();
+    let looped: Vec<ValId> = kernel
+        .reduces()
+        .into_iter()
+        .filter(|&v| matches!(g.val(v), Val::Reduce { ranges, .. } if ranges.iter().any(|r| !unrolled.contains(r))))
+        .flat_map(|v| g.topological(&[v]))
+        .collect();
+    let reduce_ranges = kernel.reduce_ranges();
+    let mut out = Vec::new();
+    for v in kernel.loads() {
+        let Val::Load { src: Source::Buffer(buffer), index, gate, dynamic, .. } = g.val(v) else { continue };
+        let inner: f64 = g
+            .free_ranges(v)
+            .iter()
+            .filter(|r| reduce_ranges.contains(r) || unrolled.contains(r))
+            .map(|&r| size(r))
+            .product();
+        out.push(Touch {
+            buffer: *buffer,
+            index: index.to_vec(),
+            gate: gate.to_vec(),
+            write: false,
+            dynamic: dynamic.is_some(),
+            runs: outer * inner,
+            in_loop: looped.contains(&v),
+        });
+    }
+    for s in &kernel.stores {
+        let inner: f64 = kernel.loops.iter().filter(|r| unrolled.contains(r)).map(|&r| size(r)).product();
+        out.push(Touch {
+            buffer: s.buffer,
+            index: s.index.clone(),
+            gate: s.gate.to_vec(),
+            write: true,
+            dynamic: false,
+            runs: outer * inner,
+            in_loop: false,
+        });
+    }
+    out
+}
+
+/// How an access moves with a range, if the buffer's axis `inner` is the contiguous one.
+pub fn stride(g: &mut Graph, touch: &Touch, range: RangeId, inner: Option<usize>) -> Stride {
+    let mut moving = None;
+    for (axis, &i) in touch.index.iter().enumerate() {
+        if g.ints.depends_on(i, range) {
+            if moving.is_some() {
+                return Stride::Irregular;
+            }
+            moving = Some((axis, i));
+        }
+    }
+    match moving {
+        None if touch.dynamic => Stride::Irregular,
+        None => Stride::Uniform,
+        Some(_) if touch.dynamic => Stride::Irregular,
+        Some((axis, i)) => match g.ints.split_linear(i, range) {
+            Some((1, _)) if Some(axis) == inner => Stride::Contiguous,
+            Some(_) => Stride::Strided,
+            None => Stride::Irregular,
+        },
+    }
+}
+
+/// The axis of a buffer whose neighbours are neighbours in memory, where its layout is known.
+pub fn inner_axis(g: &Graph, buffer: BufId) -> Option<usize> {
+    let b = g.buffer(buffer);
+    let layout = b.layout.as_ref()?;
+    layout.dims.iter().rev().find(|d| g.ints.as_const(b.shape[d.axis]) != Some(1)).map(|d| d.axis)
+}
+
+/// The cost of running a kernel with `lanes` lanes along a range (`None`: scalar), in vector instructions. `inner`
+/// gives the contiguous axis of each of the kernel's buffers.
+pub fn lane_cost(
+    g: &mut Graph,
+    touches: &[Touch],
+    lane: Option<(RangeId, i64)>,
+    inner: &dyn Fn(BufId) -> Option<usize>,
+) -> f64 {
+    let Some((range, lanes)) = lane else {
+        return touches.iter().map(|t| 1.5 * t.runs).sum();
+    };
+    let size = g.ints.max_size(range);
+    let filled = size as f64 / ((size + lanes - 1) / lanes * lanes) as f64;
+    let l = lanes as f64;
+    let mut total = 0.0;
+    for t in touches {
+        let mut cost = match stride(g, t, range, inner(t.buffer)) {
+            Stride::Uniform if t.write => l,
+            Stride::Uniform | Stride::Contiguous => 1.0,
+            Stride::Strided => 1.2 * l,
+            Stride::Irregular => 2.0 * l,
+        };
+        if t.gate.iter().any(|&c| g.ints.depends_on(c, range)) {
+            cost += 0.3 * l;
+        }
+        total += t.runs / (l * filled) * cost;
+    }
+    total
+}

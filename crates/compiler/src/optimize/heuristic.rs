@@ -1,0 +1,293 @@
+//! The plan that a kernel gets without search.
+//!
+//! Ranges of constant tables are unrolled, the lane is the range that costs least by address evaluation, a kernel with
+//! a reduction loop gets a register tile that minimises loads per multiply-add, and what is left becomes the grid, in
+//! the order of the output's memory unless keeping an operand in cache asks for another one.
+
+use super::access::{self, Stride, Touch};
+use super::plan::{Factor, Kind, Plan};
+use crate::kernel::Kernel;
+use crate::target::Target;
+use winograph_ir::indexed::{Graph, Val};
+use winograph_ir::int::RangeId;
+
+/// Largest number of values that unrolling may make of one value.
+const MAX_UNROLL: i64 = 1024;
+/// Vector operations that a work item should have at least: below that, handing it out costs more than running it.
+const MIN_ITEM_WORK: f64 = 2000.0;
+/// Work items that a kernel should keep if it has them, so that threads share evenly.
+const MIN_ITEMS: f64 = 32.0;
+
+/// The ranges that the heuristic unrolls whatever else it does: those of constant tables, the innermost first where
+/// all together would be too many.
+pub fn unrolled(kernel: &Kernel) -> Vec<RangeId> {
+    let g = &kernel.graph;
+    let all = access::table_ranges(kernel);
+    let reduces = kernel.reduce_ranges();
+    let mut out: Vec<RangeId> = Vec::new();
+    let (mut maps, mut terms) = (1i64, 1i64);
+    // Later loops are the inner transforms: unroll those first.
+    let mut sorted = all.clone();
+    let position = |r: &RangeId| {
+        let loops = kernel.loops.len();
+        kernel.loops.iter().position(|l| l == r).unwrap_or_else(|| loops + reduces.iter().position(|l| l == r).unwrap_or(0))
+    };
+    sorted.sort_by_key(|r| std::cmp::Reverse(position(r)));
+    for r in sorted {
+        let size = g.ints.const_size(r).unwrap_or(i64::MAX);
+        let is_map = kernel.loops.contains(&r);
+        let count = if is_map { &mut maps } else { &mut terms };
+        if count.saturating_mul(size) > MAX_UNROLL {
+            continue;
+        }
+        *count *= size;
+        out.push(r);
+    }
+    out
+}
+
+/// The lane that costs least, with its width; `None` where scalar code is no worse.
+pub fn best_lane(
+    g: &mut Graph,
+    touches: &[Touch],
+    loops: &[RangeId],
+    unrolled: &[RangeId],
+    max_lanes: i64,
+    inner: &dyn Fn(winograph_ir::indexed::BufId) -> Option<usize>,
+) -> (Option<(RangeId, i64)>, f64) {
+    let mut best = (None, access::lane_cost(g, touches, None, inner));
+    for &r in loops {
+        let Some(size) = g.ints.const_size(r) else { continue };
+        if unrolled.contains(&r) || size < 2 {
+            continue;
+        }
+        // Stores need an address per lane that is linear in the lane.
+        if touches.iter().any(|t| t.write && access::stride(g, t, r, None) == Stride::Irregular) {
+            continue;
+        }
+        let mut lanes = max_lanes;
+        while lanes > size {
+            lanes /= 2;
+        }
+        // Half a vector that is full beats a vector that is not.
+        let mut options = vec![lanes];
+        if size % lanes != 0 {
+            options.extend([lanes / 2, lanes / 4].into_iter().filter(|&l| l >= 4 && size % l == 0).take(1));
+        }
+        for l in options {
+            if l < 2 {
+                continue;
+            }
+            let cost = access::lane_cost(g, touches, Some((r, l)), inner);
+            if cost < best.1 * 0.999 {
+                best = (Some((r, l)), cost);
+            }
+        }
+    }
+    best
+}
+
+/// Lanes of a full vector of the widest float or integer type that a kernel computes with.
+pub fn full_lanes(kernel: &Kernel, target: &Target) -> i64 {
+    let g = &kernel.graph;
+    let widest = g
+        .topological(&kernel.roots())
+        .into_iter()
+        .filter(|&v| !matches!(g.val(v), Val::Const(_)))
+        .map(|v| g.dtype(v).compute().size())
+        .max()
+        .unwrap_or(4);
+    target.lanes(widest.max(4))
+}
+
+/// The plan for a kernel whose buffers have layouts.
+pub fn plan(kernel: &Kernel, target: &Target) -> Plan {
+    let mut g = kernel.graph.clone();
+    let unroll = unrolled(kernel);
+    let touches = access::touches(kernel, &unroll);
+    let inner_of: Vec<Option<usize>> =
+        (0..g.buffers.len()).map(|i| access::inner_axis(&g, winograph_ir::indexed::BufId(i as u32))).collect();
+    let inner = |b: winograph_ir::indexed::BufId| inner_of[b.0 as usize];
+    let max_lanes = full_lanes(kernel, target);
+    let (lane, _) = best_lane(&mut g, &touches, &kernel.loops, &unroll, max_lanes, &inner);
+    let reduces = kernel.reduce_ranges();
+    let looped: Vec<RangeId> = reduces.iter().copied().filter(|r| !unroll.contains(r)).collect();
+
+    let mut vectors = 1i64;
+    let mut tile: Option<(RangeId, i64)> = None;
+    if !looped.is_empty() {
+        (vectors, tile) = register_tile(&mut g, kernel, target, &touches, &unroll, lane);
+    }
+
+    let any = |kind: Kind| Factor { kind, size: None };
+    let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
+    let mut plan = Plan::default();
+    for &r in &kernel.loops {
+        let mut factors = Vec::new();
+        if unroll.contains(&r) {
+            factors.push(any(Kind::Unroll));
+        } else if let Some((_, l)) = lane.filter(|x| x.0 == r) {
+            factors.push(any(Kind::Grid));
+            if vectors > 1 {
+                factors.push(of(Kind::Unroll, vectors));
+            }
+            factors.push(of(Kind::Vector, l));
+        } else if let Some((_, n)) = tile.filter(|x| x.0 == r) {
+            factors.push(any(Kind::Grid));
+            factors.push(of(Kind::Unroll, n));
+        } else {
+            factors.push(any(Kind::Grid));
+        }
+        plan.loops.push(factors);
+    }
+    for r in &reduces {
+        plan.reduces.push(vec![any(if unroll.contains(r) { Kind::Unroll } else { Kind::Loop })]);
+    }
+    plan.order = loop_order(&mut g, kernel, &touches, &unroll, lane, tile, target);
+    grid_to_loops(&g, kernel, &mut plan, &looped, &unroll);
+    plan
+}
+
+/// Vectors along the lane and copies along another map range that need the fewest loads per multiply-add and fit the
+/// registers.
+fn register_tile(
+    g: &mut Graph,
+    kernel: &Kernel,
+    target: &Target,
+    touches: &[Touch],
+    unroll: &[RangeId],
+    lane: Option<(RangeId, i64)>,
+) -> (i64, Option<(RangeId, i64)>) {
+    let loads: Vec<&Touch> = touches.iter().filter(|t| t.in_loop && !t.write).collect();
+    let registers = target.vector_registers as i64;
+    let depends = |g: &Graph, t: &Touch, r: RangeId| t.index.iter().any(|&i| g.ints.depends_on(i, r));
+    let lane_size = lane.and_then(|(r, l)| g.ints.const_size(r).map(|s| (r, (s + l - 1) / l, s % l == 0)));
+    let mut best = (f64::INFINITY, 1i64, None);
+    let mut partners: Vec<Option<RangeId>> = vec![None];
+    partners.extend(kernel.loops.iter().copied().filter(|r| !unroll.contains(r) && lane.is_none_or(|l| l.0 != *r)).map(Some));
+    for vectors in 1..=4i64 {
+        match lane_size {
+            Some((_, n, true)) if n % vectors == 0 => {}
+            _ if vectors == 1 => {}
+            _ => continue,
+        }
+        for &partner in &partners {
+            let sizes: Vec<i64> = match partner {
+                None => vec![1],
+                Some(r) => match g.ints.const_size(r) {
+                    Some(s) => (2..=16).filter(|n| s % n == 0).collect(),
+                    None => continue,
+                },
+            };
+            for n in sizes {
+                // One register per accumulator, one per vector operand, one for a broadcast.
+                if vectors * n + vectors + 1 > registers {
+                    continue;
+                }
+                let mut cost = 0.0;
+                for t in &loads {
+                    let along_lane = lane.is_some_and(|(r, _)| depends(g, t, r));
+                    let along_tile = partner.is_some_and(|r| depends(g, t, r));
+                    let count = if along_lane { vectors } else { 1 } * if along_tile { n } else { 1 };
+                    // A scalar operand is broadcast on the way from memory and costs less than a vector load.
+                    cost += count as f64 * if along_lane { 1.0 } else { 0.6 };
+                }
+                let accumulators = vectors * n;
+                // A chain of dependent multiply-adds needs about eight of them in flight.
+                let latency = if accumulators < 8 { 8.0 / accumulators as f64 } else { 1.0 };
+                let score = (1.0 + cost / accumulators as f64) * latency;
+                if score < best.0 * 0.999 {
+                    best = (score, vectors, partner.map(|r| (r, n)));
+                }
+            }
+        }
+    }
+    (best.1, best.2)
+}
+
+/// The nesting order of map loops: the output's memory order, and of the two tiled ranges the one outside whose operand
+/// is the larger, so that the smaller operand is the one that is read again and again.
+fn loop_order(
+    g: &mut Graph,
+    kernel: &Kernel,
+    touches: &[Touch],
+    unroll: &[RangeId],
+    lane: Option<(RangeId, i64)>,
+    tile: Option<(RangeId, i64)>,
+    target: &Target,
+) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..kernel.loops.len()).collect();
+    if let Some(store) = kernel.stores.first()
+        && let Some(layout) = g.buffer(store.buffer).layout.clone()
+    {
+        let addr = g.flatten(&layout, &store.index);
+        let weight: Vec<i64> = kernel
+            .loops
+            .iter()
+            .map(|&r| g.ints.split_linear(addr, r).map_or(i64::MAX, |(c, _)| if c == 0 { i64::MAX } else { c.abs() }))
+            .collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(weight[i]));
+    }
+    if let (Some((lane, _)), Some((tile, _))) = (lane, tile) {
+        let bytes = |g: &Graph, with: RangeId, without: RangeId| -> f64 {
+            touches
+                .iter()
+                .filter(|t| t.in_loop && !t.write)
+                .filter(|t| {
+                    t.index.iter().any(|&i| g.ints.depends_on(i, with))
+                        && !t.index.iter().any(|&i| g.ints.depends_on(i, without))
+                })
+                .map(|t| {
+                    let mut ranges: Vec<RangeId> =
+                        t.index.iter().flat_map(|&i| g.ints.free_ranges(i)).copied().collect();
+                    ranges.sort_unstable();
+                    ranges.dedup();
+                    let inside = |r: &&RangeId| **r == with || !kernel.loops.contains(r);
+                    ranges.iter().filter(inside).map(|&r| g.ints.max_size(r) as f64).product::<f64>() * 4.0
+                })
+                .sum()
+        };
+        let (along_lane, along_tile) = (bytes(g, lane, tile), bytes(g, tile, lane));
+        let (outer, inner) = if along_tile <= along_lane || along_tile <= target.l1 as f64 { (lane, tile) } else { (tile, lane) };
+        let at = |r: RangeId| kernel.loops.iter().position(|&l| l == r);
+        if let (Some(o), Some(i)) = (at(outer), at(inner)) {
+            order.retain(|&x| x != o && x != i);
+            order.extend([o, i]);
+        }
+    }
+    // Unrolled axes have no loops; their place is of no consequence, but the plan is read by people.
+    order.sort_by_key(|&i| unroll.contains(&kernel.loops[i]));
+    order
+}
+
+/// Turns inner grid loops into loops within an item until an item is worth handing out.
+fn grid_to_loops(g: &Graph, kernel: &Kernel, plan: &mut Plan, looped: &[RangeId], unroll: &[RangeId]) {
+    let terms: f64 = looped.iter().map(|&r| g.ints.max_size(r) as f64).product();
+    let nodes = g
+        .topological(&kernel.roots())
+        .into_iter()
+        .filter(|&v| !matches!(g.val(v), Val::Const(_) | Val::Index { .. }))
+        .count() as f64;
+    let copies: f64 = unroll.iter().map(|&r| g.ints.max_size(r) as f64).product();
+    let tile: f64 = plan.loops.iter().flatten().filter(|f| f.kind == Kind::Unroll).filter_map(|f| f.size).product::<i64>() as f64;
+    let mut work = terms * nodes * copies.max(1.0) * tile;
+    let count = |plan: &Plan, axis: usize| -> f64 {
+        let size = g.ints.max_size(kernel.loops[axis]);
+        let inner: i64 = plan.loops[axis][1..].iter().filter_map(|f| f.size).product();
+        ((size + inner - 1) / inner) as f64
+    };
+    let mut items: f64 =
+        (0..plan.loops.len()).filter(|&a| plan.loops[a][0].kind == Kind::Grid).map(|a| count(plan, a)).product();
+    for &axis in plan.order.clone().iter().rev() {
+        if plan.loops[axis][0].kind != Kind::Grid {
+            continue;
+        }
+        let n = count(plan, axis);
+        if work >= MIN_ITEM_WORK || items / n < MIN_ITEMS {
+            break;
+        }
+        plan.loops[axis][0].kind = Kind::Loop;
+        work *= n;
+        items /= n;
+    }
+}

@@ -1,0 +1,5 @@
+//! From a kernel to a scheduled kernel.
+
+pub mod access;
+pub mod heuristic;
+pub mod plan;

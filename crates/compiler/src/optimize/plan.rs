@@ -1,0 +1,279 @@
+//! Plans: all schedule decisions of one kernel as plain data.
+//!
+//! Axes are canonical: a kernel's map loops in order are `a0`, `a1`, ..., its reduce ranges `r0`, `r1`, ... A plan splits
+//! each into factors, outermost first, and orders the loops:
+//!
+//! ```text
+//! a0=grid a1=grid*14,unroll:14 a2=grid,vector:16 r0=loop order=a2,a0,a1
+//! ```
+//!
+//! A factor is a kind and a size; the first factor of an axis may leave its size out and takes what is left.
+//! `order` lists axes: their `grid` and `loop` factors nest in that order, grids outside of loops.
+
+use crate::kernel::Kernel;
+use rustc_hash::FxHashMap;
+use std::fmt;
+use thiserror::Error;
+use winograph_ir::int::RangeId;
+
+/// What a factor of an axis becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Independent work items.
+    Grid,
+    /// A loop within a work item.
+    Loop,
+    /// Expanded: register tiles, and ranges of constant tables.
+    Unroll,
+    /// Lanes of a vector.
+    Vector,
+}
+
+impl Kind {
+    const ALL: [Kind; 4] = [Kind::Grid, Kind::Loop, Kind::Unroll, Kind::Vector];
+
+    /// Name in the text of a plan.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Grid => "grid",
+            Kind::Loop => "loop",
+            Kind::Unroll => "unroll",
+            Kind::Vector => "vector",
+        }
+    }
+}
+
+/// One factor of an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Factor {
+    /// What it becomes.
+    pub kind: Kind,
+    /// Its size; `None` for what the others leave.
+    pub size: Option<i64>,
+}
+
+/// All schedule decisions of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Plan {
+    /// Factors of each map loop, outermost first.
+    pub loops: Vec<Vec<Factor>>,
+    /// Factors of each reduce range, outermost first.
+    pub reduces: Vec<Vec<Factor>>,
+    /// Map loops in nesting order.
+    pub order: Vec<usize>,
+}
+
+/// Why a plan does not fit.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// The text is not a plan.
+    #[error("plan: {0}")]
+    Syntax(String),
+    /// The plan is for another kernel.
+    #[error("plan does not fit the kernel: {0}")]
+    Mismatch(String),
+}
+
+/// A kernel whose ranges have kinds.
+#[derive(Clone, Debug)]
+pub struct Scheduled {
+    /// The kernel over the new ranges; its `loops` are all map ranges.
+    pub kernel: Kernel,
+    /// Grid loops, outermost first.
+    pub grid: Vec<RangeId>,
+    /// Serial loops within them, outermost first.
+    pub serial: Vec<RangeId>,
+    /// Unrolled ranges, map and reduce.
+    pub unroll: Vec<RangeId>,
+    /// The lane, if code is vectorised.
+    pub lane: Option<RangeId>,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for (letter, axes) in [("a", &self.loops), ("r", &self.reduces)] {
+            for (n, factors) in axes.iter().enumerate() {
+                write!(f, "{}{letter}{n}=", if first { "" } else { " " })?;
+                first = false;
+                for (i, factor) in factors.iter().enumerate() {
+                    write!(f, "{}{}", if i > 0 { "," } else { "" }, factor.kind.name())?;
+                    if let Some(s) = factor.size {
+                        write!(f, ":{s}")?;
+                    }
+                }
+            }
+        }
+        if !self.order.is_empty() {
+            write!(f, " order=")?;
+            for (i, n) in self.order.iter().enumerate() {
+                write!(f, "{}a{n}", if i > 0 { "," } else { "" })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Reads the text that `Display` writes.
+    pub fn parse(text: &str) -> Result<Plan, PlanError> {
+        let bad = |what: String| PlanError::Syntax(what);
+        let mut plan = Plan::default();
+        for word in text.split_whitespace() {
+            let (name, value) = word.split_once('=').ok_or_else(|| bad(format!("`{word}` is not `axis=factors`")))?;
+            if name == "order" {
+                for axis in value.split(',') {
+                    let n = axis
+                        .strip_prefix('a')
+                        .and_then(|n| n.parse::<usize>().ok())
+                        .ok_or_else(|| bad(format!("`{axis}` in order= is not a map axis like a0")))?;
+                    plan.order.push(n);
+                }
+                continue;
+            }
+            let (list, number) = match name.split_at_checked(1) {
+                Some(("a", n)) => (&mut plan.loops, n),
+                Some(("r", n)) => (&mut plan.reduces, n),
+                _ => return Err(bad(format!("`{name}` is not an axis: a0, a1, ... or r0, r1, ..."))),
+            };
+            if number.parse() != Ok(list.len()) {
+                return Err(bad(format!("axis `{name}` is out of order: {} comes next", list.len())));
+            }
+            let mut factors = Vec::new();
+            for (i, text) in value.split(',').enumerate() {
+                let (kind, size) = match text.split_once(':') {
+                    None => (text, None),
+                    Some((kind, size)) => {
+                        let size = size
+                            .parse::<i64>()
+                            .ok()
+                            .filter(|s| (1..=4096).contains(s))
+                            .ok_or_else(|| bad(format!("factor `{text}`: a size is 1 to 4096")))?;
+                        (kind, Some(size))
+                    }
+                };
+                let kind = Kind::ALL
+                    .into_iter()
+                    .find(|k| k.name() == kind)
+                    .ok_or_else(|| bad(format!("`{kind}` is not a kind: grid, loop, unroll or vector")))?;
+                if size.is_none() && i > 0 {
+                    return Err(bad(format!("factor `{text}` of {name}: only the first factor may leave its size out")));
+                }
+                factors.push(Factor { kind, size });
+            }
+            list.push(factors);
+        }
+        Ok(plan)
+    }
+
+    /// Replaces a kernel's ranges by the plan's factors. Where factors cover more than their axis, what lies beyond
+    /// is gated.
+    pub fn apply(&self, kernel: &Kernel) -> Result<Scheduled, PlanError> {
+        let mut kernel = kernel.clone();
+        let reduces = kernel.reduce_ranges();
+        let mismatch = |what: String| Err(PlanError::Mismatch(what));
+        if self.loops.len() != kernel.loops.len() || self.reduces.len() != reduces.len() {
+            return mismatch(format!(
+                "it has {} map axes and {} reduce axes, the kernel {} and {}",
+                self.loops.len(),
+                self.reduces.len(),
+                kernel.loops.len(),
+                reduces.len()
+            ));
+        }
+        let mut seen = self.order.clone();
+        seen.sort_unstable();
+        if seen != (0..self.loops.len()).collect::<Vec<_>>() {
+            return mismatch("order= does not list every map axis once".to_string());
+        }
+        let old_loops = kernel.loops.clone();
+        let mut parts_of: Vec<Vec<(RangeId, Kind)>> = Vec::new();
+        let mut unroll = Vec::new();
+        let mut lane = None;
+        let all: Vec<(RangeId, &Vec<Factor>, bool)> = old_loops
+            .iter()
+            .zip(&self.loops)
+            .map(|(&r, f)| (r, f, true))
+            .chain(reduces.iter().zip(&self.reduces).map(|(&r, f)| (r, f, false)))
+            .collect();
+        let mut map = FxHashMap::default();
+        let mut bound = FxHashMap::default();
+        let mut guard = Vec::new();
+        for (range, factors, is_map) in all {
+            let g = &mut kernel.graph;
+            let info = g.ints.range_info(range).clone();
+            if factors.is_empty() {
+                return mismatch("an axis without factors".to_string());
+            }
+            let inner: i64 = factors[1..].iter().map(|f| f.size.unwrap_or(1)).product();
+            let mut parts = Vec::new();
+            let mut e = g.ints.constant(0);
+            for (n, factor) in factors.iter().enumerate() {
+                let size = match factor.size {
+                    Some(s) => g.ints.constant(s),
+                    None if n == 0 => {
+                        let up = g.ints.add_const(info.size, inner - 1);
+                        g.ints.div_const(up, inner)
+                    }
+                    None => return mismatch("a factor without a size that is not the first".to_string()),
+                };
+                let part = if factors.len() == 1 && factor.size.is_none() {
+                    range
+                } else {
+                    g.ints.new_range_with(size, info.role, info.ordinal)
+                };
+                let p = g.ints.range(part);
+                let scaled = g.ints.mul(e, size);
+                e = g.ints.add(scaled, p);
+                if g.ints.as_const(size) == Some(1) {
+                    continue;
+                }
+                if g.ints.as_const(size).is_none() && matches!(factor.kind, Kind::Unroll | Kind::Vector) {
+                    return mismatch(format!("a {} factor of an axis whose size is a parameter", factor.kind.name()));
+                }
+                match factor.kind {
+                    Kind::Unroll => unroll.push(part),
+                    Kind::Vector if lane.is_some() => return mismatch("two vector factors".to_string()),
+                    Kind::Vector if !is_map => return mismatch("a vector factor of a reduce axis".to_string()),
+                    Kind::Vector => lane = Some(part),
+                    Kind::Grid if !is_map => return mismatch("a grid factor of a reduce axis".to_string()),
+                    Kind::Grid | Kind::Loop => {}
+                }
+                parts.push((part, factor.kind));
+            }
+            let size = g.ints.sum(&[(info.size, 1), (e, -1)], -1);
+            if !g.ints.prove_nonneg(size, &[]) {
+                if !is_map {
+                    return mismatch("factors of a reduce axis do not divide it".to_string());
+                }
+                guard.push(size);
+            }
+            // Too small a product would leave elements out.
+            let total = factors.iter().try_fold(1i64, |acc, f| f.size.map(|s| acc.saturating_mul(s)));
+            if let Some(total) = total
+                && total < g.ints.bounds(info.size).1
+            {
+                return mismatch(format!("factors cover {total} of {} values", g.ints.bounds(info.size).1));
+            }
+            map.insert(range, e);
+            if !is_map {
+                bound.insert(range, parts.iter().map(|p| p.0).collect::<Vec<_>>());
+            }
+            parts_of.push(parts);
+        }
+        kernel.replace_ranges(&map, &bound, &guard);
+        let mut grid = Vec::new();
+        let mut serial = Vec::new();
+        for &axis in &self.order {
+            for &(part, kind) in &parts_of[axis] {
+                match kind {
+                    Kind::Grid => grid.push(part),
+                    Kind::Loop => serial.push(part),
+                    _ => {}
+                }
+            }
+        }
+        kernel.loops = parts_of[..old_loops.len()].iter().flatten().map(|p| p.0).collect();
+        Ok(Scheduled { kernel, grid, serial, unroll, lane })
+    }
+}

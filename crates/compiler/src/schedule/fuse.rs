@@ -1,0 +1,193 @@
+//! `fuse`: which stages stay.
+//!
+//! Takes an indexed graph in which every reduction and every tensor that is read in several ways is a definition of
+//! its own; leaves only those whose removal would cost more than it saves, with a reason for each. Removing a stage puts
+//! its value in place of every load of it.
+
+use rustc_hash::FxHashMap;
+use winograph_ir::indexed::{BufId, Graph, Origin, Source, Val, ValId};
+use winograph_ir::int::{IntId, RangeId};
+
+/// Operations that may be repeated per read rather than stored and loaded again. A store and a load that leave the
+/// cache cost about this many vector operations on the machines measured.
+const CHEAP_OPS: usize = 8;
+
+/// What was decided about one stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The stage's buffer.
+    pub stage: String,
+    /// Whether it stays.
+    pub kept: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// Removes stages by cost and definitions that nothing reads.
+pub fn fuse(g: &mut Graph) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    // Producers first, so that a chain collapses into its last reader; each removal changes the readers' values.
+    let mut i = 0;
+    while i < g.defs.len() {
+        let buffer = g.defs[i].buffer;
+        let readers: Vec<usize> =
+            (i + 1..g.defs.len()).filter(|&j| loads_of(g, g.defs[j].value, buffer).next().is_some()).collect();
+        let stage = g.buffer(buffer).name.clone();
+        if let Origin::Output(_) = g.buffer(buffer).origin {
+            i += 1;
+            continue;
+        }
+        if readers.is_empty() {
+            decisions.push(Decision { stage, kept: false, reason: "nothing reads it".to_string() });
+            g.defs.remove(i);
+            // What it alone read is dead too; those definitions come before it.
+            i = 0;
+            decisions.retain(|d| !d.kept);
+            continue;
+        }
+        let verdict = if g.defs[i].keep {
+            Err("materialised by request of the graph or a rewrite".to_string())
+        } else {
+            removable(g, i, &readers)
+        };
+        match verdict {
+            Ok(reason) => {
+                for &j in &readers {
+                    inline(g, i, j);
+                }
+                let role = g.defs[i].role;
+                for &j in &readers {
+                    if g.defs[j].role == winograph_ir::indexed::Role::Other {
+                        g.defs[j].role = role;
+                    }
+                }
+                g.defs.remove(i);
+                decisions.push(Decision { stage, kept: false, reason });
+            }
+            Err(reason) => {
+                decisions.push(Decision { stage, kept: true, reason });
+                i += 1;
+            }
+        }
+    }
+    decisions
+}
+
+fn loads_of(g: &Graph, value: ValId, buffer: BufId) -> impl Iterator<Item = ValId> + '_ {
+    g.topological(&[value])
+        .into_iter()
+        .filter(move |&v| matches!(g.val(v), Val::Load { src: Source::Buffer(b), .. } if *b == buffer))
+}
+
+/// Whether a stage can go and why, or why it stays.
+fn removable(g: &Graph, stage: usize, readers: &[usize]) -> Result<String, String> {
+    let def = &g.defs[stage];
+    let nodes = g.topological(&[def.value]);
+    let ops = nodes
+        .iter()
+        .filter(|&&v| !matches!(g.val(v), Val::Const(_) | Val::Index { .. } | Val::Load { .. }))
+        .map(|&v| match g.val(v) {
+            Val::Unary { op, .. } if op.is_transcendental() => 16,
+            _ => 1,
+        })
+        .sum::<usize>();
+    let reduces = nodes.iter().any(|&v| matches!(g.val(v), Val::Reduce { .. }));
+    let mut reads = Vec::new();
+    for &j in readers {
+        for v in loads_of(g, g.defs[j].value, def.buffer) {
+            if matches!(g.val(v), Val::Load { dynamic: Some(_), .. }) {
+                return Err("it is looked up by index values".to_string());
+            }
+            reads.push((j, v));
+        }
+    }
+    if reduces {
+        let [(reader, load)] = reads[..] else {
+            return Err(format!("a reduction that is read in {} ways: repeating it costs more than storing it", reads.len()));
+        };
+        let consumer = &g.defs[reader];
+        let Val::Load { index, .. } = g.val(load) else { return Err("not a load".to_string()) };
+        let mut used: Vec<RangeId> = index.iter().flat_map(|&i| g.ints.free_ranges(i)).copied().collect();
+        used.sort_unstable();
+        used.dedup();
+        if used.iter().any(|r| !consumer.axes.contains(r)) {
+            return Err("a reduction read inside another one: each element would be summed again".to_string());
+        }
+        if consumer.axes.iter().any(|r| g.ints.const_size(*r) != Some(1) && !used.contains(r)) {
+            return Err("a reduction that is broadcast: each element would be summed again".to_string());
+        }
+        if nodes.len() > 4000 {
+            return Err("its value is large".to_string());
+        }
+        if g.topological(&[consumer.value]).iter().any(|&v| matches!(g.val(v), Val::Reduce { .. })) {
+            return Err("its reader reduces too: the two have loops of their own".to_string());
+        }
+        return Ok("its only reader reads each element once".to_string());
+    }
+    let repeats = reads.len();
+    if repeats == 1 && !inside_reduction(g, g.defs[reads[0].0].value, reads[0].1) {
+        return Ok("elementwise with one reader that reads each element at most once per result".to_string());
+    }
+    if ops <= CHEAP_OPS {
+        return Ok(format!("{ops} operations: repeating them costs less than storing and loading the result"));
+    }
+    Err(format!("{ops} operations read in {repeats} ways: storing the result costs less than repeating them"))
+}
+
+/// Whether some reduction of a definition contains the load and so may evaluate it many times.
+fn inside_reduction(g: &Graph, value: ValId, load: ValId) -> bool {
+    g.topological(&[value])
+        .into_iter()
+        .any(|v| matches!(g.val(v), Val::Reduce { x, .. } if g.topological(&[*x]).contains(&load)))
+}
+
+/// Puts the value of one definition in place of the loads of its buffer in another.
+fn inline(g: &mut Graph, stage: usize, reader: usize) {
+    let def = g.defs[stage].clone();
+    let mut memo = FxHashMap::default();
+    let value = g.defs[reader].value;
+    let value = g.rebuild(value, &mut memo, &mut |g, val| match val {
+        Val::Load { src: Source::Buffer(b), index, gate, fill, dynamic: None } if b == def.buffer => {
+            value_at(g, &def.axes, def.value, &index, &gate, fill)
+        }
+        other => g.add(other),
+    });
+    g.defs[reader].value = value;
+}
+
+/// The value of a definition at an index, as a load under a gate would see it.
+fn value_at(
+    g: &mut Graph,
+    axes: &[RangeId],
+    value: ValId,
+    index: &[IntId],
+    gate: &[IntId],
+    fill: winograph_ir::Scalar,
+) -> ValId {
+    let map: FxHashMap<RangeId, IntId> = axes.iter().copied().zip(index.iter().copied()).collect();
+    let v = g.substitute(value, &|r| map.get(&r).copied());
+    if gate.is_empty() {
+        return v;
+    }
+    let mut memo = FxHashMap::default();
+    let v = g.rebuild(v, &mut memo, &mut |g, val| match val {
+        Val::Load { src, index, gate: own, fill, dynamic } => {
+            let all: Vec<IntId> = own.iter().chain(gate).copied().collect();
+            match g.ints.conjunction(&all) {
+                None => g.constant(fill),
+                Some(gate) => g.add(Val::Load { src, index, gate, fill, dynamic }),
+            }
+        }
+        other => g.add(other),
+    });
+    if let Val::Load { fill: f, gate: own, src, index, dynamic } = g.val(v).clone() {
+        if f == fill {
+            return v;
+        }
+        if *own == *gate {
+            return g.add(Val::Load { src, index, gate: own, fill, dynamic });
+        }
+    }
+    let other = g.constant(fill);
+    g.select(gate, v, other)
+}

@@ -1,0 +1,570 @@
+//! `rangeify`: tensor graph -> indexed graph.
+//!
+//! Takes a [`TensorGraph`]; leaves a [`Graph`] without movement operations: each one has become a line of index
+//! arithmetic, masks included. A tensor that is read in more than one way, reduced, or materialised by request gets a
+//! definition of its own (a stage); whether it keeps it is decided later, by `fuse`.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Origin, Role, Scope, Source, Table, Val, ValId};
+use winograph_ir::int::{IntId, RangeId, RangeRole};
+use winograph_ir::tensor::{InputKind, NodeId, TensorGraph, TensorOp};
+use winograph_ir::{DType, Scalar};
+
+/// Longest chain of operations that becomes one value; a longer one is cut by a stage.
+const MAX_DEPTH: u32 = 200;
+
+struct Rangeify<'a> {
+    tensors: &'a TensorGraph,
+    graph: Graph,
+    buffer_of: FxHashMap<NodeId, BufId>,
+    memo: FxHashMap<(NodeId, Vec<IntId>, Vec<IntId>), ValId>,
+}
+
+/// Turns a tensor graph into an indexed one; its inputs become buffers in order of their slots.
+pub fn rangeify(tensors: &TensorGraph) -> Graph {
+    let mut graph = Graph::new();
+    graph.ints = tensors.ints.clone();
+    let mut pass = Rangeify { tensors, graph, buffer_of: FxHashMap::default(), memo: FxHashMap::default() };
+    pass.run();
+    pass.graph
+}
+
+impl Rangeify<'_> {
+    fn run(&mut self) {
+        let stages = stages(self.tensors);
+        let mut outputs: FxHashMap<NodeId, Vec<usize>> = FxHashMap::default();
+        for (slot, &node) in self.tensors.outputs.iter().enumerate() {
+            outputs.entry(node).or_default().push(slot);
+        }
+        self.declare_inputs();
+        for i in 0..self.tensors.nodes().len() {
+            let id = NodeId(i as u32);
+            let slots = outputs.remove(&id).unwrap_or_default();
+            let keep = match stages.get(&id) {
+                Some(&keep) => keep,
+                None if slots.is_empty() => continue,
+                None => true,
+            };
+            if self.is_empty(id) {
+                continue;
+            }
+            let is_input = matches!(self.tensors.node(id).op, TensorOp::Input { .. });
+            let mut slots = slots.into_iter();
+            let mut first = None;
+            if !is_input {
+                let slot = slots.next();
+                let origin = slot.map_or(Origin::Internal, Origin::Output);
+                let name = slot.map_or_else(|| format!("t{}", self.graph.buffers.len()), |s| format!("out{s}"));
+                let axes = self.fresh_axes(id);
+                let index: Vec<IntId> = axes.iter().map(|&r| self.graph.ints.range(r)).collect();
+                let value = self.compute(id, &index, &[]);
+                let buffer = self.define(id, name, origin, axes, value, keep || slot.is_some());
+                self.buffer_of.insert(id, buffer);
+                first = Some(buffer);
+            }
+            for slot in slots {
+                let source = first.or_else(|| self.buffer_of.get(&id).copied());
+                let Some(source) = source else { continue };
+                let axes = self.fresh_axes(id);
+                let index: Vec<IntId> = axes.iter().map(|&r| self.graph.ints.range(r)).collect();
+                let fill = Scalar::zero(self.tensors.node(id).dtype);
+                let value = self.graph.load(Source::Buffer(source), &index, &[], fill);
+                self.define(id, format!("out{slot}"), Origin::Output(slot), axes, value, true);
+            }
+        }
+    }
+
+    fn declare_inputs(&mut self) {
+        let mut inputs: Vec<(usize, NodeId)> = Vec::new();
+        for (i, n) in self.tensors.nodes().iter().enumerate() {
+            if let TensorOp::Input { slot, .. } = n.op {
+                inputs.push((slot, NodeId(i as u32)));
+            }
+        }
+        inputs.sort_unstable();
+        for (slot, id) in inputs {
+            let node = self.tensors.node(id);
+            let (origin, name) = match self.tensors.input_kind(slot) {
+                InputKind::Argument => (Origin::Argument(slot), format!("x{slot}")),
+                InputKind::Constant => (Origin::Constant(slot), format!("c{slot}")),
+            };
+            let shape = node.shape.clone();
+            let layout = self.graph.row_major(&shape);
+            let buffer = self.graph.add_buffer(Buffer {
+                name,
+                dtype: node.dtype,
+                shape,
+                origin,
+                scope: Scope::Global,
+                layout: Some(layout),
+            });
+            self.buffer_of.insert(id, buffer);
+        }
+    }
+
+    fn fresh_axes(&mut self, id: NodeId) -> Vec<RangeId> {
+        let shape = self.tensors.node(id).shape.clone();
+        shape.into_iter().map(|s| self.graph.ints.new_range(s, RangeRole::Map)).collect()
+    }
+
+    fn define(
+        &mut self,
+        id: NodeId,
+        name: String,
+        origin: Origin,
+        axes: Vec<RangeId>,
+        value: ValId,
+        keep: bool,
+    ) -> BufId {
+        let node = self.tensors.node(id);
+        let shape = node.shape.clone();
+        let layout = matches!(origin, Origin::Output(_)).then(|| self.graph.row_major(&shape));
+        let dtype = node.dtype;
+        let buffer = self.graph.add_buffer(Buffer { name, dtype, shape, origin, scope: Scope::Global, layout });
+        self.graph.defs.push(Def { buffer, axes, value, keep, repeat: false, role: Role::Other });
+        buffer
+    }
+
+    fn is_empty(&self, id: NodeId) -> bool {
+        self.tensors.node(id).shape.iter().any(|&s| self.tensors.ints.bounds(s).1 <= 0)
+    }
+
+    /// The value of a tensor's element: a load where the tensor has a buffer.
+    fn element(&mut self, id: NodeId, index: &[IntId], gate: &[IntId]) -> ValId {
+        let dtype = self.tensors.node(id).dtype;
+        if self.is_empty(id) {
+            return self.graph.constant(Scalar::zero(dtype));
+        }
+        if let Some(&buffer) = self.buffer_of.get(&id) {
+            return self.graph.load(Source::Buffer(buffer), index, gate, Scalar::zero(dtype));
+        }
+        let key = (id, index.to_vec(), gate.to_vec());
+        if let Some(&v) = self.memo.get(&key) {
+            return v;
+        }
+        let v = self.compute(id, index, gate);
+        self.memo.insert(key, v);
+        v
+    }
+
+    /// The value of a tensor's element from its operands. Where `gate` does not hold the value does not matter, but
+    /// nothing may be read.
+    fn compute(&mut self, id: NodeId, index: &[IntId], gate: &[IntId]) -> ValId {
+        let tensors = self.tensors;
+        let node = tensors.node(id);
+        match &node.op {
+            TensorOp::Input { dtype, .. } => {
+                // Inputs have buffers; only an empty one is never read.
+                self.graph.constant(Scalar::zero(*dtype))
+            }
+            TensorOp::Full { value, .. } => self.graph.constant(*value),
+            TensorOp::Table { values, dtype, shape } => {
+                let table = Table { shape: shape.clone(), dtype: *dtype, values: values.clone() };
+                let table = self.graph.add_table(table);
+                self.graph.load(Source::Table(table), index, gate, Scalar::zero(*dtype))
+            }
+            TensorOp::Iota { dtype, axis, .. } => {
+                let as_int = if dtype.is_float() || *dtype == DType::Bool { DType::I64 } else { *dtype };
+                let v = self.graph.add(Val::Index { value: index[*axis], dtype: as_int });
+                self.graph.add(Val::Cast { x: v, dtype: *dtype })
+            }
+            TensorOp::Unary { op, x } => {
+                let x = self.element(*x, index, gate);
+                self.graph.unary(*op, x)
+            }
+            TensorOp::Binary { op, a, b } => {
+                let a = self.element(*a, index, gate);
+                let b = self.element(*b, index, gate);
+                self.graph.binary(*op, a, b)
+            }
+            TensorOp::Where { cond, a, b } => {
+                let cond = self.element(*cond, index, gate);
+                let a = self.element(*a, index, gate);
+                let b = self.element(*b, index, gate);
+                self.graph.add(Val::Where { cond, a, b })
+            }
+            TensorOp::Cast { x, dtype } => {
+                let x = self.element(*x, index, gate);
+                self.graph.add(Val::Cast { x, dtype: *dtype })
+            }
+            TensorOp::Contiguous { x } => self.element(*x, index, gate),
+            TensorOp::Reshape { x, shape } => {
+                let from = tensors.node(*x).shape.clone();
+                let index = self.reshape_index(index, shape, &from);
+                self.element(*x, &index, gate)
+            }
+            TensorOp::Permute { x, order } => {
+                let mut inner = vec![index[0]; order.len()];
+                for (i, &o) in order.iter().enumerate() {
+                    inner[o] = index[i];
+                }
+                self.element(*x, &inner, gate)
+            }
+            TensorOp::Expand { x, shape } => {
+                let from = &tensors.node(*x).shape;
+                let zero = self.graph.ints.constant(0);
+                let inner: Vec<IntId> =
+                    (0..shape.len()).map(|i| if from[i] == shape[i] { index[i] } else { zero }).collect();
+                self.element(*x, &inner, gate)
+            }
+            TensorOp::Pad { x, before, value, .. } => {
+                if self.is_empty(*x) {
+                    return self.graph.constant(*value);
+                }
+                let from = tensors.node(*x).shape.clone();
+                let mut inner = Vec::with_capacity(index.len());
+                let mut inside = Vec::new();
+                for i in 0..index.len() {
+                    let at = self.graph.ints.sub(index[i], before[i]);
+                    let room = self.graph.ints.sum(&[(from[i], 1), (at, -1)], -1);
+                    inner.push(at);
+                    inside.push(at);
+                    inside.push(room);
+                }
+                let all: Vec<IntId> = gate.iter().chain(&inside).copied().collect();
+                let v = self.element(*x, &inner, &all);
+                self.masked(v, &all, &inside, *value)
+            }
+            TensorOp::Slice { x, start, step, .. } => {
+                let inner: Vec<IntId> =
+                    (0..index.len()).map(|i| self.graph.ints.sum(&[(start[i], 1), (index[i], step[i])], 0)).collect();
+                self.element(*x, &inner, gate)
+            }
+            TensorOp::Unfold { x, axis, stride, dilation, .. } => {
+                let last = index.len() - 1;
+                let mut inner = index[..last].to_vec();
+                inner[*axis] =
+                    self.graph.ints.sum(&[(index[*axis], *stride as i64), (index[last], *dilation as i64)], 0);
+                self.element(*x, &inner, gate)
+            }
+            TensorOp::Cat { parts, axis } => self.cat(parts, *axis, index, gate),
+            TensorOp::Gather { x, axis, index: at } => {
+                let chosen = self.element(*at, index, gate);
+                let dtype = tensors.node(*x).dtype;
+                let Some(&buffer) = self.buffer_of.get(x) else {
+                    // A looked-up tensor is a stage; only an empty one has no buffer.
+                    return self.graph.constant(Scalar::zero(dtype));
+                };
+                let mut inner = index.to_vec();
+                inner[*axis] = self.graph.ints.constant(0);
+                let fill = Scalar::zero(dtype);
+                match self.graph.ints.conjunction(gate) {
+                    None => self.graph.constant(fill),
+                    Some(gate) => self.graph.add(Val::Load {
+                        src: Source::Buffer(buffer),
+                        index: inner.into(),
+                        gate,
+                        fill,
+                        dynamic: Some((*axis as u32, chosen)),
+                    }),
+                }
+            }
+            TensorOp::Reduce { op, x, axes, order, fused } => {
+                let from = tensors.node(*x).shape.clone();
+                if self.is_empty(*x) {
+                    return self.graph.constant(op.identity(node.dtype));
+                }
+                let mut inner = Vec::with_capacity(from.len());
+                let mut ranges = Vec::with_capacity(axes.len());
+                let mut outer = index.iter();
+                for (i, &size) in from.iter().enumerate() {
+                    if axes.contains(&i) {
+                        let r = self.graph.ints.new_range(size, RangeRole::Reduce);
+                        if self.graph.ints.as_const(size) != Some(1) {
+                            ranges.push(r);
+                        }
+                        inner.push(self.graph.ints.range(r));
+                    } else if let Some(&i) = outer.next() {
+                        inner.push(i);
+                    }
+                }
+                let x = self.element(*x, &inner, gate);
+                if ranges.is_empty() {
+                    return x;
+                }
+                self.graph.add(Val::Reduce { op: *op, ranges: ranges.into(), order: *order, fused: *fused, x })
+            }
+        }
+    }
+
+    /// `v` where `inside` holds, `value` elsewhere; a load takes the mask into its own gate. `all` is everything that
+    /// `v` was computed under.
+    fn masked(&mut self, v: ValId, all: &[IntId], inside: &[IntId], value: Scalar) -> ValId {
+        let gate = self.graph.ints.conjunction(all);
+        if let (Val::Load { src, index, gate: own, fill, dynamic }, Some(gate)) = (self.graph.val(v).clone(), gate)
+            && (fill == value || own == gate)
+        {
+            return self.graph.add(Val::Load { src, index, gate: own, fill: value, dynamic });
+        }
+        let other = self.graph.constant(value);
+        self.graph.select(inside, v, other)
+    }
+
+    /// Index under `from` of the element whose index under `to` is given; both are row-major.
+    fn reshape_index(&mut self, index: &[IntId], to: &[IntId], from: &[IntId]) -> Vec<IntId> {
+        let ints = &mut self.graph.ints;
+        let mut flat = ints.constant(0);
+        for (&i, &size) in index.iter().zip(to) {
+            let scaled = ints.mul(flat, size);
+            flat = ints.add(scaled, i);
+        }
+        let mut out = vec![flat; from.len()];
+        // The slowest axis that is not of size 1 takes what is left: no remainder.
+        let first = from.iter().position(|&s| ints.as_const(s) != Some(1)).unwrap_or(0);
+        for axis in (0..from.len()).rev() {
+            if ints.as_const(from[axis]) == Some(1) {
+                out[axis] = ints.constant(0);
+            } else if axis == first {
+                out[axis] = flat;
+            } else {
+                out[axis] = ints.rem(flat, from[axis]);
+                flat = ints.div(flat, from[axis]);
+            }
+        }
+        out
+    }
+
+    fn cat(&mut self, parts: &[NodeId], axis: usize, index: &[IntId], gate: &[IntId]) -> ValId {
+        let parts: Vec<NodeId> = parts.iter().copied().filter(|&p| !self.is_empty(p)).collect();
+        let sizes: Vec<IntId> = parts.iter().map(|&p| self.tensors.node(p).shape[axis]).collect();
+        if let Some(v) = self.cat_as_one(&parts, &sizes, axis, index, gate) {
+            return v;
+        }
+        // From the last part backwards: a value for "this part or a later one".
+        let mut ends = Vec::with_capacity(sizes.len());
+        let mut end = self.graph.ints.constant(0);
+        for &s in &sizes {
+            end = self.graph.ints.add(end, s);
+            ends.push(end);
+        }
+        let mut acc: Option<ValId> = None;
+        for (n, &part) in parts.iter().enumerate().rev() {
+            let begin = self.graph.ints.sub(ends[n], sizes[n]);
+            let at = self.graph.ints.sub(index[axis], begin);
+            let before_end = self.graph.ints.sum(&[(ends[n], 1), (index[axis], -1)], -1);
+            let mut inner = index.to_vec();
+            inner[axis] = at;
+            let all: Vec<IntId> = gate.iter().copied().chain([at, before_end]).collect();
+            let v = self.element(part, &inner, &all);
+            acc = Some(match acc {
+                None => v,
+                Some(rest) => self.graph.select(&[before_end], v, rest),
+            });
+        }
+        acc.unwrap_or_else(|| self.graph.constant(Scalar::zero(DType::F32)))
+    }
+
+    /// Parts of one size whose elements differ only by a multiple of the part's number are one value: a stack of
+    /// shifted slices is a sliding window.
+    fn cat_as_one(
+        &mut self,
+        parts: &[NodeId],
+        sizes: &[IntId],
+        axis: usize,
+        index: &[IntId],
+        gate: &[IntId],
+    ) -> Option<ValId> {
+        if parts.len() < 2 || sizes.iter().any(|s| *s != sizes[0]) {
+            return None;
+        }
+        let size = self.graph.ints.as_const(sizes[0])?;
+        let number = self.graph.ints.div_const(index[axis], size);
+        let mut inner = index.to_vec();
+        inner[axis] = self.graph.ints.rem_const(index[axis], size);
+        let values: Vec<ValId> = parts.iter().map(|&p| self.element(p, &inner, gate)).collect();
+        anti_unify(&mut self.graph, &values, number)
+    }
+}
+
+/// A value `v(number)` with `v(j) = values[j]`, where there is one whose indices are linear in `number`.
+fn anti_unify(g: &mut Graph, values: &[ValId], number: IntId) -> Option<ValId> {
+    if values.iter().all(|v| *v == values[0]) {
+        return Some(values[0]);
+    }
+    let vals: Vec<Val> = values.iter().map(|&v| g.val(v).clone()).collect();
+    match &vals[0] {
+        Val::Load { src, index, fill, dynamic: None, .. } => {
+            let mut steps = Vec::new();
+            let mut out = Vec::with_capacity(index.len());
+            let mut gates = Vec::with_capacity(vals.len());
+            for v in &vals {
+                let Val::Load { src: s, index: i, gate, fill: f, dynamic: None } = v else { return None };
+                if s != src || f != fill || i.len() != index.len() {
+                    return None;
+                }
+                gates.push(gate.to_vec());
+            }
+            for axis in 0..index.len() {
+                let at = |v: &Val| if let Val::Load { index, .. } = v { index[axis] } else { index[axis] };
+                let d = g.ints.sub(at(&vals[1]), at(&vals[0]));
+                let step = g.ints.as_const(d)?;
+                for (j, v) in vals.iter().enumerate() {
+                    let d = g.ints.sub(at(v), at(&vals[0]));
+                    if g.ints.as_const(d)? != step * j as i64 {
+                        return None;
+                    }
+                }
+                steps.push(step);
+                out.push(g.ints.sum(&[(index[axis], 1), (number, step)], 0));
+            }
+            let gate = anti_unify_gates(g, &gates, &steps, number)?;
+            let (src, fill) = (*src, *fill);
+            Some(g.load(src, &out, &gate, fill))
+        }
+        Val::Unary { op, .. } => {
+            let op = *op;
+            let xs: Option<Vec<ValId>> =
+                vals.iter().map(|v| if let Val::Unary { op: o, x } = v && *o == op { Some(*x) } else { None }).collect();
+            let x = anti_unify(g, &xs?, number)?;
+            Some(g.unary(op, x))
+        }
+        Val::Cast { dtype, .. } => {
+            let dtype = *dtype;
+            let xs: Option<Vec<ValId>> = vals
+                .iter()
+                .map(|v| if let Val::Cast { dtype: d, x } = v && *d == dtype { Some(*x) } else { None })
+                .collect();
+            let x = anti_unify(g, &xs?, number)?;
+            Some(g.add(Val::Cast { x, dtype }))
+        }
+        Val::Binary { op, .. } => {
+            let op = *op;
+            let pairs: Option<Vec<(ValId, ValId)>> = vals
+                .iter()
+                .map(|v| if let Val::Binary { op: o, a, b } = v && *o == op { Some((*a, *b)) } else { None })
+                .collect();
+            let (a, b): (Vec<ValId>, Vec<ValId>) = pairs?.into_iter().unzip();
+            let a = anti_unify(g, &a, number)?;
+            let b = anti_unify(g, &b, number)?;
+            Some(g.binary(op, a, b))
+        }
+        _ => None,
+    }
+}
+
+/// Conditions in `number` that for each part number say what that part's gate says. A condition that holds anyway
+/// for some parts has been dropped there, so each one found is tried with every step that the indices take.
+fn anti_unify_gates(g: &mut Graph, gates: &[Vec<IntId>], steps: &[i64], number: IntId) -> Option<Vec<IntId>> {
+    let mut steps: Vec<i64> = steps.iter().flat_map(|&s| [s, -s]).chain([0]).collect();
+    steps.sort_unstable();
+    steps.dedup();
+    let mut found: Vec<(IntId, i64)> = Vec::new();
+    for (j, gate) in gates.iter().enumerate() {
+        for &condition in gate {
+            for &step in &steps {
+                let base = g.ints.add_const(condition, -step * j as i64);
+                if found.contains(&(base, step)) {
+                    continue;
+                }
+                let fits = gates.iter().enumerate().all(|(n, own)| {
+                    let e = g.ints.add_const(base, step * n as i64);
+                    g.ints.conjunction(&[e]).is_some_and(|c| c.iter().all(|x| own.contains(x)))
+                });
+                if fits {
+                    found.push((base, step));
+                }
+            }
+        }
+    }
+    for (j, own) in gates.iter().enumerate() {
+        let at: Vec<IntId> = found.iter().map(|&(b, s)| g.ints.add_const(b, s * j as i64)).collect();
+        if g.ints.conjunction(&at).map(|c| c.to_vec()) != Some(own.clone()) {
+            return None;
+        }
+    }
+    Some(found.into_iter().map(|(b, s)| g.ints.sum(&[(b, 1), (number, s)], 0)).collect())
+}
+
+/// Which tensors get a definition of their own, and whether it must stay.
+fn stages(tensors: &TensorGraph) -> FxHashMap<NodeId, bool> {
+    let nodes = tensors.nodes();
+    let mut live = vec![false; nodes.len()];
+    for o in &tensors.outputs {
+        live[o.0 as usize] = true;
+    }
+    for i in (0..nodes.len()).rev() {
+        if live[i] {
+            nodes[i].op.for_each_child(|c| live[c.0 as usize] = true);
+        }
+    }
+    let mut out: FxHashMap<NodeId, bool> = FxHashMap::default();
+    // How a tensor is read, as a hash of the movement operations between it and the definition that reads it.
+    let mut paths: Vec<FxHashSet<u64>> = vec![FxHashSet::default(); nodes.len()];
+    for (slot, o) in tensors.outputs.iter().enumerate() {
+        paths[o.0 as usize].insert(slot as u64);
+    }
+    let outputs: FxHashSet<NodeId> = tensors.outputs.iter().copied().collect();
+    for i in (0..nodes.len()).rev() {
+        if !live[i] {
+            continue;
+        }
+        let id = NodeId(i as u32);
+        let op = &nodes[i].op;
+        let leaf =
+            matches!(op, TensorOp::Input { .. } | TensorOp::Full { .. } | TensorOp::Table { .. } | TensorOp::Iota { .. });
+        let movement = matches!(
+            op,
+            TensorOp::Reshape { .. }
+                | TensorOp::Permute { .. }
+                | TensorOp::Expand { .. }
+                | TensorOp::Pad { .. }
+                | TensorOp::Slice { .. }
+                | TensorOp::Unfold { .. }
+        );
+        if matches!(op, TensorOp::Contiguous { .. }) {
+            out.insert(id, true);
+        } else if matches!(op, TensorOp::Reduce { .. }) || (!leaf && !movement && paths[i].len() > 1) {
+            out.entry(id).or_insert(false);
+        }
+        if let TensorOp::Gather { x, .. } = op
+            && !matches!(nodes[x.0 as usize].op, TensorOp::Input { .. })
+        {
+            out.insert(*x, true);
+        }
+        let root = out.contains_key(&id) || outputs.contains(&id);
+        let own: Vec<u64> = if root { vec![hash(&[i as u64, 1 << 40])] } else { paths[i].iter().copied().collect() };
+        let elementwise = matches!(
+            op,
+            TensorOp::Unary { .. }
+                | TensorOp::Binary { .. }
+                | TensorOp::Where { .. }
+                | TensorOp::Cast { .. }
+                | TensorOp::Contiguous { .. }
+        );
+        let mut nth = 0u64;
+        op.for_each_child(|c| {
+            for &p in &own {
+                let path = if elementwise { p } else { hash(&[p, i as u64, nth]) };
+                // More than a handful of ways is as good as many.
+                if paths[c.0 as usize].len() < 8 {
+                    paths[c.0 as usize].insert(path);
+                }
+            }
+            nth += 1;
+        });
+    }
+    // Cut long chains.
+    let mut depth = vec![0u32; nodes.len()];
+    for i in 0..nodes.len() {
+        let id = NodeId(i as u32);
+        let mut d = 0;
+        nodes[i].op.for_each_child(|c| {
+            let cut = out.contains_key(c) || outputs.contains(c);
+            d = d.max(if cut { 1 } else { depth[c.0 as usize] + 1 });
+        });
+        if d > MAX_DEPTH && live[i] {
+            out.insert(id, true);
+            d = 0;
+        }
+        depth[i] = d;
+    }
+    out.retain(|id, _| live[id.0 as usize]);
+    out
+}
+
+fn hash(parts: &[u64]) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut h = rustc_hash::FxHasher::default();
+    parts.hash(&mut h);
+    h.finish()
+}

@@ -1,0 +1,186 @@
+//! `split`: definitions -> kernels.
+//!
+//! Takes an indexed graph; leaves one [`Kernel`] per definition that is global, each in a graph of its own with ranges
+//! numbered by its structure. Axes that are read through a division or remainder by a constant are split so that
+//! these disappear: after a rewrite by tiles of 4, a row becomes tile and place in the tile.
+
+use crate::kernel::{Kernel, Store};
+use rustc_hash::FxHashMap;
+use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Source, Val, ValId};
+use winograph_ir::int::{IntId, IntNode, Ints, RangeId};
+
+/// One kernel per definition, in order.
+pub fn split(g: &Graph) -> Vec<Kernel> {
+    g.defs
+        .iter()
+        .map(|def| {
+            let mut kernel = extract(g, def);
+            split_axes(&mut kernel);
+            kernel
+        })
+        .collect()
+}
+
+/// Copies what a definition needs into a graph of its own.
+fn extract(from: &Graph, def: &Def) -> Kernel {
+    let mut g = Graph::new();
+    g.ints = Ints::with_params_of(&from.ints);
+    let nodes = from.topological(&[def.value]);
+    let mut ranges: FxHashMap<RangeId, (RangeId, IntId)> = FxHashMap::default();
+    let mut loops = Vec::new();
+    let mut size_memo = FxHashMap::default();
+    let mut declare = |g: &mut Graph, r: RangeId| {
+        let info = from.ints.range_info(r);
+        let size = g.ints.import(&from.ints, info.size, &|_| None, &mut size_memo);
+        let new = g.ints.new_range_with(size, info.role, info.ordinal);
+        let e = g.ints.range(new);
+        ranges.insert(r, (new, e));
+        new
+    };
+    for &axis in &def.axes {
+        loops.push(declare(&mut g, axis));
+    }
+    for &v in &nodes {
+        if let Val::Reduce { ranges: bound, .. } = from.val(v) {
+            for &r in bound.iter() {
+                declare(&mut g, r);
+            }
+        }
+    }
+    let mut args = Vec::new();
+    let mut ints: FxHashMap<IntId, IntId> = FxHashMap::default();
+    let mut memo: FxHashMap<ValId, ValId> = FxHashMap::default();
+    let out = import_buffer(from, &mut g, &mut args, def.buffer);
+    for &v in &nodes {
+        let mut int =
+            |g: &mut Graph, e: IntId| g.ints.import(&from.ints, e, &|r| ranges.get(&r).map(|x| x.1), &mut ints);
+        let new = match from.val(v).clone() {
+            Val::Index { value, dtype } => {
+                let value = int(&mut g, value);
+                g.add(Val::Index { value, dtype })
+            }
+            Val::Load { src, index, gate, fill, dynamic } => {
+                let src = match src {
+                    Source::Buffer(b) => Source::Buffer(import_buffer(from, &mut g, &mut args, b)),
+                    Source::Table(t) => Source::Table(g.add_table(from.table(t).clone())),
+                };
+                let index = index.iter().map(|&i| int(&mut g, i)).collect();
+                let gate: Vec<IntId> = gate.iter().map(|&i| int(&mut g, i)).collect();
+                match g.ints.conjunction(&gate) {
+                    None => g.constant(fill),
+                    Some(gate) => {
+                        let dynamic = dynamic.map(|(axis, d)| (axis, memo[&d]));
+                        g.add(Val::Load { src, index, gate, fill, dynamic })
+                    }
+                }
+            }
+            Val::Select { gate, a, b } => {
+                let gate: Vec<IntId> = gate.iter().map(|&i| int(&mut g, i)).collect();
+                g.select(&gate, memo[&a], memo[&b])
+            }
+            Val::Reduce { op, ranges: bound, order, fused, x } => {
+                let bound = bound.iter().map(|r| ranges[r].0).collect();
+                g.add(Val::Reduce { op, ranges: bound, order, fused, x: memo[&x] })
+            }
+            Val::Const(s) => g.constant(s),
+            Val::Unary { op, x } => g.unary(op, memo[&x]),
+            Val::Binary { op, a, b } => g.binary(op, memo[&a], memo[&b]),
+            Val::Fma { a, b, c } => g.add(Val::Fma { a: memo[&a], b: memo[&b], c: memo[&c] }),
+            Val::Where { cond, a, b } => g.add(Val::Where { cond: memo[&cond], a: memo[&a], b: memo[&b] }),
+            Val::Cast { x, dtype } => g.add(Val::Cast { x: memo[&x], dtype }),
+            Val::Bitcast { x, dtype } => g.add(Val::Bitcast { x: memo[&x], dtype }),
+        };
+        memo.insert(v, new);
+    }
+    let index = loops.iter().map(|&r| g.ints.range(r)).collect();
+    let loops = loops.into_iter().filter(|&r| g.ints.const_size(r) != Some(1)).collect();
+    let stores = vec![Store { buffer: out, index, gate: [].into(), value: memo[&def.value] }];
+    Kernel { graph: g, args, loops, stores, role: def.role }
+}
+
+fn import_buffer(from: &Graph, g: &mut Graph, args: &mut Vec<BufId>, id: BufId) -> BufId {
+    if let Some(at) = args.iter().position(|&a| a == id) {
+        return BufId(at as u32);
+    }
+    let b = from.buffer(id);
+    let mut memo = FxHashMap::default();
+    let shape: Vec<IntId> = b.shape.iter().map(|&s| g.ints.import(&from.ints, s, &|_| None, &mut memo)).collect();
+    // Memory of the caller is row-major; the rest is decided by `layout`.
+    let layout = b.layout.is_some().then(|| g.row_major(&shape));
+    args.push(id);
+    g.add_buffer(Buffer {
+        name: b.name.clone(),
+        dtype: b.dtype,
+        shape,
+        origin: b.origin,
+        scope: b.scope,
+        layout,
+    })
+}
+
+/// Splits axes until no range is divided by a constant.
+fn split_axes(kernel: &mut Kernel) {
+    for _ in 0..64 {
+        let Some((range, d)) = divided_range(kernel) else { return };
+        let g = &mut kernel.graph;
+        let info = g.ints.range_info(range).clone();
+        let up = g.ints.add_const(info.size, d - 1);
+        let outer_size = g.ints.div_const(up, d);
+        let inner_size = g.ints.constant(d);
+        let outer = g.ints.new_range_with(outer_size, info.role, info.ordinal);
+        let inner = g.ints.new_range_with(inner_size, info.role, info.ordinal);
+        let (o, i) = (g.ints.range(outer), g.ints.range(inner));
+        let e = g.ints.sum(&[(o, d), (i, 1)], 0);
+        let room = g.ints.sum(&[(info.size, 1), (e, -1)], -1);
+        let guard = if g.ints.prove_nonneg(room, &[]) { vec![] } else { vec![room] };
+        let parts: Vec<RangeId> =
+            [outer, inner].into_iter().filter(|&r| g.ints.const_size(r) != Some(1)).collect();
+        let map = FxHashMap::from_iter([(range, e)]);
+        let bound = FxHashMap::from_iter([(range, parts.clone())]);
+        kernel.replace_ranges(&map, &bound, &guard);
+        kernel.loops = kernel.loops.iter().flat_map(|&r| if r == range { parts.clone() } else { vec![r] }).collect();
+    }
+}
+
+/// A range of which some expression takes a quotient or remainder by a constant, with the smallest such constant.
+fn divided_range(kernel: &Kernel) -> Option<(RangeId, i64)> {
+    let g = &kernel.graph;
+    let mut found: Option<(RangeId, i64)> = None;
+    let mut note = |e: IntId| {
+        for_each_node(&g.ints, e, &mut |node| {
+            if let IntNode::Div { num, den } | IntNode::Mod { num, den } = *node
+                && let IntNode::Range(r) = *g.ints.node(num)
+                && let Some(d) = g.ints.as_const(den)
+            {
+                let size = g.ints.const_size(r);
+                let divides = size.is_some_and(|s| s % d == 0);
+                // A reduction's terms cannot be gated as a store can.
+                if (kernel.loops.contains(&r) || divides) && found.is_none_or(|f| f.0 != r || d < f.1) {
+                    found = Some((r, d));
+                }
+            }
+        })
+    };
+    for v in g.topological(&kernel.roots()) {
+        match g.val(v) {
+            Val::Load { index, gate, .. } => index.iter().chain(gate.iter()).for_each(|&e| note(e)),
+            Val::Index { value, .. } => note(*value),
+            Val::Select { gate, .. } => gate.iter().for_each(|&e| note(e)),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn for_each_node(ints: &Ints, e: IntId, f: &mut dyn FnMut(&IntNode)) {
+    f(ints.node(e));
+    match ints.node(e) {
+        IntNode::Sum { terms, .. } => terms.iter().for_each(|&(t, _)| for_each_node(ints, t, f)),
+        IntNode::Product(factors) => factors.iter().for_each(|&t| for_each_node(ints, t, f)),
+        IntNode::Div { num, den } | IntNode::Mod { num, den } => {
+            for_each_node(ints, *num, f);
+            for_each_node(ints, *den, f);
+        }
+        _ => {}
+    }
+}
