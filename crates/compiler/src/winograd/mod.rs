@@ -1,8 +1,10 @@
 //! Winograd's minimal filtering as a rewrite: matrices, detection, rewriting, accuracy.
 
+pub mod accuracy;
 pub mod cook_toom;
 pub mod cost;
 pub mod detect;
+pub mod points;
 pub mod rational;
 pub mod rewrite;
 

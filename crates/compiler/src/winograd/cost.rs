@@ -1,0 +1,197 @@
+//! Direct or F(m, r), and which m: a first cost model and the limits on accuracy.
+
+use super::accuracy;
+use super::cook_toom::Transforms;
+use super::detect::{MAX_ALPHA, MAX_POSITIONS, Window};
+use super::points;
+use crate::options::{Algorithm, Options};
+use winograph_ir::indexed::{Def, Graph};
+
+/// Outputs per tile that a rewrite may have on an axis.
+pub const TILES: [usize; 4] = [2, 3, 4, 6];
+
+/// How many times the direct sum's expected error a rewrite may cost unless more is asked for.
+pub const DEFAULT_TOLERANCE: f64 = 3.0;
+
+/// The worst-case amplification of a choice of matrices; axes in the window's order.
+pub fn amplification(transforms: &[Transforms]) -> f64 {
+    accuracy::amplification(&inner_first(transforms))
+}
+
+/// The last window axis is transformed first.
+fn inner_first(transforms: &[Transforms]) -> Vec<&Transforms> {
+    transforms.iter().rev().collect()
+}
+
+/// The matrices for a window and why, or (inner error) why it stays direct. The outer error is a contradiction in the
+/// options.
+pub fn choose(
+    g: &Graph,
+    def: &Def,
+    window: &Window,
+    options: &Options,
+) -> Result<Result<(Vec<Transforms>, String), String>, String> {
+    let n = window.axes.len();
+    if let Some(points) = &options.points
+        && (1..points.len()).any(|i| points[..i].contains(&points[i]))
+    {
+        return Err("points: a point is given twice, points must differ".to_string());
+    }
+    let forced = match &options.tile {
+        None => None,
+        Some(tile) => {
+            if let Some(bad) = tile.iter().find(|m| !TILES.contains(m)) {
+                return Err(format!("tile {bad}: a tile has 2, 3, 4 or 6 outputs per axis"));
+            }
+            match tile[..] {
+                [m] => Some(vec![m; n]),
+                _ if tile.len() == n => Some(tile.clone()),
+                _ => return Err(format!("tile: {} numbers for {n} window axes; give one for all or one per axis", tile.len())),
+            }
+        }
+    };
+    let channels: f64 = window.channels.iter().map(|&c| g.ints.max_size(c) as f64).product();
+    let work = Work::new(g, def, window, channels);
+    if let Some(tile) = forced {
+        return match fits(window, &tile) {
+            Err(reason) => Ok(Err(reason)),
+            Ok(()) => {
+                let transforms = build(window, &tile, options)?;
+                let ratio = accuracy::error_ratio(&inner_first(&transforms), channels as usize);
+                let reason = format!("{} as asked for; expected error {ratio:.1} times the direct sum's", title(window, &tile));
+                Ok(Ok((transforms, reason)))
+            }
+        };
+    }
+    // With points of the caller's choice only tiles with that many points are candidates.
+    let fits_points = |tile: &[usize]| {
+        options.points.as_ref().is_none_or(|p| {
+            tile.iter().zip(&window.axes).all(|(m, a)| m + a.size as usize - 2 == p.len())
+        })
+    };
+    let direct = work.direct();
+    let mut best: Option<(f64, f64, Vec<usize>, Vec<Transforms>)> = None;
+    let mut inaccurate: Option<String> = None;
+    for tile in combinations(n) {
+        if fits(window, &tile).is_err() || !fits_points(&tile) {
+            continue;
+        }
+        let cost = work.winograd(window, &tile);
+        if best.as_ref().is_some_and(|b| b.0 <= cost) {
+            continue;
+        }
+        let transforms = build(window, &tile, options)?;
+        let ratio = accuracy::error_ratio(&inner_first(&transforms), channels as usize);
+        if ratio > DEFAULT_TOLERANCE {
+            inaccurate = Some(format!(
+                "{} would cost {ratio:.1} times the direct sum's expected error, more than {DEFAULT_TOLERANCE}",
+                title(window, &tile)
+            ));
+            continue;
+        }
+        best = Some((cost, ratio, tile, transforms));
+    }
+    let Some((cost, ratio, tile, transforms)) = best else {
+        return match (&options.points, inaccurate) {
+            (Some(p), None) => Err(format!(
+                "points: no tile of 2, 3, 4 or 6 outputs uses {} points with windows of {:?} taps (F(m, r) needs m + r - 2)",
+                p.len(),
+                window.axes.iter().map(|a| a.size).collect::<Vec<_>>()
+            )),
+            (_, Some(reason)) => Ok(Err(reason)),
+            _ => Ok(Err(format!("no tile has at most {MAX_ALPHA} positions per axis and {MAX_POSITIONS} in all"))),
+        };
+    };
+    let gain = direct / cost;
+    let numbers = format!(
+        "estimated cost {:.3} of the direct sum's, expected error {ratio:.1} times",
+        cost / direct
+    );
+    if options.algorithm == Algorithm::Auto && gain < 1.05 {
+        return Ok(Err(format!("direct is estimated to be faster: {} has {numbers}", title(window, &tile))));
+    }
+    Ok(Ok((transforms, format!("{}: {numbers}", title(window, &tile)))))
+}
+
+fn title(window: &Window, tile: &[usize]) -> String {
+    let axes: Vec<String> = tile.iter().zip(&window.axes).map(|(m, a)| format!("F({m},{})", a.size)).collect();
+    axes.join("x")
+}
+
+fn fits(window: &Window, tile: &[usize]) -> Result<(), String> {
+    let alpha: Vec<i64> = tile.iter().zip(&window.axes).map(|(&m, a)| m as i64 + a.size - 1).collect();
+    if let Some(a) = alpha.iter().find(|a| **a > MAX_ALPHA) {
+        return Err(format!("{} has {a} positions on an axis, at most {MAX_ALPHA}", title(window, tile)));
+    }
+    let all: i64 = alpha.iter().product();
+    if all > MAX_POSITIONS {
+        return Err(format!("{} has {all} positions, at most {MAX_POSITIONS}", title(window, tile)));
+    }
+    Ok(())
+}
+
+fn build(window: &Window, tile: &[usize], options: &Options) -> Result<Vec<Transforms>, String> {
+    tile.iter()
+        .zip(&window.axes)
+        .map(|(&m, a)| points::transforms(m, a.size as usize, options.points.as_deref()).map_err(|e| e.to_string()))
+        .collect()
+}
+
+fn combinations(n: usize) -> Vec<Vec<usize>> {
+    let mut out = vec![Vec::new()];
+    for _ in 0..n {
+        out = out
+            .into_iter()
+            .flat_map(|t: Vec<usize>| TILES.iter().map(move |&m| t.iter().copied().chain([m]).collect()))
+            .collect();
+    }
+    out
+}
+
+/// Cost of a multiply-add in a transform against one in a register-tiled product: transforms move and permute as much
+/// as they compute.
+const TRANSFORM_COST: f64 = 3.0;
+
+/// Sizes that costs depend on, in elements.
+struct Work {
+    outputs: f64,
+    windowed: Vec<f64>,
+    others: f64,
+    data: f64,
+    channels: f64,
+    taps: f64,
+}
+
+impl Work {
+    fn new(g: &Graph, def: &Def, window: &Window, channels: f64) -> Work {
+        let size = |r: &winograph_ir::RangeId| g.ints.max_size(*r) as f64;
+        let windowed = |r: &&winograph_ir::RangeId| window.axes.iter().any(|a| a.output == **r);
+        let outputs = def.axes.iter().map(size).product();
+        let others = def.axes.iter().filter(|r| !windowed(r)).map(size).product();
+        let data = g
+            .free_ranges(window.data)
+            .iter()
+            .filter(|r| !windowed(r) && window.axes.iter().all(|a| a.tap != **r))
+            .map(size)
+            .product();
+        let taps = window.axes.iter().map(|a| a.size as f64).product();
+        let sizes = window.axes.iter().map(|a| size(&a.output)).collect();
+        Work { outputs, windowed: sizes, others, data, channels, taps }
+    }
+
+    /// Multiply-adds of the direct sum.
+    fn direct(&self) -> f64 {
+        self.outputs * self.channels * self.taps
+    }
+
+    /// Multiply-adds of F(m, r), with those of the transforms weighted.
+    fn winograd(&self, window: &Window, tile: &[usize]) -> f64 {
+        let tiles: f64 = tile.iter().zip(&self.windowed).map(|(&m, outputs)| (outputs / m as f64).ceil()).product();
+        let positions: f64 = tile.iter().zip(&window.axes).map(|(&m, a)| (m as i64 + a.size - 1) as f64).product();
+        let per_element = TRANSFORM_COST * (tile.len() as f64 + 1.0);
+        let multiply = tiles * positions * self.others * self.channels;
+        let input = tiles * positions * self.data * per_element;
+        let output = tiles * positions * self.others * per_element;
+        multiply + input + output
+    }
+}
