@@ -189,6 +189,11 @@ impl Ints {
         &self.data[id.0 as usize].node
     }
 
+    /// Whether an id was made by this arena, or by one that it is a copy of.
+    pub fn contains(&self, id: IntId) -> bool {
+        (id.0 as usize) < self.data.len()
+    }
+
     /// Interval bounds, both ends included.
     pub fn bounds(&self, id: IntId) -> (i64, i64) {
         let d = &self.data[id.0 as usize];
@@ -323,14 +328,14 @@ impl Ints {
     }
 
     fn add_checked(&mut self, a: i64, b: i64) -> i64 {
-        a.checked_add(b).filter(|x| x.abs() <= FAR).unwrap_or_else(|| {
+        a.checked_add(b).filter(|x| x.unsigned_abs() <= FAR as u64).unwrap_or_else(|| {
             self.overflowed = true;
             0
         })
     }
 
     fn mul_checked(&mut self, a: i64, b: i64) -> i64 {
-        a.checked_mul(b).filter(|x| x.abs() <= FAR).unwrap_or_else(|| {
+        a.checked_mul(b).filter(|x| x.unsigned_abs() <= FAR as u64).unwrap_or_else(|| {
             self.overflowed = true;
             0
         })
@@ -488,6 +493,10 @@ impl Ints {
 
     /// `floor(a / d)` for a constant `d > 0`.
     pub fn div_const(&mut self, a: IntId, d: i64) -> IntId {
+        if d < 1 {
+            self.overflowed = true;
+            return self.constant(0);
+        }
         let (lo, hi) = self.bounds(a);
         if d == 1 {
             return a;
@@ -571,6 +580,10 @@ impl Ints {
 
     /// `a mod d` for a constant `d > 0`.
     pub fn rem_const(&mut self, a: IntId, d: i64) -> IntId {
+        if d < 1 {
+            self.overflowed = true;
+            return self.constant(0);
+        }
         if d == 1 {
             return self.constant(0);
         }
