@@ -11,6 +11,7 @@ pub mod int;
 pub mod linear;
 pub mod op;
 pub mod tensor;
+pub mod text;
 
 pub use dtype::{DType, Scalar};
 pub use int::{IntId, IntNode, Ints, ParamId, RangeId, RangeRole};
