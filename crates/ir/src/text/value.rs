@@ -1,8 +1,10 @@
 //! Words shared by the levels: scalars, tables, origins, scopes, layouts.
 
+use super::cursor::{Cursor, MAX_SLOT};
+use super::lexer::ParseError;
 use super::names::{Names, join};
 use crate::dtype::{DType, Scalar};
-use crate::indexed::{Layout, Origin, Scope};
+use crate::indexed::{Layout, Origin, Role, Scope, Table};
 
 /// Every scope, in declaration order.
 pub(super) const SCOPES: [Scope; 4] = [Scope::Register, Scope::Scratch, Scope::Shared, Scope::Global];
@@ -57,4 +59,37 @@ pub(super) fn print_layout(names: &Names, layout: &Layout) -> String {
         format!("{}{div}{modulus}:{}", d.axis, names.int(d.stride))
     });
     format!("layout [{dims}] len {}", names.int(layout.len))
+}
+
+/// What follows the type of a buffer: `argument 0`, `internal`.
+pub(super) fn parse_origin(c: &mut Cursor) -> Result<Origin, ParseError> {
+    if c.accept_word("internal") {
+        return Ok(Origin::Internal);
+    }
+    let make = c.known("`argument`, `constant`, `output` or `internal`", |w| match w {
+        "argument" => Some(Origin::Argument as fn(usize) -> Origin),
+        "constant" => Some(Origin::Constant),
+        "output" => Some(Origin::Output),
+        _ => None,
+    })?;
+    Ok(make(c.natural(MAX_SLOT, "a slot")?))
+}
+
+/// A scope by its word.
+pub(super) fn scope_from(word: &str) -> Option<Scope> {
+    SCOPES.into_iter().find(|s| scope_name(*s) == word)
+}
+
+/// A role by its word.
+pub(super) fn role_from(word: &str) -> Option<Role> {
+    Role::ALL.into_iter().find(|r| r.name() == word)
+}
+
+/// What follows the name of a table: `: f32[2] = [1.0, 2.0]`.
+pub(super) fn parse_table(c: &mut Cursor) -> Result<Table, ParseError> {
+    c.expect(":")?;
+    let dtype = c.dtype()?;
+    let (shape, count) = c.const_shape()?;
+    c.expect("=")?;
+    Ok(Table { shape, dtype, values: c.elements(dtype, count)? })
 }
