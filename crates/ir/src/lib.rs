@@ -12,6 +12,7 @@ pub mod interp;
 pub mod linear;
 pub mod op;
 pub mod tensor;
+pub mod text;
 pub mod verify;
 
 pub use dtype::{DType, Scalar};

@@ -1,0 +1,325 @@
+//! Parser of the linear level.
+
+use super::cursor::{Cursor, MAX_RANK};
+use super::ints::Scope;
+use super::lexer::{ParseError, Tok};
+use super::linear_print::loop_kind_name;
+use super::tensor_parse::reduce_op;
+use super::value::{parse_origin, parse_table, role_from, scope_from};
+use crate::dtype::{DType, Scalar};
+use crate::indexed::{Gate, Role};
+use crate::int::{Ints, RangeId};
+use crate::linear::{Access, Code, Dynamic, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt, Type};
+use crate::op::{BinaryOp, UnaryOp};
+use rustc_hash::FxHashMap;
+
+/// Most loops and conditions around a statement.
+const MAX_DEPTH: usize = 64;
+
+/// Most lanes of a register.
+const MAX_LANES: usize = 4096;
+
+/// Parses linear code.
+///
+/// Registers and names have to be declared before they are used. Types, bounds and the scopes of registers are the
+/// verifier's.
+pub fn parse_linear(text: &str) -> Result<Code, ParseError> {
+    let mut c = Cursor::new(text)?;
+    while *c.peek() == Tok::Newline {
+        c.advance();
+    }
+    c.expect_word("kernel")?;
+    let (name, _) = c.name("the name of the kernel")?;
+    let role = c.accept_known(role_from).unwrap_or(Role::Other);
+    c.end_line()?;
+    let code = Code {
+        name,
+        role,
+        ints: Ints::new(),
+        args: Vec::new(),
+        locals: Vec::new(),
+        tables: Vec::new(),
+        regs: Vec::new(),
+        body: Vec::new(),
+    };
+    let mut p = Parser {
+        c,
+        scope: Scope::default(),
+        code,
+        memory: FxHashMap::default(),
+        tables: FxHashMap::default(),
+        regs: FxHashMap::default(),
+    };
+    while !p.c.is_word("body") {
+        p.declaration()?;
+        p.c.end_line()?;
+    }
+    p.c.advance();
+    p.code.body = p.block(0)?;
+    p.c.end_line()?;
+    p.c.expect_end()?;
+    Ok(p.code)
+}
+
+struct Parser<'a> {
+    c: Cursor<'a>,
+    scope: Scope,
+    code: Code,
+    memory: FxHashMap<String, Memory>,
+    tables: FxHashMap<String, u32>,
+    regs: FxHashMap<usize, Reg>,
+}
+
+impl Parser<'_> {
+    fn declaration(&mut self) -> Result<(), ParseError> {
+        if self.c.accept_word("param") {
+            self.scope.param(&mut self.c, &mut self.code.ints)
+        } else if self.c.accept_word("arg") {
+            let memory = Memory::Arg(self.code.args.len() as u32);
+            let decl = self.memory(memory)?;
+            self.code.args.push(decl);
+            Ok(())
+        } else if self.c.accept_word("local") {
+            let memory = Memory::Local(self.code.locals.len() as u32);
+            let decl = self.memory(memory)?;
+            self.code.locals.push(decl);
+            Ok(())
+        } else if self.c.accept_word("table") {
+            let place = self.c.place();
+            let name = self.c.word("the name of a table")?.to_string();
+            if self.tables.contains_key(&name) || self.memory.contains_key(&name) {
+                return Err(self.c.error_at(place, format!("`{name}` again"), "another name"));
+            }
+            let table = parse_table(&mut self.c)?;
+            self.tables.insert(name, self.code.tables.len() as u32);
+            self.code.tables.push(table);
+            Ok(())
+        } else {
+            Err(self.c.error("`param`, `arg`, `local`, `table` or `body`"))
+        }
+    }
+
+    fn memory(&mut self, memory: Memory) -> Result<MemoryDecl, ParseError> {
+        let place = self.c.place();
+        let (name, quoted) = self.c.name("a name")?;
+        if self.memory.contains_key(&name) || !quoted && self.tables.contains_key(&name) {
+            return Err(self.c.error_at(place, format!("`{name}` again"), "another name"));
+        }
+        self.c.expect(":")?;
+        let (dtype, shape) = self.scope.tensor_type(&mut self.c, &mut self.code.ints)?;
+        let origin = parse_origin(&mut self.c)?;
+        let scope = self.c.known("a scope", scope_from)?;
+        self.c.expect_word("layout")?;
+        let layout = self.scope.layout(&mut self.c, &mut self.code.ints, shape.len())?;
+        let written = self.c.accept_word("written");
+        self.memory.insert(name.clone(), memory);
+        Ok(MemoryDecl { name, dtype, shape, layout, scope, origin, written })
+    }
+
+    /// `{`, statements, `}`.
+    fn block(&mut self, depth: usize) -> Result<Vec<Stmt>, ParseError> {
+        if depth > MAX_DEPTH {
+            return Err(self.c.error_here("a deeply nested statement", format!("at most {MAX_DEPTH} levels")));
+        }
+        self.c.expect("{")?;
+        self.c.end_line()?;
+        let mut out = Vec::new();
+        while !self.c.accept("}") {
+            out.push(self.stmt(depth)?);
+            self.c.end_line()?;
+        }
+        Ok(out)
+    }
+
+    fn stmt(&mut self, depth: usize) -> Result<Stmt, ParseError> {
+        if self.c.is_sign("%") {
+            let (number, ty) = self.typed()?;
+            self.c.expect("=")?;
+            let instr = self.instr(ty.dtype)?;
+            return Ok(Stmt::Let { reg: self.declare(number, ty), instr });
+        }
+        let word = self.c.known("a statement or `}`", |w| {
+            ["var", "set", "store", "loop", "if", "barrier"].into_iter().find(|k| *k == w)
+        })?;
+        Ok(match word {
+            "var" => {
+                let (number, ty) = self.typed()?;
+                self.c.expect("=")?;
+                let init = self.reg()?;
+                Stmt::Var { reg: self.declare(number, ty), init }
+            }
+            "set" => {
+                let reg = self.reg()?;
+                self.c.expect("=")?;
+                Stmt::Set { reg, value: self.reg()? }
+            }
+            "store" => {
+                let value = self.reg()?;
+                self.c.expect(",")?;
+                let mut access = self.access()?;
+                if self.c.accept_word("if") {
+                    access.gate = self.gate()?;
+                }
+                Stmt::Store { access, value }
+            }
+            "loop" => {
+                let (range, kind) = self.scope.same_range(&mut self.c, &mut self.code.ints, |c| {
+                    c.known("`grid`, `thread` or `serial`", |w| {
+                        let all = [LoopKind::Grid, LoopKind::Thread, LoopKind::Serial];
+                        all.into_iter().find(|k| loop_kind_name(*k) == w)
+                    })
+                })?;
+                Stmt::Loop { range, kind, body: self.block(depth + 1)? }
+            }
+            "if" => {
+                let gate = self.gate()?;
+                Stmt::If { gate, body: self.block(depth + 1)? }
+            }
+            _ => Stmt::Barrier(self.c.known("a scope", scope_from)?),
+        })
+    }
+
+    /// `%3: f32x8`, a register that is new.
+    fn typed(&mut self) -> Result<(usize, Type), ParseError> {
+        let place = self.c.place();
+        let number = self.c.value_number()?;
+        if self.regs.contains_key(&number) {
+            return Err(self.c.error_at(place, format!("`%{number}` again"), "another number"));
+        }
+        self.c.expect(":")?;
+        let ty = self.c.known("the type of a register, as `f32` or `f32x8`", |w| {
+            let (name, lanes) = w.split_once('x').unwrap_or((w, "1"));
+            let lanes = lanes.parse::<usize>().ok().filter(|n| (1..=MAX_LANES).contains(n))?;
+            Some(Type { dtype: DType::from_name(name)?, lanes: lanes as u32 })
+        })?;
+        Ok((number, ty))
+    }
+
+    fn declare(&mut self, number: usize, ty: Type) -> Reg {
+        let reg = Reg(self.code.regs.len() as u32);
+        self.code.regs.push(ty);
+        self.regs.insert(number, reg);
+        reg
+    }
+
+    fn reg(&mut self) -> Result<Reg, ParseError> {
+        let place = self.c.place();
+        let number = self.c.value_number()?;
+        let known = self.regs.get(&number).copied();
+        known.ok_or_else(|| self.c.error_at(place, format!("`%{number}`"), "a register declared before"))
+    }
+
+    fn next_reg(&mut self) -> Result<Reg, ParseError> {
+        self.c.expect(",")?;
+        self.reg()
+    }
+
+    /// A gate in canonical form; one that never holds stays as it is written.
+    fn gate(&mut self) -> Result<Gate, ParseError> {
+        let gate = self.scope.gate(&mut self.c, &mut self.code.ints)?;
+        let canonical = self.code.ints.conjunction(&gate);
+        self.scope.check(&self.c, &self.code.ints)?;
+        Ok(canonical.unwrap_or_else(|| {
+            let mut raw = gate;
+            raw.sort_unstable();
+            raw.dedup();
+            raw.into()
+        }))
+    }
+
+    /// `lane r3:8`, where a lane is given. A memory may have that name too.
+    fn lane(&mut self) -> Result<Option<RangeId>, ParseError> {
+        if !self.c.is_word("lane") || !matches!(self.c.peek_at(1), Tok::Word(_)) {
+            return Ok(None);
+        }
+        self.c.advance();
+        let (range, ()) = self.scope.same_range(&mut self.c, &mut self.code.ints, |_| Ok(()))?;
+        Ok(Some(range))
+    }
+
+    /// Everything of an access but its gate.
+    fn access(&mut self) -> Result<Access, ParseError> {
+        let lane = self.lane()?;
+        let place = self.c.place();
+        let (name, quoted) = self.c.name("the name of an argument, local or table")?;
+        let table = self.tables.get(&name).filter(|_| !quoted).map(|&t| Memory::Table(t));
+        let Some(mem) = table.or_else(|| self.memory.get(&name).copied()) else {
+            return Err(self.c.error_at(place, format!("`{name}`"), "an argument, local or table declared before"));
+        };
+        let place = self.c.place();
+        let index: Box<[_]> = self.scope.list(&mut self.c, &mut self.code.ints)?.into();
+        let rank = match mem {
+            Memory::Arg(n) => self.code.args.get(n as usize).map(|m| m.shape.len()),
+            Memory::Local(n) => self.code.locals.get(n as usize).map(|m| m.shape.len()),
+            Memory::Table(n) => self.code.tables.get(n as usize).map(|t| t.shape.len()),
+        };
+        if rank.is_some_and(|r| r != index.len()) {
+            let expected = format!("one for each axis of `{name}`");
+            return Err(self.c.error_at(place, format!("{} indices", index.len()), expected));
+        }
+        self.c.expect("@")?;
+        let addr = self.scope.int(&mut self.c, &mut self.code.ints)?;
+        let mut dynamic = None;
+        if self.c.accept_word("dynamic") {
+            let axis = self.c.natural(MAX_RANK, "an axis")? as u32;
+            self.c.expect("=")?;
+            let index = self.reg()?;
+            self.c.expect_word("size")?;
+            let size = self.scope.int(&mut self.c, &mut self.code.ints)?;
+            self.c.expect_word("stride")?;
+            let stride = self.scope.int(&mut self.c, &mut self.code.ints)?;
+            dynamic = Some(Dynamic { axis, index, size, stride });
+        }
+        Ok(Access { mem, index, addr, gate: Box::new([]), lane, dynamic })
+    }
+
+    fn instr(&mut self, dtype: DType) -> Result<Instr, ParseError> {
+        if let Some(op) = self.c.accept_known(|w| UnaryOp::ALL.into_iter().find(|o| o.name() == w)) {
+            return Ok(Instr::Unary { op, x: self.reg()? });
+        }
+        if let Some(op) = self.c.accept_known(|w| BinaryOp::ALL.into_iter().find(|o| o.name() == w)) {
+            return Ok(Instr::Binary { op, a: self.reg()?, b: self.next_reg()? });
+        }
+        const WORDS: [&str; 11] =
+            ["const", "index", "load", "fma", "where", "select", "cast", "bitcast", "splat", "pack", "fold"];
+        let word = self.c.known("an instruction", |w| WORDS.into_iter().find(|k| *k == w))?;
+        Ok(match word {
+            "const" => Instr::Const(self.c.scalar()?),
+            "index" => {
+                let lane = self.lane()?;
+                Instr::Index { value: self.scope.int(&mut self.c, &mut self.code.ints)?, lane }
+            }
+            "load" => {
+                let mut access = self.access()?;
+                let mut fill = Scalar::zero(dtype);
+                if self.c.accept_word("if") {
+                    access.gate = self.gate()?;
+                    self.c.expect_word("else")?;
+                    fill = self.c.scalar()?;
+                }
+                Instr::Load { access, fill }
+            }
+            "fma" => Instr::Fma { a: self.reg()?, b: self.next_reg()?, c: self.next_reg()? },
+            "where" => Instr::Where { cond: self.reg()?, a: self.next_reg()?, b: self.next_reg()? },
+            "select" => {
+                let lane = self.lane()?;
+                let gate = self.gate()?;
+                self.c.expect("?")?;
+                let a = self.reg()?;
+                self.c.expect(":")?;
+                Instr::Select { gate, lane, a, b: self.reg()? }
+            }
+            "cast" => Instr::Cast { x: self.reg()? },
+            "bitcast" => Instr::Bitcast { x: self.reg()? },
+            "splat" => Instr::Splat { x: self.reg()? },
+            "pack" => {
+                let mut lanes = vec![self.reg()?];
+                while self.c.accept(",") {
+                    lanes.push(self.reg()?);
+                }
+                Instr::Pack { lanes: lanes.into() }
+            }
+            _ => Instr::Fold { op: self.c.known("the operation of a fold", reduce_op)?, x: self.reg()? },
+        })
+    }
+}
