@@ -5,6 +5,7 @@
 
 pub mod options;
 pub mod program;
+pub mod render;
 pub mod target;
 pub mod winograd;
 
