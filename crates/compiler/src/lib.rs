@@ -11,6 +11,7 @@ pub mod optimize;
 pub mod options;
 pub mod program;
 pub mod schedule;
+pub mod render;
 pub mod target;
 pub mod winograd;
 

@@ -1,0 +1,404 @@
+//! Loads and stores.
+//!
+//! An address is `stride * lane + rest`. Gates are half-spaces in the lane, so the lanes that are touched are an
+//! interval, computed once for an access. Memory is not touched in the others: AVX-512 masks them, elsewhere a loop
+//! runs over the interval unless it is full.
+
+use super::kernel::{Kernel, Value};
+use super::prelude::Prelude;
+use super::types::{CType, Elem, int_literal, literal};
+use crate::render::RenderError;
+use winograph_ir::linear::{Access, Memory, Reg, Type};
+use winograph_ir::{DType, IntId, RangeId, Scalar};
+
+type Result<T> = std::result::Result<T, RenderError>;
+
+/// Where a gate holds.
+pub(super) enum Interval {
+    /// In all lanes or in none, by this condition; `None`: always.
+    Uniform(Option<String>),
+    /// In the lanes from `lo` below `hi`, which may lie beyond the vector's ends.
+    Lanes { lo: String, hi: String },
+}
+
+/// The place of an access: the pointer's name, the offset of lane 0 and the distance of lanes, in elements.
+struct Address {
+    pointer: String,
+    offset: String,
+    stride: i64,
+}
+
+impl Kernel<'_> {
+    /// The lanes in which a gate holds; emits the bounds of the interval where there is one.
+    pub(super) fn interval(&mut self, gate: &[IntId], lane: Option<RangeId>, lanes: u32) -> Result<Interval> {
+        let (mut uniform, mut lo, mut hi) = (Vec::new(), Vec::new(), Vec::new());
+        for &e in gate {
+            let l = self.linear(e, lane)?;
+            let rest = self.rest(&l)?;
+            if l.coef == 0 || lanes == 1 {
+                uniform.push(format!("({rest})"));
+            } else if l.coef > 0 {
+                // lane >= ceil(-rest / coef) = -floor(rest / coef)
+                lo.push(format!("-{}", self.floor_div(&rest, l.coef)));
+            } else {
+                // lane <= floor(rest / -coef)
+                hi.push(format!("{} + 1", self.floor_div(&rest, -l.coef)));
+            }
+        }
+        // Numbers are all at least 0 if no sign bit is set among them.
+        uniform.sort();
+        let cond = (!uniform.is_empty()).then(|| format!("({}) >= 0", uniform.join(" | ")));
+        if lo.is_empty() && hi.is_empty() {
+            return Ok(Interval::Uniform(cond));
+        }
+        lo.sort();
+        hi.sort();
+        let n = self.fresh();
+        let (lo_name, hi_name) = (format!("lo{n}"), format!("hi{n}"));
+        let clamp = |bounds: Vec<String>, start: String, sign: &str| {
+            bounds.into_iter().fold(start, |acc, b| if acc.is_empty() { b } else { format!("wg_{sign}({b}, {acc})") })
+        };
+        for (name, sign) in [("max", ">"), ("min", "<")] {
+            self.prelude.helper(format!("wg_{name}"), |_, f| {
+                format!("WG_INLINE i64 {f}(i64 a, i64 b) {{ return a {sign} b ? a : b; }}\n")
+            });
+        }
+        let lo = clamp(lo, "0".into(), "max");
+        let hi = clamp(hi, lanes.to_string(), "min");
+        self.line(&format!("const i64 {lo_name} = {lo};"));
+        match cond {
+            Some(c) => self.line(&format!("const i64 {hi_name} = {c} ? {hi} : 0;")),
+            None => self.line(&format!("const i64 {hi_name} = {hi};")),
+        }
+        Ok(Interval::Lanes { lo: lo_name, hi: hi_name })
+    }
+
+    fn floor_div(&mut self, e: &str, d: i64) -> String {
+        match d {
+            1 => format!("({e})"),
+            d if d & (d - 1) == 0 => format!("(({e}) >> {})", d.trailing_zeros()),
+            d => format!("{}({e}, {})", self.prelude.floor_div(), int_literal(d)),
+        }
+    }
+
+    /// A mask, as wide as the elements of `t`, that is set in an interval of lanes.
+    pub(super) fn interval_mask(&mut self, t: CType, lo: &str, hi: &str) -> String {
+        // Lane numbers must fit in the integers that are compared.
+        let e = if t.lanes > 127 && t.elem.bytes() < 4 { Elem::I32 } else { t.elem.signed() };
+        let n = t.with(e);
+        let f = self.prelude.helper(format!("wg_between_{}", n.name()), |p, name| {
+            let (ty, splat, iota) = (p.ty(n), p.splat(n), p.iota(n));
+            let lanes = n.lanes;
+            format!(
+                "WG_INLINE {ty} {name}(i64 lo, i64 hi) {{\n  lo = lo < 0 ? 0 : lo > {lanes} ? {lanes} : lo;\n  hi = hi < 0 ? 0 : hi > {lanes} ? {lanes} : hi;\n  return ({ty})(({iota} >= {splat}(lo)) & ({iota} < {splat}(hi)));\n}}\n"
+            )
+        });
+        let call = format!("{f}({lo}, {hi})");
+        if e == t.elem.signed() {
+            call
+        } else {
+            let m = self.prelude.ty(t.mask());
+            format!("__builtin_convertvector({call}, {m})")
+        }
+    }
+
+    fn address(&mut self, access: &Access, ty: Type, writes: bool) -> Result<Address> {
+        let (decl, pointer) = match access.mem {
+            Memory::Arg(i) => (self.code.args.get(i as usize).map(|m| (m.dtype, m.written)), self.arg_name(i)),
+            Memory::Local(i) => (self.code.locals.get(i as usize).map(|m| (m.dtype, true)), self.local_name(i)),
+            Memory::Table(i) => (self.code.tables.get(i as usize).map(|t| (t.dtype, false)), self.table_name(i)),
+        };
+        let Some((dtype, writable)) = decl else { return Err(self.malformed("an access to memory that is not there")) };
+        self.expect(dtype == ty.dtype, "an access of the memory's dtype")?;
+        self.expect(!writes || writable, "a store to memory that the kernel writes")?;
+        let l = self.linear(access.addr, access.lane)?;
+        let mut offset = self.rest(&l)?;
+        if let Some(dynamic) = &access.dynamic {
+            let t = self.reg_type(dynamic.index)?;
+            self.expect(t.lanes == 1 && !t.dtype.is_float(), "a scalar integer as dynamic index")?;
+            let index = self.operand(dynamic.index, t)?;
+            let (size, stride) = (self.expr(dynamic.size)?, self.expr(dynamic.stride)?);
+            let clamp = self.prelude.clamp();
+            offset = format!("{clamp}({}, {size}) * {stride} + {offset}", index.text);
+        }
+        Ok(Address { pointer, offset, stride: if ty.lanes == 1 { 0 } else { l.coef } })
+    }
+
+    /// Emits a load into a register.
+    pub(super) fn load(&mut self, reg: Reg, ty: Type, access: &Access, fill: Scalar) -> Result<()> {
+        self.expect(fill.dtype() == ty.dtype, "a fill value of the register's dtype")?;
+        let at = self.address(access, ty, false)?;
+        let interval = self.interval(&access.gate, access.lane, ty.lanes)?;
+        let (p, off) = (&at.pointer, &at.offset);
+        let raw = self.ctype(ty);
+        let one = Type { lanes: 1, ..ty };
+        let fill_text = literal(fill);
+        let text = match interval {
+            Interval::Uniform(cond) if at.stride == 0 => {
+                let element = self.truth(one, format!("{p}[{off}]"));
+                let scalar = match cond {
+                    Some(c) => format!("{c} ? {element} : {fill_text}"),
+                    None => element,
+                };
+                if ty.lanes == 1 {
+                    scalar
+                } else if ty.dtype == DType::Bool {
+                    format!("{}(-({scalar}))", self.prelude.splat(raw.mask()))
+                } else {
+                    format!("{}({scalar})", self.prelude.splat(raw))
+                }
+            }
+            Interval::Uniform(cond) => {
+                let whole = if at.stride == 1 {
+                    format!("*(const {} *)({p} + ({off}))", self.prelude.memory_ty(raw))
+                } else {
+                    let f = gather(&mut self.prelude, raw);
+                    format!("{f}({p} + ({off}), {})", int_literal(at.stride))
+                };
+                let whole = self.truth(ty, whole);
+                match cond {
+                    Some(c) => {
+                        let t = self.value_type(ty, Elem::I8);
+                        let sign = if ty.dtype == DType::Bool { "-" } else { "" };
+                        format!("{c} ? {whole} : {}({sign}{fill_text})", self.prelude.splat(t))
+                    }
+                    None => whole,
+                }
+            }
+            Interval::Lanes { lo, hi } => {
+                let call = if at.stride == 1 {
+                    format!("{}({p}, {off}, {lo}, {hi}, {fill_text})", masked_load(&mut self.prelude, raw))
+                } else {
+                    let f = masked_gather(&mut self.prelude, raw);
+                    format!("{f}({p}, {off}, {}, {lo}, {hi}, {fill_text})", int_literal(at.stride))
+                };
+                self.truth(ty, call)
+            }
+        };
+        self.define(reg, ty, Elem::I8, None, &text);
+        Ok(())
+    }
+
+    /// Bytes from memory as truth values: any byte but 0 is true.
+    fn truth(&mut self, ty: Type, text: String) -> String {
+        if ty.dtype != DType::Bool {
+            text
+        } else if ty.lanes == 1 {
+            format!("({text} != 0)")
+        } else {
+            let bytes = self.ctype(ty);
+            let (b, m) = (self.prelude.ty(bytes), self.prelude.ty(bytes.mask()));
+            format!("({m})({text} != ({b}){{}})")
+        }
+    }
+
+    /// Emits a store.
+    pub(super) fn store(&mut self, access: &Access, value: Reg) -> Result<()> {
+        let ty = self.reg_type(value)?;
+        let value = self.operand(value, ty)?;
+        let at = self.address(access, ty, true)?;
+        let interval = self.interval(&access.gate, access.lane, ty.lanes)?;
+        let (p, off) = (&at.pointer, &at.offset);
+        let raw = self.ctype(ty);
+        self.expect(ty.lanes == 1 || at.stride != 0, "lanes stored to places of their own")?;
+        let v = self.bytes(ty, &value);
+        let (cond, call) = match interval {
+            Interval::Uniform(cond) if ty.lanes == 1 => (cond, format!("{p}[{off}] = {v};")),
+            Interval::Uniform(cond) if at.stride == 1 => {
+                let m = self.prelude.memory_ty(raw);
+                (cond, format!("*({m} *)({p} + ({off})) = {v};"))
+            }
+            Interval::Uniform(cond) => {
+                let f = scatter(&mut self.prelude, raw);
+                (cond, format!("{f}({p} + ({off}), {}, {v});", int_literal(at.stride)))
+            }
+            Interval::Lanes { lo, hi } if at.stride == 1 => {
+                (None, format!("{}({p}, {off}, {lo}, {hi}, {v});", masked_store(&mut self.prelude, raw)))
+            }
+            Interval::Lanes { lo, hi } => {
+                let f = masked_scatter(&mut self.prelude, raw);
+                (None, format!("{f}({p}, {off}, {}, {lo}, {hi}, {v});", int_literal(at.stride)))
+            }
+        };
+        match cond {
+            Some(c) => self.line(&format!("if ({c}) {call}")),
+            None => self.line(&call),
+        }
+        Ok(())
+    }
+
+    /// A value as it lies in memory.
+    fn bytes(&mut self, ty: Type, value: &Value) -> String {
+        if ty.dtype == DType::Bool && ty.lanes > 1 {
+            let bytes = Type { dtype: DType::U8, lanes: ty.lanes };
+            self.cast_text(DType::Bool, bytes, value)
+        } else {
+            value.text.clone()
+        }
+    }
+}
+
+/// `f(p, stride)`: elements `p[0], p[stride], ...`.
+fn gather(p: &mut Prelude, t: CType) -> String {
+    p.helper(format!("wg_gather_{}", t.name()), |p, n| {
+        let ty = p.ty(t);
+        let xs: Vec<String> = (0..t.lanes).map(|l| format!("p[{l} * s]")).collect();
+        format!("WG_INLINE {ty} {n}(const {} *p, i64 s) {{ return ({ty}){{{}}}; }}\n", t.elem.name(), xs.join(", "))
+    })
+}
+
+/// `f(p, stride, v)`: the inverse of [`gather`].
+fn scatter(p: &mut Prelude, t: CType) -> String {
+    p.helper(format!("wg_scatter_{}", t.name()), |p, n| {
+        let ty = p.ty(t);
+        let xs: Vec<String> = (0..t.lanes).map(|l| format!("p[{l} * s] = v[{l}];")).collect();
+        format!("WG_INLINE void {n}({} *p, i64 s, {ty} v) {{ {} }}\n", t.elem.name(), xs.join(" "))
+    })
+}
+
+/// `f(p, offset, lo, hi, fill)`: neighbouring elements in lanes `lo..hi`, `fill` in the others.
+fn masked_load(p: &mut Prelude, t: CType) -> String {
+    let name = format!("wg_load_{}", t.name());
+    let e = t.elem.name();
+    if t.bytes() > 64 {
+        let (f, split, half) = (masked_load(p, t.half()), p.split(t), t.lanes / 2);
+        return p.helper(name, |p, n| {
+            let ty = p.ty(t);
+            format!(
+                "WG_INLINE {ty} {n}(const {e} *p, i64 off, i64 lo, i64 hi, {e} fill) {{\n  {split} r;\n  r.h[0] = {f}(p, off, lo, hi, fill);\n  r.h[1] = {f}(p, off + {half}, lo - {half}, hi - {half}, fill);\n  return r.v;\n}}\n"
+            )
+        });
+    }
+    let split = p.split(t);
+    let splat = p.splat(t);
+    let mask = lane_mask(p, t);
+    p.helper(name, |p, n| {
+        let (ty, m) = (p.ty(t), p.memory_ty(t));
+        let lanes = t.lanes;
+        let loops = format!(
+            "  {split} r;\n  if (lo <= 0 && hi >= {lanes}) return *(const {m} *)(p + off);\n  for (int l = 0; l < {lanes}; l++) {{\n    r.e[l] = fill;\n    if (l >= lo && l < hi) r.e[l] = p[off + l];\n  }}\n  return r.v;\n"
+        );
+        let body = match x86_masked(t) {
+            Some(x) => format!(
+                "#ifdef {}\n  return ({ty})__builtin_ia32_load{}_mask((const {} *)((uptr)p + (uptr)off * {}), ({}){splat}(fill), {mask}(lo, hi));\n#else\n{loops}#endif\n",
+                x.guard, x.stem, x.element, t.elem.bytes(), x.vector
+            ),
+            None => loops,
+        };
+        format!("WG_INLINE {ty} {n}(const {e} *p, i64 off, i64 lo, i64 hi, {e} fill) {{\n{body}}}\n")
+    })
+}
+
+/// `f(p, offset, lo, hi, v)`: stores lanes `lo..hi`.
+fn masked_store(p: &mut Prelude, t: CType) -> String {
+    let name = format!("wg_store_{}", t.name());
+    let e = t.elem.name();
+    if t.bytes() > 64 {
+        let (f, split, half) = (masked_store(p, t.half()), p.split(t), t.lanes / 2);
+        return p.helper(name, |p, n| {
+            let ty = p.ty(t);
+            format!(
+                "WG_INLINE void {n}({e} *p, i64 off, i64 lo, i64 hi, {ty} v) {{\n  {split} s = {{v}};\n  {f}(p, off, lo, hi, s.h[0]);\n  {f}(p, off + {half}, lo - {half}, hi - {half}, s.h[1]);\n}}\n"
+            )
+        });
+    }
+    let mask = lane_mask(p, t);
+    p.helper(name, |p, n| {
+        let (ty, m) = (p.ty(t), p.memory_ty(t));
+        let lanes = t.lanes;
+        let loops = format!("    for (int l = 0; l < {lanes}; l++) if (l >= lo && l < hi) p[off + l] = v[l];\n");
+        let partly = match x86_masked(t) {
+            Some(x) => format!(
+                "#ifdef {}\n    __builtin_ia32_store{}_mask(({} *)((uptr)p + (uptr)off * {}), ({})v, {mask}(lo, hi));\n#else\n{loops}#endif\n",
+                x.guard, x.stem, x.element, t.elem.bytes(), x.vector
+            ),
+            None => loops,
+        };
+        format!(
+            "WG_INLINE void {n}({e} *p, i64 off, i64 lo, i64 hi, {ty} v) {{\n  if (lo <= 0 && hi >= {lanes}) {{\n    *({m} *)(p + off) = v;\n  }} else {{\n{partly}  }}\n}}\n"
+        )
+    })
+}
+
+fn masked_gather(p: &mut Prelude, t: CType) -> String {
+    let (split, whole) = (p.split(t), gather(p, t));
+    p.helper(format!("wg_gather_some_{}", t.name()), |p, n| {
+        let (ty, e, lanes) = (p.ty(t), t.elem.name(), t.lanes);
+        format!(
+            "WG_INLINE {ty} {n}(const {e} *p, i64 off, i64 s, i64 lo, i64 hi, {e} fill) {{\n  {split} r;\n  if (lo <= 0 && hi >= {lanes}) return {whole}(p + off, s);\n  for (int l = 0; l < {lanes}; l++) {{\n    r.e[l] = fill;\n    if (l >= lo && l < hi) r.e[l] = p[off + l * s];\n  }}\n  return r.v;\n}}\n"
+        )
+    })
+}
+
+fn masked_scatter(p: &mut Prelude, t: CType) -> String {
+    let whole = scatter(p, t);
+    p.helper(format!("wg_scatter_some_{}", t.name()), |p, n| {
+        let (ty, e, lanes) = (p.ty(t), t.elem.name(), t.lanes);
+        format!(
+            "WG_INLINE void {n}({e} *p, i64 off, i64 s, i64 lo, i64 hi, {ty} v) {{\n  if (lo <= 0 && hi >= {lanes}) {{\n    {whole}(p + off, s, v);\n  }} else {{\n    for (int l = 0; l < {lanes}; l++) if (l >= lo && l < hi) p[off + l * s] = v[l];\n  }}\n}}\n"
+        )
+    })
+}
+
+/// `f(lo, hi)`: bits `lo..hi` of as many as there are lanes.
+fn lane_mask(p: &mut Prelude, t: CType) -> String {
+    let lanes = t.lanes;
+    p.helper(format!("wg_mask_{lanes}"), |_, n| {
+        let ty = mask_type(lanes);
+        // Bits below a place between 0 and the number of lanes, which may be as many as the type has.
+        let below = |x: &str| {
+            if lanes >= 64 { format!("({x} >= 64 ? ~0ull : (1ull << {x}) - 1)") } else { format!("((1ull << {x}) - 1)") }
+        };
+        format!(
+            "WG_INLINE {ty} {n}(i64 lo, i64 hi) {{\n  lo = lo < 0 ? 0 : lo > {lanes} ? {lanes} : lo;\n  hi = hi < 0 ? 0 : hi > {lanes} ? {lanes} : hi;\n  return ({ty})({} & ~{});\n}}\n",
+            below("hi"),
+            below("lo")
+        )
+    })
+}
+
+fn mask_type(lanes: u32) -> &'static str {
+    match lanes {
+        0..=8 => "u8",
+        9..=16 => "u16",
+        17..=32 => "u32",
+        _ => "u64",
+    }
+}
+
+/// How x86 names a masked access.
+struct X86Masked {
+    guard: &'static str,
+    stem: String,
+    element: &'static str,
+    vector: String,
+}
+
+/// AVX-512's masked loads and stores for a vector of 16, 32 or 64 bytes, in the integer types of its builtins.
+fn x86_masked(t: CType) -> Option<X86Masked> {
+    let bits = match t.bytes() {
+        16 => 128,
+        32 => 256,
+        64 => 512,
+        _ => return None,
+    };
+    let (stem, element, words) = match t.elem.bytes() {
+        1 => ("dquqi", "char", true),
+        2 => ("dquhi", "short", true),
+        4 => ("dqusi", "int", false),
+        _ => ("dqudi", "long long", false),
+    };
+    let guard = match (words, bits) {
+        (false, 512) => "__AVX512F__",
+        (true, 512) => "__AVX512BW__",
+        (false, _) => "__AVX512VL__",
+        // Needs BW too, but nothing has VL and not BW.
+        (true, _) => "WG_AVX512BWVL",
+    };
+    Some(X86Masked {
+        guard,
+        stem: format!("{stem}{bits}"),
+        element,
+        vector: format!("{element} __attribute__((vector_size({})))", t.bytes()),
+    })
+}

@@ -1,0 +1,436 @@
+//! Instructions on registers.
+//!
+//! Vectors of truth values are held as comparison masks, 0 or -1 in the width of whatever they were compared in, and
+//! change width only where something of another width needs them; scalar ones are bytes 0 or 1.
+
+use super::kernel::{Kernel, Value};
+use super::types::{CType, Elem, identifier, literal};
+use crate::render::RenderError;
+use winograph_ir::linear::{Instr, Reg, Type};
+use winograph_ir::{BinaryOp, DType, IntId, RangeId, ReduceOp, Scalar, UnaryOp};
+
+type Result<T> = std::result::Result<T, RenderError>;
+
+impl Kernel<'_> {
+    /// Emits the computation of a register.
+    pub(super) fn instr(&mut self, reg: Reg, instr: &Instr) -> Result<()> {
+        let ty = self.reg_type(reg)?;
+        let d = ty.dtype;
+        let mut mask = Elem::I8;
+        let mut konst = None;
+        let text = match instr {
+            Instr::Const(s) => {
+                self.expect(s.dtype() == d, "a constant of the register's dtype")?;
+                konst = Some(*s);
+                self.splat_text(ty, &literal(*s))
+            }
+            Instr::Index { value, lane } => self.index(ty, *value, *lane)?,
+            Instr::Load { access, fill } => return self.load(reg, ty, access, *fill),
+            Instr::Unary { op, x } => {
+                let x = self.operand(*x, ty)?;
+                mask = x.mask;
+                self.unary(*op, ty, &x)?
+            }
+            Instr::Binary { op, a, b } => {
+                let from = Type { dtype: self.reg_type(*a)?.dtype, lanes: ty.lanes };
+                let (a, mut b) = (self.operand(*a, from)?, self.operand(*b, from)?);
+                self.expect(op.result(from.dtype) == d && op.accepts(from.dtype), "operands that the operation takes")?;
+                mask = if from.dtype == DType::Bool { a.mask } else { Elem::of(from.dtype).signed() };
+                b.text = self.mask_text(&b, mask);
+                self.binary(*op, from, &a, &b)?
+            }
+            Instr::Fma { a, b, c } => {
+                let (a, b, mut c) = (self.operand(*a, ty)?, self.operand(*b, ty)?, self.operand(*c, ty)?);
+                if matches!(d, DType::F32 | DType::F64) {
+                    let f = self.prelude.fma(self.ctype(ty));
+                    format!("{f}({}, {}, {})", a.text, b.text, c.text)
+                } else {
+                    let mut b = b;
+                    mask = a.mask;
+                    b.text = self.mask_text(&b, mask);
+                    c.text = self.mask_text(&c, mask);
+                    let text = self.binary(BinaryOp::Mul, ty, &a, &b)?;
+                    let product = Value { text: format!("({text})"), ..a };
+                    self.binary(BinaryOp::Add, ty, &product, &c)?
+                }
+            }
+            Instr::Where { cond, a, b } => {
+                let c = self.operand(*cond, Type { dtype: DType::Bool, lanes: ty.lanes })?;
+                let (a, mut b) = (self.operand(*a, ty)?, self.operand(*b, ty)?);
+                if ty.lanes == 1 {
+                    format!("{} ? {} : {}", c.text, a.text, b.text)
+                } else {
+                    mask = a.mask;
+                    b.text = self.mask_text(&b, mask);
+                    let t = self.value_type(ty, mask);
+                    let m = self.mask_text(&c, t.elem.signed());
+                    format!("{}({m}, {}, {})", self.prelude.select(t), a.text, b.text)
+                }
+            }
+            Instr::Select { gate, lane, a, b } => {
+                let (a, mut b) = (self.operand(*a, ty)?, self.operand(*b, ty)?);
+                mask = a.mask;
+                b.text = self.mask_text(&b, mask);
+                let interval = self.interval(gate, *lane, ty.lanes)?;
+                match interval {
+                    super::access::Interval::Uniform(None) => a.text,
+                    super::access::Interval::Uniform(Some(c)) => format!("{c} ? {} : {}", a.text, b.text),
+                    super::access::Interval::Lanes { lo, hi } => {
+                        let t = self.value_type(ty, mask);
+                        let m = self.interval_mask(t, &lo, &hi);
+                        format!("{}({m}, {}, {})", self.prelude.select(t), a.text, b.text)
+                    }
+                }
+            }
+            Instr::Cast { x } => {
+                let from = self.reg_type(*x)?;
+                let x = self.operand(*x, Type { dtype: from.dtype, lanes: ty.lanes })?;
+                if d == DType::Bool && ty.lanes > 1 {
+                    mask = if from.dtype == DType::Bool { x.mask } else { Elem::of(from.dtype).signed() };
+                }
+                self.cast(from.dtype, ty, &x)
+            }
+            Instr::Bitcast { x } => {
+                let from = self.reg_type(*x)?;
+                let x = self.operand(*x, Type { dtype: from.dtype, lanes: ty.lanes })?;
+                self.expect(from.dtype.size() == d.size(), "dtypes of one size")?;
+                mask = if from.dtype == DType::Bool { x.mask } else { Elem::I8 };
+                self.bitcast(from.dtype, ty, &x)
+            }
+            Instr::Splat { x } => {
+                let x = self.operand(*x, Type { dtype: d, lanes: 1 })?;
+                konst = x.konst;
+                self.splat_text(ty, &x.text)
+            }
+            Instr::Pack { lanes } => {
+                self.expect(lanes.len() == ty.lanes as usize, "as many scalars as lanes")?;
+                let mut parts = Vec::with_capacity(lanes.len());
+                for &r in lanes.iter() {
+                    let x = self.operand(r, Type { dtype: d, lanes: 1 })?.text;
+                    parts.push(if d == DType::Bool && ty.lanes > 1 { format!("-{x}") } else { x });
+                }
+                if ty.lanes == 1 {
+                    parts.concat()
+                } else {
+                    let t = self.value_type(ty, mask);
+                    format!("({}){{{}}}", self.prelude.ty(t), parts.join(", "))
+                }
+            }
+            Instr::Fold { op, x } => {
+                let from = self.reg_type(*x)?;
+                self.expect(ty.lanes == 1 && from.dtype == d, "a scalar of the vector's dtype")?;
+                let x = self.operand(*x, from)?;
+                self.fold(*op, from, &x)?
+            }
+        };
+        self.define(reg, ty, mask, konst, &text);
+        Ok(())
+    }
+
+    fn splat_text(&mut self, ty: Type, scalar: &str) -> String {
+        if ty.lanes == 1 {
+            return scalar.to_string();
+        }
+        let t = self.value_type(ty, Elem::I8);
+        let sign = if ty.dtype == DType::Bool { "-" } else { "" };
+        format!("{}({sign}{scalar})", self.prelude.splat(t))
+    }
+
+    fn index(&mut self, ty: Type, value: IntId, lane: Option<RangeId>) -> Result<String> {
+        let l = self.linear(value, lane)?;
+        let rest = self.rest(&l)?;
+        let scalar = Type { dtype: DType::I64, lanes: 1 };
+        if ty.lanes == 1 || l.coef == 0 {
+            let text = self.cast_text(DType::I64, Type { lanes: 1, ..ty }, &Value::plain(format!("({rest})"), scalar));
+            return Ok(self.splat_text(ty, &text));
+        }
+        // Every lane's value lies within the bounds of the expression.
+        let (lo, hi) = self.code.ints.bounds(value);
+        let small = lo >= i32::MIN as i64 && hi <= i32::MAX as i64;
+        let wide = Type { dtype: if small { DType::I32 } else { DType::I64 }, lanes: ty.lanes };
+        let (t, u) = (self.ctype(wide), self.ctype(wide).with(self.ctype(wide).elem.unsigned()));
+        let (splat, iota) = (self.prelude.splat(u), self.prelude.iota(u));
+        let name = self.prelude.ty(t);
+        let coef = super::types::int_literal(l.coef);
+        let text = format!("(({name})({splat}({rest}) + {iota} * {splat}({coef})))");
+        let text = self.cast_text(wide.dtype, ty, &Value::plain(text, wide));
+        if ty.dtype == DType::Bool {
+            let bytes = self.prelude.ty(CType::new(Elem::I8, ty.lanes));
+            return Ok(format!("__builtin_convertvector({text}, {bytes})"));
+        }
+        Ok(text)
+    }
+
+    fn unary(&mut self, op: UnaryOp, ty: Type, x: &Value) -> Result<String> {
+        if op.is_transcendental() {
+            return Err(self.not_lowered(format!("the operation {}", op.name())));
+        }
+        self.expect(op.accepts(ty.dtype), "an operand that the operation takes")?;
+        self.no_half(ty.dtype, op.name())?;
+        let t = self.value_type(ty, x.mask);
+        let (e, name) = (t.elem, self.prelude.ty(t));
+        let x = &x.text;
+        Ok(match op {
+            UnaryOp::Not if ty.dtype == DType::Bool && ty.lanes == 1 => format!("!{x}"),
+            UnaryOp::Not => format!("({name})~{x}"),
+            UnaryOp::Neg if e.is_float() => format!("-{x}"),
+            UnaryOp::Neg => {
+                let w = self.wrapping(t);
+                format!("({name})-({w}){x}")
+            }
+            UnaryOp::Abs if e.is_float() && t.lanes == 1 => {
+                format!("__builtin_fabs{}({x})", if e == Elem::F32 { "f" } else { "" })
+            }
+            UnaryOp::Abs if e.is_float() => {
+                let u = t.with(e.unsigned());
+                let (un, splat) = (self.prelude.ty(u), self.prelude.splat(u));
+                let all = if e == Elem::F32 { "0x7fffffffu" } else { "0x7fffffffffffffffu" };
+                format!("({name})(({un}){x} & {splat}({all}))")
+            }
+            UnaryOp::Abs if e == Elem::U8 => x.clone(),
+            UnaryOp::Abs => {
+                let w = self.wrapping(t);
+                if t.lanes == 1 {
+                    format!("{x} < 0 ? ({name})-({w}){x} : {x}")
+                } else {
+                    let sel = self.prelude.select(t);
+                    format!("{sel}({x} < ({name}){{}}, ({name})-({w}){x}, {x})")
+                }
+            }
+            UnaryOp::Sqrt => format!("{}({x})", self.prelude.sqrt(t)),
+            UnaryOp::Floor => format!("{}({x})", self.prelude.rounding("floor", t)),
+            UnaryOp::Ceil => format!("{}({x})", self.prelude.rounding("ceil", t)),
+            UnaryOp::Trunc => format!("{}({x})", self.prelude.rounding("trunc", t)),
+            UnaryOp::Round => format!("{}({x})", self.prelude.rounding("rint", t)),
+            _ => return Err(self.not_lowered(format!("the operation {}", op.name()))),
+        })
+    }
+
+    /// `op` on values of one type; masks have the width of `a`'s.
+    pub(super) fn binary(&mut self, op: BinaryOp, ty: Type, a: &Value, b: &Value) -> Result<String> {
+        let (x, y) = (&a.text, &b.text);
+        if ty.dtype == DType::Bool {
+            return Ok(self.binary_bool(op, ty, x, y, a.mask));
+        }
+        self.no_half(ty.dtype, op.name())?;
+        let t = self.ctype(ty);
+        let (e, name) = (t.elem, self.prelude.ty(t));
+        if op.is_comparison() {
+            let sign = match op {
+                BinaryOp::Lt => "<",
+                BinaryOp::Le => "<=",
+                BinaryOp::Eq => "==",
+                _ => "!=",
+            };
+            let result = if t.lanes == 1 { "u8".to_string() } else { self.prelude.ty(t.mask()) };
+            return Ok(format!("({result})({x} {sign} {y})"));
+        }
+        let not_nan = |k: Option<Scalar>| k.is_some_and(|s| !s.is_nan());
+        Ok(match op {
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div if e.is_float() => {
+                let sign = match op {
+                    BinaryOp::Add => "+",
+                    BinaryOp::Sub => "-",
+                    BinaryOp::Mul => "*",
+                    _ => "/",
+                };
+                format!("{x} {sign} {y}")
+            }
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul => {
+                let w = self.wrapping(t);
+                let sign = match op {
+                    BinaryOp::Add => "+",
+                    BinaryOp::Sub => "-",
+                    _ => "*",
+                };
+                format!("({name})(({w}){x} {sign} ({w}){y})")
+            }
+            BinaryOp::Div | BinaryOp::Rem => {
+                let f = self.divide(op, t);
+                format!("{f}({x}, {y})")
+            }
+            BinaryOp::Max | BinaryOp::Min => {
+                let (sign, opposite) = if op == BinaryOp::Max { (">", "<=") } else { ("<", ">=") };
+                // The first operand where it wins or is NaN. With a second operand that is no NaN, that is where it
+                // does not lose.
+                let cond = match (e.is_float(), not_nan(a.konst), not_nan(b.konst)) {
+                    (true, false, true) if t.lanes == 1 => format!("!({x} {opposite} {y})"),
+                    (true, false, true) => format!("~({x} {opposite} {y})"),
+                    (true, false, false) if t.lanes == 1 => format!("{x} {sign} {y} || {x} != {x}"),
+                    (true, false, false) => format!("({x} {sign} {y}) | ({x} != {x})"),
+                    _ => format!("{x} {sign} {y}"),
+                };
+                if t.lanes == 1 {
+                    format!("({cond}) ? {x} : {y}")
+                } else {
+                    format!("{}({cond}, {x}, {y})", self.prelude.select(t))
+                }
+            }
+            BinaryOp::And => format!("({name})({x} & {y})"),
+            BinaryOp::Or => format!("({name})({x} | {y})"),
+            BinaryOp::Xor => format!("({name})({x} ^ {y})"),
+            BinaryOp::Shl | BinaryOp::Shr => {
+                let bits = 8 * e.bytes() - 1;
+                let amount = if t.lanes == 1 {
+                    format!("({y} & {bits})")
+                } else {
+                    format!("({y} & {}({bits}))", self.prelude.splat(t))
+                };
+                if op == BinaryOp::Shr {
+                    format!("({name})({x} >> {amount})")
+                } else {
+                    let w = self.wrapping(t);
+                    let cast = if t.lanes == 1 { String::new() } else { format!("({w})") };
+                    format!("({name})(({w}){x} << {cast}{amount})")
+                }
+            }
+            _ => return Err(self.not_lowered(format!("the operation {}", op.name()))),
+        })
+    }
+
+    fn binary_bool(&mut self, op: BinaryOp, ty: Type, x: &str, y: &str, mask: Elem) -> String {
+        let t = self.value_type(ty, mask);
+        let name = self.prelude.ty(t);
+        let not = |s: &str| if ty.lanes == 1 { format!("!{s}") } else { format!("~{s}") };
+        let text = match op {
+            BinaryOp::Add | BinaryOp::Or | BinaryOp::Max => format!("{x} | {y}"),
+            BinaryOp::Lt => format!("{} & {y}", not(x)),
+            BinaryOp::Le => format!("{} | {y}", not(x)),
+            BinaryOp::Xor | BinaryOp::Ne => format!("{x} ^ {y}"),
+            BinaryOp::Eq => not(&format!("({x} ^ {y})")),
+            _ => format!("{x} & {y}"),
+        };
+        format!("({name})({text})")
+    }
+
+    /// Integer division, or the remainder of floats.
+    fn divide(&mut self, op: BinaryOp, t: CType) -> String {
+        let e = t.elem;
+        let stem = if op == BinaryOp::Div { "div" } else { "rem" };
+        let scalar = if e.is_float() {
+            if e == Elem::F32 { "__builtin_fmodf".to_string() } else { "__builtin_fmod".to_string() }
+        } else {
+            let (n, u) = (e.name(), e.wrapping().name());
+            self.prelude.helper(format!("wg_{stem}_{n}"), |_, name| {
+                let (minus, sign) =
+                    if op == BinaryOp::Div { (format!("({n})-({u})a"), "/") } else { ("0".into(), "%") };
+                // The least value by -1 is beyond the type.
+                let guard = if e == Elem::U8 { String::new() } else { format!("b == -1 ? {minus} : ") };
+                format!("WG_INLINE {n} {name}({n} a, {n} b) {{ return b == 0 ? 0 : {guard}({n})(a {sign} b); }}\n")
+            })
+        };
+        if t.lanes == 1 { scalar } else { self.prelude.per_lane(stem, t, t, 2, &format!("{scalar}(a[l], b[l])")) }
+    }
+
+    pub(super) fn cast(&mut self, from: DType, ty: Type, x: &Value) -> String {
+        self.cast_text(from, ty, x)
+    }
+
+    /// `x` of dtype `from` converted to `ty`.
+    pub(super) fn cast_text(&mut self, from: DType, ty: Type, x: &Value) -> String {
+        let (d, lanes) = (ty.dtype, ty.lanes);
+        if from == d {
+            return x.text.clone();
+        }
+        let source = Type { dtype: from, lanes };
+        let is_half = |d: DType| matches!(d, DType::F16 | DType::BF16);
+        if is_half(from) && d != DType::Bool {
+            let f = self.prelude.half_to_f32(from, lanes);
+            let single = Type { dtype: DType::F32, lanes };
+            return self.cast_text(DType::F32, ty, &Value::plain(format!("{f}({})", x.text), single));
+        }
+        if is_half(d) {
+            let single = Type { dtype: DType::F32, lanes };
+            let text = self.cast_text(from, single, x);
+            return format!("{}({text})", self.prelude.f32_to_half(d, lanes));
+        }
+        let (s, t) = (self.ctype(source), self.ctype(ty));
+        let name = self.prelude.ty(t);
+        if d == DType::Bool {
+            if lanes == 1 {
+                return if is_half(from) {
+                    format!("(u8)(({} & 0x7fff) != 0)", x.text)
+                } else {
+                    format!("(u8)({} != 0)", x.text)
+                };
+            }
+            let (sn, m) = (self.prelude.ty(s), self.prelude.ty(s.mask()));
+            return if is_half(from) {
+                let splat = self.prelude.splat(s);
+                format!("({m})(({} & {splat}(0x7fff)) != ({sn}){{}})", x.text)
+            } else {
+                format!("({m})({} != ({sn}){{}})", x.text)
+            };
+        }
+        if from.is_float() && d.is_int() {
+            return format!("{}({})", self.prelude.float_to_int(s, t.elem), x.text);
+        }
+        if lanes == 1 {
+            return format!("({name}){}", x.text);
+        }
+        if from == DType::Bool {
+            let m = self.mask_text(x, t.elem.signed());
+            return if d.is_int() { format!("({name})-{m}") } else { format!("__builtin_convertvector(-{m}, {name})") };
+        }
+        format!("__builtin_convertvector({}, {name})", x.text)
+    }
+
+    fn bitcast(&mut self, from: DType, ty: Type, x: &Value) -> String {
+        let (a, b) = (Elem::of(from), Elem::of(ty.dtype));
+        if from == ty.dtype {
+            return x.text.clone();
+        }
+        // Truth values are bytes 0 and 1 to all others, and any other byte than 0 is true.
+        if from == DType::Bool || ty.dtype == DType::Bool {
+            return self.cast_text(from, ty, x);
+        }
+        if ty.lanes == 1 {
+            if a == b {
+                return x.text.clone();
+            }
+            return format!("{}({})", self.prelude.bits(a, b), x.text);
+        }
+        let t = self.ctype(ty);
+        format!("({}){}", self.prelude.ty(t), x.text)
+    }
+
+    fn fold(&mut self, op: ReduceOp, from: Type, x: &Value) -> Result<String> {
+        if from.dtype == DType::Bool && from.lanes > 1 {
+            // Bytes 0 and 1: sum and maximum are `or`, product and minimum are `and`.
+            let bytes = Type { dtype: DType::U8, lanes: from.lanes };
+            let op = if matches!(op, ReduceOp::Add | ReduceOp::Max) { ReduceOp::Max } else { ReduceOp::Min };
+            let text = self.cast_text(DType::Bool, bytes, x);
+            return self.fold(op, bytes, &Value::plain(text, bytes));
+        }
+        if from.lanes == 1 {
+            return Ok(x.text.clone());
+        }
+        let t = self.ctype(from);
+        let name = format!("wg_fold_{}_{}", op.name(), identifier(&t.name()));
+        let half = Type { lanes: from.lanes / 2, ..from };
+        let side = |i: usize| Value::plain(format!("s.h[{i}]"), half);
+        let combined = self.binary(op.combine(), half, &side(0), &side(1))?;
+        let inner = self.fold(op, half, &Value::plain("y".into(), half))?;
+        let (tn, hn, split) = (self.prelude.ty(t), self.prelude.ty(t.half()), self.prelude.split(t));
+        let f = self.prelude.helper(name, |_, n| {
+            format!(
+                "WG_INLINE {} {n}({tn} x) {{\n  {split} s = {{x}};\n  {hn} y = {combined};\n  return {inner};\n}}\n",
+                t.elem.name()
+            )
+        });
+        Ok(format!("{f}({})", x.text))
+    }
+
+    /// The unsigned type in which arithmetic on an integer type wraps.
+    fn wrapping(&mut self, t: CType) -> String {
+        let e = if t.lanes == 1 { t.elem.wrapping() } else { t.elem.unsigned() };
+        self.prelude.ty(t.with(e))
+    }
+
+    fn no_half(&self, d: DType, op: &str) -> Result<()> {
+        if matches!(d, DType::F16 | DType::BF16) {
+            return Err(self.not_lowered(format!("{op} on {d}")));
+        }
+        Ok(())
+    }
+}

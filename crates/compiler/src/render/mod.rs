@@ -1,0 +1,40 @@
+//! Linear code to source text.
+//!
+//! A renderer takes verified, legalised [`Code`](winograph_ir::linear::Code) and writes text; it decides nothing. What
+//! it cannot write is a [`RenderError`]. [`frame`] holds what every CPU renderer and runtime must agree on: what a work
+//! item is, how many there are and where a kernel's own memory lies.
+
+pub mod c;
+pub mod frame;
+
+pub use c::{CSource, render_c};
+pub use frame::{grid_items, item_cost, scratch_bytes};
+
+/// Why a kernel cannot be written as source text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    /// An operation that an earlier pass should have replaced.
+    #[error("kernel {kernel}: {what} must be lowered to simpler operations before rendering")]
+    NotLowered {
+        /// Name of the kernel.
+        kernel: String,
+        /// The operation.
+        what: String,
+    },
+    /// Code that breaks a rule of linear code; a verifier should have refused it.
+    #[error("kernel {kernel}: malformed code: {what}")]
+    Malformed {
+        /// Name of the kernel.
+        kernel: String,
+        /// The rule and where it is broken.
+        what: String,
+    },
+    /// Code that is right but that this renderer has no words for.
+    #[error("kernel {kernel}: {what} is not supported by the C renderer")]
+    Unsupported {
+        /// Name of the kernel.
+        kernel: String,
+        /// What it would take.
+        what: String,
+    },
+}
