@@ -81,7 +81,7 @@ pub(crate) fn integers(low: i64, high: i64, dtype: DType, seed: u64, out: &mut [
     for (i, pair) in out.chunks_mut(2 * dtype.size()).enumerate() {
         let words = block(seed, Stream::Integers, i as u64);
         for (out, w) in pair.chunks_exact_mut(dtype.size()).zip(words) {
-            let x = low.wrapping_add((w as u128 * size as u128 >> 64) as i64);
+            let x = low.wrapping_add(((w as u128 * size as u128) >> 64) as i64);
             write(dtype, Scalar::from_i64(dtype, x), out);
         }
     }

@@ -198,8 +198,8 @@ impl Checked {
         let rank = self.rank();
         let mut x = self.padded(name, &self.padding)?;
         let window = &self.weight.shape()[2..];
-        for i in 0..rank {
-            x = x.unfold_to(name, 2 + i, window[i], self.stride[i], self.dilation[i])?;
+        for (i, &taps) in window.iter().enumerate() {
+            x = x.unfold_to(name, 2 + i, taps, self.stride[i], self.dilation[i])?;
         }
         // x is now [n, c, out.., window..].
         let (n, k, g) = (x.shape()[0], self.weight.shape()[0], self.groups);

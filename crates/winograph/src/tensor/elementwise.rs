@@ -143,13 +143,13 @@ impl Tensor {
             return self.integer_power(n);
         }
         match constant.filter(|_| self.dtype().is_float()).map(Scalar::to_f64) {
-            Some(e) if e == 0.5 => self.sqrt(),
-            Some(e) if e == -0.5 => self.rsqrt(),
-            Some(e) if e == 1.0 => Ok(self.clone()),
-            Some(e) if e == -1.0 => self.reciprocal(),
-            Some(e) if e == 2.0 => self.square(),
-            Some(e) if e == -2.0 => self.square()?.reciprocal(),
-            Some(e) if e == 3.0 => self.square()?.mul(self),
+            Some(0.5) => self.sqrt(),
+            Some(-0.5) => self.rsqrt(),
+            Some(1.0) => Ok(self.clone()),
+            Some(-1.0) => self.reciprocal(),
+            Some(2.0) => self.square(),
+            Some(-2.0) => self.square()?.reciprocal(),
+            Some(3.0) => self.square()?.mul(self),
             _ => self.binary(name, BinaryOp::Pow, rhs),
         }
     }

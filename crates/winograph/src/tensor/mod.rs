@@ -7,6 +7,7 @@
 //! negative and are `isize`; nothing is promoted implicitly, so operands of different dtypes are an error; every
 //! operation that can be given wrong arguments returns a [`Result`](crate::Result).
 
+mod buffer;
 mod conv;
 mod create;
 mod element;
@@ -23,6 +24,7 @@ pub(crate) mod shape;
 pub(crate) mod storage;
 mod winograd;
 
+pub use buffer::TensorBuffer;
 pub use conv::ConvOptions;
 pub use element::{Element, Number, Operand};
 pub(crate) use graph::{Leaves, build_graph};
