@@ -1,1 +1,15 @@
-//! Placeholder.
+//! Lazy tensors, compiled to fused kernels.
+
+pub mod error;
+mod execute;
+pub mod function;
+mod interpret;
+pub mod npy;
+mod random;
+pub mod tensor;
+
+pub use error::{Error, Result};
+pub use function::{ArgSpec, Function, compile, compile_with};
+pub use tensor::{ConvOptions, Element, Matrices, Number, Operand, PoolOptions, SliceRange, Tensor, TensorBuffer};
+pub use winograph_compiler::Options;
+pub use winograph_ir::{DType, Scalar};

@@ -1,0 +1,205 @@
+//! Computing: tensors realized one by one, and functions that are compiled once and called many times.
+
+use crate::error::{Error, Result};
+use crate::execute::Compiled;
+use crate::tensor::storage::Storage;
+use crate::tensor::{Element, Leaves, State, Tensor, TensorBuffer, build_graph, shape};
+use std::sync::Arc;
+use winograph_compiler::Options;
+use winograph_ir::DType;
+
+/// Dtype and shape of an argument of a [`Function`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ArgSpec {
+    /// Element type.
+    pub dtype: DType,
+    /// Size per axis.
+    pub shape: Vec<usize>,
+}
+
+impl ArgSpec {
+    /// An argument of this dtype and shape.
+    pub fn new(dtype: DType, shape: &[usize]) -> ArgSpec {
+        ArgSpec { dtype, shape: shape.to_vec() }
+    }
+}
+
+/// A closure over tensors, traced and planned once. May be called from several threads at once.
+///
+/// ```
+/// use winograph::{ArgSpec, DType, Tensor, compile};
+/// let w = Tensor::from_slice(&[2f32, 3.0], &[2])?;
+/// let f = compile(&[ArgSpec::new(DType::F32, &[2])], |args| Ok(vec![args[0].mul(&w)?.sum(&[], false)?]))?;
+/// let y = f.call(&[&Tensor::from_slice(&[10f32, 1.0], &[2])?])?;
+/// assert_eq!(y[0].to_vec::<f32>()?, [23.0]);
+/// # Ok::<(), winograph::Error>(())
+/// ```
+pub struct Function {
+    compiled: Compiled,
+    args: Vec<ArgSpec>,
+    outputs: Vec<ArgSpec>,
+}
+
+/// Compiles a closure with default options: see [`compile_with`].
+///
+/// # Errors
+/// Those of [`compile_with`].
+pub fn compile(args: &[ArgSpec], f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>) -> Result<Function> {
+    compile_with(args, &Options::default(), f)
+}
+
+/// Compiles a closure. It is called once, with placeholders that have no values; the tensors it returns are the
+/// function's results. Every other tensor that it uses is a constant of the function, whose value is fixed now; what
+/// depends on constants alone is computed now and not again.
+///
+/// # Errors
+/// Those of the closure, an argument too large to count, a placeholder of another function among the results'
+/// operands, and those of compiling.
+pub fn compile_with(
+    args: &[ArgSpec],
+    options: &Options,
+    f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
+) -> Result<Function> {
+    let placeholders = args.iter().map(|a| Tensor::argument(a.dtype, a.shape.clone())).collect::<Result<Vec<_>>>()?;
+    let results = f(&placeholders)?;
+    let (graph, constants) = build_graph("compile", &results, &placeholders, Leaves::Constants)?;
+    let compiled = Compiled::new("compile", graph, constants, options)?;
+    let outputs = results.iter().map(|t| ArgSpec::new(t.dtype(), t.shape())).collect();
+    Ok(Function { compiled, args: args.to_vec(), outputs })
+}
+
+impl Function {
+    /// What the function takes.
+    pub fn args(&self) -> &[ArgSpec] {
+        &self.args
+    }
+
+    /// What the function gives.
+    pub fn outputs(&self) -> &[ArgSpec] {
+        &self.outputs
+    }
+
+    /// Calls the function; its results are realized. Arguments that are lazy are realized first.
+    ///
+    /// # Errors
+    /// Another number of arguments, or other dtypes or shapes, than the function was compiled for; no memory.
+    pub fn call(&self, args: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let mut buffers = self.buffers()?;
+        self.call_into(args, &mut buffers.iter_mut().collect::<Vec<_>>())?;
+        Ok(buffers.into_iter().map(TensorBuffer::into_tensor).collect())
+    }
+
+    /// Memory for the function's results, to be used with [`call_into`](Function::call_into) again and again.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn buffers(&self) -> Result<Vec<TensorBuffer>> {
+        self.outputs.iter().map(|o| TensorBuffer::new(o.dtype, &o.shape)).collect()
+    }
+
+    /// Calls the function with memory of the caller's for its results. Arguments that are lazy are realized first.
+    ///
+    /// # Errors
+    /// Another number of arguments or results, or other dtypes or shapes, than the function was compiled for.
+    pub fn call_into(&self, args: &[&Tensor], outputs: &mut [&mut TensorBuffer]) -> Result<()> {
+        check("call", "argument", &self.args, args.iter().map(|t| (t.dtype(), t.shape())))?;
+        check("call_into", "output", &self.outputs, outputs.iter().map(|b| (b.dtype(), b.shape())))?;
+        Tensor::realize_all(args)?;
+        let args = args.iter().map(|t| t.data("call")).collect::<Result<Vec<_>>>()?;
+        let mut outputs: Vec<&mut Storage> = outputs.iter_mut().map(|b| b.storage_mut()).collect();
+        self.compiled.run("call", &args, &mut outputs)
+    }
+}
+
+impl std::fmt::Debug for Function {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Function").field("args", &self.args).field("outputs", &self.outputs).finish_non_exhaustive()
+    }
+}
+
+/// Compares what a function is given with what it was compiled for.
+fn check<'a>(
+    op: &'static str,
+    what: &str,
+    specs: &[ArgSpec],
+    given: impl ExactSizeIterator<Item = (DType, &'a [usize])>,
+) -> Result<()> {
+    if given.len() != specs.len() {
+        let got = format!("{} {what}(s)", given.len());
+        return Err(Error::argument(op, got, &[], format!("{}, as compiled", specs.len())));
+    }
+    for (i, ((dtype, shape), spec)) in given.zip(specs).enumerate() {
+        if dtype != spec.dtype {
+            return Err(Error::dtype(op, &[dtype], format!("{} for {what} {i}, as compiled", spec.dtype)));
+        }
+        if shape != spec.shape {
+            return Err(Error::shape(op, &[shape], format!("{:?} for {what} {i}, as compiled", spec.shape)));
+        }
+    }
+    Ok(())
+}
+
+impl Tensor {
+    /// Computes the elements and keeps them, once; what they were computed from is forgotten.
+    ///
+    /// # Errors
+    /// A placeholder of a function among its operands, no memory, and those of compiling.
+    pub fn realize(&self) -> Result<()> {
+        Tensor::realize_all(&[self])
+    }
+
+    /// [Realizes](Tensor::realize) several tensors in one program, so that they share what they have in common.
+    ///
+    /// # Errors
+    /// Those of [`realize`](Tensor::realize).
+    pub fn realize_all(tensors: &[&Tensor]) -> Result<()> {
+        let op = "realize";
+        let pending: Vec<Tensor> = tensors.iter().filter(|t| !t.is_realized()).map(|&t| t.clone()).collect();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let (graph, leaves) = build_graph(op, &pending, &[], Leaves::Arguments)?;
+        let mut results =
+            pending.iter().map(|t| Storage::zeroed(t.numel() * t.dtype().size())).collect::<Result<Vec<_>>>()?;
+        let compiled = Compiled::new(op, graph, vec![], &Options::default())?;
+        compiled.run(op, &leaves, &mut results.iter_mut().collect::<Vec<_>>())?;
+        for (t, data) in pending.iter().zip(results) {
+            t.0.set_ready(Arc::new(data));
+        }
+        Ok(())
+    }
+
+    /// The elements of a tensor that has been realized.
+    pub(crate) fn data(&self, op: &'static str) -> Result<Arc<Storage>> {
+        match self.0.state() {
+            State::Ready(data) => Ok(data),
+            State::Argument => Err(Error::Unbound { op, shape: self.shape().to_vec() }),
+            State::Lazy(_) => Err(Error::Execution { op, cause: "the tensor has not been realized".into() }),
+        }
+    }
+
+    /// The elements in row-major order; computes them if that has not been done.
+    ///
+    /// # Errors
+    /// Another dtype than `T`'s, and those of [`realize`](Tensor::realize).
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        let op = "to_vec";
+        if T::DTYPE != self.dtype() {
+            return Err(Error::dtype(op, &[self.dtype()], format!("a tensor of {}", T::DTYPE)).hint("cast it first"));
+        }
+        self.realize()?;
+        Ok(self.data(op)?.to_vec())
+    }
+
+    /// The only element, of a tensor that has one.
+    ///
+    /// # Errors
+    /// Another number of elements, another dtype than `T`'s, and those of [`realize`](Tensor::realize).
+    pub fn item<T: Element>(&self) -> Result<T> {
+        if shape::count(self.shape()) != 1 {
+            return Err(Error::shape("item", &[self.shape()], "exactly one element"));
+        }
+        let values = self.to_vec::<T>()?;
+        values.first().copied().ok_or_else(|| Error::shape("item", &[self.shape()], "exactly one element"))
+    }
+}

@@ -1,0 +1,67 @@
+//! Memory that holds the elements of a tensor.
+
+use crate::error::{Error, Result};
+use crate::tensor::Element;
+use std::fmt;
+
+/// Alignment of a storage in bytes.
+pub(crate) const ALIGNMENT: usize = winograph_compiler::program::ALIGNMENT;
+
+/// Bytes on the host, aligned to a cache line, in the machine's byte order.
+pub(crate) struct Storage {
+    /// `ALIGNMENT` bytes more than are used, so that an aligned part of them can be.
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Storage {
+    /// `len` zero bytes, or [`Error::OutOfMemory`].
+    pub(crate) fn zeroed(len: usize) -> Result<Storage> {
+        let whole = len.checked_add(ALIGNMENT).ok_or(Error::OutOfMemory { bytes: len })?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(whole).map_err(|_| Error::OutOfMemory { bytes: len })?;
+        bytes.resize(whole, 0);
+        // `align_offset` may refuse only where pointers have no address, which is not at run time.
+        let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        Ok(Storage { bytes, start, len })
+    }
+
+    /// A copy of elements.
+    pub(crate) fn from_slice<T: Element>(values: &[T]) -> Result<Storage> {
+        let size = T::DTYPE.size();
+        let mut out = Storage::zeroed(values.len() * size)?;
+        for (bytes, v) in out.bytes_mut().chunks_exact_mut(size).zip(values) {
+            v.write(bytes);
+        }
+        Ok(out)
+    }
+
+    /// A copy of bytes.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Storage> {
+        let mut out = Storage::zeroed(bytes.len())?;
+        out.bytes_mut().copy_from_slice(bytes);
+        Ok(out)
+    }
+
+    /// The bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.len]
+    }
+
+    /// The bytes, to be changed.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
+
+    /// A copy of the elements; the caller knows that they are of type `T`.
+    pub(crate) fn to_vec<T: Element>(&self) -> Vec<T> {
+        self.bytes().chunks_exact(T::DTYPE.size()).map(T::read).collect()
+    }
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Storage({} bytes)", self.len)
+    }
+}
