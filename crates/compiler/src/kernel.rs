@@ -61,10 +61,14 @@ impl Kernel {
 
     /// The ranges that reductions bind, in the order of [`reduces`](Kernel::reduces).
     pub fn reduce_ranges(&self) -> Vec<RangeId> {
-        let mut out = Vec::new();
+        let mut out: Vec<RangeId> = Vec::new();
         for v in self.reduces() {
             if let Val::Reduce { ranges, .. } = self.graph.val(v) {
-                out.extend(ranges.iter().filter(|r| !out.contains(r)).copied().collect::<Vec<_>>());
+                for &r in ranges.iter() {
+                    if !out.contains(&r) {
+                        out.push(r);
+                    }
+                }
             }
         }
         out

@@ -10,8 +10,8 @@ pub mod lower;
 pub mod optimize;
 pub mod options;
 pub mod program;
-pub mod schedule;
 pub mod render;
+pub mod schedule;
 pub mod target;
 pub mod winograd;
 

@@ -62,33 +62,23 @@ pub fn lower(scheduled: &Scheduled, name: String) -> Code {
     }
     let body = e.blocks.pop().unwrap_or_default();
     let written: Vec<BufId> = kernel.stores.iter().map(|s| s.buffer).collect();
-    let args = e
-        .g
-        .buffers
-        .iter()
-        .enumerate()
-        .filter_map(|(i, b)| {
-            Some(MemoryDecl {
-                name: b.name.clone(),
-                dtype: b.dtype,
-                shape: b.shape.clone(),
-                layout: b.layout.clone()?,
-                scope: Scope::Global,
-                origin: b.origin,
-                written: written.contains(&BufId(i as u32)),
+    let args =
+        e.g.buffers
+            .iter()
+            .enumerate()
+            .filter_map(|(i, b)| {
+                Some(MemoryDecl {
+                    name: b.name.clone(),
+                    dtype: b.dtype,
+                    shape: b.shape.clone(),
+                    layout: b.layout.clone()?,
+                    scope: Scope::Global,
+                    origin: b.origin,
+                    written: written.contains(&BufId(i as u32)),
+                })
             })
-        })
-        .collect();
-    Code {
-        name,
-        role: kernel.role,
-        ints: e.g.ints,
-        args,
-        locals: Vec::new(),
-        tables: e.g.tables,
-        regs: e.regs,
-        body,
-    }
+            .collect();
+    Code { name, role: kernel.role, ints: e.g.ints, args, locals: Vec::new(), tables: e.g.tables, regs: e.regs, body }
 }
 
 impl Emit {
@@ -153,8 +143,7 @@ impl Emit {
 
     /// Evaluates and stores every point of the unrolled map ranges.
     fn stores(&mut self, scheduled: &Scheduled) {
-        let maps: Vec<RangeId> =
-            self.unroll.iter().copied().filter(|r| !self.reduce_ranges.contains(r)).collect();
+        let maps: Vec<RangeId> = self.unroll.iter().copied().filter(|r| !self.reduce_ranges.contains(r)).collect();
         let unroll = self.unroll.clone();
         let points = points(&self.g, &maps);
         let mut work = Vec::new();
@@ -304,7 +293,9 @@ impl Emit {
         for (acc, op, fused, x, lanes) in terms {
             let dtype = self.g.dtype(x);
             let product = match *self.g.val(x) {
-                Val::Binary { op: BinaryOp::Mul, a, b } if fused && op == ReduceOp::Add && dtype.is_float() => Some((a, b)),
+                Val::Binary { op: BinaryOp::Mul, a, b } if fused && op == ReduceOp::Add && dtype.is_float() => {
+                    Some((a, b))
+                }
                 _ => None,
             };
             let value = match product {

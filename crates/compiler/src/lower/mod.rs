@@ -1,5 +1,5 @@
 //! From scheduled kernels to linear code.
 
-pub mod matvec;
 pub mod emit;
+pub mod matvec;
 pub mod unroll;

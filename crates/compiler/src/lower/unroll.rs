@@ -166,7 +166,9 @@ impl Unroller {
         for (table, vector) in [(a, b), (b, a)] {
             let Val::Load { src: Source::Table(t), index, gate, .. } = g.val(table).clone() else { continue };
             let ([row, column], true) = (&index[..], gate.is_empty()) else { continue };
-            let (Some(row), Some((1, rest))) = (g.ints.as_const(*row), g.ints.split_linear(*column, *k)) else { continue };
+            let (Some(row), Some((1, rest))) = (g.ints.as_const(*row), g.ints.split_linear(*column, *k)) else {
+                continue;
+            };
             if g.ints.as_const(rest) != Some(0) {
                 continue;
             }

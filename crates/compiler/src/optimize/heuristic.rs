@@ -30,7 +30,11 @@ pub fn unrolled(kernel: &Kernel) -> Vec<RangeId> {
     let mut sorted = all.clone();
     let position = |r: &RangeId| {
         let loops = kernel.loops.len();
-        kernel.loops.iter().position(|l| l == r).unwrap_or_else(|| loops + reduces.iter().position(|l| l == r).unwrap_or(0))
+        kernel
+            .loops
+            .iter()
+            .position(|l| l == r)
+            .unwrap_or_else(|| loops + reduces.iter().position(|l| l == r).unwrap_or(0))
     };
     sorted.sort_by_key(|r| std::cmp::Reverse(position(r)));
     for r in sorted {
@@ -164,7 +168,9 @@ fn register_tile(
     let lane_size = lane.and_then(|(r, l)| g.ints.const_size(r).map(|s| (r, (s + l - 1) / l, s % l == 0)));
     let mut best = (f64::INFINITY, 1i64, None);
     let mut partners: Vec<Option<RangeId>> = vec![None];
-    partners.extend(kernel.loops.iter().copied().filter(|r| !unroll.contains(r) && lane.is_none_or(|l| l.0 != *r)).map(Some));
+    partners.extend(
+        kernel.loops.iter().copied().filter(|r| !unroll.contains(r) && lane.is_none_or(|l| l.0 != *r)).map(Some),
+    );
     for vectors in 1..=4i64 {
         match lane_size {
             Some((_, n, true)) if n % vectors == 0 => {}
@@ -248,7 +254,8 @@ fn loop_order(
                 .sum()
         };
         let (along_lane, along_tile) = (bytes(g, lane, tile), bytes(g, tile, lane));
-        let (outer, inner) = if along_tile <= along_lane || along_tile <= target.l1 as f64 { (lane, tile) } else { (tile, lane) };
+        let (outer, inner) =
+            if along_tile <= along_lane || along_tile <= target.l1 as f64 { (lane, tile) } else { (tile, lane) };
         let at = |r: RangeId| kernel.loops.iter().position(|&l| l == r);
         if let (Some(o), Some(i)) = (at(outer), at(inner)) {
             order.retain(|&x| x != o && x != i);
@@ -269,7 +276,8 @@ fn grid_to_loops(g: &Graph, kernel: &Kernel, plan: &mut Plan, looped: &[RangeId]
         .filter(|&v| !matches!(g.val(v), Val::Const(_) | Val::Index { .. }))
         .count() as f64;
     let copies: f64 = unroll.iter().map(|&r| g.ints.max_size(r) as f64).product();
-    let tile: f64 = plan.loops.iter().flatten().filter(|f| f.kind == Kind::Unroll).filter_map(|f| f.size).product::<i64>() as f64;
+    let tile: f64 =
+        plan.loops.iter().flatten().filter(|f| f.kind == Kind::Unroll).filter_map(|f| f.size).product::<i64>() as f64;
     let mut work = terms * nodes * copies.max(1.0) * tile;
     let count = |plan: &Plan, axis: usize| -> f64 {
         let size = g.ints.max_size(kernel.loops[axis]);

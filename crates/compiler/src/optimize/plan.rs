@@ -157,7 +157,9 @@ impl Plan {
                     .find(|k| k.name() == kind)
                     .ok_or_else(|| bad(format!("`{kind}` is not a kind: grid, loop, unroll or vector")))?;
                 if size.is_none() && i > 0 {
-                    return Err(bad(format!("factor `{text}` of {name}: only the first factor may leave its size out")));
+                    return Err(bad(format!(
+                        "factor `{text}` of {name}: only the first factor may leave its size out"
+                    )));
                 }
                 factors.push(Factor { kind, size });
             }

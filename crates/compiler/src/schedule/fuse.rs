@@ -103,7 +103,10 @@ fn removable(g: &Graph, stage: usize, readers: &[usize]) -> Result<String, Strin
     }
     if reduces {
         let [(reader, load)] = reads[..] else {
-            return Err(format!("a reduction that is read in {} ways: repeating it costs more than storing it", reads.len()));
+            return Err(format!(
+                "a reduction that is read in {} ways: repeating it costs more than storing it",
+                reads.len()
+            ));
         };
         let consumer = &g.defs[reader];
         let Val::Load { index, .. } = g.val(load) else { return Err("not a load".to_string()) };

@@ -16,8 +16,7 @@ pub fn plan(
         if !wanted(i) {
             continue;
         }
-        let uses: Vec<usize> =
-            steps.iter().enumerate().filter(|(_, s)| s.args.contains(&i)).map(|(n, _)| n).collect();
+        let uses: Vec<usize> = steps.iter().enumerate().filter(|(_, s)| s.args.contains(&i)).map(|(n, _)| n).collect();
         let (Some(&first), Some(&last)) = (uses.first(), uses.last()) else { continue };
         let bytes = (b.len * b.dtype.size()).div_ceil(ALIGNMENT).max(1) * ALIGNMENT;
         lives.push((bytes, first, last, i));
@@ -26,11 +25,8 @@ pub fn plan(
     let mut placed: Vec<(usize, usize, usize, usize)> = Vec::new();
     let mut total = 0;
     for (bytes, first, last, i) in lives {
-        let mut busy: Vec<(usize, usize)> = placed
-            .iter()
-            .filter(|p| p.2 <= last && first <= p.3)
-            .map(|p| (p.0, p.0 + p.1))
-            .collect();
+        let mut busy: Vec<(usize, usize)> =
+            placed.iter().filter(|p| p.2 <= last && first <= p.3).map(|p| (p.0, p.0 + p.1)).collect();
         busy.sort_unstable();
         let mut offset = 0;
         for (begin, end) in busy {

@@ -413,8 +413,18 @@ fn anti_unify(g: &mut Graph, values: &[ValId], number: IntId) -> Option<ValId> {
         }
         Val::Unary { op, .. } => {
             let op = *op;
-            let xs: Option<Vec<ValId>> =
-                vals.iter().map(|v| if let Val::Unary { op: o, x } = v && *o == op { Some(*x) } else { None }).collect();
+            let xs: Option<Vec<ValId>> = vals
+                .iter()
+                .map(|v| {
+                    if let Val::Unary { op: o, x } = v
+                        && *o == op
+                    {
+                        Some(*x)
+                    } else {
+                        None
+                    }
+                })
+                .collect();
             let x = anti_unify(g, &xs?, number)?;
             Some(g.unary(op, x))
         }
@@ -422,7 +432,15 @@ fn anti_unify(g: &mut Graph, values: &[ValId], number: IntId) -> Option<ValId> {
             let dtype = *dtype;
             let xs: Option<Vec<ValId>> = vals
                 .iter()
-                .map(|v| if let Val::Cast { dtype: d, x } = v && *d == dtype { Some(*x) } else { None })
+                .map(|v| {
+                    if let Val::Cast { dtype: d, x } = v
+                        && *d == dtype
+                    {
+                        Some(*x)
+                    } else {
+                        None
+                    }
+                })
                 .collect();
             let x = anti_unify(g, &xs?, number)?;
             Some(g.add(Val::Cast { x, dtype }))
@@ -431,7 +449,15 @@ fn anti_unify(g: &mut Graph, values: &[ValId], number: IntId) -> Option<ValId> {
             let op = *op;
             let pairs: Option<Vec<(ValId, ValId)>> = vals
                 .iter()
-                .map(|v| if let Val::Binary { op: o, a, b } = v && *o == op { Some((*a, *b)) } else { None })
+                .map(|v| {
+                    if let Val::Binary { op: o, a, b } = v
+                        && *o == op
+                    {
+                        Some((*a, *b))
+                    } else {
+                        None
+                    }
+                })
                 .collect();
             let (a, b): (Vec<ValId>, Vec<ValId>) = pairs?.into_iter().unzip();
             let a = anti_unify(g, &a, number)?;
@@ -500,8 +526,10 @@ fn stages(tensors: &TensorGraph) -> FxHashMap<NodeId, bool> {
         }
         let id = NodeId(i as u32);
         let op = &nodes[i].op;
-        let leaf =
-            matches!(op, TensorOp::Input { .. } | TensorOp::Full { .. } | TensorOp::Table { .. } | TensorOp::Iota { .. });
+        let leaf = matches!(
+            op,
+            TensorOp::Input { .. } | TensorOp::Full { .. } | TensorOp::Table { .. } | TensorOp::Iota { .. }
+        );
         let movement = matches!(
             op,
             TensorOp::Reshape { .. }

@@ -108,14 +108,7 @@ fn import_buffer(from: &Graph, g: &mut Graph, args: &mut Vec<BufId>, id: BufId) 
     // Memory of the caller is row-major; the rest is decided by `layout`.
     let layout = b.layout.is_some().then(|| g.row_major(&shape));
     args.push(id);
-    g.add_buffer(Buffer {
-        name: b.name.clone(),
-        dtype: b.dtype,
-        shape,
-        origin: b.origin,
-        scope: b.scope,
-        layout,
-    })
+    g.add_buffer(Buffer { name: b.name.clone(), dtype: b.dtype, shape, origin: b.origin, scope: b.scope, layout })
 }
 
 /// Splits axes until no range is divided by a constant.
@@ -133,8 +126,7 @@ fn split_axes(kernel: &mut Kernel) {
         let e = g.ints.sum(&[(o, d), (i, 1)], 0);
         let room = g.ints.sum(&[(info.size, 1), (e, -1)], -1);
         let guard = if g.ints.prove_nonneg(room, &[]) { vec![] } else { vec![room] };
-        let parts: Vec<RangeId> =
-            [outer, inner].into_iter().filter(|&r| g.ints.const_size(r) != Some(1)).collect();
+        let parts: Vec<RangeId> = [outer, inner].into_iter().filter(|&r| g.ints.const_size(r) != Some(1)).collect();
         let map = FxHashMap::from_iter([(range, e)]);
         let bound = FxHashMap::from_iter([(range, parts.clone())]);
         kernel.replace_ranges(&map, &bound, &guard);

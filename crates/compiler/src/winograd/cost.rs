@@ -46,7 +46,12 @@ pub fn choose(
             match tile[..] {
                 [m] => Some(vec![m; n]),
                 _ if tile.len() == n => Some(tile.clone()),
-                _ => return Err(format!("tile: {} numbers for {n} window axes; give one for all or one per axis", tile.len())),
+                _ => {
+                    return Err(format!(
+                        "tile: {} numbers for {n} window axes; give one for all or one per axis",
+                        tile.len()
+                    ));
+                }
             }
         }
     };
@@ -58,16 +63,18 @@ pub fn choose(
             Ok(()) => {
                 let transforms = build(window, &tile, options)?;
                 let ratio = accuracy::error_ratio(&inner_first(&transforms), channels as usize);
-                let reason = format!("{} as asked for; expected error {ratio:.1} times the direct sum's", title(window, &tile));
+                let reason =
+                    format!("{} as asked for; expected error {ratio:.1} times the direct sum's", title(window, &tile));
                 Ok(Ok((transforms, reason)))
             }
         };
     }
     // With points of the caller's choice only tiles with that many points are candidates.
     let fits_points = |tile: &[usize]| {
-        options.points.as_ref().is_none_or(|p| {
-            tile.iter().zip(&window.axes).all(|(m, a)| m + a.size as usize - 2 == p.len())
-        })
+        options
+            .points
+            .as_ref()
+            .is_none_or(|p| tile.iter().zip(&window.axes).all(|(m, a)| m + a.size as usize - 2 == p.len()))
     };
     let direct = work.direct();
     let mut best: Option<(f64, f64, Vec<usize>, Vec<Transforms>)> = None;
@@ -103,10 +110,7 @@ pub fn choose(
         };
     };
     let gain = direct / cost;
-    let numbers = format!(
-        "estimated cost {:.3} of the direct sum's, expected error {ratio:.1} times",
-        cost / direct
-    );
+    let numbers = format!("estimated cost {:.3} of the direct sum's, expected error {ratio:.1} times", cost / direct);
     if options.algorithm == Algorithm::Auto && gain < 1.05 {
         return Ok(Err(format!("direct is estimated to be faster: {} has {numbers}", title(window, &tile))));
     }

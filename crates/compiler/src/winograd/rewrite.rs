@@ -93,10 +93,7 @@ pub fn rewrite(g: &mut Graph, def: usize, window: &Window, transforms: &[Transfo
         let positions = const_ranges(g, &alpha, RangeRole::Map);
         let channels = scope.copies(g, &window.channels, RangeRole::Reduce);
         let place = |g: &mut Graph, ranges: &[RangeId]| -> Vec<IntId> {
-            ranges
-                .iter()
-                .map(|r| scope.map.get(r).copied().unwrap_or_else(|| g.ints.range(*r)))
-                .collect::<Vec<IntId>>()
+            ranges.iter().map(|r| scope.map.get(r).copied().unwrap_or_else(|| g.ints.range(*r))).collect::<Vec<IntId>>()
         };
         let at_data: Vec<IntId> = [data_axes.clone(), tiles.clone(), data_channels.clone(), positions.clone()]
             .iter()

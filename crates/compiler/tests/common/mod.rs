@@ -1,0 +1,208 @@
+//! Convolutions as tensor graphs, and programs run by the interpreter.
+#![allow(dead_code)]
+
+use winograph_compiler::{Place, Program};
+use winograph_ir::interp::linear;
+use winograph_ir::tensor::{InputKind, NodeId, TensorGraph, TensorOp};
+use winograph_ir::{BinaryOp, DType, IntId, ReduceOp, Scalar, SumOrder};
+
+/// A convolution of any number of axes.
+#[derive(Clone, Debug)]
+pub struct Conv {
+    pub n: usize,
+    pub groups: usize,
+    pub c: usize,
+    pub k: usize,
+    pub size: Vec<usize>,
+    pub window: Vec<usize>,
+    pub padding: Vec<(usize, usize)>,
+    pub stride: Vec<usize>,
+    pub dilation: Vec<usize>,
+}
+
+impl Conv {
+    pub fn conv2d(n: usize, c: usize, h: usize, w: usize, k: usize) -> Conv {
+        Conv {
+            n,
+            groups: 1,
+            c,
+            k,
+            size: vec![h, w],
+            window: vec![3, 3],
+            padding: vec![(1, 1); 2],
+            stride: vec![1; 2],
+            dilation: vec![1; 2],
+        }
+    }
+
+    pub fn out_size(&self) -> Vec<usize> {
+        (0..self.size.len())
+            .map(|i| {
+                let padded = self.size[i] + self.padding[i].0 + self.padding[i].1;
+                (padded - self.dilation[i] * (self.window[i] - 1) - 1) / self.stride[i] + 1
+            })
+            .collect()
+    }
+
+    /// `x` [n, c, size..] and `w` [k, c/groups, window..]; weights are a constant.
+    pub fn graph(&self) -> TensorGraph {
+        let mut g = TensorGraph::new();
+        let rank = self.size.len();
+        let dims =
+            |g: &mut TensorGraph, v: &[usize]| -> Vec<IntId> { v.iter().map(|&d| g.ints.constant(d as i64)).collect() };
+        let shape: Vec<usize> = [self.n, self.c].into_iter().chain(self.size.clone()).collect();
+        let shape = dims(&mut g, &shape);
+        let x = g.add(TensorOp::Input { slot: 0, dtype: DType::F32, shape });
+        let cg = self.c / self.groups;
+        let kg = self.k / self.groups;
+        let wshape: Vec<usize> = [self.k, cg].into_iter().chain(self.window.clone()).collect();
+        let wshape = dims(&mut g, &wshape);
+        let w = g.add(TensorOp::Input { slot: 1, dtype: DType::F32, shape: wshape });
+        g.inputs = vec![InputKind::Argument, InputKind::Constant];
+        let before: Vec<usize> = [0, 0].into_iter().chain(self.padding.iter().map(|p| p.0)).collect();
+        let after: Vec<usize> = [0, 0].into_iter().chain(self.padding.iter().map(|p| p.1)).collect();
+        let (before, after) = (dims(&mut g, &before), dims(&mut g, &after));
+        let mut t = g.add(TensorOp::Pad { x, before, after, value: Scalar::zero(DType::F32) });
+        for i in 0..rank {
+            t = g.add(TensorOp::Unfold {
+                x: t,
+                axis: 2 + i,
+                size: self.window[i],
+                stride: self.stride[i],
+                dilation: self.dilation[i],
+            });
+        }
+        let out = self.out_size();
+        // [n, g, 1, c, out.., window..]
+        let s: Vec<usize> =
+            [self.n, self.groups, 1, cg].into_iter().chain(out.clone()).chain(self.window.clone()).collect();
+        let s = dims(&mut g, &s);
+        let t = g.add(TensorOp::Reshape { x: t, shape: s });
+        let full: Vec<usize> =
+            [self.n, self.groups, kg, cg].into_iter().chain(out.clone()).chain(self.window.clone()).collect();
+        let full = dims(&mut g, &full);
+        let t = g.add(TensorOp::Expand { x: t, shape: full.clone() });
+        let ws: Vec<usize> =
+            [1, self.groups, kg, cg].into_iter().chain(vec![1; rank]).chain(self.window.clone()).collect();
+        let ws = dims(&mut g, &ws);
+        let w = g.add(TensorOp::Reshape { x: w, shape: ws });
+        let w = g.add(TensorOp::Expand { x: w, shape: full });
+        let p = g.add(TensorOp::Binary { op: BinaryOp::Mul, a: t, b: w });
+        let axes: Vec<usize> = [3].into_iter().chain(4 + rank..4 + 2 * rank).collect();
+        let y = g.add(TensorOp::Reduce { op: ReduceOp::Add, x: p, axes, order: SumOrder::Any, fused: true });
+        let ys: Vec<usize> = [self.n, self.k].into_iter().chain(out).collect();
+        let ys = dims(&mut g, &ys);
+        let y: NodeId = g.add(TensorOp::Reshape { x: y, shape: ys });
+        g.outputs = vec![y];
+        g
+    }
+
+    pub fn inputs(&self) -> (Vec<f32>, Vec<f32>) {
+        let nx = self.n * self.c * self.size.iter().product::<usize>();
+        let nw = self.k * (self.c / self.groups) * self.window.iter().product::<usize>();
+        (noise(nx, 1), noise(nw, 2))
+    }
+
+    /// The convolution in f64, by its definition.
+    pub fn reference(&self, x: &[f32], w: &[f32]) -> Vec<f64> {
+        let out = self.out_size();
+        let (cg, kg) = (self.c / self.groups, self.k / self.groups);
+        let points = |s: &[usize]| -> Vec<Vec<usize>> {
+            s.iter().fold(vec![vec![]], |acc, &d| {
+                acc.into_iter()
+                    .flat_map(|p: Vec<usize>| (0..d).map(move |i| p.iter().copied().chain([i]).collect()))
+                    .collect()
+            })
+        };
+        let (outs, taps) = (points(&out), points(&self.window));
+        let plane: usize = self.size.iter().product();
+        let mut y = Vec::new();
+        for n in 0..self.n {
+            for k in 0..self.k {
+                for o in &outs {
+                    let mut acc = 0.0;
+                    for c in 0..cg {
+                        for (t, tap) in taps.iter().enumerate() {
+                            let mut flat = Some(0usize);
+                            for i in 0..out.len() {
+                                let at = (o[i] * self.stride[i] + tap[i] * self.dilation[i]) as i64
+                                    - self.padding[i].0 as i64;
+                                flat = flat
+                                    .filter(|_| at >= 0 && at < self.size[i] as i64)
+                                    .map(|f| f * self.size[i] + at as usize);
+                            }
+                            if let Some(f) = flat {
+                                let channel = k / kg * cg + c;
+                                acc += x[(n * self.c + channel) * plane + f] as f64
+                                    * w[(k * cg + c) * taps.len() + t] as f64;
+                            }
+                        }
+                    }
+                    y.push(acc);
+                }
+            }
+        }
+        y
+    }
+}
+
+pub fn noise(n: usize, seed: u64) -> Vec<f32> {
+    let mut s = seed.wrapping_mul(0x9e3779b97f4a7c15) | 1;
+    (0..n)
+        .map(|_| {
+            s ^= s << 13;
+            s ^= s >> 7;
+            s ^= s << 17;
+            (s >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+pub fn bytes(x: &[f32]) -> Vec<u8> {
+    x.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+pub fn floats(x: &[u8]) -> Vec<f32> {
+    x.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect()
+}
+
+/// Runs a program with the interpreter of linear code; every buffer has memory of its own.
+pub fn interpret(program: &Program, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut memory: Vec<Vec<u8>> = program
+        .buffers
+        .iter()
+        .map(|b| match b.place {
+            Place::Argument(s) | Place::Constant(s) => inputs[s].clone(),
+            _ => vec![0xcd; b.len * b.dtype.size()],
+        })
+        .collect();
+    for step in program.prepare.iter().chain(&program.run) {
+        let mut args: Vec<Vec<u8>> = step.args.iter().map(|&a| std::mem::take(&mut memory[a])).collect();
+        linear::run(&program.kernels[step.kernel], &mut args, &[]).unwrap();
+        for (&a, v) in step.args.iter().zip(args) {
+            memory[a] = v;
+        }
+    }
+    let mut outputs: Vec<(usize, Vec<u8>)> = program
+        .buffers
+        .iter()
+        .enumerate()
+        .filter_map(|(i, b)| match b.place {
+            Place::Output(s) => Some((s, memory[i].clone())),
+            _ => None,
+        })
+        .collect();
+    outputs.sort();
+    outputs.into_iter().map(|o| o.1).collect()
+}
+
+/// Relative L2 error.
+pub fn error(y: &[f32], reference: &[f64]) -> f64 {
+    assert_eq!(y.len(), reference.len());
+    let (mut d, mut n) = (0.0, 0.0);
+    for (&a, &b) in y.iter().zip(reference) {
+        d += (a as f64 - b).powi(2);
+        n += b * b;
+    }
+    (d / n.max(1e-300)).sqrt()
+}
