@@ -5,6 +5,7 @@
 //! input.
 
 mod emit;
+pub mod indexed;
 pub mod linear;
 mod machine;
 
