@@ -6,6 +6,7 @@ pub mod indexed;
 pub mod linear;
 pub(crate) mod linear_types;
 pub(crate) mod sits_under;
+pub mod tensor;
 
 use crate::indexed::{Layout, Table};
 use crate::int::{IntId, Ints, RangeRole};
