@@ -482,16 +482,13 @@ impl Graph {
                 let table = self.table(*t);
                 let mut flat = 0usize;
                 let mut known = true;
-                for (axis, &i) in index.iter().enumerate() {
+                for (&i, &size) in index.iter().zip(&table.shape) {
                     match self.ints.as_const(i) {
-                        Some(c) if c >= 0 && (c as usize) < table.shape[axis] => {
-                            flat = flat * table.shape[axis] + c as usize
-                        }
+                        Some(c) if c >= 0 && (c as usize) < size => flat = flat * size + c as usize,
                         _ => known = false,
                     }
                 }
-                if known {
-                    let s = table.values[flat];
+                if let (Some(&s), true) = (table.values.get(flat), known && index.len() == table.shape.len()) {
                     return self.constant(s);
                 }
             }

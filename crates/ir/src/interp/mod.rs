@@ -5,8 +5,10 @@
 //! input.
 
 mod emit;
+pub mod indexed;
 pub mod linear;
 mod machine;
+pub mod tensor;
 
 use crate::dtype::{DType, Scalar};
 use crate::int::Ints;

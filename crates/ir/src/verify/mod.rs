@@ -2,8 +2,11 @@
 //!
 //! Each file lists its invariants at the top. A program that a verifier refuses is not launched.
 
+pub mod indexed;
 pub mod linear;
 pub(crate) mod linear_types;
+pub(crate) mod sits_under;
+pub mod tensor;
 
 use crate::indexed::{Layout, Table};
 use crate::int::{IntId, Ints, RangeRole};
