@@ -323,14 +323,14 @@ impl Ints {
     }
 
     fn add_checked(&mut self, a: i64, b: i64) -> i64 {
-        a.checked_add(b).filter(|x| x.abs() <= FAR).unwrap_or_else(|| {
+        a.checked_add(b).filter(|x| (-FAR..=FAR).contains(x)).unwrap_or_else(|| {
             self.overflowed = true;
             0
         })
     }
 
     fn mul_checked(&mut self, a: i64, b: i64) -> i64 {
-        a.checked_mul(b).filter(|x| x.abs() <= FAR).unwrap_or_else(|| {
+        a.checked_mul(b).filter(|x| (-FAR..=FAR).contains(x)).unwrap_or_else(|| {
             self.overflowed = true;
             0
         })
