@@ -40,3 +40,68 @@ fn the_reference_shape_is_right_in_both_forms() {
         assert!(e < limit, "{algorithm:?}: relative error {e:e}");
     }
 }
+
+/// A small generator of shapes: the same ones at every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % n
+    }
+
+    fn pick(&mut self, from: &[usize]) -> usize {
+        from[self.below(from.len())]
+    }
+}
+
+fn random_conv(r: &mut Random) -> Conv {
+    loop {
+        let rank = 1 + r.below(3);
+        let groups = r.pick(&[1, 1, 1, 2, 3]);
+        let largest = [40, 14, 7][rank - 1];
+        let conv = Conv {
+            n: r.pick(&[1, 1, 2, 3]),
+            groups,
+            c: groups * r.pick(&[1, 2, 3, 8, 17]),
+            k: groups * r.pick(&[1, 2, 5, 16]),
+            size: (0..rank).map(|_| 1 + r.below(largest)).collect(),
+            window: (0..rank).map(|_| r.pick(&[1, 2, 3, 3, 4, 5])).collect(),
+            padding: (0..rank).map(|_| (r.below(3), r.below(3))).collect(),
+            stride: (0..rank).map(|_| r.pick(&[1, 1, 1, 2])).collect(),
+            dilation: (0..rank).map(|_| r.pick(&[1, 1, 1, 2])).collect(),
+        };
+        let fits = (0..rank).all(|i| {
+            conv.size[i] + conv.padding[i].0 + conv.padding[i].1 >= conv.dilation[i] * (conv.window[i] - 1) + 1
+        });
+        let work = conv.n * conv.c * conv.k * conv.size.iter().product::<usize>() * conv.window.iter().product::<usize>();
+        if fits && work < 300_000 {
+            return conv;
+        }
+    }
+}
+
+#[test]
+fn random_convolutions_are_right_in_both_forms() {
+    let mut r = Random(7);
+    let mut rewritten = 0;
+    for n in 0..150 {
+        let conv = random_conv(&mut r);
+        let (x, w) = conv.inputs();
+        let reference = conv.reference(&x, &w);
+        let tile = r.pick(&[2, 2, 3, 4]);
+        for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
+            let options = Options {
+                algorithm,
+                tile: (algorithm == Algorithm::Winograd).then(|| vec![tile]),
+                verify_each_pass: true,
+                ..Options::default()
+            };
+            let (y, applied) = run(&conv, &options);
+            rewritten += applied as usize;
+            let e = error(&y, &reference);
+            assert!(e < 2e-5, "case {n} {algorithm:?} tile {tile} {conv:?}: relative error {e:e}");
+        }
+    }
+    assert!(rewritten > 30, "only {rewritten} were rewritten");
+}

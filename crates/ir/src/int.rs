@@ -826,17 +826,8 @@ impl Ints {
         if self.lower_bound_is_nonneg(e) {
             return true;
         }
-        for (i, &g) in given.iter().enumerate() {
-            let d = self.sub(e, g);
-            if self.bounds(d).0 >= 0 || self.lower_bound_is_nonneg(d) {
-                return true;
-            }
-            for &h in &given[i + 1..] {
-                let d2 = self.sub(d, h);
-                if self.bounds(d2).0 >= 0 {
-                    return true;
-                }
-            }
+        if self.follows_from(e, given, 2) {
+            return true;
         }
         // c * floor(n/d) + k >= 0 follows from a condition on n.
         let (terms, c0) = self.as_sum(e);
@@ -854,6 +845,33 @@ impl Ints {
                 self.sum(&[(num, -1)], q.saturating_mul(d).saturating_add(d - 1))
             };
             return self.prove_nonneg(condition, given);
+        }
+        false
+    }
+
+    /// Whether `e` is at least a sum of positive multiples of up to `depth` given conditions.
+    fn follows_from(&mut self, e: IntId, given: &[IntId], depth: u32) -> bool {
+        let (terms, _) = self.as_sum(e);
+        for &g in given {
+            let (of_g, _) = self.as_sum(g);
+            // Multiples that cancel one of the terms.
+            let mut factors: Vec<i64> = terms
+                .iter()
+                .flat_map(|&(t, c)| of_g.iter().filter(move |u| u.0 == t).map(move |u| (c, u.1)))
+                .filter(|&(c, d)| c % d == 0 && c / d > 0)
+                .map(|(c, d)| c / d)
+                .collect();
+            factors.sort_unstable();
+            factors.dedup();
+            for f in factors {
+                let d = self.sum(&[(e, 1), (g, -f)], 0);
+                if self.bounds(d).0 >= 0
+                    || self.lower_bound_is_nonneg(d)
+                    || (depth > 1 && self.follows_from(d, given, depth - 1))
+                {
+                    return true;
+                }
+            }
         }
         false
     }

@@ -8,20 +8,20 @@ use winograph_ir::{BinaryOp, DType, IntId, ReduceOp, Scalar, SumOrder};
 
 /// A convolution of any number of axes.
 #[derive(Clone, Debug)]
-pub struct Conv {
-    pub n: usize,
-    pub groups: usize,
-    pub c: usize,
-    pub k: usize,
-    pub size: Vec<usize>,
-    pub window: Vec<usize>,
-    pub padding: Vec<(usize, usize)>,
-    pub stride: Vec<usize>,
-    pub dilation: Vec<usize>,
+pub(crate) struct Conv {
+    pub(crate) n: usize,
+    pub(crate) groups: usize,
+    pub(crate) c: usize,
+    pub(crate) k: usize,
+    pub(crate) size: Vec<usize>,
+    pub(crate) window: Vec<usize>,
+    pub(crate) padding: Vec<(usize, usize)>,
+    pub(crate) stride: Vec<usize>,
+    pub(crate) dilation: Vec<usize>,
 }
 
 impl Conv {
-    pub fn conv2d(n: usize, c: usize, h: usize, w: usize, k: usize) -> Conv {
+    pub(crate) fn conv2d(n: usize, c: usize, h: usize, w: usize, k: usize) -> Conv {
         Conv {
             n,
             groups: 1,
@@ -35,7 +35,7 @@ impl Conv {
         }
     }
 
-    pub fn out_size(&self) -> Vec<usize> {
+    pub(crate) fn out_size(&self) -> Vec<usize> {
         (0..self.size.len())
             .map(|i| {
                 let padded = self.size[i] + self.padding[i].0 + self.padding[i].1;
@@ -45,7 +45,7 @@ impl Conv {
     }
 
     /// `x` [n, c, size..] and `w` [k, c/groups, window..]; weights are a constant.
-    pub fn graph(&self) -> TensorGraph {
+    pub(crate) fn graph(&self) -> TensorGraph {
         let mut g = TensorGraph::new();
         let rank = self.size.len();
         let dims =
@@ -97,14 +97,14 @@ impl Conv {
         g
     }
 
-    pub fn inputs(&self) -> (Vec<f32>, Vec<f32>) {
+    pub(crate) fn inputs(&self) -> (Vec<f32>, Vec<f32>) {
         let nx = self.n * self.c * self.size.iter().product::<usize>();
         let nw = self.k * (self.c / self.groups) * self.window.iter().product::<usize>();
         (noise(nx, 1), noise(nw, 2))
     }
 
     /// The convolution in f64, by its definition.
-    pub fn reference(&self, x: &[f32], w: &[f32]) -> Vec<f64> {
+    pub(crate) fn reference(&self, x: &[f32], w: &[f32]) -> Vec<f64> {
         let out = self.out_size();
         let (cg, kg) = (self.c / self.groups, self.k / self.groups);
         let points = |s: &[usize]| -> Vec<Vec<usize>> {
@@ -146,7 +146,7 @@ impl Conv {
     }
 }
 
-pub fn noise(n: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn noise(n: usize, seed: u64) -> Vec<f32> {
     let mut s = seed.wrapping_mul(0x9e3779b97f4a7c15) | 1;
     (0..n)
         .map(|_| {
@@ -158,16 +158,16 @@ pub fn noise(n: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-pub fn bytes(x: &[f32]) -> Vec<u8> {
+pub(crate) fn bytes(x: &[f32]) -> Vec<u8> {
     x.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-pub fn floats(x: &[u8]) -> Vec<f32> {
+pub(crate) fn floats(x: &[u8]) -> Vec<f32> {
     x.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect()
 }
 
 /// Runs a program with the interpreter of linear code; every buffer has memory of its own.
-pub fn interpret(program: &Program, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {
+pub(crate) fn interpret(program: &Program, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut memory: Vec<Vec<u8>> = program
         .buffers
         .iter()
@@ -197,7 +197,7 @@ pub fn interpret(program: &Program, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {
 }
 
 /// Relative L2 error.
-pub fn error(y: &[f32], reference: &[f64]) -> f64 {
+pub(crate) fn error(y: &[f32], reference: &[f64]) -> f64 {
     assert_eq!(y.len(), reference.len());
     let (mut d, mut n) = (0.0, 0.0);
     for (&a, &b) in y.iter().zip(reference) {

@@ -9,7 +9,7 @@ use crate::dtype::Scalar;
 use crate::indexed::{BufId, Buffer, Def, Graph, Role, Scope as BufferScope, Source, TableId, Val, ValId};
 use crate::int::RangeRole;
 use crate::op::{BinaryOp, UnaryOp};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Parses an indexed graph.
 ///
@@ -22,6 +22,7 @@ pub fn parse_indexed(text: &str) -> Result<Graph, ParseError> {
         graph: Graph::new(),
         buffers: FxHashMap::default(),
         tables: FxHashMap::default(),
+        plain: FxHashSet::default(),
         values: FxHashMap::default(),
     };
     while !p.c.is_end() {
@@ -38,6 +39,8 @@ struct Parser<'a> {
     buffers: FxHashMap<String, BufId>,
     tables: FxHashMap<String, TableId>,
     values: FxHashMap<usize, ValId>,
+    /// Names declared without quotes, which tables cannot have.
+    plain: FxHashSet<String>,
 }
 
 impl Parser<'_> {
@@ -49,7 +52,7 @@ impl Parser<'_> {
             "table" => {
                 let place = self.c.place();
                 let name = self.c.word("the name of a table")?.to_string();
-                if self.tables.contains_key(&name) || self.buffers.contains_key(&name) {
+                if self.tables.contains_key(&name) || self.plain.contains(&name) {
                     return Err(self.c.error_at(place, format!("`{name}` again"), "another name"));
                 }
                 let table = parse_table(&mut self.c)?;
@@ -90,6 +93,9 @@ impl Parser<'_> {
             false => None,
         };
         let id = self.graph.add_buffer(Buffer { name: name.clone(), dtype, shape, origin, scope, layout });
+        if !quoted {
+            self.plain.insert(name.clone());
+        }
         self.buffers.insert(name, id);
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::lexer::{ParseError, Tok};
 use crate::dtype::DType;
 use crate::indexed::{Layout, LayoutDim};
 use crate::int::{IntId, Ints, ParamId, RangeId, RangeRole};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Most parentheses, divisions and remainders of one expression: the arena's operations recurse into them.
 const MAX_NESTING: u32 = 128;
@@ -29,6 +29,8 @@ const MAX_FACTORS: usize = 32;
 pub(super) struct Scope {
     ranges: FxHashMap<String, RangeId>,
     params: FxHashMap<String, ParamId>,
+    /// Parameters declared without quotes, whose names ranges cannot have.
+    plain: FxHashSet<String>,
 }
 
 impl Scope {
@@ -47,6 +49,9 @@ impl Scope {
             return Err(c.error_at(place, format!("{lo}..{hi}"), "a greatest value that is not below the least"));
         }
         let id = ints.new_param(&name, lo, hi);
+        if !quoted {
+            self.plain.insert(name.clone());
+        }
         self.params.insert(name, id);
         Ok(())
     }
@@ -106,7 +111,7 @@ impl Scope {
     fn range_head(&self, c: &mut Cursor, ints: &mut Ints) -> Result<(String, IntId), ParseError> {
         let place = c.place();
         let name = c.word("the name of a range")?.to_string();
-        if self.params.contains_key(&name) {
+        if self.plain.contains(&name) {
             return Err(c.error_at(place, format!("the parameter `{name}`"), "another name for a range"));
         }
         c.expect(":")?;

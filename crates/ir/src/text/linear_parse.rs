@@ -11,7 +11,7 @@ use crate::indexed::{Gate, Role};
 use crate::int::{Ints, RangeId};
 use crate::linear::{Access, Code, Dynamic, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt, Type};
 use crate::op::{BinaryOp, UnaryOp};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Most loops and conditions around a statement.
 const MAX_DEPTH: usize = 64;
@@ -48,6 +48,7 @@ pub fn parse_linear(text: &str) -> Result<Code, ParseError> {
         code,
         memory: FxHashMap::default(),
         tables: FxHashMap::default(),
+        plain: FxHashSet::default(),
         regs: FxHashMap::default(),
     };
     while !p.c.is_word("body") {
@@ -68,6 +69,8 @@ struct Parser<'a> {
     memory: FxHashMap<String, Memory>,
     tables: FxHashMap<String, u32>,
     regs: FxHashMap<usize, Reg>,
+    /// Names declared without quotes, which tables cannot have.
+    plain: FxHashSet<String>,
 }
 
 impl Parser<'_> {
@@ -87,7 +90,7 @@ impl Parser<'_> {
         } else if self.c.accept_word("table") {
             let place = self.c.place();
             let name = self.c.word("the name of a table")?.to_string();
-            if self.tables.contains_key(&name) || self.memory.contains_key(&name) {
+            if self.tables.contains_key(&name) || self.plain.contains(&name) {
                 return Err(self.c.error_at(place, format!("`{name}` again"), "another name"));
             }
             let table = parse_table(&mut self.c)?;
@@ -112,6 +115,9 @@ impl Parser<'_> {
         self.c.expect_word("layout")?;
         let layout = self.scope.layout(&mut self.c, &mut self.code.ints, shape.len())?;
         let written = self.c.accept_word("written");
+        if !quoted {
+            self.plain.insert(name.clone());
+        }
         self.memory.insert(name.clone(), memory);
         Ok(MemoryDecl { name, dtype, shape, layout, scope, origin, written })
     }

@@ -188,14 +188,23 @@ impl<'a> Names<'a> {
         let mut ranges: Vec<u32> = self.ints.free_ranges(e).iter().map(|&r| self.range_number(r)).collect();
         ranges.sort_unstable();
         let (terms, constant) = self.ints.as_sum(e);
-        let upper = !terms.is_empty() && terms.iter().all(|t| t.1 < 0);
-        let text = if terms.is_empty() {
+        let (plus, minus): (Vec<_>, Vec<_>) = terms.into_iter().partition(|t| t.1 > 0);
+        let minus: Vec<_> = minus.into_iter().map(|(t, c)| (t, c.saturating_neg())).collect();
+        let side = |terms: &[(IntId, i64)], constant: i64| self.sum(&self.sorted(terms), constant);
+        let has_range = |terms: &[(IntId, i64)]| terms.iter().any(|t| !self.ints.free_ranges(t.0).is_empty());
+        // What varies stands on the left, the constant where it is positive.
+        let upper = if minus.is_empty() { false } else { plus.is_empty() || has_range(&minus) || !has_range(&plus) };
+        let (left, right, signs) = if upper { (&minus, &plus, ["<", "<="]) } else { (&plus, &minus, [">", ">="]) };
+        let text = if left.is_empty() {
             format!("{constant} >= 0")
-        } else if upper {
-            let flipped: Vec<_> = terms.iter().map(|&(t, c)| (t, c.saturating_neg())).collect();
-            format!("{} <= {constant}", self.sum(&self.sorted(&flipped), 0))
+        } else if right.is_empty() {
+            format!("{} {} {}", side(left, 0), signs[1], if upper { constant } else { constant.saturating_neg() })
+        } else if constant == -1 {
+            format!("{} {} {}", side(left, 0), signs[0], side(right, 0))
         } else {
-            format!("{} >= {}", self.sum(&self.sorted(&terms), 0), constant.saturating_neg())
+            let (more_plus, more_minus) = (constant.max(0), constant.saturating_neg().max(0));
+            let (more_left, more_right) = if upper { (more_minus, more_plus) } else { (more_plus, more_minus) };
+            format!("{} {} {}", side(left, more_left), signs[1], side(right, more_right))
         };
         (ranges, upper, text)
     }

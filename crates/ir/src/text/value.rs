@@ -29,8 +29,12 @@ pub(super) fn print_origin(origin: Origin) -> String {
     }
 }
 
-/// A value of a table without its dtype; a NaN keeps it, next to its bits.
+/// A value of a table without its dtype, `f32` with as few digits as tell it from its neighbours; a NaN keeps its
+/// dtype, next to its bits.
 fn print_element(dtype: DType, value: Scalar) -> String {
+    if dtype == DType::F32 && value.dtype() == dtype && value.to_f64().is_finite() {
+        return format!("{:?}", value.to_f64() as f32);
+    }
     let text = value.to_string();
     if value.dtype() == dtype && !value.is_nan() {
         text.strip_suffix(dtype.name()).unwrap_or(&text).to_string()
