@@ -119,10 +119,9 @@ pub fn compile_observed(
     driver.explanation.stages = stages;
     check(&mut g, "fuse")?;
     let mut kernels = driver.pass("split", || split::split(&g), |k| dump_kernels(k));
-    let mut buffers = g.buffers.clone();
     let choices = driver.pass(
         "layout",
-        || layout::layout(&mut kernels, &mut buffers, target),
+        || layout::layout(&mut kernels, &g.buffers, target),
         |choices| choices.iter().map(|c| format!("{}: {:?}\n", c.buffer, c.order)).collect(),
     );
     driver.explanation.layouts = choices;

@@ -130,32 +130,21 @@ pub fn inner_axis(g: &Graph, buffer: BufId) -> Option<usize> {
     layout.dims.iter().rev().find(|d| g.ints.as_const(b.shape[d.axis]) != Some(1)).map(|d| d.axis)
 }
 
-/// The cost of running a kernel with `lanes` lanes along a range (`None`: scalar), in vector instructions. `inner`
-/// gives the contiguous axis of each of the kernel's buffers.
-pub fn lane_cost(
-    g: &mut Graph,
-    touches: &[Touch],
-    lane: Option<(RangeId, i64)>,
-    inner: &dyn Fn(BufId) -> Option<usize>,
-) -> f64 {
-    let Some((range, lanes)) = lane else {
-        return touches.iter().map(|t| 1.5 * t.runs).sum();
-    };
+/// The cost of an access with lanes along a range (`None`: scalar code), in vector instructions over the whole kernel.
+/// `inner` is the contiguous axis of its buffer.
+pub fn touch_cost(g: &mut Graph, t: &Touch, lane: Option<(RangeId, i64)>, inner: Option<usize>) -> f64 {
+    let Some((range, lanes)) = lane else { return 1.5 * t.runs };
     let size = g.ints.max_size(range);
     let filled = size as f64 / ((size + lanes - 1) / lanes * lanes) as f64;
     let l = lanes as f64;
-    let mut total = 0.0;
-    for t in touches {
-        let mut cost = match stride(g, t, range, inner(t.buffer)) {
-            Stride::Uniform if t.write => l,
-            Stride::Uniform | Stride::Contiguous => 1.0,
-            Stride::Strided => 1.2 * l,
-            Stride::Irregular => 2.0 * l,
-        };
-        if t.gate.iter().any(|&c| g.ints.depends_on(c, range)) {
-            cost += 0.3 * l;
-        }
-        total += t.runs / (l * filled) * cost;
+    let mut cost = match stride(g, t, range, inner) {
+        Stride::Uniform if t.write => l,
+        Stride::Uniform | Stride::Contiguous => 1.0,
+        Stride::Strided => 1.2 * l,
+        Stride::Irregular => 2.0 * l,
+    };
+    if t.gate.iter().any(|&c| g.ints.depends_on(c, range)) {
+        cost += 0.3 * l;
     }
-    total
+    t.runs / (l * filled) * cost
 }

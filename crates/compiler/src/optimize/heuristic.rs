@@ -4,7 +4,7 @@
 //! a reduction loop gets a register tile that minimises loads per multiply-add, and what is left becomes the grid, in
 //! the order of the output's memory unless keeping an operand in cache asks for another one.
 
-use super::access::{self, Stride, Touch};
+use super::access::{self, Touch};
 use super::plan::{Factor, Kind, Plan};
 use crate::kernel::Kernel;
 use crate::target::Target;
@@ -50,45 +50,63 @@ pub fn unrolled(kernel: &Kernel) -> Vec<RangeId> {
     out
 }
 
-/// The lane that costs least, with its width; `None` where scalar code is no worse.
-pub fn best_lane(
-    g: &mut Graph,
+/// What could be the lane, with its width: first `None` for scalar code.
+pub fn lane_options(
+    g: &Graph,
     touches: &[Touch],
     loops: &[RangeId],
     unrolled: &[RangeId],
     max_lanes: i64,
-    inner: &dyn Fn(winograph_ir::indexed::BufId) -> Option<usize>,
-) -> (Option<(RangeId, i64)>, f64) {
-    let mut best = (None, access::lane_cost(g, touches, None, inner));
+) -> Vec<Option<(RangeId, i64)>> {
+    let mut out = vec![None];
     for &r in loops {
         let Some(size) = g.ints.const_size(r) else { continue };
         if unrolled.contains(&r) || size < 2 {
             continue;
         }
         // Stores need an address per lane that is linear in the lane.
-        if touches.iter().any(|t| t.write && access::stride(g, t, r, None) == Stride::Irregular) {
+        let irregular = |t: &&Touch| t.index.iter().filter(|&&i| g.ints.depends_on(i, r)).count() > 1;
+        if touches.iter().filter(|t| t.write).any(|t| irregular(&t)) {
             continue;
         }
         let mut lanes = max_lanes;
         while lanes > size {
             lanes /= 2;
         }
-        // Half a vector that is full beats a vector that is not.
-        let mut options = vec![lanes];
-        if size % lanes != 0 {
-            options.extend([lanes / 2, lanes / 4].into_iter().filter(|&l| l >= 4 && size % l == 0).take(1));
+        if lanes < 2 {
+            continue;
         }
-        for l in options {
-            if l < 2 {
-                continue;
-            }
-            let cost = access::lane_cost(g, touches, Some((r, l)), inner);
-            if cost < best.1 * 0.999 {
-                best = (Some((r, l)), cost);
-            }
+        out.push(Some((r, lanes)));
+        // Half a vector that is full may beat a vector that is not.
+        if size % lanes != 0 {
+            out.extend(
+                [lanes / 2, lanes / 4].into_iter().filter(|&l| l >= 4 && size % l == 0).take(1).map(|l| Some((r, l))),
+            );
         }
     }
-    best
+    out
+}
+
+/// The lane that costs least, with its width; `None` where scalar code is no worse.
+fn best_lane(
+    g: &mut Graph,
+    kernel: &Kernel,
+    touches: &[Touch],
+    unrolled: &[RangeId],
+    max_lanes: i64,
+) -> Option<(RangeId, i64)> {
+    let mut best = (f64::INFINITY, None);
+    for lane in lane_options(g, touches, &kernel.loops, unrolled, max_lanes) {
+        let mut cost = 0.0;
+        for t in touches {
+            let inner = access::inner_axis(g, t.buffer);
+            cost += access::touch_cost(g, t, lane, inner);
+        }
+        if cost < best.0 * 0.999 {
+            best = (cost, lane);
+        }
+    }
+    best.1
 }
 
 /// Lanes of a full vector of the widest float or integer type that a kernel computes with.
@@ -109,16 +127,13 @@ pub fn plan(kernel: &Kernel, target: &Target) -> Plan {
     let mut g = kernel.graph.clone();
     let unroll = unrolled(kernel);
     let touches = access::touches(kernel, &unroll);
-    let inner_of: Vec<Option<usize>> =
-        (0..g.buffers.len()).map(|i| access::inner_axis(&g, winograph_ir::indexed::BufId(i as u32))).collect();
-    let inner = |b: winograph_ir::indexed::BufId| inner_of[b.0 as usize];
     let max_lanes = full_lanes(kernel, target);
-    let (lane, _) = best_lane(&mut g, &touches, &kernel.loops, &unroll, max_lanes, &inner);
+    let lane = best_lane(&mut g, kernel, &touches, &unroll, max_lanes);
     let reduces = kernel.reduce_ranges();
     let looped: Vec<RangeId> = reduces.iter().copied().filter(|r| !unroll.contains(r)).collect();
 
     let mut vectors = 1i64;
-    let mut tile: Option<(RangeId, i64)> = None;
+    let mut tile: Vec<Tile> = Vec::new();
     if !looped.is_empty() {
         (vectors, tile) = register_tile(&mut g, kernel, target, &touches, &unroll, lane);
     }
@@ -136,7 +151,7 @@ pub fn plan(kernel: &Kernel, target: &Target) -> Plan {
                 factors.push(of(Kind::Unroll, vectors));
             }
             factors.push(of(Kind::Vector, l));
-        } else if let Some((_, n)) = tile.filter(|x| x.0 == r) {
+        } else if let Some(&(_, n)) = tile.iter().find(|x| x.0 == r) {
             factors.push(any(Kind::Grid));
             factors.push(of(Kind::Unroll, n));
         } else {
@@ -147,13 +162,16 @@ pub fn plan(kernel: &Kernel, target: &Target) -> Plan {
     for r in &reduces {
         plan.reduces.push(vec![any(if unroll.contains(r) { Kind::Unroll } else { Kind::Loop })]);
     }
-    plan.order = loop_order(&mut g, kernel, &touches, &unroll, lane, tile, target);
+    plan.order = loop_order(&mut g, kernel, &touches, &unroll, lane, &tile, target);
     grid_to_loops(&g, kernel, &mut plan, &looped, &unroll);
     plan
 }
 
-/// Vectors along the lane and copies along another map range that need the fewest loads per multiply-add and fit the
-/// registers.
+/// Copies along a map range.
+type Tile = (RangeId, i64);
+
+/// Vectors along the lane and copies along up to two other map ranges that need the fewest loads per multiply-add and
+/// fit the registers.
 fn register_tile(
     g: &mut Graph,
     kernel: &Kernel,
@@ -161,50 +179,53 @@ fn register_tile(
     touches: &[Touch],
     unroll: &[RangeId],
     lane: Option<(RangeId, i64)>,
-) -> (i64, Option<(RangeId, i64)>) {
+) -> (i64, Vec<Tile>) {
     let loads: Vec<&Touch> = touches.iter().filter(|t| t.in_loop && !t.write).collect();
     let registers = target.vector_registers as i64;
-    let depends = |g: &Graph, t: &Touch, r: RangeId| t.index.iter().any(|&i| g.ints.depends_on(i, r));
-    let lane_size = lane.and_then(|(r, l)| g.ints.const_size(r).map(|s| (r, (s + l - 1) / l, s % l == 0)));
-    let mut best = (f64::INFINITY, 1i64, None);
-    let mut partners: Vec<Option<RangeId>> = vec![None];
-    partners.extend(
-        kernel.loops.iter().copied().filter(|r| !unroll.contains(r) && lane.is_none_or(|l| l.0 != *r)).map(Some),
-    );
+    let depends = |t: &Touch, r: RangeId| t.index.iter().any(|&i| g.ints.depends_on(i, r));
+    let lane_size = lane.and_then(|(r, l)| g.ints.const_size(r).map(|s| ((s + l - 1) / l, s % l == 0)));
+    let mut single: Vec<Vec<Tile>> = Vec::new();
+    for &r in kernel.loops.iter().filter(|r| !unroll.contains(r) && lane.is_none_or(|l| l.0 != **r)) {
+        if let Some(s) = g.ints.const_size(r) {
+            single.push((2..=16).filter(|n| s % n == 0).map(|n| (r, n)).collect());
+        }
+    }
+    let mut tiles: Vec<Vec<Tile>> = vec![vec![]];
+    for (i, options) in single.iter().enumerate() {
+        for &a in options {
+            tiles.push(vec![a]);
+            for &b in single[i + 1..].iter().flatten().filter(|b| a.1 * b.1 < registers) {
+                tiles.push(vec![a, b]);
+            }
+        }
+    }
+    let mut best = (f64::INFINITY, 1i64, Vec::new());
     for vectors in 1..=4i64 {
         match lane_size {
-            Some((_, n, true)) if n % vectors == 0 => {}
+            Some((n, true)) if n % vectors == 0 => {}
             _ if vectors == 1 => {}
             _ => continue,
         }
-        for &partner in &partners {
-            let sizes: Vec<i64> = match partner {
-                None => vec![1],
-                Some(r) => match g.ints.const_size(r) {
-                    Some(s) => (2..=16).filter(|n| s % n == 0).collect(),
-                    None => continue,
-                },
-            };
-            for n in sizes {
-                // One register per accumulator, one per vector operand, one for a broadcast.
-                if vectors * n + vectors + 1 > registers {
-                    continue;
-                }
-                let mut cost = 0.0;
-                for t in &loads {
-                    let along_lane = lane.is_some_and(|(r, _)| depends(g, t, r));
-                    let along_tile = partner.is_some_and(|r| depends(g, t, r));
-                    let count = if along_lane { vectors } else { 1 } * if along_tile { n } else { 1 };
-                    // A scalar operand is broadcast on the way from memory and costs less than a vector load.
-                    cost += count as f64 * if along_lane { 1.0 } else { 0.6 };
-                }
-                let accumulators = vectors * n;
-                // A chain of dependent multiply-adds needs about eight of them in flight.
-                let latency = if accumulators < 8 { 8.0 / accumulators as f64 } else { 1.0 };
-                let score = (1.0 + cost / accumulators as f64) * latency;
-                if score < best.0 * 0.999 {
-                    best = (score, vectors, partner.map(|r| (r, n)));
-                }
+        for tile in &tiles {
+            let copies: i64 = tile.iter().map(|t| t.1).product();
+            // One register per accumulator, one per vector operand, one for a broadcast.
+            if vectors * copies + vectors + 1 > registers {
+                continue;
+            }
+            let mut cost = 0.0;
+            for t in &loads {
+                let along_lane = lane.is_some_and(|(r, _)| depends(t, r));
+                let along_tile: i64 = tile.iter().filter(|x| depends(t, x.0)).map(|x| x.1).product();
+                let count = if along_lane { vectors } else { 1 } * along_tile;
+                // A scalar operand is broadcast on the way from memory and costs less than a vector load.
+                cost += count as f64 * if along_lane { 1.0 } else { 0.6 };
+            }
+            let accumulators = vectors * copies;
+            // A chain of dependent multiply-adds needs about eight of them in flight.
+            let latency = if accumulators < 8 { 8.0 / accumulators as f64 } else { 1.0 };
+            let score = (1.0 + cost / accumulators as f64) * latency * (1.0 + 0.02 * tile.len() as f64);
+            if score < best.0 * 0.999 {
+                best = (score, vectors, tile.clone());
             }
         }
     }
@@ -219,7 +240,7 @@ fn loop_order(
     touches: &[Touch],
     unroll: &[RangeId],
     lane: Option<(RangeId, i64)>,
-    tile: Option<(RangeId, i64)>,
+    tile: &[Tile],
     target: &Target,
 ) -> Vec<usize> {
     let mut order: Vec<usize> = (0..kernel.loops.len()).collect();
@@ -234,7 +255,7 @@ fn loop_order(
             .collect();
         order.sort_by_key(|&i| std::cmp::Reverse(weight[i]));
     }
-    if let (Some((lane, _)), Some((tile, _))) = (lane, tile) {
+    if let (Some((lane, _)), Some(&(tile, _))) = (lane, tile.first()) {
         let bytes = |g: &Graph, with: RangeId, without: RangeId| -> f64 {
             touches
                 .iter()

@@ -22,80 +22,74 @@ pub struct Choice {
     pub reason: String,
 }
 
+/// What the choice needs to know of one kernel: the cost of every access for every lane and every axis of its buffer
+/// that could be contiguous.
 struct Facts {
     touches: Vec<Touch>,
     unrolled: Vec<RangeId>,
-    lanes: i64,
-    reach: f64,
+    /// The program's buffer of each access.
+    buffers: Vec<usize>,
+    /// `[lane option][access][contiguous axis]`, in vector instructions.
+    costs: Vec<Vec<Vec<f64>>>,
+}
+
+/// Most combinations of contiguous axes of one kernel's buffers that are tried together.
+const MAX_COMBINATIONS: usize = 4096;
+
+impl Facts {
+    fn new(k: &mut Kernel, target: &Target) -> Facts {
+        let unrolled = heuristic::unrolled(k);
+        let touches = access::touches(k, &unrolled);
+        let max_lanes = heuristic::full_lanes(k, target);
+        let options = heuristic::lane_options(&k.graph, &touches, &k.loops, &unrolled, max_lanes);
+        let g = &mut k.graph;
+        let costs = options
+            .iter()
+            .map(|&lane| {
+                touches
+                    .iter()
+                    .map(|t| (0..t.index.len().max(1)).map(|axis| access::touch_cost(g, t, lane, Some(axis))).collect())
+                    .collect()
+            })
+            .collect();
+        let buffers = touches.iter().map(|t| k.args[t.buffer.0 as usize].0 as usize).collect();
+        Facts { touches, unrolled, buffers, costs }
+    }
+
+    /// The cost of the kernel with its best lane.
+    fn cost(&self, inner: &[usize]) -> f64 {
+        self.costs
+            .iter()
+            .map(|lane| {
+                lane.iter().zip(&self.buffers).map(|(axes, &b)| axes[inner[b].min(axes.len() - 1)]).sum::<f64>()
+            })
+            .fold(f64::INFINITY, f64::min)
+    }
 }
 
 /// Lays out the internal buffers of a program. `buffers` is the program's list, which kernels refer to.
-pub fn layout(kernels: &mut [Kernel], buffers: &mut [Buffer], target: &Target) -> Vec<Choice> {
-    let mut facts: Vec<Facts> = kernels
-        .iter()
-        .map(|k| {
-            let unrolled = heuristic::unrolled(k);
-            let touches = access::touches(k, &unrolled);
-            Facts { touches, unrolled, lanes: heuristic::full_lanes(k, target), reach: 0.0 }
-        })
-        .collect();
-    let mut inner: Vec<Option<usize>> = buffers.iter().map(|b| b.shape.len().checked_sub(1)).collect();
-    for (i, b) in buffers.iter().enumerate() {
-        if b.layout.is_some() {
-            for k in kernels.iter() {
-                if let Some(at) = k.args.iter().position(|a| a.0 as usize == i) {
-                    inner[i] = access::inner_axis(&k.graph, BufId(at as u32));
-                }
+pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target) -> Vec<Choice> {
+    let facts: Vec<Facts> = kernels.iter_mut().map(|k| Facts::new(k, target)).collect();
+    let mut inner: Vec<usize> = buffers.iter().map(|b| b.shape.len().saturating_sub(1)).collect();
+    for k in kernels.iter() {
+        for (at, id) in k.args.iter().enumerate() {
+            if let Some(axis) = access::inner_axis(&k.graph, BufId(at as u32)) {
+                inner[id.0 as usize] = axis;
             }
         }
     }
     let own: Vec<usize> = (0..buffers.len())
         .filter(|&i| buffers[i].layout.is_none() && matches!(buffers[i].origin, Origin::Internal))
         .collect();
-    for (k, f) in kernels.iter_mut().zip(&mut facts) {
-        f.reach = cost(k, f, &inner);
-    }
-    // Two kinds of moves until none helps: one buffer's inner axis, and all buffers of a kernel for one lane of it.
+    let users: Vec<Vec<usize>> = (0..buffers.len())
+        .map(|b| (0..kernels.len()).filter(|&n| kernels[n].args.iter().any(|a| a.0 as usize == b)).collect())
+        .collect();
+    // All buffers of one kernel together, kernel by kernel, until nothing gets better.
     for _ in 0..4 {
         let mut improved = false;
-        let mut moves: Vec<Vec<(usize, usize)>> = Vec::new();
-        for (k, f) in kernels.iter().zip(&facts) {
-            for &r in k.loops.iter().filter(|r| !f.unrolled.contains(r)) {
-                moves.push(aligned(k, f, r, &own));
-            }
-        }
-        for &b in &own {
-            for axis in 0..buffers[b].shape.len() {
-                moves.push(vec![(b, axis)]);
-            }
-        }
-        for m in moves {
-            if m.iter().all(|&(b, axis)| inner[b] == Some(axis)) {
-                continue;
-            }
-            let mut trial = inner.clone();
-            for &(b, axis) in &m {
-                trial[b] = Some(axis);
-            }
-            let mut change = 0.0;
-            let mut scale = 0.0;
-            let mut updates = Vec::new();
-            for (n, (k, f)) in kernels.iter_mut().zip(&facts).enumerate() {
-                if !k.args.iter().any(|a| m.iter().any(|x| x.0 == a.0 as usize)) {
-                    continue;
-                }
-                let new = cost(k, f, &trial);
-                change += new - f.reach;
-                scale += f.reach;
-                updates.push((n, new));
-            }
-            if change < -1e-6 * scale {
-                inner = trial;
-                for (n, new) in updates {
-                    facts[n].reach = new;
-                }
-                improved = true;
-            }
+        for k in kernels.iter() {
+            let mine: Vec<usize> = k.args.iter().map(|a| a.0 as usize).filter(|b| own.contains(b)).collect();
+            improved |= choose_together(&mine, buffers, &facts, &users, &mut inner);
         }
         if !improved {
             break;
@@ -103,9 +97,13 @@ pub fn layout(kernels: &mut [Kernel], buffers: &mut [Buffer], target: &Target) -
     }
     let mut out = Vec::new();
     for &b in &own {
+        if users[b].is_empty() {
+            continue;
+        }
         let (order, reason) = axis_order(kernels, &facts, b, buffers[b].shape.len(), inner[b]);
         out.push(Choice { buffer: buffers[b].name.clone(), order: order.clone(), reason });
-        for k in kernels.iter_mut() {
+        for &n in &users[b] {
+            let k = &mut kernels[n];
             if let Some(at) = k.args.iter().position(|a| a.0 as usize == b) {
                 let shape = k.graph.buffers[at].shape.clone();
                 let mut stride = k.graph.ints.constant(1);
@@ -122,36 +120,45 @@ pub fn layout(kernels: &mut [Kernel], buffers: &mut [Buffer], target: &Target) -
     out
 }
 
-fn cost(k: &mut Kernel, f: &Facts, inner: &[Option<usize>]) -> f64 {
-    let args = k.args.clone();
-    let inner_of = |b: BufId| inner[args[b.0 as usize].0 as usize];
-    let loops = k.loops.clone();
-    heuristic::best_lane(&mut k.graph, &f.touches, &loops, &f.unrolled, f.lanes, &inner_of).1
-}
-
-/// The inner axes that make every own buffer of a kernel contiguous along a range.
-fn aligned(k: &Kernel, f: &Facts, range: RangeId, own: &[usize]) -> Vec<(usize, usize)> {
-    let mut out: Vec<(usize, usize)> = Vec::new();
-    for t in &f.touches {
-        let b = k.args[t.buffer.0 as usize].0 as usize;
-        if !own.contains(&b) || out.iter().any(|x| x.0 == b) {
-            continue;
+/// Finds the contiguous axes of some buffers that cost least for all kernels that touch them; whether that changed
+/// anything.
+fn choose_together(
+    mine: &[usize],
+    buffers: &[Buffer],
+    facts: &[Facts],
+    users: &[Vec<usize>],
+    inner: &mut Vec<usize>,
+) -> bool {
+    let mut mine: Vec<usize> = mine.to_vec();
+    let ranks = |mine: &[usize]| mine.iter().map(|&b| buffers[b].shape.len().max(1)).product::<usize>();
+    while ranks(&mine) > MAX_COMBINATIONS {
+        mine.pop();
+    }
+    let mut affected: Vec<usize> = mine.iter().flat_map(|&b| users[b].iter().copied()).collect();
+    affected.sort_unstable();
+    affected.dedup();
+    let total = |inner: &[usize]| affected.iter().map(|&n| facts[n].cost(inner)).sum::<f64>();
+    let mut best = (total(inner), inner.clone());
+    let mut trial = inner.clone();
+    for n in 0..ranks(&mine) {
+        let mut rest = n;
+        for &b in &mine {
+            let rank = buffers[b].shape.len().max(1);
+            trial[b] = rest % rank;
+            rest /= rank;
         }
-        if let Some(axis) = t.index.iter().position(|&i| k.graph.ints.depends_on(i, range)) {
-            out.push((b, axis));
+        let cost = total(&trial);
+        if cost < best.0 * (1.0 - 1e-9) {
+            best = (cost, trial.clone());
         }
     }
-    out
+    let changed = best.1 != *inner;
+    *inner = best.1;
+    changed
 }
 
 /// The order of a buffer's axes, slowest first: unrolled ones, the others as they are, the contiguous one.
-fn axis_order(
-    kernels: &[Kernel],
-    facts: &[Facts],
-    buffer: usize,
-    rank: usize,
-    inner: Option<usize>,
-) -> (Vec<usize>, String) {
+fn axis_order(kernels: &[Kernel], facts: &[Facts], buffer: usize, rank: usize, inner: usize) -> (Vec<usize>, String) {
     let mut unrolled = vec![false; rank];
     for (k, f) in kernels.iter().zip(facts) {
         for t in &f.touches {
@@ -166,10 +173,11 @@ fn axis_order(
         }
     }
     let mut order: Vec<usize> = (0..rank).collect();
-    order.sort_by_key(|&a| (Some(a) == inner, !unrolled[a]));
-    let reason = match inner {
-        Some(a) => format!("axis {a} contiguous: writer and readers load and store vectors along it"),
-        None => "a single element".to_string(),
+    order.sort_by_key(|&a| (a == inner, !unrolled[a]));
+    let reason = if rank == 0 {
+        "a single element".to_string()
+    } else {
+        format!("axis {inner} contiguous: writer and readers load and store vectors along it")
     };
     (order, reason)
 }
