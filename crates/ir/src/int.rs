@@ -872,13 +872,7 @@ impl Ints {
             }
             let s = match self.node(t) {
                 IntNode::Range(_) => 1,
-                IntNode::Product(f) => {
-                    if f.iter().all(|&x| self.bounds(x).0 >= 0 && self.atom_increases(x, r)) {
-                        1
-                    } else {
-                        return None;
-                    }
-                }
+                IntNode::Product(f) if f.iter().all(|&x| self.bounds(x).0 >= 0 && self.atom_increases(x, r)) => 1,
                 IntNode::Div { .. } if self.atom_increases(t, r) => 1,
                 _ => return None,
             };
