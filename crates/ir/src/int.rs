@@ -260,7 +260,10 @@ impl Ints {
                 let (d0, d1) = self.bounds(*den);
                 let (d0, d1) = (d0.max(1), d1.max(1));
                 let all = [a.div_euclid(d0), a.div_euclid(d1), b.div_euclid(d0), b.div_euclid(d1)];
-                (all.into_iter().min().unwrap_or(0), all.into_iter().max().unwrap_or(0))
+                // A saturated bound stands for anything beyond it, and so does its quotient.
+                let lo = if a <= -FAR { -FAR } else { all.into_iter().min().unwrap_or(0) };
+                let hi = if b >= FAR { FAR } else { all.into_iter().max().unwrap_or(0) };
+                (lo, hi)
             }
             IntNode::Mod { num, den } => {
                 let (a, b) = self.bounds(*num);
