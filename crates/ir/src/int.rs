@@ -807,7 +807,28 @@ impl Ints {
             };
             return self.prove_nonneg(condition, given);
         }
-        false
+        self.without_quotients(e).is_some_and(|relaxed| self.prove_nonneg(relaxed, given))
+    }
+
+    /// An expression without `e`'s first quotient, which is at least 0 only where `e` is: with
+    /// `n - d + 1 <= d * floor(n/d) <= n`, `e = c * floor(n/d) + rest` is bounded from below by
+    /// `(c * n + d * rest) / d` for `c < 0`, and with `n - d + 1` in the place of `n` for `c > 0`.
+    fn without_quotients(&mut self, e: IntId) -> Option<IntId> {
+        const SMALL: i64 = 1 << 24;
+        let (terms, c0) = self.as_sum(e);
+        let (at, num, d) = terms.iter().enumerate().find_map(|(at, &(t, _))| match *self.node(t) {
+            IntNode::Div { num, den } => self.as_const(den).map(|d| (at, num, d)),
+            _ => None,
+        })?;
+        let (inner, k0) = self.as_sum(num);
+        let small = |x: i64| x.abs() <= SMALL;
+        if !small(d) || !small(c0) || !small(k0) || !terms.iter().chain(&inner).all(|t| small(t.1)) {
+            return None;
+        }
+        let c = terms[at].1;
+        let mut out = vec![(num, c)];
+        out.extend(terms.iter().enumerate().filter(|t| t.0 != at).map(|(_, &(t, k))| (t, k * d)));
+        Some(self.sum(&out, c0 * d + if c > 0 { c * (1 - d) } else { 0 }))
     }
 
     /// Puts each range at the end of its interval that makes `e` least and looks at what is left: parameters alone.

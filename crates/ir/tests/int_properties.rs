@@ -16,14 +16,14 @@ enum Expr {
     Scale(Box<Expr>, i64),
     Div(Box<Expr>, i64),
     Mod(Box<Expr>, i64),
-    /// Division by a parameter, which is at least 1.
+    /// Division by a parameter.
     DivParam(Box<Expr>, usize),
     ModParam(Box<Expr>, usize),
 }
 
-/// Two constant sizes, and a third that is parameter 1.
+/// Two constant sizes, and a third that is parameter 1, which may be 0.
 const SIZES: [i64; 2] = [4, 3];
-const PARAMS: [(i64, i64); 2] = [(1, 3), (1, 4)];
+const PARAMS: [(i64, i64); 2] = [(1, 3), (0, 4)];
 
 struct World {
     ints: Ints,
@@ -47,13 +47,26 @@ struct At {
     params: [i64; 2],
 }
 
-fn all() -> Vec<At> {
+/// Whether an expression has a value where range 2 is empty.
+fn without_range_2(e: &Expr) -> bool {
+    match e {
+        Expr::Const(_) | Expr::Param(_) => true,
+        Expr::Range(r) => *r != 2,
+        Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Mul(a, b) => without_range_2(a) && without_range_2(b),
+        Expr::Scale(a, _) | Expr::Div(a, _) | Expr::Mod(a, _) => without_range_2(a),
+        Expr::DivParam(a, p) | Expr::ModParam(a, p) => *p != 1 && without_range_2(a),
+    }
+}
+
+/// All values of ranges and parameters for which the expressions have a value.
+fn all<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> Vec<At> {
+    let empty = exprs.into_iter().all(without_range_2);
     let mut out = Vec::new();
     for p0 in PARAMS[0].0..=PARAMS[0].1 {
         for p1 in PARAMS[1].0..=PARAMS[1].1 {
             for r0 in 0..SIZES[0] {
                 for r1 in 0..SIZES[1] {
-                    for r2 in 0..p1 {
+                    for r2 in 0..if empty { p1.max(1) } else { p1 } {
                         out.push(At { ranges: [r0, r1, r2], params: [p0, p1] });
                     }
                 }
@@ -141,8 +154,8 @@ fn expr() -> impl Strategy<Value = Expr> {
             3 => (one(), -6i64..=6).prop_map(|(a, c)| Expr::Scale(a, c)),
             3 => (one(), 1i64..=6).prop_map(|(a, d)| Expr::Div(a, d)),
             3 => (one(), 1i64..=6).prop_map(|(a, d)| Expr::Mod(a, d)),
-            1 => (one(), 0usize..2).prop_map(|(a, p)| Expr::DivParam(a, p)),
-            1 => (one(), 0usize..2).prop_map(|(a, p)| Expr::ModParam(a, p)),
+            1 => (one(), 0usize..1).prop_map(|(a, p)| Expr::DivParam(a, p)),
+            1 => (one(), 0usize..1).prop_map(|(a, p)| Expr::ModParam(a, p)),
         ]
     })
 }
@@ -185,7 +198,7 @@ proptest! {
         let id = build(&mut w, &e);
         prop_assume!(!w.ints.overflowed());
         let (lo, hi) = w.ints.bounds(id);
-        for at in all() {
+        for at in all([&e]) {
             let wanted = naive(&e, &at);
             prop_assert_eq!(eval(&w, id, &at), wanted);
             prop_assert!(lo <= wanted && wanted <= hi, "{} not in {}..={}", wanted, lo, hi);
@@ -198,7 +211,7 @@ proptest! {
         let id = build(&mut w, &e);
         let conditions: Vec<IntId> = given.iter().map(|g| build(&mut w, g)).collect();
         if w.ints.prove_nonneg(id, &conditions) {
-            for at in all() {
+            for at in all(given.iter().chain([&e])) {
                 if given.iter().all(|g| naive(g, &at) >= 0) {
                     prop_assert!(naive(&e, &at) >= 0);
                 }
@@ -212,7 +225,7 @@ proptest! {
         let id = build(&mut w, &e);
         prop_assume!(!w.ints.overflowed());
         if w.ints.prove_nonneg(id, &[]) {
-            for at in all() {
+            for at in all([&e]) {
                 prop_assert!(naive(&e, &at) >= 0);
             }
         }
@@ -225,7 +238,7 @@ proptest! {
         let range = w.ranges[r];
         if let Some((step, rest)) = w.ints.split_linear(id, range) {
             prop_assert!(!w.ints.depends_on(rest, range));
-            for at in all() {
+            for at in all([&e]) {
                 prop_assert_eq!(step * at.ranges[r] + eval(&w, rest, &at), naive(&e, &at));
             }
         }
@@ -236,7 +249,7 @@ proptest! {
         let mut w = world();
         let conditions: Vec<IntId> = given.iter().map(|g| build(&mut w, g)).collect();
         let canonical = w.ints.conjunction(&conditions);
-        for at in all() {
+        for at in all(&given) {
             let wanted = given.iter().all(|g| naive(g, &at) >= 0);
             let found = canonical.as_ref().is_some_and(|c| c.iter().all(|&x| eval(&w, x, &at) >= 0));
             prop_assert_eq!(found, wanted);
@@ -256,7 +269,7 @@ proptest! {
         let range = w.ranges[r];
         let out = w.ints.substitute(id, &|x| (x == range).then_some(with));
         prop_assume!(!w.ints.overflowed());
-        for at in all() {
+        for at in all([&e, &by]) {
             let mut moved = at;
             moved.ranges[r] = naive(&by, &at);
             prop_assert_eq!(eval(&w, out, &at), naive(&e, &moved));
