@@ -260,7 +260,10 @@ impl Ints {
                 let (d0, d1) = self.bounds(*den);
                 let (d0, d1) = (d0.max(1), d1.max(1));
                 let all = [a.div_euclid(d0), a.div_euclid(d1), b.div_euclid(d0), b.div_euclid(d1)];
-                (all.into_iter().min().unwrap_or(0), all.into_iter().max().unwrap_or(0))
+                // A saturated bound stands for anything beyond it, and so does its quotient.
+                let lo = if a <= -FAR { -FAR } else { all.into_iter().min().unwrap_or(0) };
+                let hi = if b >= FAR { FAR } else { all.into_iter().max().unwrap_or(0) };
+                (lo, hi)
             }
             IntNode::Mod { num, den } => {
                 let (a, b) = self.bounds(*num);
@@ -846,7 +849,28 @@ impl Ints {
             };
             return self.prove_nonneg(condition, given);
         }
-        false
+        self.without_quotients(e).is_some_and(|relaxed| self.prove_nonneg(relaxed, given))
+    }
+
+    /// An expression without `e`'s first quotient, which is at least 0 only where `e` is: with
+    /// `n - d + 1 <= d * floor(n/d) <= n`, `e = c * floor(n/d) + rest` is bounded from below by
+    /// `(c * n + d * rest) / d` for `c < 0`, and with `n - d + 1` in the place of `n` for `c > 0`.
+    fn without_quotients(&mut self, e: IntId) -> Option<IntId> {
+        const SMALL: i64 = 1 << 24;
+        let (terms, c0) = self.as_sum(e);
+        let (at, num, d) = terms.iter().enumerate().find_map(|(at, &(t, _))| match *self.node(t) {
+            IntNode::Div { num, den } => self.as_const(den).map(|d| (at, num, d)),
+            _ => None,
+        })?;
+        let (inner, k0) = self.as_sum(num);
+        let small = |x: i64| x.abs() <= SMALL;
+        if !small(d) || !small(c0) || !small(k0) || !terms.iter().chain(&inner).all(|t| small(t.1)) {
+            return None;
+        }
+        let c = terms[at].1;
+        let mut out = vec![(num, c)];
+        out.extend(terms.iter().enumerate().filter(|t| t.0 != at).map(|(_, &(t, k))| (t, k * d)));
+        Some(self.sum(&out, c0 * d + if c > 0 { c * (1 - d) } else { 0 }))
     }
 
     /// Whether `e` is at least a sum of positive multiples of up to `depth` given conditions.
@@ -941,13 +965,7 @@ impl Ints {
             }
             let s = match self.node(t) {
                 IntNode::Range(_) => 1,
-                IntNode::Product(f) => {
-                    if f.iter().all(|&x| self.bounds(x).0 >= 0 && self.atom_increases(x, r)) {
-                        1
-                    } else {
-                        return None;
-                    }
-                }
+                IntNode::Product(f) if f.iter().all(|&x| self.bounds(x).0 >= 0 && self.atom_increases(x, r)) => 1,
                 IntNode::Div { .. } if self.atom_increases(t, r) => 1,
                 _ => return None,
             };

@@ -382,3 +382,56 @@ fn empty_sizes_are_legal() {
     verify(&c).unwrap();
     run(&c, &mut [vec![], vec![]], &[]).unwrap();
 }
+
+#[test]
+fn blocked_layouts_of_parameter_sizes() {
+    // y[n] in blocks of 4, transposed as [4][blocks]; the lane's step is then a parameter.
+    let mut ints = Ints::new();
+    let p = ints.new_param("n", 0, 9);
+    let n = ints.param(p);
+    let up = ints.add_const(n, 3);
+    let blocks = ints.div_const(up, 4);
+    let (four, one) = (ints.constant(4), ints.constant(1));
+    let len = ints.scale(blocks, 4);
+    let (i, l) = (ints.new_range(blocks, RangeRole::Map), ints.new_range(four, RangeRole::Map));
+    let (iv, lv) = (ints.range(i), ints.range(l));
+    let at = ints.sum(&[(iv, 4), (lv, 1)], 0);
+    let gate = ints.sum(&[(n, 1), (at, -1)], -1);
+    let layouts = [(one, blocks, "transposed"), (four, one, "blocked")].map(|(outer, inner, name)| {
+        let dims = vec![
+            LayoutDim { axis: 0, div: 4, modulus: None, stride: outer },
+            LayoutDim { axis: 0, div: 1, modulus: Some(4), stride: inner },
+        ];
+        (Layout { dims, len }, name)
+    });
+    for (layout, name) in layouts {
+        let addr = layout.flatten(&mut ints, &[at]);
+        let y = MemoryDecl { layout, ..memory(&mut ints, name, &[n], true) };
+        let access =
+            Access { mem: Memory::Arg(0), index: [at].into(), addr, gate: [gate].into(), lane: Some(l), dynamic: None };
+        let value = Stmt::Let { reg: Reg(0), instr: Instr::Index { value: at, lane: Some(l) } };
+        let mut c =
+            code(ints.clone(), vec![y], &[(DType::F32, 4)], vec![grid(i, vec![value.clone(), store(access, 0)])]);
+        verify(&c).unwrap();
+        let mut args = [f32s(&[-1.0; 8])];
+        run(&c, &mut args, &[6]).unwrap();
+        let wanted =
+            if name == "blocked" { [0., 1., 2., 3., 4., 5., -1., -1.] } else { [0., 4., 1., 5., 2., -1., 3., -1.] };
+        assert_eq!(to_f64s(&args[0]), wanted);
+        c.args[0].layout.len = n;
+        // The blocked one keeps the order and so fits without padding.
+        let refused = verify(&c).err().map(|e| e.invariant);
+        assert_eq!(refused, (name == "transposed").then_some("memory"));
+    }
+}
+
+/// Not a check but a figure: run with `--ignored --nocapture`.
+#[test]
+#[ignore = "prints the interpreter's speed"]
+fn speed() {
+    let c = double(|i| i.constant(4_000_000), true);
+    let mut args = [vec![0; 16_000_000], vec![0; 16_000_000]];
+    let from = std::time::Instant::now();
+    run(&c, &mut args, &[]).unwrap();
+    println!("4 million elements in vectors of 4, gated: {:?}", from.elapsed());
+}

@@ -41,6 +41,9 @@ pub fn run(graph: &Graph, inputs: &[Value], params: &[i64]) -> Result<Vec<Value>
 /// As for [`run`].
 pub fn run_buffers(graph: &Graph, inputs: &[Value], params: &[i64]) -> Result<Vec<Option<Value>>, InterpError> {
     check_params(&graph.ints, params)?;
+    if let Some(def) = graph.defs.iter().find(|d| d.value.0 as usize >= graph.val_count()) {
+        return Err(malformed("definitions", format!("{:?} does not exist", def.value)));
+    }
     let mut c = Compiler {
         g: graph,
         e: Emitter::new("graph", &graph.ints, params),

@@ -31,6 +31,9 @@ pub fn run(graph: &TensorGraph, inputs: &[Value], params: &[i64]) -> Result<Vec<
     graph.outputs.iter().map(|&o| Ok(run.get(o)?.to_value())).collect()
 }
 
+/// Most elements of a tensor, views included: they may come to be materialised.
+const MAX_ELEMENTS: usize = MAX_BYTES / size_of::<Scalar>();
+
 /// Elements of a tensor by strides into shared data.
 #[derive(Clone)]
 struct View {
@@ -179,8 +182,8 @@ impl Run<'_> {
 
     fn sizes(&self, sizes: &[IntId]) -> Result<Vec<usize>, InterpError> {
         let shape: Vec<usize> = sizes.iter().map(|&s| self.size(s)).collect::<Result<_, _>>()?;
-        match element_count(&shape).and_then(|n| n.checked_mul(size_of::<Scalar>())) {
-            Some(bytes) if bytes <= MAX_BYTES => Ok(shape),
+        match element_count(&shape) {
+            Some(n) if n <= MAX_ELEMENTS => Ok(shape),
             _ => Err(malformed("graph", format!("shape {shape:?} is too large"))),
         }
     }
@@ -307,7 +310,7 @@ impl Run<'_> {
                     return Ok(None);
                 }
                 let shape: Vec<usize> = (0..rank).map(|a| before[a] + x.shape[a] + after[a]).collect();
-                let Some(n) = element_count(&shape).filter(|&n| n <= MAX_BYTES / size_of::<Scalar>()) else {
+                let Some(n) = element_count(&shape).filter(|&n| n <= MAX_ELEMENTS) else {
                     return Ok(None);
                 };
                 let mut data = vec![*value; n];
@@ -354,7 +357,7 @@ impl Run<'_> {
                 x.strides[*axis] = x.strides[*axis].saturating_mul(*stride as isize);
                 x.shape.push(*size);
                 x.strides.push(tap);
-                Ok(Some(x))
+                Ok(element_count(&x.shape).is_some_and(|n| n <= MAX_ELEMENTS).then_some(x))
             }
             _ => Ok(None),
         }
@@ -407,7 +410,7 @@ fn cat(parts: &[View], axis: usize) -> Option<View> {
     let mut shape = first.shape.clone();
     let total = parts.iter().try_fold(0usize, |n, p| n.checked_add(*p.shape.get(axis)?))?;
     *shape.get_mut(axis)? = total;
-    let mut data = vec![Scalar::zero(first.dtype); element_count(&shape).filter(|&n| n <= MAX_BYTES)?];
+    let mut data = vec![Scalar::zero(first.dtype); element_count(&shape).filter(|&n| n <= MAX_ELEMENTS)?];
     let strides = row_major(&shape);
     let mut start = 0;
     for p in parts {

@@ -118,6 +118,31 @@ fn check_layout(ints: &mut Ints, shape: &[IntId], layout: &Layout) -> Result<(),
             given.push(ints.add_const(s, -1));
         }
     }
+    if factors_fit(ints, shape, layout, &given) {
+        return Ok(());
+    }
     let addr = layout.flatten(ints, &index);
     prove_index(ints, addr, layout.len, &given).map_err(|why| format!("layout: {why}"))
+}
+
+/// Proves the layout's bounds from its factors, each at its greatest: `sum of (count - 1) * stride < len`.
+fn factors_fit(ints: &mut Ints, shape: &[IntId], layout: &Layout, given: &[IntId]) -> bool {
+    let mut greatest = ints.constant(0);
+    for d in &layout.dims {
+        let count = match d.modulus {
+            Some(m) => ints.constant(m),
+            None => {
+                let up = ints.add_const(shape[d.axis], d.div - 1);
+                ints.div_const(up, d.div)
+            }
+        };
+        if !ints.prove_nonneg(d.stride, given) {
+            return false;
+        }
+        let last = ints.add_const(count, -1);
+        let term = ints.mul(last, d.stride);
+        greatest = ints.add(greatest, term);
+    }
+    let gap = ints.sum(&[(layout.len, 1), (greatest, -1)], -1);
+    ints.prove_nonneg(gap, given)
 }
