@@ -122,7 +122,11 @@ fn random_indexed(entropy: Vec<u64>) -> Graph {
     for d in 0..3 {
         let mut vals: Vec<ValId> = vec![g.constant(Scalar::one(DType::F32))];
         for _ in 0..c.below(14) {
-            let (x, y, z) = (c.of(&vals), c.of(&vals), c.of(&vals));
+            let x = c.of(&vals);
+            let [y, z] = [c.of(&vals), c.of(&vals)].map(|v| {
+                let dtype = g.dtype(x);
+                g.add(Val::Cast { x: v, dtype })
+            });
             let dtype = c.of(&DType::ALL);
             let v = match c.below(11) {
                 0 => {
