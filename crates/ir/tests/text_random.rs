@@ -1,6 +1,7 @@
 //! Random graphs round-trip through the text form, and random damage to texts is refused without a panic.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Origin, Role, Scope, Source, Table, TableId, Val, ValId};
 use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt, Type};
 use winograph_ir::tensor::{NodeId, TensorGraph, TensorOp};
@@ -410,7 +411,7 @@ fn survives(text: &str) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
     #[test]
     fn scalars(dtype in 0..DType::ALL.len(), bits: u64) {
