@@ -904,10 +904,13 @@ impl Ints {
     fn lower_bound_is_nonneg(&mut self, e: IntId) -> bool {
         let mut e = e;
         for _ in 0..8 {
-            let ranges: Vec<RangeId> = self.free_ranges(e).to_vec();
+            let mut ranges: Vec<RangeId> = self.free_ranges(e).to_vec();
             if ranges.is_empty() {
                 break;
             }
+            // Constants first: the end of a symbolic range may hide the sign of another one's slope, and what can be
+            // proved must not depend on ids.
+            ranges.sort_by_key(|&r| self.const_size(r).is_none());
             let mut changed = false;
             for r in ranges {
                 if !self.depends_on(e, r) {

@@ -66,7 +66,10 @@ impl fmt::Display for Failure {
 /// With `WINOGRAPH_BLESS=1` in the environment, output that differs is written into the file instead. Whether an error
 /// is expected is not blessed: that has to be written by hand.
 pub fn run_dir(dir: &Path, f: &dyn Fn(&Header, &str) -> Result<String, String>) -> Vec<Failure> {
-    let bless = std::env::var_os("WINOGRAPH_BLESS").is_some_and(|v| v == "1");
+    run_all(dir, std::env::var_os("WINOGRAPH_BLESS").is_some_and(|v| v == "1"), f)
+}
+
+fn run_all(dir: &Path, bless: bool, f: &dyn Fn(&Header, &str) -> Result<String, String>) -> Vec<Failure> {
     let fail = |path: &Path, message: String| Failure { path: path.to_path_buf(), message };
     let mut paths: Vec<PathBuf> = match std::fs::read_dir(dir) {
         Ok(entries) => entries.flatten().map(|e| e.path()).collect(),
@@ -140,5 +143,46 @@ fn difference(expected: &str, output: &str) -> String {
             );
         }
         line += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compares_and_blesses() {
+        let dir = std::env::temp_dir().join(format!("winograph-filetest-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a temporary folder");
+        assert_eq!(run_all(&dir, false, &|_, _| Ok(String::new())).len(), 1, "an empty folder fails");
+        let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).expect("a temporary file");
+        write("a.ir", "; pass: upper width=4\nabc\n; expect\n; PASS: UPPER WIDTH=4\nABC\n");
+        write("b.ir", "; pass: upper\nabc\n; expect\nold\n");
+        write("c.ir", "; pass: fail\n; expect error\nno\n");
+        write("d.ir", "no header\n");
+        write("e.ir", "; pass: fail\n; expect\n");
+        let f = |h: &Header, input: &str| match h.pass.as_str() {
+            "upper" => Ok(input.to_uppercase()),
+            _ => Err("no".to_string()),
+        };
+        let names = |failures: Vec<Failure>| -> Vec<String> {
+            let name = |f: &Failure| f.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            failures.iter().map(name).collect()
+        };
+        assert_eq!(names(run_all(&dir, false, &f)), ["b.ir", "d.ir", "e.ir"]);
+        assert_eq!(names(run_all(&dir, true, &f)), ["d.ir", "e.ir"]);
+        assert_eq!(names(run_all(&dir, false, &f)), ["d.ir", "e.ir"]);
+        let blessed = std::fs::read_to_string(dir.join("b.ir")).expect("a temporary file");
+        assert_eq!(blessed, "; pass: upper\nabc\n; expect\n; PASS: UPPER\nABC\n");
+        std::fs::remove_dir_all(&dir).expect("a temporary folder");
+    }
+
+    #[test]
+    fn headers() {
+        let header = Header::parse("; pass: text level=tensor x=1").expect("a header");
+        assert_eq!((header.pass.as_str(), header.get("level"), header.get("y")), ("text", Some("tensor"), None));
+        for bad in ["", "; text", "; pass:", "; pass: text level"] {
+            assert!(Header::parse(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 /// Parses an indexed graph.
 ///
 /// Values go through the arena, so what it simplifies is simplified. What it cannot hold is refused: unknown names,
-/// lists that do not fit a rank. In-bounds, dtypes and the binding of ranges are the verifier's.
+/// lists that do not fit a rank, operands of different dtypes. In-bounds, other rules about dtypes and the binding of ranges are the verifier's.
 pub fn parse_indexed(text: &str) -> Result<Graph, ParseError> {
     let mut p = Parser {
         c: Cursor::new(text)?,
@@ -151,9 +151,20 @@ impl Parser<'_> {
         known.ok_or_else(|| self.c.error_at(place, format!("`%{number}`"), "a value declared before"))
     }
 
-    fn next_operand(&mut self) -> Result<ValId, ParseError> {
+    /// Another operand of the dtype that `like` has: the arena exchanges operands and takes the dtype of one.
+    fn next_operand(&mut self, like: ValId) -> Result<ValId, ParseError> {
         self.c.expect(",")?;
-        self.operand()
+        self.operand_like(like)
+    }
+
+    fn operand_like(&mut self, like: ValId) -> Result<ValId, ParseError> {
+        let place = self.c.place();
+        let id = self.operand()?;
+        let (found, expected) = (self.graph.dtype(id), self.graph.dtype(like));
+        if found != expected {
+            return Err(self.c.error_at(place, format!("an operand of {found}"), format!("one of {expected}")));
+        }
+        Ok(id)
     }
 
     fn val(&mut self) -> Result<ValId, ParseError> {
@@ -169,7 +180,7 @@ impl Parser<'_> {
         if let Some(op) = BinaryOp::ALL.into_iter().find(|o| o.name() == word) {
             self.c.advance();
             let a = self.operand()?;
-            let b = self.next_operand()?;
+            let b = self.next_operand(a)?;
             return Ok(self.graph.binary(op, a, b));
         }
         if !matches!(word, "load" | "index" | "fma" | "where" | "cast" | "bitcast" | "select" | "reduce") {
@@ -182,8 +193,16 @@ impl Parser<'_> {
                 let dtype = self.c.dtype()?;
                 Val::Index { value: self.scope.int(&mut self.c, &mut self.graph.ints)?, dtype }
             }
-            "fma" => Val::Fma { a: self.operand()?, b: self.next_operand()?, c: self.next_operand()? },
-            "where" => Val::Where { cond: self.operand()?, a: self.next_operand()?, b: self.next_operand()? },
+            "fma" => {
+                let a = self.operand()?;
+                Val::Fma { a, b: self.next_operand(a)?, c: self.next_operand(a)? }
+            }
+            "where" => {
+                let cond = self.operand()?;
+                self.c.expect(",")?;
+                let a = self.operand()?;
+                Val::Where { cond, a, b: self.next_operand(a)? }
+            }
             "cast" => Val::Cast { dtype: self.c.dtype()?, x: self.operand()? },
             "bitcast" => Val::Bitcast { dtype: self.c.dtype()?, x: self.operand()? },
             "select" => {
@@ -191,7 +210,7 @@ impl Parser<'_> {
                 self.c.expect("?")?;
                 let a = self.operand()?;
                 self.c.expect(":")?;
-                let b = self.operand()?;
+                let b = self.operand_like(a)?;
                 return Ok(self.graph.select(&gate, a, b));
             }
             _ => {
@@ -235,7 +254,12 @@ impl Parser<'_> {
         let (gate, fill) = if self.c.accept_word("if") {
             let gate = self.scope.gate(&mut self.c, &mut self.graph.ints)?;
             self.c.expect_word("else")?;
-            (gate, self.c.scalar()?)
+            let place = self.c.place();
+            let (fill, dtype) = (self.c.scalar()?, self.graph.source_dtype(src));
+            if fill.dtype() != dtype {
+                return Err(self.c.error_at(place, format!("`{fill}`"), format!("a value of {dtype}")));
+            }
+            (gate, fill)
         } else {
             (Vec::new(), Scalar::zero(self.graph.source_dtype(src)))
         };

@@ -73,6 +73,7 @@ impl<'a> Names<'a> {
         &self.order
     }
 
+    /// The number a range has, or its id.
     pub(super) fn range_number(&self, range: RangeId) -> u32 {
         self.numbers.get(&range).copied().unwrap_or(range.0)
     }
@@ -82,7 +83,7 @@ impl<'a> Names<'a> {
         format!("r{}", self.range_number(range))
     }
 
-    /// `r3:16`, with `reduce` where the flag says so and the role is that one.
+    /// `r3:16`.
     pub(super) fn declaration(&self, range: RangeId) -> String {
         format!("{}:{}", self.range(range), self.factor(self.ints.size(range)))
     }
