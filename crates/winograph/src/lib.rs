@@ -1,5 +1,8 @@
-//! Lazy tensors, compiled to fused kernels.
+//! Lazy tensors compiled to fused kernels, with convolution by Winograd as a graph rewrite.
 
+pub mod cpu;
+pub mod device;
+pub mod env;
 pub mod error;
 mod execute;
 pub mod function;

@@ -152,7 +152,7 @@ impl Kernel<'_> {
                 let whole = if at.stride == 1 {
                     format!("*(const {} *)({p} + ({off}))", self.prelude.memory_ty(raw))
                 } else {
-                    let f = gather(&mut self.prelude, raw);
+                    let f = gather(self.prelude, raw);
                     format!("{f}({p} + ({off}), {})", int_literal(at.stride))
                 };
                 let whole = self.truth(ty, whole);
@@ -167,9 +167,9 @@ impl Kernel<'_> {
             }
             Interval::Lanes { lo, hi } => {
                 let call = if at.stride == 1 {
-                    format!("{}({p}, {off}, {lo}, {hi}, {fill_text})", masked_load(&mut self.prelude, raw))
+                    format!("{}({p}, {off}, {lo}, {hi}, {fill_text})", masked_load(self.prelude, raw))
                 } else {
-                    let f = masked_gather(&mut self.prelude, raw);
+                    let f = masked_gather(self.prelude, raw);
                     format!("{f}({p}, {off}, {}, {lo}, {hi}, {fill_text})", int_literal(at.stride))
                 };
                 self.truth(ty, call)
@@ -209,14 +209,14 @@ impl Kernel<'_> {
                 (cond, format!("*({m} *)({p} + ({off})) = {v};"))
             }
             Interval::Uniform(cond) => {
-                let f = scatter(&mut self.prelude, raw);
+                let f = scatter(self.prelude, raw);
                 (cond, format!("{f}({p} + ({off}), {}, {v});", int_literal(at.stride)))
             }
             Interval::Lanes { lo, hi } if at.stride == 1 => {
-                (None, format!("{}({p}, {off}, {lo}, {hi}, {v});", masked_store(&mut self.prelude, raw)))
+                (None, format!("{}({p}, {off}, {lo}, {hi}, {v});", masked_store(self.prelude, raw)))
             }
             Interval::Lanes { lo, hi } => {
-                let f = masked_scatter(&mut self.prelude, raw);
+                let f = masked_scatter(self.prelude, raw);
                 (None, format!("{f}({p}, {off}, {}, {lo}, {hi}, {v});", int_literal(at.stride)))
             }
         };

@@ -138,7 +138,8 @@ impl Prelude {
             let ty = p.ty(t);
             let kind = if t.elem == Elem::F32 { "ps" } else { "pd" };
             let mut body =
-                format!("#if __has_builtin(__builtin_elementwise_fma)\n  return __builtin_elementwise_fma(a, b, c);\n");
+                "#if __has_builtin(__builtin_elementwise_fma)\n  return __builtin_elementwise_fma(a, b, c);\n"
+                    .to_string();
             if let Some((bytes, guard)) = X86_FMA.into_iter().find(|x| x.0 == t.bytes()) {
                 let call = match bytes {
                     64 => {

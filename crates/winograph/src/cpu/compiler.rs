@@ -1,0 +1,163 @@
+//! The system's C compiler.
+
+use crate::device::DeviceError;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Names tried in turn where none is asked for.
+const CANDIDATES: [&str; 3] = ["clang", "cc", "gcc"];
+
+/// Flags of every compilation. Floating point is exact: no contraction, no fast-math; neither `errno` nor the
+/// exception flags are ever looked at. `-fno-strict-aliasing`, since an arena holds all dtypes in turn.
+const FLAGS: [&str; 12] = [
+    "-std=gnu11",
+    "-O2",
+    "-march=native",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-strict-aliasing",
+    "-fno-stack-protector",
+    "-fPIC",
+    "-shared",
+    "-w",
+    "-pipe",
+];
+
+/// A C compiler that was found on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiler {
+    program: PathBuf,
+    args: Vec<OsString>,
+    version: String,
+}
+
+impl Compiler {
+    /// Finds a compiler: `cc` if given (a path or a name, arguments may follow), else the first of clang, cc and gcc
+    /// on `path`, a list of folders like the variable `PATH`. `vector_bytes` is the width that code will use.
+    pub fn find(cc: Option<&OsStr>, path: Option<&OsStr>, vector_bytes: usize) -> Result<Compiler, DeviceError> {
+        let (program, own_args) = match cc {
+            Some(cc) => {
+                let (name, args) = split_command(cc);
+                let found = search(&name, path)
+                    .ok_or_else(|| DeviceError::NoCompiler { tried: name.to_string_lossy().into_owned() })?;
+                (found, args)
+            }
+            None => {
+                let found = CANDIDATES.iter().find_map(|name| search(OsStr::new(name), path));
+                (found.ok_or_else(|| DeviceError::NoCompiler { tried: CANDIDATES.join(", ") })?, Vec::new())
+            }
+        };
+        let mut args = own_args;
+        args.extend(FLAGS.iter().map(OsString::from));
+        if cfg!(target_arch = "x86_64") && vector_bytes == 64 {
+            // Tunings for some processors prefer to split vectors that are written in full width.
+            args.push("-mprefer-vector-width=512".into());
+        }
+        let mut compiler = Compiler { program, args, version: String::new() };
+        compiler.version = compiler.ask_version()?;
+        Ok(compiler)
+    }
+
+    /// The program's path.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// What `--version` printed.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// All that its output depends on beside the source, as text.
+    pub fn identity(&self) -> String {
+        let args: Vec<_> = self.args.iter().map(|a| a.to_string_lossy()).collect();
+        format!("{}\n{}\n{}\n", self.program.display(), self.version, args.join("\n"))
+    }
+
+    fn ask_version(&self) -> Result<String, DeviceError> {
+        let mut command = Command::new(&self.program);
+        command.arg("--version").env("LC_ALL", "C").stdin(Stdio::null());
+        let output =
+            command.output().map_err(|source| DeviceError::CompilerStart { command: describe(&command), source })?;
+        if !output.status.success() {
+            return Err(failed(&command, &output));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
+    }
+
+    /// Compiles C source into a shared library at `out`.
+    pub fn compile(&self, source: &str, out: &Path) -> Result<(), DeviceError> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).arg("-x").arg("c").arg("-").arg("-o").arg(out).arg("-lm");
+        command.env("LC_ALL", "C").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let text = describe(&command);
+        let start = |source| DeviceError::CompilerStart { command: text.clone(), source };
+        let mut child = command.spawn().map_err(start)?;
+        let mut stdin = child.stdin.take();
+        // A compiler that fails early closes its input: its message says more than the broken pipe does. It prints
+        // little before it has read everything, so that writing all of it first does not block.
+        let written = stdin.as_mut().map_or(Ok(()), |pipe| pipe.write_all(source.as_bytes()));
+        drop(stdin);
+        let output = child.wait_with_output().map_err(start)?;
+        if !output.status.success() {
+            return Err(failed(&command, &output));
+        }
+        written.map_err(start)
+    }
+}
+
+fn failed(command: &Command, output: &std::process::Output) -> DeviceError {
+    let mut text = String::from_utf8_lossy(&output.stderr).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stdout));
+    DeviceError::CompilerFailed {
+        command: describe(command),
+        status: output.status.to_string(),
+        output: text.trim_end().to_string(),
+    }
+}
+
+fn describe(command: &Command) -> String {
+    let mut out = command.get_program().to_string_lossy().into_owned();
+    for a in command.get_args() {
+        let _ = write!(out, " {}", a.to_string_lossy());
+    }
+    out
+}
+
+/// Splits a command into program and arguments at spaces, unless it is the path of a file as it stands.
+fn split_command(cc: &OsStr) -> (OsString, Vec<OsString>) {
+    let text = match cc.to_str() {
+        Some(text) if !Path::new(cc).is_file() => text,
+        _ => return (cc.to_os_string(), Vec::new()),
+    };
+    let mut words = text.split_whitespace().map(OsString::from);
+    (words.next().unwrap_or_default(), words.collect())
+}
+
+/// The executable file of a name: itself if it has a folder, else the first on the path.
+fn search(name: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
+    let name = Path::new(name);
+    if name.as_os_str().is_empty() {
+        return None;
+    }
+    if name.components().count() > 1 {
+        return is_executable(name).then(|| name.to_path_buf());
+    }
+    std::env::split_paths(path?).map(|dir| dir.join(name)).find(|p| is_executable(p))
+}
+
+fn is_executable(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    }
+    #[cfg(not(unix))]
+    {
+        path.is_file()
+    }
+}

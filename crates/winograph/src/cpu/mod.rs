@@ -1,0 +1,151 @@
+//! The CPU: kernels as C, compiled by the system's compiler, loaded into this process, run by a pool of threads.
+
+mod buffer;
+mod cache;
+mod compiler;
+mod machine;
+mod module;
+mod pool;
+
+pub use buffer::{ALIGNMENT, Buffer};
+pub use cache::{Cache, Fetched};
+pub use compiler::Compiler;
+pub use machine::host_target;
+pub use module::{CpuModule, Loaded};
+pub use pool::Pool;
+
+use crate::device::{Device, DeviceError, Memory, Module};
+use crate::env::Env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use winograph_compiler::Target;
+use winograph_compiler::render::render_c;
+use winograph_ir::linear::Code;
+
+/// Options of a CPU device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CpuOptions {
+    /// The C compiler, a path or a name, with arguments of its own if need be; `None` takes clang, cc or gcc.
+    pub cc: Option<OsString>,
+    /// Where compilers are looked for, as in the variable `PATH`.
+    pub path: Option<OsString>,
+    /// Folder of the kernel cache; `None` keeps no kernels.
+    pub cache_dir: Option<PathBuf>,
+    /// Folder for temporary files.
+    pub temp_dir: PathBuf,
+    /// Number of threads; `None` takes as many as this process may use (affinity and cgroups are respected).
+    pub threads: Option<usize>,
+}
+
+impl CpuOptions {
+    /// What the environment asks for.
+    pub fn from_env(env: &Env) -> CpuOptions {
+        CpuOptions {
+            cc: env.cc.clone(),
+            path: env.path.clone(),
+            cache_dir: env.kernel_cache(),
+            temp_dir: env.temp_dir.clone(),
+            threads: env.threads,
+        }
+    }
+}
+
+/// This machine's CPU.
+///
+/// The compiler is looked for when something is to be compiled, so that a machine without one has a device all the
+/// same.
+pub struct CpuDevice {
+    options: CpuOptions,
+    target: Target,
+    cache: Cache,
+    machine: String,
+    compiler: OnceLock<Compiler>,
+    pool: Arc<Pool>,
+}
+
+impl CpuDevice {
+    /// A device with threads of its own.
+    pub fn new(options: CpuOptions) -> Result<CpuDevice, DeviceError> {
+        let threads = match options.threads {
+            Some(n) => n,
+            None => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        };
+        Ok(CpuDevice {
+            target: host_target(),
+            cache: Cache::new(options.cache_dir.clone(), options.temp_dir.clone()),
+            machine: machine::fingerprint(),
+            compiler: OnceLock::new(),
+            pool: Arc::new(Pool::new(threads)?),
+            options,
+        })
+    }
+
+    /// Number of threads that share out a launch.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The C compiler.
+    pub fn compiler(&self) -> Result<&Compiler, DeviceError> {
+        if let Some(c) = self.compiler.get() {
+            return Ok(c);
+        }
+        let (cc, path) = (self.options.cc.as_deref(), self.options.path.as_deref());
+        let found = Compiler::find(cc, path, self.target.vector_bytes)?;
+        Ok(self.compiler.get_or_init(|| found))
+    }
+
+    /// Compiles kernels, or takes them from the cache, and says which.
+    pub fn load(&self, codes: &[Code]) -> Result<(CpuModule, Fetched), DeviceError> {
+        let source = render_c(codes, &self.target)?;
+        let (library, fetched) = self.cache.load(&source.text, self.compiler()?, &self.machine)?;
+        let module = CpuModule::new(library, codes, source.text, &source.symbols, self.pool.clone())?;
+        Ok((module, fetched))
+    }
+}
+
+impl Device for CpuDevice {
+    fn name(&self) -> &str {
+        "cpu"
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn compile(&self, codes: &[Code]) -> Result<Arc<dyn Module>, DeviceError> {
+        Ok(Arc::new(self.load(codes)?.0))
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
+        Ok(Box::new(Buffer::zeroed(bytes)?))
+    }
+
+    fn write(&self, to: &mut dyn Memory, offset: usize, from: &[u8]) -> Result<(), DeviceError> {
+        let arg = to.arg(offset, from.len()).ok_or(DeviceError::OutOfBounds {
+            offset,
+            bytes: from.len(),
+            len: to.bytes(),
+        })?;
+        // SAFETY: the memory has that many bytes there, borrowed for writing; `from` cannot overlap it.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), arg.address, from.len()) };
+        Ok(())
+    }
+
+    fn read(&self, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError> {
+        let arg = from.arg(offset, to.len()).ok_or(DeviceError::OutOfBounds {
+            offset,
+            bytes: to.len(),
+            len: from.bytes(),
+        })?;
+        // SAFETY: the memory has that many bytes there; `to` is borrowed for writing and cannot overlap it.
+        unsafe { std::ptr::copy_nonoverlapping(arg.address, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<(), DeviceError> {
+        // Launches have run when they return.
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! Compiled kernels in this process.
+
+use super::buffer::Buffer;
+use super::pool::Pool;
+use crate::device::{Arg, DeviceError, Module};
+use libloading::Library;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use winograph_compiler::render::{frame, grid_items, item_cost, scratch_bytes};
+use winograph_ir::linear::Code;
+
+/// A kernel's function; see `winograph_compiler::render::c`.
+type Function = unsafe extern "C" fn(*const *mut u8, *const i64, *mut u8, i64, i64);
+
+/// Instructions that a thread takes at a time, at least: some microseconds.
+const GRAIN: u64 = 4096;
+
+/// A shared library.
+pub struct Loaded(Library);
+
+impl Loaded {
+    /// Loads the library in a file.
+    pub fn open(path: &Path) -> Result<Loaded, DeviceError> {
+        // SAFETY: the library was compiled from a renderer's text, which has no initialisers.
+        let library = unsafe { Library::new(path) };
+        library.map(Loaded).map_err(|e| DeviceError::Load { path: path.to_path_buf(), reason: e.to_string() })
+    }
+
+    fn function(&self, symbol: &str) -> Result<Function, DeviceError> {
+        // SAFETY: all functions of a renderer's text have this type, and the library stays loaded as long as the
+        // module that holds the pointer.
+        let found = unsafe { self.0.get::<Function>(symbol.as_bytes()) };
+        found.map(|f| *f).map_err(|e| DeviceError::Load { path: symbol.into(), reason: e.to_string() })
+    }
+}
+
+struct Kernel {
+    name: String,
+    function: Function,
+    scratch: usize,
+    grain: i64,
+    sizes: Sizes,
+    alignments: Vec<usize>,
+}
+
+/// What depends on parameters.
+enum Sizes {
+    /// Nothing: the number of items and the bytes of each argument.
+    Fixed { items: i64, bytes: Vec<usize> },
+    /// To be computed from the code.
+    Symbolic(Box<Code>),
+}
+
+/// Compiled kernels on the CPU.
+pub struct CpuModule {
+    kernels: Vec<Kernel>,
+    source: String,
+    pool: Arc<Pool>,
+    /// Scratch memory that no launch is using.
+    scratch: Mutex<Vec<Buffer>>,
+    /// After all that points into it.
+    _library: Loaded,
+}
+
+impl CpuModule {
+    pub(super) fn new(
+        library: Loaded,
+        codes: &[Code],
+        source: String,
+        symbols: &[String],
+        pool: Arc<Pool>,
+    ) -> Result<CpuModule, DeviceError> {
+        let mut kernels = Vec::with_capacity(codes.len());
+        for (code, symbol) in codes.iter().zip(symbols) {
+            let sizes = if code.ints.params().is_empty() {
+                let items = grid_items(code, &[]);
+                match items.zip(arg_bytes(code, &[])) {
+                    Some((items, bytes)) => Sizes::Fixed { items, bytes },
+                    None => return Err(refuse(&code.name, "sizes overflow")),
+                }
+            } else {
+                Sizes::Symbolic(Box::new(code.clone()))
+            };
+            kernels.push(Kernel {
+                name: code.name.clone(),
+                function: library.function(symbol)?,
+                scratch: scratch_bytes(code)?,
+                grain: GRAIN.div_ceil(item_cost(code).max(1)) as i64,
+                sizes,
+                alignments: code.args.iter().map(|m| m.dtype.size()).collect(),
+            });
+        }
+        Ok(CpuModule { kernels, source, pool, scratch: Mutex::new(Vec::new()), _library: library })
+    }
+
+    fn take_scratch(&self, bytes: usize) -> Result<Buffer, DeviceError> {
+        let mut free = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = free.iter().position(|b| b.len() >= bytes) {
+            return Ok(free.swap_remove(at));
+        }
+        // Smaller ones would never be used again.
+        free.clear();
+        drop(free);
+        Buffer::zeroed(bytes)
+    }
+}
+
+fn refuse(kernel: &str, reason: impl Into<String>) -> DeviceError {
+    DeviceError::Launch { kernel: kernel.to_string(), reason: reason.into() }
+}
+
+/// Bytes that each argument must have.
+fn arg_bytes(code: &Code, params: &[i64]) -> Option<Vec<usize>> {
+    let bytes = |m: &winograph_ir::linear::MemoryDecl| {
+        let len = usize::try_from(frame::eval_params(code, m.layout.len, params)?.max(0)).ok()?;
+        len.checked_mul(m.dtype.size())
+    };
+    code.args.iter().map(bytes).collect()
+}
+
+impl Kernel {
+    /// The number of items, once arguments and parameters are found to be right.
+    fn check(&self, args: &[Arg], params: &[i64]) -> Result<i64, DeviceError> {
+        if args.len() != self.alignments.len() {
+            let reason = format!("{} arguments where {} are needed", args.len(), self.alignments.len());
+            return Err(refuse(&self.name, reason));
+        }
+        let symbolic;
+        let (items, bytes) = match &self.sizes {
+            Sizes::Fixed { items, bytes } => {
+                if !params.is_empty() {
+                    return Err(refuse(&self.name, format!("{} parameters where none is needed", params.len())));
+                }
+                (*items, bytes)
+            }
+            Sizes::Symbolic(code) => {
+                let infos = code.ints.params();
+                if params.len() != infos.len() {
+                    let reason = format!("{} parameters where {} are needed", params.len(), infos.len());
+                    return Err(refuse(&self.name, reason));
+                }
+                for (p, &x) in infos.iter().zip(params) {
+                    if x < p.lo || x > p.hi {
+                        let reason = format!("parameter {} is {x}, not within {}..={}", p.name, p.lo, p.hi);
+                        return Err(refuse(&self.name, reason));
+                    }
+                }
+                let items = grid_items(code, params);
+                symbolic = arg_bytes(code, params).ok_or_else(|| refuse(&self.name, "sizes overflow"))?;
+                (items.ok_or_else(|| refuse(&self.name, "sizes overflow"))?, &symbolic)
+            }
+        };
+        for (i, ((arg, &needed), &align)) in args.iter().zip(bytes).zip(&self.alignments).enumerate() {
+            if arg.bytes < needed {
+                let reason = format!("argument {i} has {} bytes where {needed} are needed", arg.bytes);
+                return Err(refuse(&self.name, reason));
+            }
+            if needed > 0 && (arg.address.is_null() || !arg.address.addr().is_multiple_of(align)) {
+                return Err(refuse(&self.name, format!("argument {i} is not aligned to {align} bytes")));
+            }
+        }
+        Ok(items)
+    }
+}
+
+/// Pointers that threads of a launch share.
+struct Shared {
+    args: Vec<*mut u8>,
+    scratch: *mut u8,
+}
+
+// SAFETY: kernels write to disjoint places from different items, and each thread has a scratch piece of its own; who
+// launches promises the rest.
+unsafe impl Sync for Shared {}
+
+impl Module for CpuModule {
+    fn len(&self) -> usize {
+        self.kernels.len()
+    }
+
+    fn source(&self) -> &str {
+        &self.source
+    }
+
+    unsafe fn launch(&self, kernel: usize, args: &[Arg], params: &[i64]) -> Result<(), DeviceError> {
+        let Some(k) = self.kernels.get(kernel) else {
+            return Err(refuse(&kernel.to_string(), format!("the module has {} kernels", self.kernels.len())));
+        };
+        let items = k.check(args, params)?;
+        let stride = k.scratch.next_multiple_of(4096);
+        let scratch = match k.scratch {
+            0 => None,
+            _ => {
+                let bytes = stride.checked_mul(self.pool.threads());
+                Some(self.take_scratch(bytes.ok_or(DeviceError::OutOfMemory { bytes: usize::MAX })?)?)
+            }
+        };
+        let shared = Shared {
+            args: args.iter().map(|a| a.address).collect(),
+            scratch: scratch.as_ref().map_or(std::ptr::null_mut(), |b| b.as_ptr()),
+        };
+        let shared = &shared;
+        self.pool.run(items, k.grain, &|thread, begin, end| {
+            let scratch = shared.scratch.wrapping_add(thread * stride);
+            // SAFETY: the function belongs to a library that is loaded. Arguments and parameters are as many as it
+            // takes, arguments as large as its accesses (proved by the verifier) may reach, by `check`; the caller
+            // promises that they are live and that nothing interferes. The thread's scratch piece is as large as the
+            // code's locals, and no other running piece has its number.
+            unsafe { (k.function)(shared.args.as_ptr(), params.as_ptr(), scratch, begin, end) }
+        });
+        if let Some(b) = scratch {
+            self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(b);
+        }
+        Ok(())
+    }
+}

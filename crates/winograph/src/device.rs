@@ -1,0 +1,165 @@
+//! What a device does: compile, allocate, copy, launch, synchronise.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use winograph_compiler::Target;
+use winograph_compiler::render::RenderError;
+use winograph_ir::linear::Code;
+
+/// A machine that runs kernels.
+pub trait Device: Send + Sync {
+    /// Name on the command line.
+    fn name(&self) -> &str;
+
+    /// What the compiler is to know about it.
+    fn target(&self) -> &Target;
+
+    /// Compiles kernels into a module; kernel numbers are places in `codes`.
+    fn compile(&self, codes: &[Code]) -> Result<Arc<dyn Module>, DeviceError>;
+
+    /// Memory of `bytes` bytes, all zero.
+    fn allocate(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError>;
+
+    /// Copies bytes to the device. Launches before it have been run when it writes.
+    fn write(&self, to: &mut dyn Memory, offset: usize, from: &[u8]) -> Result<(), DeviceError>;
+
+    /// Copies bytes from the device. Launches before it have been run when it reads.
+    fn read(&self, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError>;
+
+    /// Waits for all launches so far.
+    fn synchronize(&self) -> Result<(), DeviceError>;
+}
+
+/// Memory of a device; freed when dropped.
+///
+/// # Safety
+///
+/// From `address()` on, `bytes()` bytes can be read and written as long as the value lives and nothing else holds them.
+pub unsafe trait Memory: Send + Sync {
+    /// Size in bytes.
+    fn bytes(&self) -> usize;
+
+    /// Its address on the device.
+    fn address(&self) -> *mut u8;
+
+    /// A part of it as an argument of a launch; `None` where it is out of bounds.
+    fn arg(&self, offset: usize, bytes: usize) -> Option<Arg> {
+        (offset.checked_add(bytes)? <= self.bytes())
+            .then(|| Arg { address: self.address().wrapping_add(offset), bytes })
+    }
+}
+
+/// An argument of a launch: memory of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arg {
+    /// Address on the device.
+    pub address: *mut u8,
+    /// Size in bytes.
+    pub bytes: usize,
+}
+
+/// Compiled kernels.
+pub trait Module: Send + Sync {
+    /// Number of kernels.
+    fn len(&self) -> usize;
+
+    /// Whether there are no kernels.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The source text it was compiled from.
+    fn source(&self) -> &str;
+
+    /// Runs a kernel, or queues it on a device that has a queue. Arguments and parameters must be as many as the code
+    /// has, arguments large enough and aligned, parameters within their bounds: anything else is an error.
+    ///
+    /// # Safety
+    ///
+    /// Each argument is live memory of the device until the launch has run. Nothing else writes to it until then, or
+    /// reads it where the kernel writes, and where arguments overlap the kernel was made for it. The code has passed
+    /// its verifier.
+    unsafe fn launch(&self, kernel: usize, args: &[Arg], params: &[i64]) -> Result<(), DeviceError>;
+}
+
+/// Why a device could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// There is no C compiler.
+    #[error("no C compiler found (tried {tried}); install clang or gcc, or name one in WINOGRAPH_CC")]
+    NoCompiler {
+        /// Names that were looked for.
+        tried: String,
+    },
+    /// The compiler could not be started.
+    #[error("cannot run the C compiler: {command}")]
+    CompilerStart {
+        /// The command.
+        command: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The compiler refused the source.
+    #[error("the C compiler failed ({status}): {command}\n{output}")]
+    CompilerFailed {
+        /// The command.
+        command: String,
+        /// Its exit status.
+        status: String,
+        /// What it wrote.
+        output: String,
+    },
+    /// A kernel cannot be written as source.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// A compiled library cannot be loaded.
+    #[error("cannot load compiled kernels from {path}: {reason}")]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// What the dynamic loader says.
+        reason: String,
+    },
+    /// Files could not be read or written.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is not enough memory.
+    #[error("out of memory: cannot allocate {bytes} bytes")]
+    OutOfMemory {
+        /// What was asked for.
+        bytes: usize,
+    },
+    /// A copy goes beyond the memory.
+    #[error("a copy of {bytes} bytes at {offset} goes beyond a buffer of {len} bytes")]
+    OutOfBounds {
+        /// Where it starts.
+        offset: usize,
+        /// How long it is.
+        bytes: usize,
+        /// How long the buffer is.
+        len: usize,
+    },
+    /// A launch that cannot be.
+    #[error("cannot launch kernel {kernel}: {reason}")]
+    Launch {
+        /// The kernel.
+        kernel: String,
+        /// Why.
+        reason: String,
+    },
+    /// Threads could not be started, or as many as asked for cannot be.
+    #[error("cannot start {threads} threads: {reason}")]
+    Threads {
+        /// How many.
+        threads: usize,
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,101 @@
+//! Environment variables: the one place that reads them.
+//!
+//! The command and `Device::default` read an [`Env`] once; from there on its fields are options like any others.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What the environment asks for. A variable that is unset or empty is `None`, `false` or 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Env {
+    /// `WINOGRAPH_CC`: the C compiler, a path or a name, with arguments of its own if need be.
+    pub cc: Option<OsString>,
+    /// `WINOGRAPH_CACHE_DIR`: folder of the kernel cache.
+    pub cache_dir: Option<PathBuf>,
+    /// `WINOGRAPH_CACHE`: `0` switches the kernel cache off, `1` on (the default).
+    pub cache: Option<bool>,
+    /// `WINOGRAPH_THREADS`: number of threads, at least 1.
+    pub threads: Option<usize>,
+    /// `WINO`: `1` asks for graph-level Winograd, `0` for the direct sum; unset leaves it to the cost model.
+    pub wino: Option<bool>,
+    /// `WINO_OLD`: `1` asks for tensor-level Winograd.
+    pub wino_old: bool,
+    /// `DEBUG`: 2 shows kernels with their times, 4 their source.
+    pub debug: u32,
+    /// `XDG_CACHE_HOME`: the user's cache folder, if absolute.
+    pub xdg_cache_home: Option<PathBuf>,
+    /// `HOME`: the user's home folder.
+    pub home: Option<PathBuf>,
+    /// `PATH`: where programs are looked for.
+    pub path: Option<OsString>,
+    /// `TMPDIR`, or `/tmp`: folder for temporary files.
+    pub temp_dir: PathBuf,
+}
+
+/// A variable that has a value it cannot have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("environment variable {name} is {value:?}, expected {expected}")]
+pub struct EnvError {
+    /// The variable.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What it may be.
+    pub expected: &'static str,
+}
+
+impl Env {
+    /// Reads the variables of this process.
+    pub fn read() -> Result<Env, EnvError> {
+        Env::from_lookup(&|name| std::env::var_os(name))
+    }
+
+    /// Reads variables by a function, for tests and other sources.
+    ///
+    /// ```
+    /// use winograph::env::Env;
+    /// let env = Env::from_lookup(&|name| (name == "DEBUG").then(|| "2".into())).unwrap();
+    /// assert_eq!(env.debug, 2);
+    /// assert!(Env::from_lookup(&|name| (name == "WINO").then(|| "yes".into())).is_err());
+    /// ```
+    pub fn from_lookup(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<Env, EnvError> {
+        let get = |name: &str| lookup(name).filter(|v| !v.is_empty());
+        let number = |name: &'static str, expected: &'static str, least: u64, greatest: u64| match get(name) {
+            None => Ok(None),
+            Some(v) => {
+                let parsed = v.to_str().and_then(|s| s.trim().parse::<u64>().ok());
+                match parsed.filter(|x| (least..=greatest).contains(x)) {
+                    Some(x) => Ok(Some(x)),
+                    None => Err(EnvError { name, value: v.to_string_lossy().into_owned(), expected }),
+                }
+            }
+        };
+        let switch = |name| number(name, "0 or 1", 0, 1).map(|x| x.map(|x| x == 1));
+        Ok(Env {
+            cc: get("WINOGRAPH_CC"),
+            cache_dir: get("WINOGRAPH_CACHE_DIR").map(PathBuf::from),
+            cache: switch("WINOGRAPH_CACHE")?,
+            threads: number("WINOGRAPH_THREADS", "a number of threads from 1 to 4096", 1, 4096)?.map(|x| x as usize),
+            wino: switch("WINO")?,
+            wino_old: switch("WINO_OLD")?.unwrap_or(false),
+            debug: number("DEBUG", "a level from 0 to 9", 0, 9)?.unwrap_or(0) as u32,
+            // The XDG base directory specification has relative paths ignored.
+            xdg_cache_home: get("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute()),
+            home: get("HOME").map(PathBuf::from),
+            path: get("PATH"),
+            temp_dir: get("TMPDIR").map(PathBuf::from).unwrap_or_else(|| PathBuf::from("/tmp")),
+        })
+    }
+
+    /// The folder of the kernel cache: `WINOGRAPH_CACHE_DIR`, else `winograph` in the user's cache folder; `None`
+    /// where it is switched off or there is no such folder.
+    pub fn kernel_cache(&self) -> Option<PathBuf> {
+        if self.cache == Some(false) {
+            return None;
+        }
+        self.cache_dir
+            .clone()
+            .or_else(|| self.xdg_cache_home.as_ref().map(|p| p.join("winograph")))
+            .or_else(|| self.home.as_ref().map(|p| p.join(".cache").join("winograph")))
+    }
+}
