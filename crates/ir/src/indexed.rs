@@ -181,6 +181,36 @@ pub struct Layout {
     pub len: IntId,
 }
 
+impl Layout {
+    /// The row-major layout of a shape.
+    pub fn row_major(ints: &mut Ints, shape: &[IntId]) -> Layout {
+        let mut stride = ints.constant(1);
+        let mut dims = Vec::with_capacity(shape.len());
+        for (axis, &size) in shape.iter().enumerate().rev() {
+            dims.push(LayoutDim { axis, div: 1, modulus: None, stride });
+            stride = ints.mul(stride, size);
+        }
+        dims.reverse();
+        Layout { dims, len: stride }
+    }
+
+    /// The flat element index of an access: the layout's image of one index per axis. A factor of an axis that
+    /// `index` does not have counts as 0.
+    pub fn flatten(&self, ints: &mut Ints, index: &[IntId]) -> IntId {
+        let mut acc = ints.constant(0);
+        for d in &self.dims {
+            let Some(&i) = index.get(d.axis) else { continue };
+            let mut i = ints.div_const(i, d.div);
+            if let Some(m) = d.modulus {
+                i = ints.rem_const(i, m);
+            }
+            let term = ints.mul(i, d.stride);
+            acc = ints.add(acc, term);
+        }
+        acc
+    }
+}
+
 /// A tensor in memory, or one that may come to be.
 #[derive(Clone, Debug)]
 pub struct Buffer {
@@ -452,16 +482,13 @@ impl Graph {
                 let table = self.table(*t);
                 let mut flat = 0usize;
                 let mut known = true;
-                for (axis, &i) in index.iter().enumerate() {
+                for (&i, &size) in index.iter().zip(&table.shape) {
                     match self.ints.as_const(i) {
-                        Some(c) if c >= 0 && (c as usize) < table.shape[axis] => {
-                            flat = flat * table.shape[axis] + c as usize
-                        }
+                        Some(c) if c >= 0 && (c as usize) < size => flat = flat * size + c as usize,
                         _ => known = false,
                     }
                 }
-                if known {
-                    let s = table.values[flat];
+                if let (Some(&s), true) = (table.values.get(flat), known && index.len() == table.shape.len()) {
                     return self.constant(s);
                 }
             }
@@ -660,27 +687,11 @@ impl Graph {
 
     /// The row-major layout of a shape.
     pub fn row_major(&mut self, shape: &[IntId]) -> Layout {
-        let mut stride = self.ints.constant(1);
-        let mut dims = Vec::with_capacity(shape.len());
-        for (axis, &size) in shape.iter().enumerate().rev() {
-            dims.push(LayoutDim { axis, div: 1, modulus: None, stride });
-            stride = self.ints.mul(stride, size);
-        }
-        dims.reverse();
-        Layout { dims, len: stride }
+        Layout::row_major(&mut self.ints, shape)
     }
 
     /// The flat element index of an access under a layout.
     pub fn flatten(&mut self, layout: &Layout, index: &[IntId]) -> IntId {
-        let mut acc = self.ints.constant(0);
-        for d in &layout.dims {
-            let mut i = self.ints.div_const(index[d.axis], d.div);
-            if let Some(m) = d.modulus {
-                i = self.ints.rem_const(i, m);
-            }
-            let term = self.ints.mul(i, d.stride);
-            acc = self.ints.add(acc, term);
-        }
-        acc
+        layout.flatten(&mut self.ints, index)
     }
 }

@@ -189,6 +189,11 @@ impl Ints {
         &self.data[id.0 as usize].node
     }
 
+    /// Whether an id was made by this arena, or by one that it is a copy of.
+    pub fn contains(&self, id: IntId) -> bool {
+        (id.0 as usize) < self.data.len()
+    }
+
     /// Interval bounds, both ends included.
     pub fn bounds(&self, id: IntId) -> (i64, i64) {
         let d = &self.data[id.0 as usize];
@@ -255,7 +260,10 @@ impl Ints {
                 let (d0, d1) = self.bounds(*den);
                 let (d0, d1) = (d0.max(1), d1.max(1));
                 let all = [a.div_euclid(d0), a.div_euclid(d1), b.div_euclid(d0), b.div_euclid(d1)];
-                (all.into_iter().min().unwrap_or(0), all.into_iter().max().unwrap_or(0))
+                // A saturated bound stands for anything beyond it, and so does its quotient.
+                let lo = if a <= -FAR { -FAR } else { all.into_iter().min().unwrap_or(0) };
+                let hi = if b >= FAR { FAR } else { all.into_iter().max().unwrap_or(0) };
+                (lo, hi)
             }
             IntNode::Mod { num, den } => {
                 let (a, b) = self.bounds(*num);
@@ -323,14 +331,14 @@ impl Ints {
     }
 
     fn add_checked(&mut self, a: i64, b: i64) -> i64 {
-        a.checked_add(b).filter(|x| x.abs() <= FAR).unwrap_or_else(|| {
+        a.checked_add(b).filter(|x| x.unsigned_abs() <= FAR as u64).unwrap_or_else(|| {
             self.overflowed = true;
             0
         })
     }
 
     fn mul_checked(&mut self, a: i64, b: i64) -> i64 {
-        a.checked_mul(b).filter(|x| x.abs() <= FAR).unwrap_or_else(|| {
+        a.checked_mul(b).filter(|x| x.unsigned_abs() <= FAR as u64).unwrap_or_else(|| {
             self.overflowed = true;
             0
         })
@@ -488,6 +496,10 @@ impl Ints {
 
     /// `floor(a / d)` for a constant `d > 0`.
     pub fn div_const(&mut self, a: IntId, d: i64) -> IntId {
+        if d < 1 {
+            self.overflowed = true;
+            return self.constant(0);
+        }
         let (lo, hi) = self.bounds(a);
         if d == 1 {
             return a;
@@ -571,6 +583,10 @@ impl Ints {
 
     /// `a mod d` for a constant `d > 0`.
     pub fn rem_const(&mut self, a: IntId, d: i64) -> IntId {
+        if d < 1 {
+            self.overflowed = true;
+            return self.constant(0);
+        }
         if d == 1 {
             return self.constant(0);
         }
@@ -859,13 +875,7 @@ impl Ints {
             }
             let s = match self.node(t) {
                 IntNode::Range(_) => 1,
-                IntNode::Product(f) => {
-                    if f.iter().all(|&x| self.bounds(x).0 >= 0 && self.atom_increases(x, r)) {
-                        1
-                    } else {
-                        return None;
-                    }
-                }
+                IntNode::Product(f) if f.iter().all(|&x| self.bounds(x).0 >= 0 && self.atom_increases(x, r)) => 1,
                 IntNode::Div { .. } if self.atom_increases(t, r) => 1,
                 _ => return None,
             };

@@ -8,9 +8,11 @@
 pub mod dtype;
 pub mod indexed;
 pub mod int;
+pub mod interp;
 pub mod linear;
 pub mod op;
 pub mod tensor;
+pub mod verify;
 
 pub use dtype::{DType, Scalar};
 pub use int::{IntId, IntNode, Ints, ParamId, RangeId, RangeRole};

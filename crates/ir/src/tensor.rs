@@ -302,7 +302,7 @@ impl TensorGraph {
     }
 
     /// Adds an operation, or finds it. Shapes and dtypes of the operands are taken as given: the verifier checks
-    /// that they fit.
+    /// that they fit. Operands must be nodes of this graph.
     pub fn add(&mut self, op: TensorOp<NodeId>) -> NodeId {
         if let Some(&id) = self.ids.get(&op) {
             return id;
@@ -330,30 +330,37 @@ impl TensorGraph {
             TensorOp::Reshape { x, shape } | TensorOp::Expand { x, shape } => (dtype_of(self, x), shape.clone()),
             TensorOp::Permute { x, order } => {
                 let shape = shape_of(self, x);
-                (dtype_of(self, x), order.iter().map(|&o| shape[o]).collect())
+                (dtype_of(self, x), order.iter().filter_map(|&o| shape.get(o).copied()).collect())
             }
             TensorOp::Pad { x, before, after, .. } => {
                 let shape = shape_of(self, x);
-                let out = (0..shape.len())
-                    .map(|i| self.ints.sum(&[(shape[i], 1), (before[i], 1), (after[i], 1)], 0))
-                    .collect();
+                let sizes = shape.iter().zip(before).zip(after);
+                let out = sizes.map(|((&s, &b), &a)| self.ints.sum(&[(s, 1), (b, 1), (a, 1)], 0)).collect();
                 (dtype_of(self, x), out)
             }
             TensorOp::Slice { x, size, .. } => (dtype_of(self, x), size.clone()),
             TensorOp::Unfold { x, axis, size, stride, dilation } => {
                 let mut shape = shape_of(self, x);
-                let span = self.ints.add_const(shape[*axis], -((*dilation * (*size - 1) + 1) as i64));
-                let q = self.ints.div_const(span, *stride as i64);
-                shape[*axis] = self.ints.add_const(q, 1);
+                if let Some(s) = shape.get_mut(*axis) {
+                    let span = dilation.saturating_mul(size.saturating_sub(1)).saturating_add(1);
+                    let room = self.ints.add_const(*s, -i64::try_from(span).unwrap_or(i64::MAX));
+                    let q = self.ints.div_const(room, i64::try_from(*stride).unwrap_or(i64::MAX));
+                    *s = self.ints.add_const(q, 1);
+                }
                 let taps = self.ints.constant(*size as i64);
                 shape.push(taps);
                 (dtype_of(self, x), shape)
             }
             TensorOp::Cat { parts, axis } => {
-                let mut shape = shape_of(self, &parts[0]);
-                let all: Vec<(IntId, i64)> = parts.iter().map(|p| (self.node(*p).shape[*axis], 1)).collect();
-                shape[*axis] = self.ints.sum(&all, 0);
-                (dtype_of(self, &parts[0]), shape)
+                // No parts, or parts without the axis, are for the verifier to refuse.
+                let Some(first) = parts.first() else { return (DType::F32, Vec::new()) };
+                let mut shape = shape_of(self, first);
+                let all: Vec<(IntId, i64)> =
+                    parts.iter().filter_map(|p| Some((*self.node(*p).shape.get(*axis)?, 1))).collect();
+                if let Some(s) = shape.get_mut(*axis) {
+                    *s = self.ints.sum(&all, 0);
+                }
+                (dtype_of(self, first), shape)
             }
             TensorOp::Gather { x, index, .. } => (dtype_of(self, x), shape_of(self, index)),
             TensorOp::Reduce { x, axes, .. } => {

@@ -1,0 +1,292 @@
+//! Runs linear code on byte buffers, bit for bit as the instructions are documented.
+//!
+//! A register can be read after its assignment and inside the body that holds it, as in the source text that
+//! renderers write; elsewhere it is not set.
+
+use super::emit::Emitter;
+use super::machine::{DynamicIndex, Mem, Op, Place};
+use super::{InterpError, MAX_BYTES, check_params, malformed};
+use crate::indexed::Scope;
+use crate::int::IntId;
+use crate::linear::{Access, Code, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt};
+use crate::verify::linear_types::{check_access, check_instr, operands, type_of};
+
+/// Runs `code`. Each argument holds its elements in memory order, little-endian, exactly as many as its layout's
+/// length; written ones are changed in place. Grid loops run in order.
+///
+/// Locals are fresh in every iteration of a grid loop and hold NaN (0xCD bytes in integers) until they are written.
+///
+/// # Errors
+/// Malformed code, arguments of another length, an access out of bounds, an integer overflow in an index. Arguments
+/// are then left as far as the run got.
+pub fn run(code: &Code, args: &mut [Vec<u8>], params: &[i64]) -> Result<(), InterpError> {
+    Prepared::new(code, params)?.run(args)
+}
+
+/// Code translated once, to be run many times with the same parameters.
+#[derive(Debug)]
+pub struct Prepared {
+    machine: super::machine::Machine,
+    ops: Box<[Op]>,
+    locals: Vec<u32>,
+    lengths: Vec<usize>,
+}
+
+impl Prepared {
+    /// Translates code.
+    ///
+    /// # Errors
+    /// Malformed code, or parameters that do not fit it.
+    pub fn new(code: &Code, params: &[i64]) -> Result<Prepared, InterpError> {
+        check_params(&code.ints, params)?;
+        let mut e = Emitter::new(&code.name, &code.ints, params);
+        let mut lengths = Vec::new();
+        for decl in code.args.iter().chain(&code.locals) {
+            lengths.push(byte_length(&e, decl)?);
+            e.machine.mems.push(Mem { name: decl.name.clone(), dtype: decl.dtype, bytes: Vec::new() });
+        }
+        for (mem, &len) in e.machine.mems.iter_mut().zip(&lengths).skip(code.args.len()) {
+            mem.bytes = vec![0; len];
+        }
+        lengths.truncate(code.args.len());
+        for (i, t) in code.tables.iter().enumerate() {
+            let value = super::Value { dtype: t.dtype, shape: t.shape.clone(), data: t.values.clone() };
+            value.check(&format!("table {i}"))?;
+            e.machine.mems.push(Mem { name: format!("table {i}"), dtype: t.dtype, bytes: value.to_bytes() });
+        }
+        let mut regs = Vec::with_capacity(code.regs.len());
+        for i in 0..code.regs.len() {
+            let t = type_of(code, Reg(i as u32)).map_err(|why| malformed(&code.name, why))?;
+            regs.push(e.regs(t.lanes));
+        }
+        let set = vec![Assigned::No; code.regs.len()];
+        let mut c = Compiler { code, e, regs, set, kinds: Vec::new() };
+        c.body(&code.body)?;
+        let locals = (code.args.len()..code.args.len() + code.locals.len()).map(|m| m as u32).collect();
+        let ops = c.e.close();
+        Ok(Prepared { machine: c.e.machine, ops, locals, lengths })
+    }
+
+    /// Runs the code; see [`run`].
+    ///
+    /// # Errors
+    /// As for [`run`].
+    pub fn run(&mut self, args: &mut [Vec<u8>]) -> Result<(), InterpError> {
+        if args.len() != self.lengths.len() {
+            let what = format!("arguments of `{}`", self.machine.name);
+            return Err(InterpError::Length { what, wanted: self.lengths.len(), found: args.len() });
+        }
+        for (i, (arg, &wanted)) in args.iter().zip(&self.lengths).enumerate() {
+            if arg.len() != wanted {
+                let what = format!("bytes of argument `{}`", self.machine.mems[i].name);
+                return Err(InterpError::Length { what, wanted, found: arg.len() });
+            }
+        }
+        for &m in &self.locals {
+            self.machine.mems[m as usize].poison();
+        }
+        for (arg, mem) in args.iter_mut().zip(&mut self.machine.mems) {
+            std::mem::swap(arg, &mut mem.bytes);
+        }
+        let result = self.machine.run(&self.ops);
+        for (arg, mem) in args.iter_mut().zip(&mut self.machine.mems) {
+            std::mem::swap(arg, &mut mem.bytes);
+        }
+        result
+    }
+}
+
+fn byte_length(e: &Emitter, decl: &MemoryDecl) -> Result<usize, InterpError> {
+    let len = e.known(decl.layout.len)?;
+    usize::try_from(len)
+        .ok()
+        .and_then(|n| n.checked_mul(decl.dtype.size()))
+        .filter(|&n| n <= MAX_BYTES)
+        .ok_or_else(|| malformed(e.name(), format!("`{}` has {len} elements", decl.name)))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Assigned {
+    No,
+    Let,
+    Var,
+}
+
+struct Compiler<'a> {
+    code: &'a Code,
+    e: Emitter,
+    regs: Vec<u32>,
+    set: Vec<Assigned>,
+    kinds: Vec<LoopKind>,
+}
+
+impl Compiler<'_> {
+    fn bad(&self, why: impl Into<String>) -> InterpError {
+        malformed(&self.code.name, why)
+    }
+
+    fn body(&mut self, body: &[Stmt]) -> Result<(), InterpError> {
+        let mut here = Vec::new();
+        for s in body {
+            match s {
+                Stmt::Let { reg, instr } => {
+                    self.instr(*reg, instr)?;
+                    self.assign(*reg, Assigned::Let)?;
+                    here.push(*reg);
+                }
+                Stmt::Var { reg, init } => {
+                    self.copy(*reg, *init)?;
+                    self.assign(*reg, Assigned::Var)?;
+                    here.push(*reg);
+                }
+                Stmt::Set { reg, value } => {
+                    self.read(*reg)?;
+                    if self.set[reg.0 as usize] != Assigned::Var {
+                        return Err(self.bad(format!("r{} is set but not declared as a variable", reg.0)));
+                    }
+                    self.copy(*reg, *value)?;
+                }
+                Stmt::Store { access, value } => {
+                    let ty = type_of(self.code, *value).map_err(|why| self.bad(why))?;
+                    check_access(self.code, access, ty).map_err(|why| self.bad(why))?;
+                    if matches!(access.mem, Memory::Table(_)) {
+                        return Err(self.bad("a store into a table"));
+                    }
+                    let src = self.read(*value)?;
+                    let place = Box::new(self.place(access)?);
+                    self.e.push(Op::Store { src, lanes: ty.lanes, place });
+                }
+                Stmt::Loop { range, kind, body } => self.nest(*range, *kind, body)?,
+                Stmt::If { gate, body } => {
+                    let gate: Result<Box<[u32]>, InterpError> = gate.iter().map(|&g| self.e.int(g)).collect();
+                    let gate = gate?;
+                    self.e.open();
+                    self.body(body)?;
+                    let body = self.e.close();
+                    self.e.push(Op::If { gate, body });
+                }
+                Stmt::Barrier(_) => {
+                    if self.kinds.contains(&LoopKind::Thread) {
+                        return Err(self.bad("barriers between threads are not interpreted yet"));
+                    }
+                }
+            }
+        }
+        for r in here {
+            self.set[r.0 as usize] = Assigned::No;
+        }
+        Ok(())
+    }
+
+    fn nest(&mut self, range: crate::RangeId, kind: LoopKind, body: &[Stmt]) -> Result<(), InterpError> {
+        if range.0 as usize >= self.e.ints.range_count() || self.e.binds(range) {
+            return Err(self.bad(format!("a loop over range {}, which is unknown or bound already", range.0)));
+        }
+        let size = self.e.ints.size(range);
+        let size = self.e.int(size)?;
+        let first = self.code.args.len();
+        let fresh = |scope: Scope| match kind {
+            LoopKind::Grid => true,
+            LoopKind::Thread => matches!(scope, Scope::Register | Scope::Scratch),
+            LoopKind::Serial => false,
+        };
+        let locals = self.code.locals.iter().enumerate();
+        let poison = locals.filter(|(_, l)| fresh(l.scope)).map(|(i, _)| (first + i) as u32).collect();
+        let var = self.e.open_loop(range);
+        self.kinds.push(kind);
+        self.body(body)?;
+        self.kinds.pop();
+        let body = self.e.close();
+        self.e.push(Op::Loop { var, size, poison, body });
+        Ok(())
+    }
+
+    fn assign(&mut self, reg: Reg, how: Assigned) -> Result<(), InterpError> {
+        if self.set[reg.0 as usize] != Assigned::No {
+            return Err(self.bad(format!("r{} is assigned twice", reg.0)));
+        }
+        self.set[reg.0 as usize] = how;
+        Ok(())
+    }
+
+    fn read(&self, reg: Reg) -> Result<u32, InterpError> {
+        match self.set.get(reg.0 as usize) {
+            Some(Assigned::Let | Assigned::Var) => Ok(self.regs[reg.0 as usize]),
+            _ => Err(InterpError::RegisterUnset { kernel: self.code.name.clone(), reg: reg.0 }),
+        }
+    }
+
+    fn copy(&mut self, to: Reg, from: Reg) -> Result<(), InterpError> {
+        let ty = type_of(self.code, to).map_err(|why| self.bad(why))?;
+        if type_of(self.code, from) != Ok(ty) {
+            return Err(self.bad(format!("r{} and r{} have different types", to.0, from.0)));
+        }
+        let x = self.read(from)?;
+        self.e.push(Op::Copy { dst: self.regs[to.0 as usize], x, lanes: ty.lanes });
+        Ok(())
+    }
+
+    fn lins(
+        &mut self,
+        gate: &[IntId],
+        lane: Option<crate::RangeId>,
+    ) -> Result<Box<[super::machine::Lin]>, InterpError> {
+        gate.iter().map(|&g| self.e.lin(g, lane)).collect()
+    }
+
+    fn place(&mut self, access: &Access) -> Result<Place, InterpError> {
+        let mem = match access.mem {
+            Memory::Arg(i) => i,
+            Memory::Local(i) => self.code.args.len() as u32 + i,
+            Memory::Table(i) => (self.code.args.len() + self.code.locals.len()) as u32 + i,
+        };
+        let gate = self.lins(&access.gate, access.lane)?;
+        let addr = self.e.lin(access.addr, access.lane)?;
+        let dynamic = match access.dynamic {
+            None => None,
+            Some(d) => {
+                let reg = self.read(d.index)?;
+                let dtype = self.code.ty(d.index).dtype;
+                Some(DynamicIndex { reg, dtype, size: self.e.int(d.size)?, stride: self.e.int(d.stride)? })
+            }
+        };
+        Ok(Place { mem, addr, axes: Box::new([]), gate, dynamic })
+    }
+
+    fn instr(&mut self, reg: Reg, instr: &Instr) -> Result<(), InterpError> {
+        let ty = type_of(self.code, reg).map_err(|why| self.bad(why))?;
+        check_instr(self.code, ty, instr).map_err(|why| self.bad(format!("r{}: {why}", reg.0)))?;
+        let mut read = Vec::with_capacity(3);
+        for r in operands(instr) {
+            read.push(self.read(r)?);
+        }
+        let r = |i: usize| read.get(i).copied().unwrap_or(0);
+        let (dst, lanes, dtype) = (self.regs[reg.0 as usize], ty.lanes, ty.dtype);
+        let op = match instr {
+            Instr::Const(s) => Op::Const { dst, bits: s.bits() },
+            Instr::Index { value, lane } => Op::Index { dst, lanes, value: self.e.lin(*value, *lane)?, dtype },
+            Instr::Load { access, fill } => {
+                Op::Load { dst, lanes, place: Box::new(self.place(access)?), fill: fill.bits() }
+            }
+            Instr::Unary { op, .. } => Op::Unary { op: *op, dtype, dst, x: r(0), lanes },
+            Instr::Binary { op, a, .. } => {
+                Op::Binary { op: *op, dtype: self.code.ty(*a).dtype, dst, a: r(0), b: r(1), lanes }
+            }
+            Instr::Fma { .. } => Op::Fma { dtype, dst, a: r(0), b: r(1), c: r(2), lanes },
+            Instr::Where { .. } => Op::Where { dst, cond: r(0), a: r(1), b: r(2), lanes },
+            Instr::Select { gate, lane, .. } => {
+                Op::Select { dst, gate: self.lins(gate, *lane)?, a: r(0), b: r(1), lanes }
+            }
+            Instr::Cast { x } => Op::Cast { from: self.code.ty(*x).dtype, to: dtype, dst, x: r(0), lanes },
+            Instr::Bitcast { .. } => Op::Bitcast { to: dtype, dst, x: r(0), lanes },
+            Instr::Splat { .. } => Op::Splat { dst, x: r(0), lanes },
+            Instr::Pack { .. } => Op::Pack { dst, lanes: read.into() },
+            Instr::Fold { op, x } => {
+                let t = self.code.ty(*x);
+                Op::Fold { op: *op, dtype: t.dtype, dst, x: r(0), lanes: t.lanes }
+            }
+        };
+        self.e.push(op);
+        Ok(())
+    }
+}

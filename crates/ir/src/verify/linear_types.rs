@@ -1,0 +1,163 @@
+//! The types of linear code: what each instruction asks of its operands. Used by the verifier and by the interpreter,
+//! which runs well-typed code only.
+
+use crate::linear::{Access, Code, Instr, MemoryDecl, Reg, Type};
+use crate::{DType, linear::Memory};
+
+/// The registers an instruction reads, those of its access included.
+pub(crate) fn operands(instr: &Instr) -> Vec<Reg> {
+    match instr {
+        Instr::Const(_) | Instr::Index { .. } => vec![],
+        Instr::Load { access, .. } => access.dynamic.iter().map(|d| d.index).collect(),
+        Instr::Unary { x, .. }
+        | Instr::Cast { x }
+        | Instr::Bitcast { x }
+        | Instr::Splat { x }
+        | Instr::Fold { x, .. } => vec![*x],
+        Instr::Binary { a, b, .. } | Instr::Select { a, b, .. } => vec![*a, *b],
+        Instr::Fma { a, b, c } => vec![*a, *b, *c],
+        Instr::Where { cond, a, b } => vec![*cond, *a, *b],
+        Instr::Pack { lanes } => lanes.to_vec(),
+    }
+}
+
+/// A register's type, if it has one.
+pub(crate) fn type_of(code: &Code, reg: Reg) -> Result<Type, String> {
+    match code.regs.get(reg.0 as usize) {
+        Some(t) if t.lanes.is_power_of_two() && t.lanes <= 1 << 16 => Ok(*t),
+        Some(t) => Err(format!("r{} has {} lanes, which is no power of two up to 65536", reg.0, t.lanes)),
+        None => Err(format!("r{} is not declared", reg.0)),
+    }
+}
+
+/// The declaration of an argument or local; `None` for tables.
+pub(crate) fn decl_of(code: &Code, mem: Memory) -> Result<Option<&MemoryDecl>, String> {
+    match mem {
+        Memory::Arg(i) => code.args.get(i as usize).map(Some).ok_or(format!("there is no argument {i}")),
+        Memory::Local(i) => code.locals.get(i as usize).map(Some).ok_or(format!("there is no local {i}")),
+        Memory::Table(i) if (i as usize) < code.tables.len() => Ok(None),
+        Memory::Table(i) => Err(format!("there is no table {i}")),
+    }
+}
+
+fn dtype_of(code: &Code, mem: Memory) -> Result<DType, String> {
+    Ok(match (decl_of(code, mem)?, mem) {
+        (Some(decl), _) => decl.dtype,
+        (None, Memory::Table(i)) => code.tables[i as usize].dtype,
+        (None, _) => return Err("memory is not declared".to_string()),
+    })
+}
+
+fn expect(what: &str, found: Type, wanted: Type) -> Result<(), String> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(format!("{what} is {}x{}, wanted {}x{}", found.dtype, found.lanes, wanted.dtype, wanted.lanes))
+}
+
+/// Checks that an access moves lanes of type `ty`.
+pub(crate) fn check_access(code: &Code, access: &Access, ty: Type) -> Result<(), String> {
+    let dtype = dtype_of(code, access.mem)?;
+    if dtype != ty.dtype {
+        return Err(format!("memory of {dtype} is accessed as {}", ty.dtype));
+    }
+    check_lane(code, access.lane, ty)?;
+    match access.dynamic {
+        None => Ok(()),
+        Some(d) => {
+            let t = type_of(code, d.index)?;
+            if t.lanes == 1 && t.dtype.is_int() {
+                Ok(())
+            } else {
+                Err(format!("the dynamic index r{} is {}x{}, not a scalar integer", d.index.0, t.dtype, t.lanes))
+            }
+        }
+    }
+}
+
+fn check_lane(code: &Code, lane: Option<crate::RangeId>, ty: Type) -> Result<(), String> {
+    let Some(lane) = lane else { return Ok(()) };
+    if lane.0 as usize >= code.ints.range_count() {
+        return Err(format!("lane range {} does not exist", lane.0));
+    }
+    match code.ints.const_size(lane) {
+        Some(n) if n == ty.lanes as i64 => Ok(()),
+        Some(n) => Err(format!("the lane range has {n} values for {} lanes", ty.lanes)),
+        None => Err("the lane range has no constant size".to_string()),
+    }
+}
+
+/// Checks that an instruction's operands fit it and that its result has type `ty`.
+pub(crate) fn check_instr(code: &Code, ty: Type, instr: &Instr) -> Result<(), String> {
+    let t = |r: Reg| type_of(code, r);
+    let lanes = |dtype: DType| Type { dtype, lanes: ty.lanes };
+    let scalar = Type { dtype: ty.dtype, lanes: 1 };
+    match instr {
+        Instr::Const(s) => expect("the constant", Type { dtype: s.dtype(), lanes: 1 }, ty),
+        Instr::Index { lane, .. } => {
+            if ty.dtype == DType::Bool {
+                return Err("an index cannot be bool".to_string());
+            }
+            check_lane(code, *lane, ty)
+        }
+        Instr::Load { access, fill } => {
+            if fill.dtype() != ty.dtype {
+                return Err(format!("fill value {fill} in a load of {}", ty.dtype));
+            }
+            check_access(code, access, ty)
+        }
+        Instr::Unary { op, x } => {
+            if !op.accepts(ty.dtype) {
+                return Err(format!("{} is not defined on {}", op.name(), ty.dtype));
+            }
+            expect("the operand", t(*x)?, ty)
+        }
+        Instr::Binary { op, a, b } => {
+            let of = t(*a)?;
+            if !op.accepts(of.dtype) {
+                return Err(format!("{} is not defined on {}", op.name(), of.dtype));
+            }
+            expect("the second operand", t(*b)?, of)?;
+            expect("the result", ty, Type { dtype: op.result(of.dtype), lanes: of.lanes })
+        }
+        Instr::Fma { a, b, c } => {
+            if ty.dtype == DType::Bool {
+                return Err("fma is not defined on bool".to_string());
+            }
+            [a, b, c].into_iter().try_for_each(|r| expect("an operand", t(*r)?, ty))
+        }
+        Instr::Where { cond, a, b } => {
+            expect("the condition", t(*cond)?, lanes(DType::Bool))?;
+            [a, b].into_iter().try_for_each(|r| expect("a branch", t(*r)?, ty))
+        }
+        Instr::Select { lane, a, b, .. } => {
+            check_lane(code, *lane, ty)?;
+            [a, b].into_iter().try_for_each(|r| expect("a branch", t(*r)?, ty))
+        }
+        Instr::Cast { x } => {
+            let of = t(*x)?;
+            expect("the operand", of, lanes(of.dtype))
+        }
+        Instr::Bitcast { x } => {
+            let of = t(*x)?;
+            if of.dtype.size() != ty.dtype.size() {
+                return Err(format!("{} and {} differ in size", of.dtype, ty.dtype));
+            }
+            expect("the operand", of, lanes(of.dtype))
+        }
+        Instr::Splat { x } => expect("the operand", t(*x)?, scalar),
+        Instr::Pack { lanes } => {
+            if lanes.len() != ty.lanes as usize {
+                return Err(format!("{} scalars for {} lanes", lanes.len(), ty.lanes));
+            }
+            lanes.iter().try_for_each(|r| expect("a lane", t(*r)?, scalar))
+        }
+        Instr::Fold { x, op } => {
+            let of = t(*x)?;
+            if !op.combine().accepts(of.dtype) {
+                return Err(format!("{} is not defined on {}", op.name(), of.dtype));
+            }
+            expect("the result", ty, Type { dtype: of.dtype, lanes: 1 })
+        }
+    }
+}
