@@ -84,7 +84,7 @@ pub fn compile_observed(
     options: &Options,
     observer: &mut dyn Observer,
 ) -> Result<(Program, Explanation), CompileError> {
-    // TMP verify::tensor::verify(tensors).map_err(|error| CompileError::Verify { pass: "input", error })?;
+    verify::tensor::verify(tensors).map_err(|error| CompileError::Verify { pass: "input", error })?;
     let mut driver = Driver { observer, explanation: Explanation::default() };
     let check = |g: &mut winograph_ir::indexed::Graph, pass: &'static str| {
         if options.verify_each_pass {

@@ -98,7 +98,7 @@ pub enum Error {
         /// The operation.
         op: &'static str,
         /// What happened.
-        cause: String,
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 

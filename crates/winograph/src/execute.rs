@@ -1,57 +1,205 @@
-//! Runs graphs. For now through an interpreter of the tensor graph; the compiler's driver and the device take its
-//! place behind [`Compiled`].
+//! Runs graphs: compiles them for a device, prepares what depends on constants, launches.
 
-use crate::error::Result;
-use crate::interpret::interpret;
+use crate::cpu::Buffer;
+use crate::device::{Arg, Device, Memory, Module};
+use crate::error::{Error, Result};
 use crate::tensor::storage::Storage;
 use std::sync::{Arc, Mutex, PoisonError};
-use winograph_compiler::Options;
-use winograph_ir::tensor::TensorGraph;
+use std::time::{Duration, Instant};
+use winograph_compiler::explain::Explanation;
+use winograph_compiler::{Observer, Options, Place, Program, Step, compile_observed};
+use winograph_ir::tensor::{InputKind, TensorGraph};
 
-/// A graph that is ready to run: planned, with its constants prepared.
+/// A graph that is ready to run: planned, compiled, with its constants prepared.
 pub(crate) struct Compiled {
-    graph: TensorGraph,
-    constants: Vec<Arc<Storage>>,
+    pub(crate) program: Program,
+    pub(crate) explanation: Explanation,
+    pub(crate) times: CompileTimes,
+    module: Option<Arc<dyn Module>>,
+    /// Constants that `run` still reads, by input number after the arguments.
+    constants: Vec<Option<Arc<Storage>>>,
+    first_constant: usize,
+    prepared: Buffer,
     arenas: Arenas,
 }
 
+/// Where the time of compiling went.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CompileTimes {
+    /// From the graph to linear code.
+    pub plan: Duration,
+    /// From linear code to kernels that can be launched: source text, C compiler or cache, loading.
+    pub kernels: Duration,
+    /// Running what depends on constants alone.
+    pub prepare: Duration,
+}
+
+/// Times passes and keeps their dumps if asked.
+struct Watch {
+    start: Instant,
+    dumps: bool,
+}
+
+impl Observer for Watch {
+    fn now(&mut self) -> Option<f64> {
+        Some(self.start.elapsed().as_secs_f64() * 1e6)
+    }
+
+    fn wants_dumps(&self) -> bool {
+        self.dumps
+    }
+}
+
+fn failed(op: &'static str, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Execution { op, cause: Box::new(cause) }
+}
+
 impl Compiled {
-    /// Plans a graph whose last inputs are `constants`.
+    /// Compiles a graph whose last inputs are `constants`, and runs what depends on these alone.
     pub(crate) fn new(
-        _op: &'static str,
-        graph: TensorGraph,
+        op: &'static str,
+        graph: &TensorGraph,
         constants: Vec<Arc<Storage>>,
-        _options: &Options,
+        device: &dyn Device,
+        options: &Options,
+        dumps: bool,
     ) -> Result<Compiled> {
-        Ok(Compiled { graph, constants, arenas: Arenas::new(0) })
+        let start = Instant::now();
+        let mut watch = Watch { start, dumps };
+        let (program, explanation) =
+            compile_observed(graph, device.target(), options, &mut watch).map_err(|e| failed(op, e))?;
+        let planned = Instant::now();
+        let module = match program.kernels.is_empty() {
+            true => None,
+            false => Some(device.compile(&program.kernels).map_err(|e| failed(op, e))?),
+        };
+        let built = Instant::now();
+        let buffer = |bytes| Buffer::zeroed(bytes).map_err(|_| Error::OutOfMemory { bytes });
+        let mut compiled = Compiled {
+            first_constant: graph.inputs.iter().position(|k| *k == InputKind::Constant).unwrap_or(graph.inputs.len()),
+            constants: constants.into_iter().map(Some).collect(),
+            prepared: buffer(program.prepared_bytes)?,
+            arenas: Arenas { bytes: program.arena_bytes, free: Mutex::new(Vec::new()) },
+            times: CompileTimes::default(),
+            program,
+            explanation,
+            module,
+        };
+        let arena = buffer(compiled.program.prepare_arena_bytes)?;
+        for step in &compiled.program.prepare {
+            compiled.launch(op, step, &[], &mut [], &arena)?;
+        }
+        let used = |slot: usize| {
+            let program = &compiled.program;
+            program.run.iter().flat_map(|s| &s.args).any(|&a| program.buffers[a].place == Place::Constant(slot))
+        };
+        // Raw weights that only `prepare` reads are freed.
+        let first = compiled.first_constant;
+        let keep: Vec<bool> = (0..compiled.constants.len()).map(|i| used(first + i)).collect();
+        for (constant, keep) in compiled.constants.iter_mut().zip(keep) {
+            if !keep {
+                *constant = None;
+            }
+        }
+        compiled.times =
+            CompileTimes { plan: planned - start, kernels: built - planned, prepare: built.elapsed() };
+        Ok(compiled)
+    }
+
+    /// The source text of the kernels.
+    pub(crate) fn source(&self) -> &str {
+        self.module.as_ref().map_or("", |m| m.source())
     }
 
     /// Computes the outputs from arguments that have the sizes the graph states. May be called from several threads at
     /// once.
     pub(crate) fn run(&self, op: &'static str, args: &[Arc<Storage>], outputs: &mut [&mut Storage]) -> Result<()> {
-        self.arenas.with(|_arena| interpret(op, &self.graph, &[args, &self.constants].concat(), outputs))
+        self.arenas.with(|arena| {
+            for step in &self.program.run {
+                self.launch(op, step, args, outputs, arena)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`run`](Compiled::run), and the time that each step took.
+    pub(crate) fn run_timed(
+        &self,
+        op: &'static str,
+        args: &[Arc<Storage>],
+        outputs: &mut [&mut Storage],
+    ) -> Result<Vec<Duration>> {
+        self.arenas.with(|arena| {
+            let mut times = Vec::with_capacity(self.program.run.len());
+            for step in &self.program.run {
+                let start = Instant::now();
+                self.launch(op, step, args, outputs, arena)?;
+                times.push(start.elapsed());
+            }
+            Ok(times)
+        })
+    }
+
+    fn launch(
+        &self,
+        op: &'static str,
+        step: &Step,
+        args: &[Arc<Storage>],
+        outputs: &mut [&mut Storage],
+        arena: &Buffer,
+    ) -> Result<()> {
+        let Some(module) = &self.module else { return Ok(()) };
+        let missing = || Error::Execution { op, cause: "a kernel's argument is missing".into() };
+        let mut launch_args = Vec::with_capacity(step.args.len());
+        for &at in &step.args {
+            let buffer = &self.program.buffers[at];
+            let bytes = buffer.len * buffer.dtype.size();
+            let arg = match buffer.place {
+                Place::Argument(slot) => args.get(slot).map(|s| s.arg()),
+                Place::Constant(slot) => slot
+                    .checked_sub(self.first_constant)
+                    .and_then(|i| self.constants.get(i))
+                    .and_then(|c| c.as_ref())
+                    .map(|s| s.arg()),
+                Place::Output(slot) => outputs.get_mut(slot).map(|s| s.arg_mut()),
+                Place::Prepared(offset) => self.prepared.arg(offset, bytes),
+                Place::Arena(offset) => arena.arg(offset, bytes),
+            };
+            launch_args.push(arg.ok_or_else(missing)?);
+        }
+        // SAFETY: arguments and constants are borrowed by the caller and live until the launch returns, outputs are
+        // borrowed for writing, and the arena belongs to this call alone; prepared memory is written by `new` alone.
+        // The program's memory plan keeps buffers that are in use together apart, and its kernels have passed the
+        // verifier of linear code.
+        unsafe { module.launch(step.kernel, &launch_args, &[]) }.map_err(|e| failed(op, e))
+    }
+}
+
+impl Storage {
+    fn arg(&self) -> Arg {
+        Arg { address: self.bytes().as_ptr().cast_mut(), bytes: self.bytes().len() }
+    }
+
+    fn arg_mut(&mut self) -> Arg {
+        Arg { address: self.bytes_mut().as_mut_ptr(), bytes: self.bytes().len() }
     }
 }
 
 /// Memory for intermediates: one piece for each call that is under way, kept for the next.
 struct Arenas {
     bytes: usize,
-    free: Mutex<Vec<Storage>>,
+    free: Mutex<Vec<Buffer>>,
 }
 
 impl Arenas {
-    fn new(bytes: usize) -> Arenas {
-        Arenas { bytes, free: Mutex::new(Vec::new()) }
-    }
-
     /// Calls `f` with memory that nobody else uses meanwhile.
-    fn with<R>(&self, f: impl FnOnce(&mut Storage) -> Result<R>) -> Result<R> {
+    fn with<R>(&self, f: impl FnOnce(&Buffer) -> Result<R>) -> Result<R> {
         let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut arena = match kept {
+        let arena = match kept {
             Some(arena) => arena,
-            None => Storage::zeroed(self.bytes)?,
+            None => Buffer::zeroed(self.bytes).map_err(|_| Error::OutOfMemory { bytes: self.bytes })?,
         };
-        let result = f(&mut arena);
+        let result = f(&arena);
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
         result
     }

@@ -1,12 +1,18 @@
 //! Computing: tensors realized one by one, and functions that are compiled once and called many times.
 
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::execute::Compiled;
+use crate::execute::{CompileTimes, Compiled};
+use crate::settings::settings;
 use crate::tensor::storage::Storage;
 use crate::tensor::{Element, Leaves, State, Tensor, TensorBuffer, build_graph, shape};
-use std::sync::Arc;
-use winograph_compiler::Options;
+use rustc_hash::FxHashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use winograph_compiler::explain::Explanation;
+use winograph_compiler::{Options, Program};
 use winograph_ir::DType;
+use winograph_ir::tensor::TensorGraph;
 
 /// Dtype and shape of an argument of a [`Function`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,9 +41,20 @@ impl ArgSpec {
 /// # Ok::<(), winograph::Error>(())
 /// ```
 pub struct Function {
-    compiled: Compiled,
+    compiled: Arc<Compiled>,
     args: Vec<ArgSpec>,
     outputs: Vec<ArgSpec>,
+}
+
+/// How a function is compiled, where the defaults of the process will not do.
+#[derive(Clone, Default)]
+pub struct FunctionOptions {
+    /// Where it runs; the process's default device if `None`.
+    pub device: Option<Arc<dyn Device>>,
+    /// The compiler's options; the process's defaults if `None`.
+    pub compiler: Option<Options>,
+    /// Whether the explanation keeps the form after each pass as text.
+    pub dumps: bool,
 }
 
 /// Compiles a closure with default options: see [`compile_with`].
@@ -45,7 +62,7 @@ pub struct Function {
 /// # Errors
 /// Those of [`compile_with`].
 pub fn compile(args: &[ArgSpec], f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>) -> Result<Function> {
-    compile_with(args, &Options::default(), f)
+    compile_with(args, &FunctionOptions::default(), f)
 }
 
 /// Compiles a closure. It is called once, with placeholders that have no values; the tensors it returns are the
@@ -57,15 +74,23 @@ pub fn compile(args: &[ArgSpec], f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>
 /// operands, and those of compiling.
 pub fn compile_with(
     args: &[ArgSpec],
-    options: &Options,
+    options: &FunctionOptions,
     f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
 ) -> Result<Function> {
     let placeholders = args.iter().map(|a| Tensor::argument(a.dtype, a.shape.clone())).collect::<Result<Vec<_>>>()?;
     let results = f(&placeholders)?;
     let (graph, constants) = build_graph("compile", &results, &placeholders, Leaves::Constants)?;
-    let compiled = Compiled::new("compile", graph, constants, options)?;
+    let (device, compiler) = match options {
+        FunctionOptions { device: Some(d), compiler: Some(c), .. } => (d.clone(), c.clone()),
+        _ => {
+            let defaults = settings()?;
+            let device = options.device.clone().unwrap_or_else(|| defaults.device.clone());
+            (device, options.compiler.clone().unwrap_or_else(|| defaults.options.clone()))
+        }
+    };
+    let compiled = Compiled::new("compile", &graph, constants, &*device, &compiler, options.dumps)?;
     let outputs = results.iter().map(|t| ArgSpec::new(t.dtype(), t.shape())).collect();
-    Ok(Function { compiled, args: args.to_vec(), outputs })
+    Ok(Function { compiled: Arc::new(compiled), args: args.to_vec(), outputs })
 }
 
 impl Function {
@@ -77,6 +102,36 @@ impl Function {
     /// What the function gives.
     pub fn outputs(&self) -> &[ArgSpec] {
         &self.outputs
+    }
+
+    /// What the compiler decided and why.
+    pub fn explanation(&self) -> &Explanation {
+        &self.compiled.explanation
+    }
+
+    /// The kernels, their order and the memory they use.
+    pub fn program(&self) -> &Program {
+        &self.compiled.program
+    }
+
+    /// The source text of the kernels.
+    pub fn source(&self) -> &str {
+        self.compiled.source()
+    }
+
+    /// Where the time of compiling went.
+    pub fn times(&self) -> CompileTimes {
+        self.compiled.times
+    }
+
+    /// Calls the function with memory of the caller's for its results and gives the time that each step of
+    /// [`Program::run`] took.
+    ///
+    /// # Errors
+    /// Those of [`call_into`](Function::call_into).
+    pub fn call_timed(&self, args: &[&Tensor], outputs: &mut [&mut TensorBuffer]) -> Result<Vec<Duration>> {
+        let (args, mut outputs) = self.checked(args, outputs)?;
+        self.compiled.run_timed("call", &args, &mut outputs)
     }
 
     /// Calls the function; its results are realized. Arguments that are lazy are realized first.
@@ -102,12 +157,20 @@ impl Function {
     /// # Errors
     /// Another number of arguments or results, or other dtypes or shapes, than the function was compiled for.
     pub fn call_into(&self, args: &[&Tensor], outputs: &mut [&mut TensorBuffer]) -> Result<()> {
+        let (args, mut outputs) = self.checked(args, outputs)?;
+        self.compiled.run("call", &args, &mut outputs)
+    }
+
+    fn checked<'a>(
+        &self,
+        args: &[&Tensor],
+        outputs: &'a mut [&mut TensorBuffer],
+    ) -> Result<(Vec<Arc<Storage>>, Vec<&'a mut Storage>)> {
         check("call", "argument", &self.args, args.iter().map(|t| (t.dtype(), t.shape())))?;
         check("call_into", "output", &self.outputs, outputs.iter().map(|b| (b.dtype(), b.shape())))?;
         Tensor::realize_all(args)?;
         let args = args.iter().map(|t| t.data("call")).collect::<Result<Vec<_>>>()?;
-        let mut outputs: Vec<&mut Storage> = outputs.iter_mut().map(|b| b.storage_mut()).collect();
-        self.compiled.run("call", &args, &mut outputs)
+        Ok((args, outputs.iter_mut().map(|b| b.storage_mut()).collect()))
     }
 }
 
@@ -139,6 +202,28 @@ fn check<'a>(
     Ok(())
 }
 
+/// Programs of realized graphs that are kept for the next graph of the same structure.
+const KEPT_PROGRAMS: usize = 256;
+
+/// The program for a graph without constants, compiled for the process's defaults: the one of a graph of the same
+/// structure if there was one.
+fn compiled_before(op: &'static str, graph: &TensorGraph) -> Result<Arc<Compiled>> {
+    static KEPT: OnceLock<Mutex<FxHashMap<String, Arc<Compiled>>>> = OnceLock::new();
+    let kept = KEPT.get_or_init(Mutex::default);
+    let key = winograph_ir::text::print_tensor(graph);
+    if let Some(found) = kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return Ok(found.clone());
+    }
+    let defaults = settings()?;
+    let compiled = Arc::new(Compiled::new(op, graph, vec![], &*defaults.device, &defaults.options, false)?);
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.len() >= KEPT_PROGRAMS {
+        kept.clear();
+    }
+    kept.insert(key, compiled.clone());
+    Ok(compiled)
+}
+
 impl Tensor {
     /// Computes the elements and keeps them, once; what they were computed from is forgotten.
     ///
@@ -161,7 +246,7 @@ impl Tensor {
         let (graph, leaves) = build_graph(op, &pending, &[], Leaves::Arguments)?;
         let mut results =
             pending.iter().map(|t| Storage::zeroed(t.numel() * t.dtype().size())).collect::<Result<Vec<_>>>()?;
-        let compiled = Compiled::new(op, graph, vec![], &Options::default())?;
+        let compiled = compiled_before(op, &graph)?;
         compiled.run(op, &leaves, &mut results.iter_mut().collect::<Vec<_>>())?;
         for (t, data) in pending.iter().zip(results) {
             t.0.set_ready(Arc::new(data));

@@ -1,9 +1,9 @@
 //! Every instruction on every dtype and several vector widths, bit for bit against the definitions in
 //! `winograph_ir::op`, with each C compiler of this machine.
 
-mod common;
+mod kernels;
 
-use common::*;
+use kernels::*;
 use winograph_ir::linear::{Instr, LoopKind, Reg, Stmt};
 use winograph_ir::op::apply_fma;
 use winograph_ir::{BinaryOp, DType, ReduceOp, Scalar, UnaryOp};

@@ -1,0 +1,144 @@
+//! Realization and compiled functions.
+
+mod common;
+use common::assert_error;
+use winograph::{ArgSpec, ConvOptions, DType, Function, Tensor, TensorBuffer, compile};
+
+fn is_send_sync<T: Send + Sync>() {}
+
+#[test]
+fn types_cross_threads() {
+    is_send_sync::<Tensor>();
+    is_send_sync::<Function>();
+    is_send_sync::<TensorBuffer>();
+}
+
+fn spec(shape: &[usize]) -> ArgSpec {
+    ArgSpec::new(DType::F32, shape)
+}
+
+#[test]
+fn chains_deeper_than_the_stack() {
+    // A small stack, so that recursion anywhere would overflow it.
+    let run = || {
+        let x = Tensor::from_slice(&[0f32], &[1]).unwrap();
+        let mut y = x.clone();
+        for _ in 0..10_000 {
+            y = y.add(1).unwrap();
+        }
+        let unrealized = y.mul(2).unwrap();
+        drop(unrealized);
+        assert_eq!(y.to_vec::<f32>().unwrap(), [10_000.0]);
+        let mut z = x;
+        for _ in 0..200_000 {
+            z = z.neg().unwrap();
+        }
+        drop(z);
+    };
+    std::thread::Builder::new().stack_size(256 << 10).spawn(run).unwrap().join().unwrap();
+}
+
+#[test]
+fn diamonds_are_visited_once() {
+    // 2^100 paths.
+    let mut x = Tensor::from_slice(&[1f64], &[1]).unwrap();
+    for _ in 0..100 {
+        x = x.add(&x).unwrap();
+    }
+    assert_eq!(x.item::<f64>().unwrap(), 2f64.powi(100));
+}
+
+#[test]
+fn realized_tensors_keep_their_elements() {
+    let x = Tensor::arange(0f32, 3.0, 1.0).unwrap();
+    let y = x.exp().unwrap();
+    assert!(!y.is_realized());
+    y.realize().unwrap();
+    assert!(y.is_realized());
+    let (a, b) = (y.add(1).unwrap(), y.sub(1).unwrap());
+    Tensor::realize_all(&[&a, &b, &y]).unwrap();
+    assert!(a.is_realized() && b.is_realized());
+    assert!(Tensor::zeros(&[2], DType::F32).unwrap().to_vec::<f32>().is_ok());
+    assert_error(y.to_vec::<f64>(), &["to_vec", "f32", "f64"]);
+    assert_error(y.item::<f32>(), &["item", "[3]", "exactly one"]);
+}
+
+#[test]
+fn functions_capture_constants() {
+    let w = Tensor::randn(&[4, 2, 3, 3], DType::F32, 1).unwrap();
+    let b = Tensor::randn(&[4], DType::F32, 2).unwrap();
+    let conv = |x: &Tensor| x.conv2d(&w, Some(&b), &ConvOptions::padding(1))?.relu();
+    let f = compile(&[spec(&[1, 2, 6, 6])], |args| Ok(vec![conv(&args[0])?, args[0].clone(), w.clone()])).unwrap();
+    assert_eq!(f.args(), [spec(&[1, 2, 6, 6])]);
+    assert_eq!(f.outputs()[0], spec(&[1, 4, 6, 6]));
+    for seed in 3..6 {
+        let x = Tensor::randn(&[1, 2, 6, 6], DType::F32, seed).unwrap();
+        let out = f.call(&[&x]).unwrap();
+        assert_eq!(out[0].to_vec::<f32>().unwrap(), conv(&x).unwrap().to_vec::<f32>().unwrap());
+        assert_eq!(out[1].to_vec::<f32>().unwrap(), x.to_vec::<f32>().unwrap());
+        assert_eq!(out[2].to_vec::<f32>().unwrap(), w.to_vec::<f32>().unwrap());
+    }
+}
+
+#[test]
+fn several_threads_and_buffers_of_the_caller() {
+    let f = compile(&[spec(&[8]), spec(&[8])], |a| Ok(vec![a[0].mul(&a[1])?.add(1)?])).unwrap();
+    std::thread::scope(|s| {
+        for t in 0..4 {
+            let f = &f;
+            s.spawn(move || {
+                let mut buffers = f.buffers().unwrap();
+                for i in 0..50 {
+                    let x = Tensor::full(&[8], (t * 100 + i) as f32).unwrap();
+                    f.call_into(&[&x, &x], &mut buffers.iter_mut().collect::<Vec<_>>()).unwrap();
+                    let v = (t * 100 + i) as f32;
+                    assert_eq!(buffers[0].to_vec::<f32>().unwrap(), [v * v + 1.0; 8]);
+                }
+            });
+        }
+        // One lazy tensor realized by many.
+        let x = Tensor::arange(0i64, 100, 1).unwrap().sum(&[], false).unwrap();
+        for _ in 0..4 {
+            let x = x.clone();
+            s.spawn(move || assert_eq!(x.item::<i64>().unwrap(), 4950));
+        }
+    });
+}
+
+#[test]
+fn wrong_calls() {
+    let f = compile(&[spec(&[2, 3])], |a| Ok(vec![a[0].sum(&[1], false)?])).unwrap();
+    let x = Tensor::ones(&[2, 3], DType::F32).unwrap();
+    assert_error(f.call(&[]), &["call", "0 argument", "1, as compiled"]);
+    assert_error(f.call(&[&x, &x]), &["call", "2 argument"]);
+    assert_error(f.call(&[&x.cast(DType::F64).unwrap()]), &["call", "f64", "f32 for argument 0"]);
+    assert_error(f.call(&[&x.transpose(0, 1).unwrap()]), &["call", "[3, 2]", "[2, 3] for argument 0"]);
+    let mut buffer = TensorBuffer::new(DType::F32, &[3]).unwrap();
+    assert_error(f.call_into(&[&x], &mut [&mut buffer]), &["call_into", "[3]", "[2] for output 0"]);
+    assert_error(f.call_into(&[&x], &mut []), &["call_into", "0 output"]);
+    assert_error(compile(&[spec(&[2])], |a| Ok(vec![a[1 - 1].matmul(&x)?, x.matmul(&x)?])), &["matmul", "[2, 3]"]);
+}
+
+#[test]
+fn placeholders_have_no_value() {
+    let mut kept = None;
+    let inner = compile(&[spec(&[2])], |a| {
+        assert_error(a[0].to_vec::<f32>(), &["realize", "argument", "[2]"]);
+        kept = Some(a[0].clone());
+        Ok(vec![a[0].neg()?])
+    });
+    let f = inner.unwrap();
+    let kept = kept.unwrap();
+    assert_error(kept.add(1).unwrap().realize(), &["realize", "no value"]);
+    assert_error(f.call(&[&kept]), &["realize", "no value"]);
+    assert_error(compile(&[], |_| Ok(vec![kept.clone()])), &["compile", "no value"]);
+}
+
+#[test]
+fn zero_sizes_in_functions() {
+    let f = compile(&[spec(&[0, 3])], |a| Ok(vec![a[0].exp()?, a[0].sum(&[0], false)?])).unwrap();
+    let out = f.call(&[&Tensor::zeros(&[0, 3], DType::F32).unwrap()]).unwrap();
+    assert_eq!(out[0].shape(), [0, 3]);
+    assert_eq!(out[1].to_vec::<f32>().unwrap(), [0.0; 3]);
+    assert!(compile(&[], |_| Ok(vec![])).unwrap().call(&[]).unwrap().is_empty());
+}
