@@ -1,5 +1,6 @@
 //! What can go wrong, told so that a caller can act on it.
 
+use crate::tensor::shape::MAX_ELEMENTS;
 use std::fmt;
 use std::path::PathBuf;
 use winograph_ir::DType;
@@ -49,8 +50,10 @@ pub enum Error {
         /// A way out, if one is known.
         hint: Option<String>,
     },
-    /// More elements than can be counted or addressed.
-    #[error("{op}: a result of shape {shape:?} and dtype {dtype} would overflow: expected at most {} bytes", i64::MAX)]
+    /// More elements than can be counted, axes of size 0 counting as 1.
+    #[error(
+        "{op}: a result of shape {shape:?} and dtype {dtype} would overflow: expected at most {MAX_ELEMENTS} elements"
+    )]
     TooLarge {
         /// The operation.
         op: &'static str,

@@ -101,8 +101,7 @@ impl Compiled {
                 *constant = None;
             }
         }
-        compiled.times =
-            CompileTimes { plan: planned - start, kernels: built - planned, prepare: built.elapsed() };
+        compiled.times = CompileTimes { plan: planned - start, kernels: built - planned, prepare: built.elapsed() };
         Ok(compiled)
     }
 

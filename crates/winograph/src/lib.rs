@@ -1,4 +1,16 @@
 //! Lazy tensors compiled to fused kernels, with convolution by Winograd as a graph rewrite.
+//!
+//! ```
+//! use winograph::{ArgSpec, ConvOptions, DType, Tensor, compile};
+//!
+//! let weight = Tensor::randn(&[16, 3, 3, 3], DType::F32, 1)?;
+//! let layer = compile(&[ArgSpec::new(DType::F32, &[1, 3, 8, 8])], |args| {
+//!     Ok(vec![args[0].conv2d(&weight, None, &ConvOptions::padding(1))?.relu()?])
+//! })?;
+//! let image = Tensor::rand(&[1, 3, 8, 8], DType::F32, 2)?;
+//! assert_eq!(layer.call(&[&image])?[0].shape(), [1, 16, 8, 8]);
+//! # Ok::<(), winograph::Error>(())
+//! ```
 
 pub mod cpu;
 pub mod device;
@@ -14,6 +26,7 @@ pub mod tensor;
 pub use error::{Error, Result};
 pub use execute::CompileTimes;
 pub use function::{ArgSpec, Function, FunctionOptions, compile, compile_with};
+pub use half::{bf16, f16};
 pub use tensor::{ConvOptions, Element, Matrices, Number, Operand, PoolOptions, SliceRange, Tensor, TensorBuffer};
 pub use winograph_compiler::Options;
 pub use winograph_ir::{DType, Scalar};

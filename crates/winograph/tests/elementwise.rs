@@ -227,6 +227,13 @@ fn random_numbers_are_fixed() {
     let again = Tensor::randn(&[2, 2], DType::F64, 42).unwrap().to_vec::<f64>().unwrap();
     assert_eq!(z, again[..3]);
     assert_ne!(z, Tensor::randn(&[3], DType::F64, 43).unwrap().to_vec::<f64>().unwrap());
+    let bits = |t: Tensor| t.to_vec::<f32>().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let z = Tensor::randn(&[4], DType::F32, 42).unwrap();
+    assert_eq!(bits(z), [0xbef8ceed, 0xbffcdf1f, 0x3ca2fd7d, 0x3e0456ce]);
+    let u = Tensor::rand(&[4], DType::F32, 42).unwrap();
+    assert_eq!(bits(u), [0x3eefea92, 0x3eae8566, 0x3ea774d8, 0x3ee89c0c]);
+    let n = Tensor::randint(-100, 100, &[4], DType::I64, 42).unwrap();
+    assert_eq!(n.to_vec::<i64>().unwrap(), [4, 38, 76, 32]);
     for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
         let u = Array::of(&Tensor::rand(&[1000], dtype, 1).unwrap());
         assert!(u.data.iter().all(|x| (0.0..1.0).contains(x)), "{dtype}");

@@ -20,7 +20,7 @@ impl TensorBuffer {
     /// Zeros of a dtype and shape.
     ///
     /// # Errors
-    /// A shape with more bytes than can be counted, or no memory.
+    /// A shape with more elements than can be counted, or no memory.
     pub fn new(dtype: DType, shape: &[usize]) -> Result<TensorBuffer> {
         let count = check_size("TensorBuffer::new", dtype, shape)?;
         Ok(TensorBuffer { dtype, shape: shape.to_vec(), data: Storage::zeroed(count * dtype.size())? })

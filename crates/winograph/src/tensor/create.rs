@@ -39,7 +39,7 @@ impl Tensor {
     /// `value` everywhere.
     ///
     /// # Errors
-    /// A shape with more bytes than can be counted.
+    /// A shape with more elements than can be counted.
     pub fn full<T: Element>(shape: &[usize], value: T) -> Result<Tensor> {
         Tensor::full_scalar("full", value.to_scalar(), shape)
     }
@@ -47,7 +47,7 @@ impl Tensor {
     /// 0 (or `false`) everywhere.
     ///
     /// # Errors
-    /// A shape with more bytes than can be counted.
+    /// A shape with more elements than can be counted.
     pub fn zeros(shape: &[usize], dtype: DType) -> Result<Tensor> {
         Tensor::full_scalar("zeros", Scalar::zero(dtype), shape)
     }
@@ -55,7 +55,7 @@ impl Tensor {
     /// 1 (or `true`) everywhere.
     ///
     /// # Errors
-    /// A shape with more bytes than can be counted.
+    /// A shape with more elements than can be counted.
     pub fn ones(shape: &[usize], dtype: DType) -> Result<Tensor> {
         Tensor::full_scalar("ones", Scalar::one(dtype), shape)
     }
@@ -193,7 +193,7 @@ impl Tensor {
     /// A matrix `[n, m]` with 1 on its diagonal and 0 elsewhere.
     ///
     /// # Errors
-    /// A shape with more bytes than can be counted.
+    /// A shape with more elements than can be counted.
     pub fn eye(n: usize, m: usize, dtype: DType) -> Result<Tensor> {
         diagonal("eye", &[n, m], 0)?.0.cast(dtype)
     }

@@ -358,7 +358,7 @@ impl Tensor {
     /// anything but zero is `true`.
     ///
     /// # Errors
-    /// A result of more bytes than can be counted.
+    /// A result of more elements than can be counted.
     pub fn cast(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype() {
             return Ok(self.clone());

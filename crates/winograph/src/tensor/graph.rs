@@ -114,3 +114,53 @@ impl Build {
         self.graph.add(op)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::ConvOptions;
+
+    fn leaf(n: usize) -> Tensor {
+        Tensor::from_slice(&vec![1f32; n], &[n]).unwrap()
+    }
+
+    #[test]
+    fn arguments_come_first_and_leaves_once() {
+        let (a, b) = (Tensor::argument(DType::F32, vec![3]).unwrap(), Tensor::argument(DType::F32, vec![3]).unwrap());
+        let (c, d) = (leaf(3), leaf(3));
+        let y = d.add(&b).unwrap().mul(&c).unwrap().add(&d).unwrap().sub(1).unwrap();
+        let (graph, data) = build_graph("test", &[y.clone(), y], &[a, b], Leaves::Constants).unwrap();
+        assert_eq!(data.len(), 2, "the leaves d and c, in the order in which they are met");
+        use InputKind::{Argument, Constant};
+        assert_eq!(graph.inputs, [Argument, Argument, Constant, Constant]);
+        assert_eq!(graph.outputs[0], graph.outputs[1]);
+        winograph_ir::verify::tensor::verify(&graph).unwrap();
+    }
+
+    #[test]
+    fn one_storage_under_one_shape_is_one_input() {
+        let x = leaf(6);
+        let (p, q) = (x.reshape(&[2, 3]).unwrap(), x.reshape(&[2, 3]).unwrap());
+        let (graph, data) = build_graph("test", &[p.add(&q).unwrap()], &[], Leaves::Arguments).unwrap();
+        assert_eq!((data.len(), graph.nodes().len()), (1, 2));
+    }
+
+    /// The compiler finds the structure by itself; this is the form that it finds it in.
+    #[test]
+    fn a_convolution_is_one_sum_of_products() {
+        let x = Tensor::argument(DType::F32, vec![1, 4, 8, 8]).unwrap();
+        let w = Tensor::argument(DType::F32, vec![6, 2, 3, 3]).unwrap();
+        let options = ConvOptions { groups: 2, ..ConvOptions::padding(1) };
+        let y = x.conv2d(&w, None, &options).unwrap();
+        let (graph, _) = build_graph("test", &[y], &[x, w], Leaves::Constants).unwrap();
+        let reduces: Vec<_> = graph.nodes().iter().filter(|n| matches!(n.op, TensorOp::Reduce { .. })).collect();
+        let [TensorOp::Reduce { x, axes, fused: true, .. }] = reduces.iter().map(|n| &n.op).collect::<Vec<_>>()[..]
+        else {
+            panic!("one fused reduction: {reduces:?}")
+        };
+        let sizes: Vec<_> = graph.node(*x).shape.iter().map(|&s| graph.ints.as_const(s)).collect();
+        assert_eq!(sizes, [1, 2, 3, 8, 8, 2, 3, 3].map(Some), "n, g, k/g, h, w, c/g, r, s");
+        assert_eq!(*axes, [5, 6, 7]);
+        winograph_ir::verify::tensor::verify(&graph).unwrap();
+    }
+}

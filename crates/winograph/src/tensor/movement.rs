@@ -329,6 +329,8 @@ impl Tensor {
         if let Some(value) = self.full_value() {
             return Tensor::full_scalar(name, value, &shape);
         }
+        // With one window or one tap the distances mean nothing, and might be too large to count with.
+        let (stride, dilation) = (stride.min(length), if size == 1 { 1 } else { dilation });
         let op = Op::Unfold { x: self.clone(), axis: along, size, stride, dilation };
         Tensor::make(name, op, self.dtype(), shape)
     }

@@ -8,7 +8,7 @@ use winograph_ir::{BinaryOp, DType, ReduceOp, Scalar, SumOrder};
 
 /// How a pooling window moves. An empty list stands for the default on every axis, a list of one number for that
 /// number on every axis.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PoolOptions {
     /// Distance of windows per spatial axis; the window's size by default.
     pub stride: Vec<usize>,
@@ -16,11 +16,17 @@ pub struct PoolOptions {
     pub padding: Vec<(usize, usize)>,
     /// Distance of taps per spatial axis; 1 by default. Of [`Tensor::max_pool`] alone.
     pub dilation: Vec<usize>,
-    /// Whether a last window that sticks out beyond the padding counts, if it starts inside.
+    /// Whether a last window that sticks out beyond the padding counts, if it starts inside; no by
+    /// default.
     pub ceil_mode: bool,
-    /// Whether [`Tensor::avg_pool`] divides by the padding's elements too, as PyTorch does by default; here the default
-    /// is `false`, ONNX's.
+    /// Whether [`Tensor::avg_pool`] counts the padding's elements too; yes by default, as in PyTorch (not in ONNX).
     pub count_include_pad: bool,
+}
+
+impl Default for PoolOptions {
+    fn default() -> PoolOptions {
+        PoolOptions { stride: vec![], padding: vec![], dilation: vec![], ceil_mode: false, count_include_pad: true }
+    }
 }
 
 /// Pooling along one axis.

@@ -3,17 +3,19 @@
 use crate::error::{Error, Result};
 use winograph_ir::DType;
 
-/// Number of elements of a shape whose size in bytes [`check_size`] has found to fit.
+/// Most elements of a tensor: of the largest dtype too, their bytes can be counted in `i64`.
+pub(crate) const MAX_ELEMENTS: usize = isize::MAX as usize / 8;
+
+/// Number of elements of a shape that [`check_size`] has found to fit.
 pub(crate) fn count(shape: &[usize]) -> usize {
     shape.iter().product()
 }
 
-/// Number of elements, or an error if bytes or strides cannot be counted in `i64`. Axes of size 0 count as 1 for the
-/// test, so that strides fit too.
+/// Number of elements, or an error if there are more than [`MAX_ELEMENTS`]. Axes of size 0 count as 1 for the test, so
+/// that strides fit too.
 pub(crate) fn check_size(op: &'static str, dtype: DType, shape: &[usize]) -> Result<usize> {
-    let bytes = shape.iter().try_fold(dtype.size(), |n, &s| n.checked_mul(s.max(1)));
-    match bytes {
-        Some(n) if n as u64 <= i64::MAX as u64 => Ok(count(shape)),
+    match shape.iter().try_fold(1usize, |n, &s| n.checked_mul(s.max(1))) {
+        Some(n) if n <= MAX_ELEMENTS => Ok(count(shape)),
         _ => Err(Error::TooLarge { op, shape: shape.to_vec(), dtype }),
     }
 }
