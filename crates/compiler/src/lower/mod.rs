@@ -1,3 +1,7 @@
 //! From scheduled kernels to linear code.
 
+pub mod legalize;
+pub mod math;
 pub mod matvec;
+#[cfg(test)]
+mod testing;
