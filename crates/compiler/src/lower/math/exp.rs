@@ -155,7 +155,7 @@ pub(super) fn exp_reduced(e: &mut Emit, x: ValId, reduced: &Reduced) -> ValId {
 /// Arguments within which e^x is neither 0 nor infinity after rounding, and a little more.
 pub(super) const EXP_RANGE: ([f64; 2], [f64; 2]) = ([-104.0, 89.0], [-746.0, 710.0]);
 
-/// `e^x`: 18 operations in f32, 23 in f64.
+/// `e^x`.
 pub(super) fn exp(e: &mut Emit, x: ValId) -> ValId {
     let [lo, hi] = e.pick(EXP_RANGE.0, EXP_RANGE.1);
     let x = e.at_least(x, lo);

@@ -81,7 +81,9 @@ impl Worst {
     }
 }
 
-const REFERENCE: [(UnaryOp, fn(f64) -> f64); 6] = [
+type Function64 = fn(f64) -> f64;
+
+const REFERENCE: [(UnaryOp, Function64); 6] = [
     (UnaryOp::Exp, libm::exp),
     (UnaryOp::Log, libm::log),
     (UnaryOp::Sin, libm::sin),
@@ -104,8 +106,9 @@ fn f32_sweep() {
             worst.see(error32(f.f32(x, 0.0), reference(x as f64)), x as f64);
         }
         let limit = match op {
-            UnaryOp::Tanh => 2.0,
-            UnaryOp::Sin | UnaryOp::Cos => 1.5,
+            UnaryOp::Tanh => 1.5,
+            UnaryOp::Erf => 1.25,
+            UnaryOp::Sin | UnaryOp::Cos => 1.6,
             _ => 1.0,
         };
         worst.at_most(&format!("f32 {}", op.name()), ops, limit);
@@ -145,12 +148,14 @@ const SAMPLES: usize = 100_000;
 #[test]
 fn f64_random() {
     type Reference = fn(f64) -> Twofold;
-    let cases: [(UnaryOp, Reference, [f64; 2], [f64; 2], f64); 6] = [
+    /// Operation, reference, exponents of magnitudes, a range of arguments, most error.
+    type Case = (UnaryOp, Reference, [f64; 2], [f64; 2], f64);
+    let cases: [Case; 6] = [
         (UnaryOp::Exp, |x| scaled(reference::exp_parts(Twofold::new(x))), [-60.0, 9.4], [-650.0, 709.7], 1.0),
         (UnaryOp::Log, reference::log, [-1070.0, 1023.0], [0.5, 2.0], 1.0),
         (UnaryOp::Sin, |x| signed(reference::sin_cos(x.abs(), false), x), [-30.0, 45.0], [-10.0, 10.0], 1.5),
         (UnaryOp::Cos, |x| reference::sin_cos(x.abs(), true), [-30.0, 45.0], [-10.0, 10.0], 1.5),
-        (UnaryOp::Tanh, reference::tanh, [-60.0, 5.0], [-2.0, 2.0], 2.5),
+        (UnaryOp::Tanh, reference::tanh, [-60.0, 5.0], [-2.0, 2.0], 1.5),
         (UnaryOp::Erf, reference::erf, [-60.0, 3.0], [-2.0, 2.0], 1.5),
     ];
     for (op, reference, sizes, range, limit) in cases {
@@ -201,7 +206,7 @@ fn pow_random() {
         let want = scaled(reference::exp_parts(log.mul(Twofold::new(y))));
         worst.see(error64(g.f64(x, y), want), x);
     }
-    worst.at_most("f64 pow", g.ops(), 1.0);
+    worst.at_most("f64 pow", g.ops(), 1.25);
 }
 
 const SPECIAL: [f64; 30] = [
