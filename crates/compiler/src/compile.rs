@@ -2,7 +2,7 @@
 
 use crate::explain::{Explanation, KernelReport, Observer, PassReport, Silent};
 use crate::kernel::Kernel;
-use crate::lower::emit;
+use crate::lower::{emit, legalize};
 use crate::optimize::heuristic;
 use crate::optimize::plan::{PlanError, Scheduled};
 use crate::options::Options;
@@ -119,6 +119,7 @@ pub fn compile_observed(
     driver.explanation.stages = stages;
     check(&mut g, "fuse")?;
     let mut kernels = driver.pass("split", || split::split(&g), |k| dump_kernels(k));
+    driver.pass("legalize", || kernels.iter_mut().for_each(legalize), |()| String::new());
     let choices = driver.pass(
         "layout",
         || layout::layout(&mut kernels, &g.buffers, target),
@@ -167,6 +168,13 @@ pub fn compile_observed(
         });
     }
     Ok((program, driver.explanation))
+}
+
+/// Leaves operations that renderers know: half floats compute in f32, transcendental functions are polynomials.
+fn legalize(k: &mut Kernel) {
+    for i in 0..k.stores.len() {
+        k.stores[i].value = legalize::legalize(&mut k.graph, k.stores[i].value);
+    }
 }
 
 fn output_name(k: &Kernel) -> String {
