@@ -22,7 +22,12 @@ impl Kernel<'_> {
             Instr::Const(s) => {
                 self.expect(s.dtype() == d, "a constant of the register's dtype")?;
                 konst = Some(*s);
-                self.splat_text(ty, &literal(*s))
+                let text = if matches!(d, DType::F32 | DType::F64) && *s == Scalar::from_f64(d, -0.0) {
+                    format!("{}()", self.prelude.minus_zero(Elem::of(d)))
+                } else {
+                    literal(*s)
+                };
+                self.splat_text(ty, &text)
             }
             Instr::Index { value, lane } => self.index(ty, *value, *lane)?,
             Instr::Load { access, fill } => return self.load(reg, ty, access, *fill),
