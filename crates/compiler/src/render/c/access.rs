@@ -150,7 +150,8 @@ impl Kernel<'_> {
             }
             Interval::Uniform(cond) => {
                 let whole = if at.stride == 1 {
-                    format!("*(const {} *)({p} + ({off}))", self.prelude.memory_ty(raw))
+                    let (t, m) = (self.prelude.ty(raw), self.prelude.memory_ty(raw));
+                    format!("({t})*(const {m} *)({p} + ({off}))")
                 } else {
                     let f = gather(self.prelude, raw);
                     format!("{f}({p} + ({off}), {})", int_literal(at.stride))
