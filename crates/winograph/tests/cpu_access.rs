@@ -115,7 +115,7 @@ fn lanes_strides_and_gates() {
     // Wider than any machine's vectors.
     cases.extend(access_cases(DType::F32, 64));
     for cc in compilers() {
-        let device = device(Some(cc), 2);
+        let device = device(Some(&cc), 2);
         let codes: Vec<_> = cases.iter().map(|c| c.code.clone()).collect();
         let (module, _) = device.load(&codes).unwrap_or_else(|e| panic!("{cc}: {e}"));
         for (i, c) in cases.iter().enumerate() {
@@ -188,7 +188,7 @@ fn gated_lanes_do_not_touch_memory() {
         }
     }
     for cc in compilers() {
-        let (module, _) = device(Some(cc), 1).load(&codes).unwrap();
+        let (module, _) = device(Some(&cc), 1).load(&codes).unwrap();
         let (input, output) = (Fenced::new(), Fenced::new());
         for (i, &(d, at_start, stride)) in kinds.iter().enumerate() {
             let bytes = 5 * d.size();
@@ -315,7 +315,7 @@ fn nests_loops_locals_and_parameters() {
     assert_eq!(grid_items(&code, &[]), None);
     for cc in compilers() {
         for threads in [1, 2, 5] {
-            let (module, _) = device(Some(cc), threads).load(std::slice::from_ref(&code)).unwrap();
+            let (module, _) = device(Some(&cc), threads).load(std::slice::from_ref(&code)).unwrap();
             for n in 0..=9i64 {
                 let x = buffer(&[Scalar::from_f64(DType::F32, 0.5)]);
                 let out = Buffer::zeroed((6 * n as usize + 7) * 4).unwrap();

@@ -56,7 +56,7 @@ fn elementwise(
 /// Compiles all cases as one module, runs and compares them.
 fn check(cases: Vec<Case>) {
     for cc in compilers() {
-        let device = device(Some(cc), 2);
+        let device = device(Some(&cc), 2);
         let codes: Vec<_> = cases.iter().map(|c| c.builder.code.clone()).collect();
         let (module, _) = device.load(&codes).unwrap_or_else(|e| panic!("{cc}: {e}"));
         let mut wrong = 0;

@@ -51,12 +51,13 @@ impl Compiler {
                 (found.ok_or_else(|| DeviceError::NoCompiler { tried: CANDIDATES.join(", ") })?, Vec::new())
             }
         };
-        let mut args = own_args;
-        args.extend(FLAGS.iter().map(OsString::from));
+        let mut args: Vec<OsString> = FLAGS.iter().map(OsString::from).collect();
         if cfg!(target_arch = "x86_64") && vector_bytes == 64 {
             // Tunings for some processors prefer to split vectors that are written in full width.
             args.push("-mprefer-vector-width=512".into());
         }
+        // Last, so that they prevail.
+        args.extend(own_args);
         let mut compiler = Compiler { program, args, version: String::new() };
         compiler.version = compiler.ask_version()?;
         Ok(compiler)

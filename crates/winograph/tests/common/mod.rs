@@ -112,12 +112,15 @@ pub(crate) fn device(cc: Option<&str>, threads: usize) -> CpuDevice {
     CpuDevice::new(options).unwrap()
 }
 
-/// The compilers of this machine that tests run with; says so where one is missing.
-pub(crate) fn compilers() -> Vec<&'static str> {
-    ["gcc", "clang"]
-        .into_iter()
+/// The compilers of this machine that tests run with; says so where one is missing. With `WINOGRAPH_TEST_CC` set, those
+/// in this list, separated by semicolons, such as `gcc -march=haswell;clang -march=x86-64`.
+pub(crate) fn compilers() -> Vec<String> {
+    std::env::var("WINOGRAPH_TEST_CC")
+        .unwrap_or_else(|_| "gcc;clang".into())
+        .split(';')
+        .map(String::from)
         .filter(|cc| {
-            let found = device(Some(cc), 1).compiler().is_ok();
+            let found = device(Some(cc.as_str()), 1).compiler().is_ok();
             if !found {
                 eprintln!("skipped: {cc} is not installed");
             }
