@@ -209,7 +209,7 @@ fn bitcasts() {
 #[test]
 fn where_of_all_widths() {
     let mut cases = Vec::new();
-    for compared in DType::ALL.into_iter().filter(|&d| renderable(d)) {
+    for compared in [DType::Bool, DType::U8, DType::F32, DType::I64] {
         for d in DType::ALL {
             for lanes in LANES {
                 let (x, y) = pairs(compared);
