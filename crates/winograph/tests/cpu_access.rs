@@ -424,7 +424,7 @@ fn text_does_not_depend_on_ids() {
             b.int(&[(r, 3)], 1);
             b.reg(DType::U8, 1);
         }
-        let (x, y) = if padding % 2 == 0 {
+        let (x, y) = if padding.is_multiple_of(2) {
             let x = b.range(6);
             (x, b.range(8))
         } else {

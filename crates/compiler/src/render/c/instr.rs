@@ -325,7 +325,7 @@ impl Kernel<'_> {
                 format!("WG_INLINE {n} {name}({n} a, {n} b) {{ return b == 0 ? 0 : {guard}({n})(a {sign} b); }}\n")
             })
         };
-        if t.lanes == 1 { scalar } else { self.prelude.per_lane(stem, t, t, 2, &format!("{scalar}(a[l], b[l])")) }
+        if t.lanes == 1 { scalar } else { self.prelude.per_lane_slow(stem, t, &format!("{scalar}(a[l], b[l])")) }
     }
 
     /// `x` of dtype `from` converted to `ty`.

@@ -50,6 +50,14 @@ impl Prelude {
         out.push_str("#ifndef __has_builtin\n#define __has_builtin(x) 0\n#endif\n");
         out.push_str("#if defined(__AVX512BW__) && defined(__AVX512VL__)\n#define WG_AVX512BWVL\n#endif\n");
         out.push_str("#define WG_INLINE static inline __attribute__((always_inline))\n");
+        out.push_str("#define WG_OUTLINE static __attribute__((noinline))\n");
+        out.push_str(concat!(
+            "#ifdef __clang__\n",
+            "#define WG_ROLLED _Pragma(\"clang loop unroll(disable) vectorize(disable)\")\n",
+            "#else\n",
+            "#define WG_ROLLED _Pragma(\"GCC unroll 1\")\n",
+            "#endif\n"
+        ));
         for t in &self.types {
             let (e, n, bytes) = (t.elem.name(), t.name(), t.bytes());
             let _ = writeln!(out, "typedef {e} {n} __attribute__((vector_size({bytes})));");
@@ -119,6 +127,17 @@ impl Prelude {
             format!(
                 "WG_INLINE {r} {n}({}) {{\n  {r} r;\n  for (int l = 0; l < {}; l++) r[l] = {lane};\n  return r;\n}}\n",
                 args.join(", "),
+                t.lanes
+            )
+        })
+    }
+
+    /// A slow function of two arguments lane by lane: a loop that is kept one.
+    pub(super) fn per_lane_slow(&mut self, op: &str, t: CType, lane: &str) -> String {
+        self.helper(format!("wg_{op}_{}", t.name()), |p, n| {
+            let ty = p.ty(t);
+            format!(
+                "WG_OUTLINE {ty} {n}({ty} a, {ty} b) {{\n  {ty} r;\n  WG_ROLLED for (int l = 0; l < {}; l++) r[l] = {lane};\n  return r;\n}}\n",
                 t.lanes
             )
         })
