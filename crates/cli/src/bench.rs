@@ -100,7 +100,7 @@ fn row(case: &Case, form: &Form, subject: &Subject<'_>, function: &Function, exa
         first_ms: subject.first_ms,
         min_ms: subject.runs_ms.first().copied().unwrap_or(f64::NAN),
         median_ms,
-        gflops: case.flops() / (median_ms * 1e6),
+        gflops: case.flops() as f64 / (median_ms * 1e6),
         max_abs_err,
         rel_l2_err,
         amplification: form.verdict.amplification,

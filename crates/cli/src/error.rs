@@ -1,6 +1,5 @@
 //! What goes wrong in the command: wrong usage or failure, told on stderr in one sentence and a cause.
 
-use std::error::Error as _;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;

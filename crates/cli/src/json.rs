@@ -10,7 +10,7 @@ pub(crate) struct Report {
     pub(crate) threads: usize,
     pub(crate) shape: Shape,
     /// Operations of the direct sum.
-    pub(crate) flops: f64,
+    pub(crate) flops: u64,
     pub(crate) results: Vec<Row>,
 }
 

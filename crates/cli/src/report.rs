@@ -72,7 +72,7 @@ pub(crate) fn text(report: &Report) -> String {
         list(&s.padding),
         list(&s.dilation),
         s.groups,
-        report.flops / 1e9,
+        report.flops as f64 / 1e9,
     );
     out.push_str(&table(&report.results.iter().map(cells).collect::<Vec<_>>()));
     out.push('\n');

@@ -120,9 +120,8 @@ impl Case {
     }
 
     /// Operations of the direct sum: a multiplication and an addition for each term.
-    pub(crate) fn flops(&self) -> f64 {
-        let count = |shape: &[usize]| shape.iter().map(|&s| s as f64).product::<f64>();
-        2.0 * count(&self.output) * count(&self.weight[1..])
+    pub(crate) fn flops(&self) -> u64 {
+        self.output.iter().chain(&self.weight[1..]).fold(2, |n: u64, &s| n.saturating_mul(s as u64))
     }
 
     /// F(m, r) takes m + r - 2 points: their number must fit the tile, or some tile.
