@@ -152,11 +152,15 @@ pub fn compile_observed(
         let step = &steps[prepare.unwrap_or(at.1)];
         let code = &program.kernels[step.kernel];
         let (output, plan) = outputs[at.0].clone();
+        let kernel = &kernels[at.0];
+        let sizes = |ranges: &[RangeId]| ranges.iter().map(|&r| kernel.graph.ints.max_size(r)).collect();
         driver.explanation.kernels.push(KernelReport {
             name: code.name.clone(),
             role: code.role,
             output,
             plan,
+            loops: sizes(&kernel.loops),
+            reduces: sizes(&kernel.reduce_ranges()),
             kernel: step.kernel,
             prepare: prepare.is_some(),
         });

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use winograph_compiler::explain::Explanation;
-use winograph_compiler::{Options, Program};
+use winograph_compiler::{Options, Program, Target};
 use winograph_ir::DType;
 use winograph_ir::tensor::TensorGraph;
 
@@ -91,6 +91,23 @@ pub fn compile_with(
     let compiled = Compiled::new("compile", &graph, constants, &*device, &compiler, options.dumps)?;
     let outputs = results.iter().map(|t| ArgSpec::new(t.dtype(), t.shape())).collect();
     Ok(Function { compiled: Arc::new(compiled), args: args.to_vec(), outputs })
+}
+
+/// Traces and plans a closure as [`compile_with`] does, for any target and without a device: nothing is compiled to
+/// machine code and nothing is run.
+///
+/// # Errors
+/// Those of the closure and of planning.
+pub fn plan(
+    args: &[ArgSpec],
+    target: &Target,
+    options: &Options,
+    dumps: bool,
+    f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
+) -> Result<(Program, Explanation)> {
+    let placeholders = args.iter().map(|a| Tensor::argument(a.dtype, a.shape.clone())).collect::<Result<Vec<_>>>()?;
+    let (graph, _) = build_graph("plan", &f(&placeholders)?, &placeholders, Leaves::Constants)?;
+    crate::execute::plan("plan", &graph, target, options, dumps)
 }
 
 impl Function {
