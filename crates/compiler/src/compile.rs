@@ -3,8 +3,9 @@
 use crate::explain::{Explanation, KernelReport, Observer, PassReport, Silent};
 use crate::kernel::Kernel;
 use crate::lower::{emit, legalize};
+use crate::optimize::grid::{self, GridReport};
 use crate::optimize::heuristic;
-use crate::optimize::plan::{PlanError, Scheduled};
+use crate::optimize::plan::{Plan, PlanError, Scheduled};
 use crate::options::Options;
 use crate::program::{Place, Program, ProgramBuffer, Step};
 use crate::schedule::{fuse, layout, memory, rangeify, split};
@@ -116,15 +117,24 @@ pub fn compile_observed(
     driver.pass("legalize", || kernels.iter_mut().for_each(legalize), |()| String::new());
     let choices = driver.pass(
         "layout",
-        || layout::layout(&mut kernels, &g.buffers, target),
+        || layout::layout(&mut kernels, &g.buffers, target, options.layout),
         |choices| choices.iter().map(|c| format!("{}: {:?}\n", c.buffer, c.order)).collect(),
     );
     driver.explanation.layouts = choices;
-    let plans = driver.pass(
+    let planned = driver.pass(
         "plan",
-        || kernels.iter().map(|k| heuristic::plan(k, target)).collect::<Vec<_>>(),
-        |plans| plans.iter().map(|p| format!("{p}\n")).collect(),
+        || {
+            kernels
+                .iter()
+                .map(|k| match &target.gpu {
+                    None => (heuristic::plan(k, target), GridReport::default()),
+                    Some(gpu) => grid::plan(k, gpu, options.grid),
+                })
+                .collect::<Vec<_>>()
+        },
+        |plans| plans.iter().map(|p| format!("{}\n", p.0)).collect(),
     );
+    let (plans, mut grids): (Vec<Plan>, Vec<GridReport>) = planned.into_iter().unzip();
     let scheduled = driver.pass(
         "schedule",
         || {
@@ -144,7 +154,7 @@ pub fn compile_observed(
     for code in &codes {
         verify::linear::verify(code).map_err(|error| CompileError::Refused { kernel: code.name.clone(), error })?;
     }
-    let outputs: Vec<(String, crate::optimize::plan::Plan)> = kernels.iter().map(output_name).zip(plans).collect();
+    let outputs: Vec<(String, Plan)> = kernels.iter().map(output_name).zip(plans).collect();
     let program = driver.pass("memory", || assemble(&kernels, codes), |_| String::new());
     let (program, order) = program;
     for (prepare, at) in order {
@@ -163,6 +173,7 @@ pub fn compile_observed(
             reduces: sizes(&kernel.reduce_ranges()),
             kernel: step.kernel,
             prepare: prepare.is_some(),
+            grid: std::mem::take(&mut grids[at.0]),
         });
     }
     Ok((program, driver.explanation))
@@ -191,7 +202,7 @@ pub fn name(s: &Scheduled) -> String {
     let ints = &s.kernel.graph.ints;
     let reduces = s.kernel.reduce_ranges();
     let maps = s.unroll.iter().filter(|r| !reduces.contains(r));
-    let all = s.grid.iter().chain(&s.serial).chain(&s.lane).chain(maps).chain(&reduces);
+    let all = s.grid.iter().chain(&s.thread).chain(&s.serial).chain(&s.lane).chain(maps).chain(&reduces);
     let mut out = if reduces.is_empty() { "E" } else { "r" }.to_string();
     for &r in all {
         out.push('_');

@@ -1,5 +1,6 @@
 //! What the compiler decided and why.
 
+use crate::optimize::grid::GridReport;
 use crate::optimize::plan::Plan;
 use crate::schedule::fuse::Decision;
 use crate::schedule::layout::Choice;
@@ -67,6 +68,8 @@ pub struct KernelReport {
     pub kernel: usize,
     /// Whether it runs once, in `prepare`.
     pub prepare: bool,
+    /// Assignments of threads that were considered, on a GPU.
+    pub grid: GridReport,
 }
 
 /// What a caller wants to know while compiling; all methods have empty defaults.

@@ -104,7 +104,7 @@ impl Way {
 
     fn laid_out(&mut self) -> Result<(Vec<Kernel>, Vec<layout::Choice>), String> {
         let mut kernels = self.kernels()?;
-        let choices = layout::layout(&mut kernels, &self.graph.buffers, &self.target);
+        let choices = layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default());
         Ok((kernels, choices))
     }
 
