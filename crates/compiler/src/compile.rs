@@ -2,7 +2,7 @@
 
 use crate::explain::{Explanation, KernelReport, Observer, PassReport, Silent};
 use crate::kernel::Kernel;
-use crate::lower::emit;
+use crate::lower::{emit, legalize};
 use crate::optimize::heuristic;
 use crate::optimize::plan::{PlanError, Scheduled};
 use crate::options::Options;
@@ -12,7 +12,7 @@ use crate::target::Target;
 use crate::winograd;
 use rustc_hash::FxHashMap;
 use thiserror::Error;
-use winograph_ir::indexed::Origin;
+use winograph_ir::indexed::{Graph, Origin};
 use winograph_ir::int::{Ints, RangeId};
 use winograph_ir::linear::Code;
 use winograph_ir::tensor::TensorGraph;
@@ -86,18 +86,12 @@ pub fn compile_observed(
 ) -> Result<(Program, Explanation), CompileError> {
     verify::tensor::verify(tensors).map_err(|error| CompileError::Verify { pass: "input", error })?;
     let mut driver = Driver { observer, explanation: Explanation::default() };
-    let check = |g: &mut winograph_ir::indexed::Graph, pass: &'static str| {
-        if options.verify_each_pass {
-            {
-                let _ = (&*g, pass);
-                Ok::<(), CompileError>(())
-            }
-        } else {
-            Ok(())
-        }
+    let check = |g: &Graph, pass: &'static str| match options.verify_each_pass {
+        true => verify::indexed::verify(g).map_err(|error| CompileError::Verify { pass, error }),
+        false => Ok(()),
     };
     let mut g = driver.pass("rangeify", || rangeify::rangeify(tensors), text::print_indexed);
-    check(&mut g, "rangeify")?;
+    check(&g, "rangeify")?;
     let (mut g, windows) = driver.pass(
         "winograd",
         || {
@@ -107,8 +101,8 @@ pub fn compile_observed(
         |r| text::print_indexed(&r.0),
     );
     driver.explanation.windows = windows.map_err(CompileError::Options)?;
-    check(&mut g, "winograd")?;
-    let (mut g, stages) = driver.pass(
+    check(&g, "winograd")?;
+    let (g, stages) = driver.pass(
         "fuse",
         || {
             let stages = fuse::fuse(&mut g);
@@ -117,8 +111,9 @@ pub fn compile_observed(
         |r| text::print_indexed(&r.0),
     );
     driver.explanation.stages = stages;
-    check(&mut g, "fuse")?;
-    let mut kernels = driver.pass("split", || split::split(&g), |k| dump_kernels(k));
+    check(&g, "fuse")?;
+    let mut kernels = driver.pass("split", || split::split(&g), |k| k.iter().map(|k| k.text() + "\n").collect());
+    driver.pass("legalize", || kernels.iter_mut().for_each(legalize), |()| String::new());
     let choices = driver.pass(
         "layout",
         || layout::layout(&mut kernels, &g.buffers, target),
@@ -173,19 +168,15 @@ pub fn compile_observed(
     Ok((program, driver.explanation))
 }
 
-fn output_name(k: &Kernel) -> String {
-    k.stores.first().map(|s| k.graph.buffer(s.buffer).name.clone()).unwrap_or_default()
+/// Leaves operations that renderers know: half floats compute in f32, transcendental functions are polynomials.
+fn legalize(k: &mut Kernel) {
+    for i in 0..k.stores.len() {
+        k.stores[i].value = legalize::legalize(&mut k.graph, k.stores[i].value);
+    }
 }
 
-fn dump_kernels(kernels: &[Kernel]) -> String {
-    kernels
-        .iter()
-        .map(|k| {
-            let sizes: Vec<String> = k.loops.iter().map(|&r| size_name(&k.graph.ints, r)).collect();
-            let reads: Vec<&str> = k.graph.buffers.iter().map(|b| b.name.as_str()).collect();
-            format!("{} <- loops {} over {}\n", output_name(k), sizes.join("x"), reads.join(" "))
-        })
-        .collect()
+fn output_name(k: &Kernel) -> String {
+    k.stores.first().map(|s| k.graph.buffer(s.buffer).name.clone()).unwrap_or_default()
 }
 
 fn size_name(ints: &Ints, r: RangeId) -> String {
@@ -216,7 +207,7 @@ fn assemble(kernels: &[Kernel], codes: Vec<Code>) -> (Program, Order) {
     let mut program = Program::default();
     let mut index: FxHashMap<usize, usize> = FxHashMap::default();
     let mut constant: FxHashMap<usize, bool> = FxHashMap::default();
-    let mut known: FxHashMap<String, usize> = FxHashMap::default();
+    let mut known: FxHashMap<String, Vec<usize>> = FxHashMap::default();
     let mut order = Vec::new();
     for (n, (k, code)) in kernels.iter().zip(codes).enumerate() {
         let mut args = Vec::with_capacity(k.args.len());
@@ -262,9 +253,13 @@ fn assemble(kernels: &[Kernel], codes: Vec<Code>) -> (Program, Order) {
                 constant.insert(at, prepare);
             }
         }
-        let key = canonical_text(&code);
-        let kernel = *known.entry(key).or_insert_with(|| {
+        let same_name = known.entry(code.name.clone()).or_default();
+        let equal = (!same_name.is_empty()).then(|| canonical_text(&code)).and_then(|text| {
+            same_name.iter().copied().find(|&k| canonical_text(&program.kernels[k]) == text)
+        });
+        let kernel = equal.unwrap_or_else(|| {
             program.kernels.push(code);
+            same_name.push(program.kernels.len() - 1);
             program.kernels.len() - 1
         });
         let step = Step { kernel, args };

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Gate, Graph, Role, Source, Val, ValId};
 use winograph_ir::int::{IntId, Ints, RangeId};
+use winograph_ir::text::{NestStore, print_nest};
 
 /// One launch: for all values of `loops`, `stores`.
 ///
@@ -72,6 +73,16 @@ impl Kernel {
             }
         }
         out
+    }
+
+    /// The kernel as text: its role, then [`print_nest`]'s form. The same kernel prints the same whatever its ids.
+    pub fn text(&self) -> String {
+        let stores: Vec<NestStore<'_>> = self
+            .stores
+            .iter()
+            .map(|s| NestStore { buffer: s.buffer, index: &s.index, gate: &s.gate, value: s.value })
+            .collect();
+        format!("kernel {}\n{}", self.role.name(), print_nest(&self.graph, &self.loops, &stores))
     }
 
     /// Replaces ranges by expressions of new ones everywhere. `bound` gives the ranges that take the place of a

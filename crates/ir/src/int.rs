@@ -997,7 +997,7 @@ impl Ints {
         }
     }
 
-    /// Makes a conjunction of conditions `e >= 0` canonical: drops those that always hold and duplicates, divides
+    /// Makes a conjunction of conditions `e >= 0` canonical: drops those that always hold or follow from another one with the same terms, divides
     /// by common factors, sorts. `None` if one of them can never hold.
     pub fn conjunction(&mut self, conditions: &[IntId]) -> Option<Box<[IntId]>> {
         let mut out: Vec<IntId> = Vec::with_capacity(conditions.len());
@@ -1024,6 +1024,13 @@ impl Ints {
         }
         out.sort_unstable();
         out.dedup();
+        // Of conditions that differ in their constants alone the strongest is enough.
+        if out.len() > 1 {
+            let parts: Vec<(Vec<(IntId, i64)>, i64)> = out.iter().map(|&e| self.as_sum(e)).collect();
+            let weaker = |i: usize| parts.iter().any(|p| p.0 == parts[i].0 && p.1 < parts[i].1);
+            let mut at = 0..out.len();
+            out.retain(|_| at.next().is_none_or(|i| !weaker(i)));
+        }
         Some(out.into())
     }
 }

@@ -17,6 +17,8 @@ struct Rangeify<'a> {
     tensors: &'a TensorGraph,
     graph: Graph,
     buffer_of: FxHashMap<NodeId, BufId>,
+    /// Tensors that turned out to be no more than another way to read a buffer: axes and the load.
+    views: FxHashMap<NodeId, (Vec<RangeId>, ValId)>,
     memo: FxHashMap<(NodeId, Vec<IntId>, Vec<IntId>), ValId>,
 }
 
@@ -24,7 +26,13 @@ struct Rangeify<'a> {
 pub fn rangeify(tensors: &TensorGraph) -> Graph {
     let mut graph = Graph::new();
     graph.ints = tensors.ints.clone();
-    let mut pass = Rangeify { tensors, graph, buffer_of: FxHashMap::default(), memo: FxHashMap::default() };
+    let mut pass = Rangeify {
+        tensors,
+        graph,
+        buffer_of: FxHashMap::default(),
+        views: FxHashMap::default(),
+        memo: FxHashMap::default(),
+    };
     pass.run();
     pass.graph
 }
@@ -58,6 +66,11 @@ impl Rangeify<'_> {
                 let axes = self.fresh_axes(id);
                 let index: Vec<IntId> = axes.iter().map(|&r| self.graph.ints.range(r)).collect();
                 let value = self.compute(id, &index, &[]);
+                // Nothing is saved by storing what is loaded, and a window that is built step by step stays whole.
+                if !keep && slot.is_none() && matches!(self.graph.val(value), Val::Load { dynamic: None, .. }) {
+                    self.views.insert(id, (axes, value));
+                    continue;
+                }
                 let buffer = self.define(id, name, origin, axes, value, keep || slot.is_some());
                 self.buffer_of.insert(id, buffer);
                 first = Some(buffer);
@@ -138,6 +151,11 @@ impl Rangeify<'_> {
         if let Some(&buffer) = self.buffer_of.get(&id) {
             return self.graph.load(Source::Buffer(buffer), index, gate, Scalar::zero(dtype));
         }
+        if let Some((axes, value)) = self.views.get(&id) {
+            let map: FxHashMap<RangeId, IntId> = axes.iter().copied().zip(index.iter().copied()).collect();
+            let v = self.graph.substitute(*value, &|r| map.get(&r).copied());
+            return self.load_under(v, gate);
+        }
         let key = (id, index.to_vec(), gate.to_vec());
         if let Some(&v) = self.memo.get(&key) {
             return v;
@@ -145,6 +163,16 @@ impl Rangeify<'_> {
         let v = self.compute(id, index, gate);
         self.memo.insert(key, v);
         v
+    }
+
+    /// A load with more conditions; any other value as it is.
+    fn load_under(&mut self, v: ValId, gate: &[IntId]) -> ValId {
+        let Val::Load { src, index, gate: own, fill, dynamic } = self.graph.val(v).clone() else { return v };
+        let all: Vec<IntId> = own.iter().chain(gate).copied().collect();
+        match self.graph.ints.conjunction(&all) {
+            None => self.graph.constant(fill),
+            Some(gate) => self.graph.add(Val::Load { src, index, gate, fill, dynamic }),
+        }
     }
 
     /// The value of a tensor's element from its operands. Where `gate` does not hold the value does not matter, but

@@ -10,6 +10,9 @@ use winograph_ir::indexed::{Def, Graph};
 /// Outputs per tile that a rewrite may have on an axis.
 pub const TILES: [usize; 4] = [2, 3, 4, 6];
 
+/// Those that are taken without being asked for: more outputs need more than good points to be accurate.
+const DEFAULT_TILES: [usize; 3] = [2, 3, 4];
+
 /// How many times the direct sum's expected error a rewrite may cost unless more is asked for.
 pub const DEFAULT_TOLERANCE: f64 = 3.0;
 
@@ -82,7 +85,9 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
     let direct = work.direct();
     let mut best: Option<(f64, f64, Vec<usize>, Vec<Transforms>)> = None;
     let mut inaccurate: Option<String> = None;
-    for tile in combinations(n) {
+    // Points of the caller's choice are a wish for the tile that they fit.
+    let tiles: &[usize] = if options.points.is_some() { &TILES } else { &DEFAULT_TILES };
+    for tile in combinations(n, tiles) {
         if fits(&work.taps, &tile).is_err() || !fits_points(&tile) {
             continue;
         }
@@ -144,12 +149,12 @@ fn build(taps: &[usize], tile: &[usize], options: &Options) -> Result<Vec<Transf
         .collect()
 }
 
-fn combinations(n: usize) -> Vec<Vec<usize>> {
+fn combinations(n: usize, tiles: &[usize]) -> Vec<Vec<usize>> {
     let mut out = vec![Vec::new()];
     for _ in 0..n {
         out = out
             .into_iter()
-            .flat_map(|t: Vec<usize>| TILES.iter().map(move |&m| t.iter().copied().chain([m]).collect()))
+            .flat_map(|t: Vec<usize>| tiles.iter().map(move |&m| t.iter().copied().chain([m]).collect()))
             .collect();
     }
     out
