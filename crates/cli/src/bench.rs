@@ -105,23 +105,24 @@ fn row(case: &Case, form: &Form, subject: &Subject<'_>, function: &Function, exa
         rel_l2_err,
         amplification: form.verdict.amplification,
         bitwise_equal_to_tensor: None,
-        kernels: launches(function, &subject.kernels_us),
+        kernels: launches(function, &subject.kernels_us, form.algo == Algo::Tensor && form.verdict.applied),
     }
 }
 
 /// The launches of each call with their times.
-fn launches(function: &Function, times: &[f64]) -> Vec<Kernel> {
+fn launches(function: &Function, times: &[f64], tensor_level: bool) -> Vec<Kernel> {
     let program = function.program();
     let times = times.iter().copied().chain(std::iter::repeat(f64::NAN));
     program
         .run
         .iter()
         .zip(times)
-        .filter_map(|(step, time_us)| {
+        .zip(kernels::roles(program, tensor_level))
+        .filter_map(|((step, time_us), role)| {
             let code = program.kernels.get(step.kernel)?;
             Some(Kernel {
                 name: code.name.clone(),
-                role: code.role.name(),
+                role,
                 grid: kernels::grid(code),
                 block: vec![],
                 time_us,

@@ -11,8 +11,8 @@ use crate::report::list;
 use crate::shapes::Case;
 use serde::Serialize;
 use std::fmt::Write as _;
-use winograph::Tensor;
 use winograph::cpu::host_target;
+use winograph::{DType, TensorBuffer};
 use winograph_compiler::explain::KernelReport;
 use winograph_compiler::optimize::plan::Factor;
 use winograph_compiler::render::render_c;
@@ -143,8 +143,8 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
 /// Plans a form, or the direct one where that form does not apply.
 fn plan(algo: Algo, case: &Case, target: &Target, dumps: bool) -> Result<(Verdict, Program, Explanation)> {
     let cannot = |e| Error::of("cannot plan the convolution", e);
-    let zeros = vec![0f32; case.weight.iter().product()];
-    let w = Tensor::from_slice(&zeros, &case.weight).map_err(cannot)?;
+    // What the weights are does not matter to the compiler.
+    let w = TensorBuffer::new(DType::F32, &case.weight).map_err(cannot)?.into_tensor();
     let mut chosen = None;
     let planned = winograph::plan(&forms::arguments(case), target, &forms::options(algo, case), dumps, |args| {
         forms::write(algo, case, args, &w, &mut chosen)

@@ -43,13 +43,16 @@ impl Verdict {
         let windows = &explanation.windows;
         let rewritten = windows.iter().find(|w| w.applied);
         // A sum that is not rewritten has one window, or none if nothing slides.
+        if algo == Algo::Direct {
+            return Verdict { applied: true, ..Verdict::no("the direct form was asked for".to_string()) };
+        }
         let reason = match rewritten.or(windows.iter().max_by_key(|w| w.taps.len())) {
             Some(w) => w.reason.clone(),
             None => "there is no sum of products".to_string(),
         };
         match rewritten {
             Some(w) => Verdict { applied: true, reason, tile: w.tile.clone(), amplification: w.amplification },
-            // Direct is what was asked for, or what `auto` may decide.
+            // The direct sum is what `auto` may decide on.
             None => Verdict { applied: algo != Algo::Graph, ..Verdict::no(reason) },
         }
     }

@@ -1,8 +1,8 @@
 //! What linear code says about a kernel's accesses.
 
 use serde::Serialize;
-use winograph_compiler::{Program, Step};
-use winograph_ir::indexed::Scope;
+use winograph_compiler::{Place, Program, Step};
+use winograph_ir::indexed::{Role, Scope};
 use winograph_ir::linear::{Access, Code, Instr, Memory, Stmt};
 
 /// How a kernel touches a buffer.
@@ -60,6 +60,56 @@ pub(crate) fn touches(program: &Program, step: &Step) -> Vec<Touch> {
         _ => {}
     });
     out
+}
+
+/// What the steps of `run` compute. The compiler knows this of the forms that it makes itself; of the tensor-level form
+/// the flow of the data from the input and the weight tells.
+pub(crate) fn roles(program: &Program, tensor_level: bool) -> Vec<&'static str> {
+    let mut from: Vec<From> = program
+        .buffers
+        .iter()
+        .map(|b| match b.place {
+            Place::Argument(0) => From { x: true, ..From::default() },
+            Place::Argument(_) | Place::Constant(_) | Place::Prepared(_) => From { w: true, ..From::default() },
+            _ => From::default(),
+        })
+        .collect();
+    let mut out = Vec::new();
+    for step in &program.run {
+        let Some(code) = program.kernels.get(step.kernel) else { continue };
+        let mut all = From::default();
+        for (decl, &at) in code.args.iter().zip(&step.args) {
+            if !decl.written {
+                all = From { x: all.x | from[at].x, w: all.w | from[at].w, product: all.product | from[at].product };
+            }
+        }
+        let role = match all {
+            From { product: true, x: false, w: false } => Role::OutputTransform,
+            From { product: false, x: true, w: true } => Role::Multiply,
+            From { product: false, x: true, w: false } => Role::InputTransform,
+            From { product: false, x: false, w: true } => Role::WeightTransform,
+            From { product: false, x: false, w: false } => Role::Other,
+            From { product: true, .. } => Role::Fused,
+        };
+        if all.x && all.w {
+            all = From { product: true, ..From::default() };
+        }
+        for (decl, &at) in code.args.iter().zip(&step.args) {
+            if decl.written {
+                from[at] = all;
+            }
+        }
+        out.push(if tensor_level { role.name() } else { code.role.name() });
+    }
+    out
+}
+
+/// What a buffer's values come from.
+#[derive(Clone, Copy, Default)]
+struct From {
+    x: bool,
+    w: bool,
+    product: bool,
 }
 
 /// Sizes of a kernel's parallel loops, outermost first.

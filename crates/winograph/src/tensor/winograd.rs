@@ -128,7 +128,7 @@ impl Tensor {
     /// # Errors
     /// As [`conv`](Tensor::conv); tiles or points that contradict each other or the window; and
     /// [`Error::Inapplicable`] for a stride or dilation other than 1, windows that have no rewrite, too many positions,
-    /// a dtype that is not floating, and where no tile is accurate enough.
+    /// a dtype that is not floating, sizes of 0, and where no tile is accurate enough.
     pub fn conv_tensor_level(
         &self,
         weight: &Tensor,
@@ -159,6 +159,9 @@ impl Checked {
         }
         if let Some(d) = self.dilation.iter().find(|&&d| d != 1) {
             return no(format!("its window has dilation {d}, not 1"));
+        }
+        if self.out_shape().contains(&0) || self.weight.shape()[1] == 0 {
+            return no("there is no sum of products".to_string());
         }
         let window = &self.weight.shape()[2..];
         if let Some(reason) = window.iter().find_map(|&r| unsupported_taps(r as i64)) {
