@@ -2,7 +2,7 @@
 
 use crate::explain::{Explanation, KernelReport, Observer, PassReport, Silent};
 use crate::kernel::Kernel;
-use crate::lower::emit;
+use crate::lower::{emit, legalize};
 use crate::optimize::heuristic;
 use crate::optimize::plan::{PlanError, Scheduled};
 use crate::options::Options;
@@ -113,6 +113,7 @@ pub fn compile_observed(
     driver.explanation.stages = stages;
     check(&g, "fuse")?;
     let mut kernels = driver.pass("split", || split::split(&g), |k| k.iter().map(|k| k.text() + "\n").collect());
+    driver.pass("legalize", || kernels.iter_mut().for_each(legalize), |()| String::new());
     let choices = driver.pass(
         "layout",
         || layout::layout(&mut kernels, &g.buffers, target),
@@ -151,16 +152,27 @@ pub fn compile_observed(
         let step = &steps[prepare.unwrap_or(at.1)];
         let code = &program.kernels[step.kernel];
         let (output, plan) = outputs[at.0].clone();
+        let kernel = &kernels[at.0];
+        let sizes = |ranges: &[RangeId]| ranges.iter().map(|&r| kernel.graph.ints.max_size(r)).collect();
         driver.explanation.kernels.push(KernelReport {
             name: code.name.clone(),
             role: code.role,
             output,
             plan,
+            loops: sizes(&kernel.loops),
+            reduces: sizes(&kernel.reduce_ranges()),
             kernel: step.kernel,
             prepare: prepare.is_some(),
         });
     }
     Ok((program, driver.explanation))
+}
+
+/// Leaves operations that renderers know: half floats compute in f32, transcendental functions are polynomials.
+fn legalize(k: &mut Kernel) {
+    for i in 0..k.stores.len() {
+        k.stores[i].value = legalize::legalize(&mut k.graph, k.stores[i].value);
+    }
 }
 
 fn output_name(k: &Kernel) -> String {

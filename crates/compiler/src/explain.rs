@@ -59,6 +59,10 @@ pub struct KernelReport {
     pub output: String,
     /// Its schedule.
     pub plan: Plan,
+    /// Sizes of the plan's map axes `a0`, `a1`, ... (with parameters: at their greatest values).
+    pub loops: Vec<i64>,
+    /// Sizes of the plan's reduce axes `r0`, `r1`, ...
+    pub reduces: Vec<i64>,
     /// Place in the program's kernels.
     pub kernel: usize,
     /// Whether it runs once, in `prepare`.

@@ -116,7 +116,7 @@ impl Scalar {
         Scalar { dtype, bits }
     }
 
-    /// The value rounded to nearest-even in a float dtype, truncated toward zero and saturated in an integer one
+    /// The value rounded to nearest-even in a float dtype (half floats: to f32 first), truncated toward zero and saturated in an integer one
     /// (NaN becomes 0), and `x != 0` in `bool`.
     pub fn from_f64(dtype: DType, x: f64) -> Scalar {
         let bits = match dtype {
@@ -125,8 +125,10 @@ impl Scalar {
             DType::I8 => x as i8 as u8 as u64,
             DType::I32 => x as i32 as u32 as u64,
             DType::I64 => x as i64 as u64,
-            DType::F16 => half::f16::from_f64(x).to_bits() as u64,
-            DType::BF16 => half::bf16::from_f64(x).to_bits() as u64,
+            // By way of f32, as C and PyTorch do: `half`'s own conversions from f64 drop the lower half of the
+            // mantissa, and with it the side of a tie that a value lies on.
+            DType::F16 => half::f16::from_f32(x as f32).to_bits() as u64,
+            DType::BF16 => half::bf16::from_f32(x as f32).to_bits() as u64,
             DType::F32 => (x as f32).to_bits() as u64,
             DType::F64 => x.to_bits(),
         };
@@ -138,7 +140,8 @@ impl Scalar {
         match dtype {
             DType::Bool => Scalar { dtype, bits: (x != 0) as u64 },
             DType::F32 => Scalar { dtype, bits: (x as f32).to_bits() as u64 },
-            d if d.is_float() => Scalar::from_f64(d, x as f64),
+            DType::F16 | DType::BF16 => Scalar::from_f64(dtype, (x as f32) as f64),
+            DType::F64 => Scalar::from_f64(dtype, x as f64),
             d => Scalar::from_bits(d, x as u64),
         }
     }

@@ -99,3 +99,38 @@ impl Env {
             .or_else(|| self.home.as_ref().map(|p| p.join(".cache").join("winograph")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(vars: &[(&str, &str)]) -> Result<Env, EnvError> {
+        Env::from_lookup(&|name| vars.iter().find(|v| v.0 == name).map(|v| v.1.into()))
+    }
+
+    #[test]
+    fn the_cache_is_in_the_first_folder_there_is() {
+        fn dir(vars: &[(&str, &str)]) -> Option<PathBuf> {
+            env(vars).unwrap().kernel_cache()
+        }
+        let (own, xdg, home) = (("WINOGRAPH_CACHE_DIR", "/c"), ("XDG_CACHE_HOME", "/x"), ("HOME", "/h"));
+        assert_eq!(dir(&[own, xdg, home]), Some("/c".into()));
+        assert_eq!(dir(&[xdg, home]), Some("/x/winograph".into()));
+        assert_eq!(dir(&[home]), Some("/h/.cache/winograph".into()));
+        assert_eq!(dir(&[("XDG_CACHE_HOME", "relative"), home]), Some("/h/.cache/winograph".into()));
+        assert_eq!(dir(&[]), None);
+        assert_eq!(dir(&[own, ("WINOGRAPH_CACHE", "0")]), None);
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_errors() {
+        for (name, value) in
+            [("WINO", "2"), ("WINO_OLD", "x"), ("DEBUG", "-1"), ("WINOGRAPH_THREADS", "0"), ("WINOGRAPH_CACHE", "no")]
+        {
+            let e = env(&[(name, value)]).unwrap_err();
+            assert_eq!((e.name, e.value.as_str()), (name, value));
+        }
+        let e = env(&[("WINO", "0"), ("WINO_OLD", ""), ("DEBUG", " 4"), ("WINOGRAPH_THREADS", "3")]).unwrap();
+        assert_eq!((e.wino, e.wino_old, e.debug, e.threads), (Some(false), false, 4, Some(3)));
+    }
+}

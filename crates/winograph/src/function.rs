@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use winograph_compiler::explain::Explanation;
-use winograph_compiler::{Options, Program};
+use winograph_compiler::{Options, Program, Target};
 use winograph_ir::DType;
 use winograph_ir::interp::Value;
 use winograph_ir::tensor::{Node, TensorGraph, TensorOp};
@@ -119,6 +119,23 @@ pub fn trace(args: &[ArgSpec], f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>)
         values.push(Value::from_bytes(node.dtype, &shape, data.bytes()));
     }
     Ok((graph, values))
+}
+
+/// Traces and plans a closure as [`compile_with`] does, for any target and without a device: nothing is compiled to
+/// machine code and nothing is run.
+///
+/// # Errors
+/// Those of the closure and of planning.
+pub fn plan(
+    args: &[ArgSpec],
+    target: &Target,
+    options: &Options,
+    dumps: bool,
+    f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
+) -> Result<(Program, Explanation)> {
+    let placeholders = args.iter().map(|a| Tensor::argument(a.dtype, a.shape.clone())).collect::<Result<Vec<_>>>()?;
+    let (graph, _) = build_graph("plan", &f(&placeholders)?, &placeholders, Leaves::Constants)?;
+    crate::execute::plan("plan", &graph, target, options, dumps)
 }
 
 impl Function {

@@ -30,8 +30,8 @@ pub enum Stride {
     Uniform,
     /// To the next element.
     Contiguous,
-    /// By a constant number of elements.
-    Strided,
+    /// By a number of bytes, where it is known.
+    Strided(Option<i64>),
     /// In some other way.
     Irregular,
 }
@@ -117,9 +117,30 @@ pub fn stride(g: &mut Graph, touch: &Touch, range: RangeId, inner: Option<usize>
         Some(_) if touch.dynamic => Stride::Irregular,
         Some((axis, i)) => match g.ints.split_linear(i, range) {
             Some((1, _)) if Some(axis) == inner => Stride::Contiguous,
-            Some(_) => Stride::Strided,
+            Some((c, _)) => {
+                let b = g.buffer(touch.buffer);
+                let along = b.layout.as_ref().and_then(|l| l.dims.iter().find(|d| d.axis == axis)).map(|d| d.stride);
+                let elements = match along {
+                    Some(s) => g.ints.as_const(s),
+                    None if Some(axis) == inner => Some(1),
+                    None => None,
+                };
+                Stride::Strided(elements.map(|s| (s * c).abs().saturating_mul(b.dtype.size() as i64)))
+            }
             None => Stride::Irregular,
         },
+    }
+}
+
+/// Cost of one lane of a strided access, in vector instructions. Neighbouring lanes that share cache lines are cheap;
+/// distances that are multiples of a large power of two fall into few sets of the first-level cache and evict each
+/// other.
+fn strided_lane_cost(bytes: Option<i64>) -> f64 {
+    match bytes {
+        Some(b) if b <= 64 => 0.8,
+        Some(b) if b % 4096 == 0 => 4.0,
+        Some(b) if b % 1024 == 0 => 2.0,
+        _ => 1.2,
     }
 }
 
@@ -140,7 +161,7 @@ pub fn touch_cost(g: &mut Graph, t: &Touch, lane: Option<(RangeId, i64)>, inner:
     let mut cost = match stride(g, t, range, inner) {
         Stride::Uniform if t.write => l,
         Stride::Uniform | Stride::Contiguous => 1.0,
-        Stride::Strided => 1.2 * l,
+        Stride::Strided(bytes) => strided_lane_cost(bytes) * l,
         Stride::Irregular => 2.0 * l,
     };
     if t.gate.iter().any(|&c| g.ints.depends_on(c, range)) {

@@ -4,7 +4,7 @@
 //! a reduction loop gets a register tile that minimises loads per multiply-add, and what is left becomes the grid, in
 //! the order of the output's memory unless keeping an operand in cache asks for another one.
 
-use super::access::{self, Touch};
+use super::access::{self, Stride, Touch};
 use super::plan::{Factor, Kind, Plan};
 use crate::kernel::Kernel;
 use crate::target::Target;
@@ -122,6 +122,19 @@ pub fn full_lanes(kernel: &Kernel, target: &Target) -> i64 {
     target.lanes(widest.max(4))
 }
 
+/// Elements along the lane that a work item of a kernel with a reduction loop computes side by side, with the lane.
+pub fn lane_block(kernel: &Kernel, target: &Target) -> Option<(RangeId, i64)> {
+    let mut g = kernel.graph.clone();
+    let unroll = unrolled(kernel);
+    let touches = access::touches(kernel, &unroll);
+    if kernel.reduce_ranges().iter().all(|r| unroll.contains(r)) {
+        return None;
+    }
+    let lane = best_lane(&mut g, kernel, &touches, &unroll, full_lanes(kernel, target))?;
+    let (vectors, _) = register_tile(&mut g, kernel, target, &touches, &unroll, Some(lane));
+    Some((lane.0, vectors * lane.1))
+}
+
 /// The plan for a kernel whose buffers have layouts.
 pub fn plan(kernel: &Kernel, target: &Target) -> Plan {
     let mut g = kernel.graph.clone();
@@ -162,7 +175,7 @@ pub fn plan(kernel: &Kernel, target: &Target) -> Plan {
     for r in &reduces {
         plan.reduces.push(vec![any(if unroll.contains(r) { Kind::Unroll } else { Kind::Loop })]);
     }
-    plan.order = loop_order(&mut g, kernel, &touches, &unroll, lane, &tile, target);
+    plan.order = loop_order(&mut g, kernel, &touches, &unroll, lane, &tile);
     grid_to_loops(&g, kernel, &mut plan, &looped, &unroll);
     plan
 }
@@ -185,7 +198,8 @@ fn register_tile(
     let depends = |t: &Touch, r: RangeId| t.index.iter().any(|&i| g.ints.depends_on(i, r));
     let lane_size = lane.and_then(|(r, l)| g.ints.const_size(r).map(|s| ((s + l - 1) / l, s % l == 0)));
     let mut single: Vec<Vec<Tile>> = Vec::new();
-    for &r in kernel.loops.iter().filter(|r| !unroll.contains(r) && lane.is_none_or(|l| l.0 != **r)) {
+    // Of two axes that save the same, the inner one: its copies lie closer together.
+    for &r in kernel.loops.iter().rev().filter(|r| !unroll.contains(r) && lane.is_none_or(|l| l.0 != **r)) {
         if let Some(s) = g.ints.const_size(r) {
             single.push((2..=16).filter(|n| s % n == 0).map(|n| (r, n)).collect());
         }
@@ -232,8 +246,12 @@ fn register_tile(
     (best.1, best.2)
 }
 
-/// The nesting order of map loops: the output's memory order, and of the two tiled ranges the one outside whose operand
-/// is the larger, so that the smaller operand is the one that is read again and again.
+/// The nesting order of map loops.
+///
+/// Without a register tile: the output's memory order, but for a range along which strided accesses of the lane are
+/// contiguous, which goes innermost so that a cache line is used up before it is evicted. With one: ranges that both
+/// operands of the reduction share are outermost, then those of the larger operand, so that the one that is read again
+/// and again is the smaller.
 fn loop_order(
     g: &mut Graph,
     kernel: &Kernel,
@@ -241,7 +259,6 @@ fn loop_order(
     unroll: &[RangeId],
     lane: Option<(RangeId, i64)>,
     tile: &[Tile],
-    target: &Target,
 ) -> Vec<usize> {
     let mut order: Vec<usize> = (0..kernel.loops.len()).collect();
     if let Some(store) = kernel.stores.first()
@@ -255,32 +272,48 @@ fn loop_order(
             .collect();
         order.sort_by_key(|&i| std::cmp::Reverse(weight[i]));
     }
+    let depends = |g: &Graph, t: &Touch, r: RangeId| t.index.iter().any(|&i| g.ints.depends_on(i, r));
     if let (Some((lane, _)), Some(&(tile, _))) = (lane, tile.first()) {
-        let bytes = |g: &Graph, with: RangeId, without: RangeId| -> f64 {
-            touches
-                .iter()
-                .filter(|t| t.in_loop && !t.write)
-                .filter(|t| {
-                    t.index.iter().any(|&i| g.ints.depends_on(i, with))
-                        && !t.index.iter().any(|&i| g.ints.depends_on(i, without))
-                })
-                .map(|t| {
-                    let mut ranges: Vec<RangeId> =
-                        t.index.iter().flat_map(|&i| g.ints.free_ranges(i)).copied().collect();
-                    ranges.sort_unstable();
-                    ranges.dedup();
-                    let inside = |r: &&RangeId| **r == with || !kernel.loops.contains(r);
-                    ranges.iter().filter(inside).map(|&r| g.ints.max_size(r) as f64).product::<f64>() * 4.0
-                })
-                .sum()
+        let operand = |with: RangeId, without: RangeId| -> Vec<&Touch> {
+            touches.iter().filter(|t| t.in_loop && !t.write && depends(g, t, with) && !depends(g, t, without)).collect()
         };
-        let (along_lane, along_tile) = (bytes(g, lane, tile), bytes(g, tile, lane));
-        let (outer, inner) =
-            if along_tile <= along_lane || along_tile <= target.l1 as f64 { (lane, tile) } else { (tile, lane) };
-        let at = |r: RangeId| kernel.loops.iter().position(|&l| l == r);
-        if let (Some(o), Some(i)) = (at(outer), at(inner)) {
-            order.retain(|&x| x != o && x != i);
-            order.extend([o, i]);
+        let (along_lane, along_tile) = (operand(lane, tile), operand(tile, lane));
+        let only = |mine: &[&Touch], other: &[&Touch], r: RangeId| {
+            mine.iter().any(|t| depends(g, t, r)) && !other.iter().any(|t| depends(g, t, r))
+        };
+        let is_lane: Vec<bool> = kernel.loops.iter().map(|&r| only(&along_lane, &along_tile, r)).collect();
+        let is_tile: Vec<bool> = kernel.loops.iter().map(|&r| only(&along_tile, &along_lane, r)).collect();
+        let size = |of: &[bool]| -> f64 {
+            (0..of.len()).filter(|&i| of[i]).map(|i| g.ints.max_size(kernel.loops[i]) as f64).product()
+        };
+        let lane_outside = size(&is_lane) >= size(&is_tile);
+        order.sort_by_key(|&i| match (is_lane[i], is_tile[i]) {
+            (true, _) => 1 + !lane_outside as u8,
+            (_, true) => 1 + lane_outside as u8,
+            _ => 0,
+        });
+    } else if let Some((lane, _)) = lane {
+        let mut best = (0.0, None);
+        for (i, &r) in kernel.loops.iter().enumerate().filter(|(_, r)| **r != lane && !unroll.contains(r)) {
+            let mut reused = 0.0;
+            for t in touches {
+                let inner = access::inner_axis(g, t.buffer);
+                let apart = match access::stride(g, t, lane, inner) {
+                    Stride::Strided(bytes) => bytes.is_none_or(|b| b > 64),
+                    Stride::Irregular => true,
+                    _ => false,
+                };
+                if apart && access::stride(g, t, r, inner) == Stride::Contiguous {
+                    reused += t.runs;
+                }
+            }
+            if reused > best.0 {
+                best = (reused, Some(i));
+            }
+        }
+        if let Some(inner) = best.1 {
+            order.retain(|&i| i != inner);
+            order.push(inner);
         }
     }
     // Unrolled axes have no loops; their place is of no consequence, but the plan is read by people.

@@ -18,6 +18,8 @@ pub struct Choice {
     pub buffer: String,
     /// Its axes by number, slowest first.
     pub order: Vec<usize>,
+    /// The axis that is cut into blocks of contiguous elements, and their size.
+    pub block: Option<(usize, i64)>,
     /// Why.
     pub reason: String,
 }
@@ -101,23 +103,77 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target) -> Ve
             continue;
         }
         let (order, reason) = axis_order(kernels, &facts, b, buffers[b].shape.len(), inner[b]);
-        out.push(Choice { buffer: buffers[b].name.clone(), order: order.clone(), reason });
+        out.push(Choice { buffer: buffers[b].name.clone(), order: order.clone(), block: None, reason });
         for &n in &users[b] {
-            let k = &mut kernels[n];
-            if let Some(at) = k.args.iter().position(|a| a.0 as usize == b) {
-                let shape = k.graph.buffers[at].shape.clone();
-                let mut stride = k.graph.ints.constant(1);
-                let mut dims = Vec::with_capacity(order.len());
-                for &axis in order.iter().rev() {
-                    dims.push(LayoutDim { axis, div: 1, modulus: None, stride });
-                    stride = k.graph.ints.mul(stride, shape[axis]);
-                }
-                dims.reverse();
-                k.graph.buffers[at].layout = Some(Layout { dims, len: stride });
+            set_layout(&mut kernels[n], b, &order, None);
+        }
+    }
+    // Now that lanes are known: what a reduction loop reads a block of at a time is packed by blocks.
+    let mut i = 0;
+    for &b in own.iter().filter(|&&b| !users[b].is_empty()) {
+        if let Some((axis, block)) = wanted_block(kernels, &users[b], b, inner[b], target) {
+            let choice = &mut out[i];
+            choice.block = Some((axis, block));
+            choice.reason += &format!("; packed by {block} along it: a reduction loop reads that much at each step");
+            for &n in &users[b] {
+                set_layout(&mut kernels[n], b, &choice.order, choice.block);
+            }
+        }
+        i += 1;
+    }
+    out
+}
+
+/// The contiguous axis and block by which a buffer is to be packed, if some kernel reads blocks of it in a reduction
+/// loop.
+fn wanted_block(
+    kernels: &[Kernel],
+    users: &[usize],
+    buffer: usize,
+    inner: usize,
+    target: &Target,
+) -> Option<(usize, i64)> {
+    for &n in users {
+        let k = &kernels[n];
+        let Some((lane, block)) = heuristic::lane_block(k, target) else { continue };
+        let unrolled = heuristic::unrolled(k);
+        for t in access::touches(k, &unrolled) {
+            if t.write || !t.in_loop || k.args[t.buffer.0 as usize].0 as usize != buffer {
+                continue;
+            }
+            let size = k.graph.ints.as_const(k.graph.buffer(t.buffer).shape[inner]);
+            if t.index.iter().position(|&i| k.graph.ints.depends_on(i, lane)) == Some(inner)
+                && size.is_some_and(|s| s % block == 0 && s > block)
+            {
+                return Some((inner, block));
             }
         }
     }
-    out
+    None
+}
+
+/// Gives a buffer of a kernel a layout: axes in order, slowest first, one of them in blocks whose elements are
+/// contiguous.
+fn set_layout(k: &mut Kernel, buffer: usize, order: &[usize], block: Option<(usize, i64)>) {
+    let Some(at) = k.args.iter().position(|a| a.0 as usize == buffer) else { return };
+    let shape = k.graph.buffers[at].shape.clone();
+    let ints = &mut k.graph.ints;
+    let mut stride = ints.constant(1);
+    let mut dims = Vec::with_capacity(order.len() + 1);
+    for (n, &axis) in order.iter().rev().enumerate() {
+        let packed = block.filter(|b| b.0 == axis && n == 0);
+        dims.push(LayoutDim { axis, div: 1, modulus: packed.map(|b| b.1), stride });
+        let size = packed.map_or(shape[axis], |b| ints.constant(b.1));
+        stride = ints.mul(stride, size);
+        // The blocks of the contiguous axis come outside of the axis that a reduction walks along.
+        if let Some((axis, b)) = block.filter(|_| n == 1 || (n == 0 && order.len() == 1)) {
+            dims.push(LayoutDim { axis, div: b, modulus: None, stride });
+            let blocks = ints.div_const(shape[axis], b);
+            stride = ints.mul(stride, blocks);
+        }
+    }
+    dims.reverse();
+    k.graph.buffers[at].layout = Some(Layout { dims, len: stride });
 }
 
 /// Finds the contiguous axes of some buffers that cost least for all kernels that touch them; whether that changed

@@ -6,16 +6,21 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::UNIX_EPOCH;
 
 /// Names tried in turn where none is asked for.
 const CANDIDATES: [&str; 3] = ["clang", "cc", "gcc"];
+
+/// All instructions that this machine has; clang for ARM knows the flag under the other name alone.
+const NATIVE: &str = if cfg!(target_arch = "aarch64") { "-mcpu=native" } else { "-march=native" };
 
 /// Flags of every compilation. Floating point is exact: no contraction, no fast-math; neither `errno` nor the
 /// exception flags are ever looked at. `-fno-strict-aliasing`, since an arena holds all dtypes in turn.
 const FLAGS: [&str; 12] = [
     "-std=gnu11",
     "-O2",
-    "-march=native",
+    NATIVE,
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -28,11 +33,13 @@ const FLAGS: [&str; 12] = [
 ];
 
 /// A C compiler that was found on this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Compiler {
     program: PathBuf,
     args: Vec<OsString>,
-    version: String,
+    /// Which build of the compiler the file is.
+    build: String,
+    version: OnceLock<String>,
 }
 
 impl Compiler {
@@ -51,15 +58,14 @@ impl Compiler {
                 (found.ok_or_else(|| DeviceError::NoCompiler { tried: CANDIDATES.join(", ") })?, Vec::new())
             }
         };
-        let mut args = own_args;
-        args.extend(FLAGS.iter().map(OsString::from));
+        let mut args: Vec<OsString> = FLAGS.iter().map(OsString::from).collect();
         if cfg!(target_arch = "x86_64") && vector_bytes == 64 {
             // Tunings for some processors prefer to split vectors that are written in full width.
             args.push("-mprefer-vector-width=512".into());
         }
-        let mut compiler = Compiler { program, args, version: String::new() };
-        compiler.version = compiler.ask_version()?;
-        Ok(compiler)
+        // Last, so that they prevail.
+        args.extend(own_args);
+        Ok(Compiler { build: build(&program), program, args, version: OnceLock::new() })
     }
 
     /// The program's path.
@@ -67,18 +73,18 @@ impl Compiler {
         &self.program
     }
 
-    /// What `--version` printed.
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// All that its output depends on beside the source, as text.
+    /// All that its output depends on beside the source, as text. The compiler's version is told by its file, since
+    /// clang alone takes longer to print it than a kernel takes to load.
     pub fn identity(&self) -> String {
         let args: Vec<_> = self.args.iter().map(|a| a.to_string_lossy()).collect();
-        format!("{}\n{}\n{}\n", self.program.display(), self.version, args.join("\n"))
+        format!("{}\n{}\n{}\n", self.program.display(), self.build, args.join("\n"))
     }
 
-    fn ask_version(&self) -> Result<String, DeviceError> {
+    /// What it prints for `--version`; asked for once.
+    pub fn version(&self) -> Result<&str, DeviceError> {
+        if let Some(v) = self.version.get() {
+            return Ok(v);
+        }
         let mut command = Command::new(&self.program);
         command.arg("--version").env("LC_ALL", "C").stdin(Stdio::null());
         let output =
@@ -86,7 +92,8 @@ impl Compiler {
         if !output.status.success() {
             return Err(failed(&command, &output));
         }
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_string();
+        Ok(self.version.get_or_init(|| text))
     }
 
     /// Compiles C source into a shared library at `out`.
@@ -108,6 +115,16 @@ impl Compiler {
         }
         written.map_err(start)
     }
+}
+
+/// The file behind a program's path, with its size and time of change.
+fn build(program: &Path) -> String {
+    let file = program.canonicalize().unwrap_or_else(|_| program.to_path_buf());
+    let (size, changed) = match file.metadata() {
+        Ok(m) => (m.len(), m.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok())),
+        Err(_) => (0, None),
+    };
+    format!("{} {size} {}", file.display(), changed.map_or(0, |t| t.as_nanos()))
 }
 
 fn failed(command: &Command, output: &std::process::Output) -> DeviceError {

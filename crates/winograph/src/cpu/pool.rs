@@ -1,7 +1,7 @@
 //! A pool of threads that share out the items of one launch at a time.
 //!
 //! The thread that calls [`Pool::run`] takes part, so that one item, or one thread, costs nothing. Workers wait for
-//! work by spinning for a few microseconds, since the launches of a function follow each other closely, and then
+//! work by spinning for some microseconds, since the launches of a function follow each other closely, and then
 //! sleep. A call that finds the pool in use, by another thread or by itself further up, runs all items on its own:
 //! no call ever waits for another.
 //!
@@ -19,13 +19,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 const OPEN: u64 = 1 << 16;
 const COUNT: u64 = OPEN - 1;
 const ROUND: u64 = OPEN << 1;
 
-/// How often a waiting thread looks before it sleeps or yields: some 10 microseconds.
-const SPINS: u32 = 2000;
+/// How long a worker looks for the next round before it sleeps.
+const SPIN: Duration = Duration::from_micros(30);
+
+/// How often a waiting thread looks before it asks for the time, or lets others run.
+const LOOKS: u32 = 64;
 
 /// Most threads of a pool.
 const MAX_THREADS: usize = 4096;
@@ -140,8 +144,8 @@ impl Pool {
         shared.state.fetch_and(!OPEN, Ordering::SeqCst);
         let mut spins = 0u32;
         while shared.state.load(Ordering::Acquire) & COUNT != 0 {
-            spins += 1;
-            if spins < SPINS { spin_loop() } else { std::thread::yield_now() }
+            spins = spins.wrapping_add(1);
+            if spins.is_multiple_of(LOOKS) { std::thread::yield_now() } else { spin_loop() }
         }
         let other = lock(&shared.panic).take();
         drop(guard);
@@ -188,14 +192,17 @@ impl Shared {
             let state = self.state.load(Ordering::SeqCst);
             (state & OPEN != 0 && (state & !COUNT) != seen).then_some(state & !COUNT)
         };
-        for _ in 0..SPINS {
-            if let Some(state) = fresh() {
-                return Some(state);
+        let start = Instant::now();
+        while start.elapsed() < SPIN {
+            for _ in 0..LOOKS {
+                if let Some(state) = fresh() {
+                    return Some(state);
+                }
+                if self.stop.load(Ordering::Relaxed) {
+                    return None;
+                }
+                spin_loop();
             }
-            if self.stop.load(Ordering::Relaxed) {
-                return None;
-            }
-            spin_loop();
         }
         let mut guard = lock(&self.sleep);
         self.sleeping.fetch_add(1, Ordering::SeqCst);

@@ -10,12 +10,12 @@ use winograph_ir::linear::{Access, Code, Dynamic, Instr, Memory as Mem, MemoryDe
 use winograph_ir::{DType, IntId, Ints, RangeId, RangeRole, Scalar};
 
 /// Builds one kernel.
-pub struct Builder {
-    pub code: Code,
+pub(crate) struct Builder {
+    pub(crate) code: Code,
 }
 
 impl Builder {
-    pub fn new(name: &str) -> Builder {
+    pub(crate) fn new(name: &str) -> Builder {
         Builder {
             code: Code {
                 name: name.into(),
@@ -36,19 +36,19 @@ impl Builder {
         MemoryDecl { name: name.into(), dtype, shape: vec![len], layout, scope, origin: Origin::Internal, written }
     }
 
-    pub fn arg(&mut self, dtype: DType, len: i64, written: bool) -> Mem {
+    pub(crate) fn arg(&mut self, dtype: DType, len: i64, written: bool) -> Mem {
         let len = self.code.ints.constant(len);
         self.arg_of(dtype, len, written)
     }
 
-    pub fn arg_of(&mut self, dtype: DType, len: IntId, written: bool) -> Mem {
+    pub(crate) fn arg_of(&mut self, dtype: DType, len: IntId, written: bool) -> Mem {
         let n = self.code.args.len();
         let d = self.decl(if written { "out" } else { "in" }, dtype, len, Scope::Global, written);
         self.code.args.push(d);
         Mem::Arg(n as u32)
     }
 
-    pub fn local(&mut self, dtype: DType, len: i64) -> Mem {
+    pub(crate) fn local(&mut self, dtype: DType, len: i64) -> Mem {
         let len = self.code.ints.constant(len);
         let n = self.code.locals.len();
         let d = self.decl("tmp", dtype, len, Scope::Scratch, true);
@@ -56,52 +56,52 @@ impl Builder {
         Mem::Local(n as u32)
     }
 
-    pub fn table(&mut self, values: &[Scalar]) -> Mem {
+    pub(crate) fn table(&mut self, values: &[Scalar]) -> Mem {
         self.code.tables.push(Table { shape: vec![values.len()], dtype: values[0].dtype(), values: values.to_vec() });
         Mem::Table(self.code.tables.len() as u32 - 1)
     }
 
-    pub fn range(&mut self, size: i64) -> RangeId {
+    pub(crate) fn range(&mut self, size: i64) -> RangeId {
         let size = self.code.ints.constant(size);
         self.code.ints.new_range(size, RangeRole::Map)
     }
 
-    pub fn int(&mut self, terms: &[(RangeId, i64)], c: i64) -> IntId {
+    pub(crate) fn int(&mut self, terms: &[(RangeId, i64)], c: i64) -> IntId {
         let terms: Vec<_> = terms.iter().map(|&(r, k)| (self.code.ints.range(r), k)).collect();
         self.code.ints.sum(&terms, c)
     }
 
-    pub fn reg(&mut self, dtype: DType, lanes: u32) -> Reg {
+    pub(crate) fn reg(&mut self, dtype: DType, lanes: u32) -> Reg {
         self.code.regs.push(Type { dtype, lanes });
         Reg(self.code.regs.len() as u32 - 1)
     }
 
-    pub fn access(&self, mem: Mem, addr: IntId, lane: Option<RangeId>) -> Access {
+    pub(crate) fn access(&self, mem: Mem, addr: IntId, lane: Option<RangeId>) -> Access {
         Access { mem, index: [addr].into(), addr, gate: [].into(), lane, dynamic: None }
     }
 
-    pub fn gated(&mut self, mem: Mem, addr: IntId, lane: Option<RangeId>, gate: &[IntId]) -> Access {
+    pub(crate) fn gated(&mut self, mem: Mem, addr: IntId, lane: Option<RangeId>, gate: &[IntId]) -> Access {
         Access { gate: gate.into(), ..self.access(mem, addr, lane) }
     }
 
-    pub fn dynamic(&mut self, mem: Mem, addr: IntId, index: Reg, size: i64, stride: i64) -> Access {
+    pub(crate) fn dynamic(&mut self, mem: Mem, addr: IntId, index: Reg, size: i64, stride: i64) -> Access {
         let (size, stride) = (self.code.ints.constant(size), self.code.ints.constant(stride));
         Access { dynamic: Some(Dynamic { axis: 0, index, size, stride }), ..self.access(mem, addr, None) }
     }
 
-    pub fn emit(&mut self, dtype: DType, lanes: u32, instr: Instr, body: &mut Vec<Stmt>) -> Reg {
+    pub(crate) fn emit(&mut self, dtype: DType, lanes: u32, instr: Instr, body: &mut Vec<Stmt>) -> Reg {
         let reg = self.reg(dtype, lanes);
         body.push(Stmt::Let { reg, instr });
         reg
     }
 
-    pub fn load(&mut self, dtype: DType, lanes: u32, access: Access, body: &mut Vec<Stmt>) -> Reg {
+    pub(crate) fn load(&mut self, dtype: DType, lanes: u32, access: Access, body: &mut Vec<Stmt>) -> Reg {
         self.emit(dtype, lanes, Instr::Load { access, fill: Scalar::zero(dtype) }, body)
     }
 }
 
 /// A device that keeps nothing, with a given compiler.
-pub fn device(cc: Option<&str>, threads: usize) -> CpuDevice {
+pub(crate) fn device(cc: Option<&str>, threads: usize) -> CpuDevice {
     let env = Env::read().unwrap();
     let options = CpuOptions {
         cc: cc.map(OsString::from),
@@ -112,12 +112,15 @@ pub fn device(cc: Option<&str>, threads: usize) -> CpuDevice {
     CpuDevice::new(options).unwrap()
 }
 
-/// The compilers of this machine that tests run with; says so where one is missing.
-pub fn compilers() -> Vec<&'static str> {
-    ["gcc", "clang"]
-        .into_iter()
+/// The compilers of this machine that tests run with; says so where one is missing. With `WINOGRAPH_TEST_CC` set, those
+/// in this list, separated by semicolons, such as `gcc -march=haswell;clang -march=x86-64`.
+pub(crate) fn compilers() -> Vec<String> {
+    std::env::var("WINOGRAPH_TEST_CC")
+        .unwrap_or_else(|_| "gcc;clang".into())
+        .split(';')
+        .map(String::from)
         .filter(|cc| {
-            let found = device(Some(cc), 1).compiler().is_ok();
+            let found = device(Some(cc.as_str()), 1).compiler().is_ok();
             if !found {
                 eprintln!("skipped: {cc} is not installed");
             }
@@ -127,7 +130,7 @@ pub fn compilers() -> Vec<&'static str> {
 }
 
 /// A buffer with values in it.
-pub fn buffer(values: &[Scalar]) -> Buffer {
+pub(crate) fn buffer(values: &[Scalar]) -> Buffer {
     let size = values.first().map_or(1, |v| v.dtype().size());
     let mut b = Buffer::zeroed(values.len() * size).unwrap();
     for (i, v) in values.iter().enumerate() {
@@ -137,7 +140,7 @@ pub fn buffer(values: &[Scalar]) -> Buffer {
 }
 
 /// The values in a buffer.
-pub fn values(b: &Buffer, dtype: DType) -> Vec<Scalar> {
+pub(crate) fn values(b: &Buffer, dtype: DType) -> Vec<Scalar> {
     let read = |c: &[u8]| {
         let mut bits = [0u8; 8];
         bits[..c.len()].copy_from_slice(c);
@@ -148,19 +151,19 @@ pub fn values(b: &Buffer, dtype: DType) -> Vec<Scalar> {
 }
 
 /// Runs a kernel on whole buffers.
-pub fn launch(module: &dyn Module, kernel: usize, buffers: &[&Buffer], params: &[i64]) {
+pub(crate) fn launch(module: &dyn Module, kernel: usize, buffers: &[&Buffer], params: &[i64]) {
     let args: Vec<_> = buffers.iter().map(|b| b.arg(0, b.len()).unwrap()).collect();
     // SAFETY: the buffers live in this call, each test has its own, and the kernels of tests stay within them.
     unsafe { module.launch(kernel, &args, params) }.unwrap();
 }
 
 /// Whether two values are the same bits, or both NaN.
-pub fn same(a: Scalar, b: Scalar) -> bool {
+pub(crate) fn same(a: Scalar, b: Scalar) -> bool {
     a == b || (a.is_nan() && b.is_nan() && a.dtype() == b.dtype())
 }
 
 /// Values at which operations are apt to go wrong.
-pub fn interesting(dtype: DType) -> Vec<Scalar> {
+pub(crate) fn interesting(dtype: DType) -> Vec<Scalar> {
     let f = |xs: &[f64]| xs.iter().map(|&x| Scalar::from_f64(dtype, x)).collect::<Vec<_>>();
     let i = |xs: &[i64]| xs.iter().map(|&x| Scalar::from_i64(dtype, x)).collect::<Vec<_>>();
     let b = |xs: &[u64]| xs.iter().map(|&x| Scalar::from_bits(dtype, x)).collect::<Vec<_>>();

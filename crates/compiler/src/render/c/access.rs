@@ -5,7 +5,7 @@
 //! runs over the interval unless it is full.
 
 use super::kernel::{Kernel, Value};
-use super::prelude::Prelude;
+use super::memory::{gather, masked_gather, masked_load, masked_scatter, masked_store, scatter};
 use super::types::{CType, Elem, int_literal, literal};
 use crate::render::RenderError;
 use winograph_ir::linear::{Access, Memory, Reg, Type};
@@ -150,7 +150,8 @@ impl Kernel<'_> {
             }
             Interval::Uniform(cond) => {
                 let whole = if at.stride == 1 {
-                    format!("*(const {} *)({p} + ({off}))", self.prelude.memory_ty(raw))
+                    let (t, m) = (self.prelude.ty(raw), self.prelude.memory_ty(raw));
+                    format!("({t})*(const {m} *)({p} + ({off}))")
                 } else {
                     let f = gather(self.prelude, raw);
                     format!("{f}({p} + ({off}), {})", int_literal(at.stride))
@@ -236,169 +237,4 @@ impl Kernel<'_> {
             value.text.clone()
         }
     }
-}
-
-/// `f(p, stride)`: elements `p[0], p[stride], ...`.
-fn gather(p: &mut Prelude, t: CType) -> String {
-    p.helper(format!("wg_gather_{}", t.name()), |p, n| {
-        let ty = p.ty(t);
-        let xs: Vec<String> = (0..t.lanes).map(|l| format!("p[{l} * s]")).collect();
-        format!("WG_INLINE {ty} {n}(const {} *p, i64 s) {{ return ({ty}){{{}}}; }}\n", t.elem.name(), xs.join(", "))
-    })
-}
-
-/// `f(p, stride, v)`: the inverse of [`gather`].
-fn scatter(p: &mut Prelude, t: CType) -> String {
-    p.helper(format!("wg_scatter_{}", t.name()), |p, n| {
-        let ty = p.ty(t);
-        let xs: Vec<String> = (0..t.lanes).map(|l| format!("p[{l} * s] = v[{l}];")).collect();
-        format!("WG_INLINE void {n}({} *p, i64 s, {ty} v) {{ {} }}\n", t.elem.name(), xs.join(" "))
-    })
-}
-
-/// `f(p, offset, lo, hi, fill)`: neighbouring elements in lanes `lo..hi`, `fill` in the others.
-fn masked_load(p: &mut Prelude, t: CType) -> String {
-    let name = format!("wg_load_{}", t.name());
-    let e = t.elem.name();
-    if t.bytes() > 64 {
-        let (f, split, half) = (masked_load(p, t.half()), p.split(t), t.lanes / 2);
-        return p.helper(name, |p, n| {
-            let ty = p.ty(t);
-            format!(
-                "WG_INLINE {ty} {n}(const {e} *p, i64 off, i64 lo, i64 hi, {e} fill) {{\n  {split} r;\n  r.h[0] = {f}(p, off, lo, hi, fill);\n  r.h[1] = {f}(p, off + {half}, lo - {half}, hi - {half}, fill);\n  return r.v;\n}}\n"
-            )
-        });
-    }
-    let split = p.split(t);
-    let splat = p.splat(t);
-    let mask = lane_mask(p, t);
-    p.helper(name, |p, n| {
-        let (ty, m) = (p.ty(t), p.memory_ty(t));
-        let lanes = t.lanes;
-        let loops = format!(
-            "  {split} r;\n  if (lo <= 0 && hi >= {lanes}) return *(const {m} *)(p + off);\n  for (int l = 0; l < {lanes}; l++) {{\n    r.e[l] = fill;\n    if (l >= lo && l < hi) r.e[l] = p[off + l];\n  }}\n  return r.v;\n"
-        );
-        let body = match x86_masked(t) {
-            Some(x) => format!(
-                "#ifdef {}\n  return ({ty})__builtin_ia32_load{}_mask((const {} *)((uptr)p + (uptr)off * {}), ({}){splat}(fill), {mask}(lo, hi));\n#else\n{loops}#endif\n",
-                x.guard, x.stem, x.element, t.elem.bytes(), x.vector
-            ),
-            None => loops,
-        };
-        format!("WG_INLINE {ty} {n}(const {e} *p, i64 off, i64 lo, i64 hi, {e} fill) {{\n{body}}}\n")
-    })
-}
-
-/// `f(p, offset, lo, hi, v)`: stores lanes `lo..hi`.
-fn masked_store(p: &mut Prelude, t: CType) -> String {
-    let name = format!("wg_store_{}", t.name());
-    let e = t.elem.name();
-    if t.bytes() > 64 {
-        let (f, split, half) = (masked_store(p, t.half()), p.split(t), t.lanes / 2);
-        return p.helper(name, |p, n| {
-            let ty = p.ty(t);
-            format!(
-                "WG_INLINE void {n}({e} *p, i64 off, i64 lo, i64 hi, {ty} v) {{\n  {split} s = {{v}};\n  {f}(p, off, lo, hi, s.h[0]);\n  {f}(p, off + {half}, lo - {half}, hi - {half}, s.h[1]);\n}}\n"
-            )
-        });
-    }
-    let mask = lane_mask(p, t);
-    p.helper(name, |p, n| {
-        let (ty, m) = (p.ty(t), p.memory_ty(t));
-        let lanes = t.lanes;
-        let loops = format!("    for (int l = 0; l < {lanes}; l++) if (l >= lo && l < hi) p[off + l] = v[l];\n");
-        let partly = match x86_masked(t) {
-            Some(x) => format!(
-                "#ifdef {}\n    __builtin_ia32_store{}_mask(({} *)((uptr)p + (uptr)off * {}), ({})v, {mask}(lo, hi));\n#else\n{loops}#endif\n",
-                x.guard, x.stem, x.element, t.elem.bytes(), x.vector
-            ),
-            None => loops,
-        };
-        format!(
-            "WG_INLINE void {n}({e} *p, i64 off, i64 lo, i64 hi, {ty} v) {{\n  if (lo <= 0 && hi >= {lanes}) {{\n    *({m} *)(p + off) = v;\n  }} else {{\n{partly}  }}\n}}\n"
-        )
-    })
-}
-
-fn masked_gather(p: &mut Prelude, t: CType) -> String {
-    let (split, whole) = (p.split(t), gather(p, t));
-    p.helper(format!("wg_gather_some_{}", t.name()), |p, n| {
-        let (ty, e, lanes) = (p.ty(t), t.elem.name(), t.lanes);
-        format!(
-            "WG_INLINE {ty} {n}(const {e} *p, i64 off, i64 s, i64 lo, i64 hi, {e} fill) {{\n  {split} r;\n  if (lo <= 0 && hi >= {lanes}) return {whole}(p + off, s);\n  for (int l = 0; l < {lanes}; l++) {{\n    r.e[l] = fill;\n    if (l >= lo && l < hi) r.e[l] = p[off + l * s];\n  }}\n  return r.v;\n}}\n"
-        )
-    })
-}
-
-fn masked_scatter(p: &mut Prelude, t: CType) -> String {
-    let whole = scatter(p, t);
-    p.helper(format!("wg_scatter_some_{}", t.name()), |p, n| {
-        let (ty, e, lanes) = (p.ty(t), t.elem.name(), t.lanes);
-        format!(
-            "WG_INLINE void {n}({e} *p, i64 off, i64 s, i64 lo, i64 hi, {ty} v) {{\n  if (lo <= 0 && hi >= {lanes}) {{\n    {whole}(p + off, s, v);\n  }} else {{\n    for (int l = 0; l < {lanes}; l++) if (l >= lo && l < hi) p[off + l * s] = v[l];\n  }}\n}}\n"
-        )
-    })
-}
-
-/// `f(lo, hi)`: bits `lo..hi` of as many as there are lanes.
-fn lane_mask(p: &mut Prelude, t: CType) -> String {
-    let lanes = t.lanes;
-    p.helper(format!("wg_mask_{lanes}"), |_, n| {
-        let ty = mask_type(lanes);
-        // Bits below a place between 0 and the number of lanes, which may be as many as the type has.
-        let below = |x: &str| {
-            if lanes >= 64 { format!("({x} >= 64 ? ~0ull : (1ull << {x}) - 1)") } else { format!("((1ull << {x}) - 1)") }
-        };
-        format!(
-            "WG_INLINE {ty} {n}(i64 lo, i64 hi) {{\n  lo = lo < 0 ? 0 : lo > {lanes} ? {lanes} : lo;\n  hi = hi < 0 ? 0 : hi > {lanes} ? {lanes} : hi;\n  return ({ty})({} & ~{});\n}}\n",
-            below("hi"),
-            below("lo")
-        )
-    })
-}
-
-fn mask_type(lanes: u32) -> &'static str {
-    match lanes {
-        0..=8 => "u8",
-        9..=16 => "u16",
-        17..=32 => "u32",
-        _ => "u64",
-    }
-}
-
-/// How x86 names a masked access.
-struct X86Masked {
-    guard: &'static str,
-    stem: String,
-    element: &'static str,
-    vector: String,
-}
-
-/// AVX-512's masked loads and stores for a vector of 16, 32 or 64 bytes, in the integer types of its builtins.
-fn x86_masked(t: CType) -> Option<X86Masked> {
-    let bits = match t.bytes() {
-        16 => 128,
-        32 => 256,
-        64 => 512,
-        _ => return None,
-    };
-    let (stem, element, words) = match t.elem.bytes() {
-        1 => ("dquqi", "char", true),
-        2 => ("dquhi", "short", true),
-        4 => ("dqusi", "int", false),
-        _ => ("dqudi", "long long", false),
-    };
-    let guard = match (words, bits) {
-        (false, 512) => "__AVX512F__",
-        (true, 512) => "__AVX512BW__",
-        (false, _) => "__AVX512VL__",
-        // Needs BW too, but nothing has VL and not BW.
-        (true, _) => "WG_AVX512BWVL",
-    };
-    Some(X86Masked {
-        guard,
-        stem: format!("{stem}{bits}"),
-        element,
-        vector: format!("{element} __attribute__((vector_size({})))", t.bytes()),
-    })
 }

@@ -3,8 +3,9 @@
 //! Vectors of truth values are held as comparison masks, 0 or -1 in the width of whatever they were compared in, and
 //! change width only where something of another width needs them; scalar ones are bytes 0 or 1.
 
+use super::access::Interval;
 use super::kernel::{Kernel, Value};
-use super::types::{CType, Elem, identifier, literal};
+use super::types::{CType, Elem, identifier, int_literal, literal};
 use crate::render::RenderError;
 use winograph_ir::linear::{Instr, Reg, Type};
 use winograph_ir::{BinaryOp, DType, IntId, RangeId, ReduceOp, Scalar, UnaryOp};
@@ -22,7 +23,12 @@ impl Kernel<'_> {
             Instr::Const(s) => {
                 self.expect(s.dtype() == d, "a constant of the register's dtype")?;
                 konst = Some(*s);
-                self.splat_text(ty, &literal(*s))
+                let text = if matches!(d, DType::F32 | DType::F64) && *s == Scalar::from_f64(d, -0.0) {
+                    format!("{}()", self.prelude.minus_zero(Elem::of(d)))
+                } else {
+                    literal(*s)
+                };
+                self.splat_text(ty, &text)
             }
             Instr::Index { value, lane } => self.index(ty, *value, *lane)?,
             Instr::Load { access, fill } => return self.load(reg, ty, access, *fill),
@@ -73,9 +79,9 @@ impl Kernel<'_> {
                 b.text = self.mask_text(&b, mask);
                 let interval = self.interval(gate, *lane, ty.lanes)?;
                 match interval {
-                    super::access::Interval::Uniform(None) => a.text,
-                    super::access::Interval::Uniform(Some(c)) => format!("{c} ? {} : {}", a.text, b.text),
-                    super::access::Interval::Lanes { lo, hi } => {
+                    Interval::Uniform(None) => a.text,
+                    Interval::Uniform(Some(c)) => format!("{c} ? {} : {}", a.text, b.text),
+                    Interval::Lanes { lo, hi } => {
                         let t = self.value_type(ty, mask);
                         let m = self.interval_mask(t, &lo, &hi);
                         format!("{}({m}, {}, {})", self.prelude.select(t), a.text, b.text)
@@ -88,7 +94,7 @@ impl Kernel<'_> {
                 if d == DType::Bool && ty.lanes > 1 {
                     mask = if from.dtype == DType::Bool { x.mask } else { Elem::of(from.dtype).signed() };
                 }
-                self.cast(from.dtype, ty, &x)
+                self.cast_text(from.dtype, ty, &x)
             }
             Instr::Bitcast { x } => {
                 let from = self.reg_type(*x)?;
@@ -151,7 +157,7 @@ impl Kernel<'_> {
         let (t, u) = (self.ctype(wide), self.ctype(wide).with(self.ctype(wide).elem.unsigned()));
         let (splat, iota) = (self.prelude.splat(u), self.prelude.iota(u));
         let name = self.prelude.ty(t);
-        let coef = super::types::int_literal(l.coef);
+        let coef = int_literal(l.coef);
         let text = format!("(({name})({splat}({rest}) + {iota} * {splat}({coef})))");
         let text = self.cast_text(wide.dtype, ty, &Value::plain(text, wide));
         if ty.dtype == DType::Bool {
@@ -319,11 +325,7 @@ impl Kernel<'_> {
                 format!("WG_INLINE {n} {name}({n} a, {n} b) {{ return b == 0 ? 0 : {guard}({n})(a {sign} b); }}\n")
             })
         };
-        if t.lanes == 1 { scalar } else { self.prelude.per_lane(stem, t, t, 2, &format!("{scalar}(a[l], b[l])")) }
-    }
-
-    pub(super) fn cast(&mut self, from: DType, ty: Type, x: &Value) -> String {
-        self.cast_text(from, ty, x)
+        if t.lanes == 1 { scalar } else { self.prelude.per_lane_slow(stem, t, &format!("{scalar}(a[l], b[l])")) }
     }
 
     /// `x` of dtype `from` converted to `ty`.

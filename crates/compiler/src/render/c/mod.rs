@@ -17,6 +17,7 @@ mod convert;
 mod instr;
 mod ints;
 mod kernel;
+mod memory;
 mod prelude;
 mod types;
 

@@ -50,6 +50,14 @@ impl Prelude {
         out.push_str("#ifndef __has_builtin\n#define __has_builtin(x) 0\n#endif\n");
         out.push_str("#if defined(__AVX512BW__) && defined(__AVX512VL__)\n#define WG_AVX512BWVL\n#endif\n");
         out.push_str("#define WG_INLINE static inline __attribute__((always_inline))\n");
+        out.push_str("#define WG_OUTLINE static __attribute__((noinline))\n");
+        out.push_str(concat!(
+            "#ifdef __clang__\n",
+            "#define WG_ROLLED _Pragma(\"clang loop unroll(disable) vectorize(disable)\")\n",
+            "#else\n",
+            "#define WG_ROLLED _Pragma(\"GCC unroll 1\")\n",
+            "#endif\n"
+        ));
         for t in &self.types {
             let (e, n, bytes) = (t.elem.name(), t.name(), t.bytes());
             let _ = writeln!(out, "typedef {e} {n} __attribute__((vector_size({bytes})));");
@@ -119,6 +127,17 @@ impl Prelude {
             format!(
                 "WG_INLINE {r} {n}({}) {{\n  {r} r;\n  for (int l = 0; l < {}; l++) r[l] = {lane};\n  return r;\n}}\n",
                 args.join(", "),
+                t.lanes
+            )
+        })
+    }
+
+    /// A slow function of two arguments lane by lane: a loop that is kept one.
+    pub(super) fn per_lane_slow(&mut self, op: &str, t: CType, lane: &str) -> String {
+        self.helper(format!("wg_{op}_{}", t.name()), |p, n| {
+            let ty = p.ty(t);
+            format!(
+                "WG_OUTLINE {ty} {n}({ty} a, {ty} b) {{\n  {ty} r;\n  WG_ROLLED for (int l = 0; l < {}; l++) r[l] = {lane};\n  return r;\n}}\n",
                 t.lanes
             )
         })
@@ -226,6 +245,20 @@ impl Prelude {
         self.helper(name, |p, n| {
             let (ty, half) = (p.ty(t), p.ty(t.half()));
             format!("typedef union {{ {ty} v; {half} h[2]; {} e[{}]; }} {n};\n", t.elem.name(), t.lanes)
+        })
+    }
+
+    /// Minus zero, in a way that the compiler cannot see through: clang 14 for x86 takes it for plus zero where it makes
+    /// a maximum or minimum of a comparison and a choice.
+    pub(super) fn minus_zero(&mut self, e: Elem) -> String {
+        let (f, u) = (e.name(), e.unsigned());
+        let bits = self.bits(u, e);
+        let sign = if e == Elem::F32 { "0x80000000u" } else { "0x8000000000000000u" };
+        self.helper(format!("wg_minus_zero_{f}"), |_, n| {
+            let u = u.name();
+            format!(
+                "WG_INLINE {f} {n}(void) {{\n  {u} x = {sign};\n  __asm__(\"\" : \"+r\"(x));\n  return {bits}(x);\n}}\n"
+            )
         })
     }
 
