@@ -9,6 +9,8 @@
 mod generator;
 
 use generator::{Item, Random, arguments, elements, graph, values};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use winograph::cpu::{Buffer, CpuDevice, CpuModule, CpuOptions};
 use winograph::device::{Memory, Module};
 use winograph::env::Env;
@@ -84,8 +86,8 @@ fn close(got: Scalar, want: Scalar, item: &Item, scale: f64) -> bool {
     (a - b).abs() <= 50.0 * item.precision * scale.max(b.abs())
 }
 
-#[track_caller]
-fn check(case: &Case, got: &[Tensor]) {
+/// Compares results with what they should be.
+fn check(case: &Case, got: &[Tensor]) -> Result<(), String> {
     let (expected, text) = case.expected();
     for (n, ((got, want), item)) in got.iter().zip(&expected).zip(&case.items).enumerate() {
         let got = elements(got);
@@ -94,18 +96,18 @@ fn check(case: &Case, got: &[Tensor]) {
         let largest = finite.fold(0.0, |m: f64, x| m.max(x.abs()));
         let scale = largest.max(item.bound.min(1e3));
         for (i, (&a, &b)) in got.data.iter().zip(&want.data).enumerate() {
-            assert!(
-                close(a, b, item, scale),
-                "seed {}: element {i} of output {n} is {a}, expected {b} (exact {}, scale {scale})\n{text}",
-                case.seed,
-                item.exact
-            );
+            if !close(a, b, item, scale) {
+                let how = if item.exact { "exactly".to_string() } else { format!("at scale {scale}") };
+                let what = format!("element {i} of output {n} is {a}, expected {b} {how}");
+                return Err(format!("seed {}: {what}\n{text}", case.seed));
+            }
         }
     }
+    Ok(())
 }
 
 /// Runs every step of a program on the CPU and by the interpreter, each step on the same memory, and compares bits.
-fn check_kernels(program: &Program, module: &CpuModule, inputs: &[Value], what: &str) {
+fn check_kernels(program: &Program, module: &CpuModule, inputs: &[Value], what: &str) -> Result<(), String> {
     let mut memory: Vec<Vec<u8>> = program
         .buffers
         .iter()
@@ -129,22 +131,21 @@ fn check_kernels(program: &Program, module: &CpuModule, inputs: &[Value], what: 
         // SAFETY: the buffers live until the launch returns and have the sizes that the program states; its kernels
         // have passed the verifier.
         unsafe { module.launch(step.kernel, &launch, &[]) }.unwrap();
-        interp::linear::run(code, &mut args, &[]).unwrap_or_else(|e| panic!("{what}: {e}\n{}", print_linear(code)));
+        interp::linear::run(code, &mut args, &[]).map_err(|e| format!("{what}: {e}\n{}", print_linear(code)))?;
         for ((n, decl), buffer) in code.args.iter().enumerate().zip(&buffers).filter(|((_, d), _)| d.written) {
             let values = |bytes: &[u8]| Value::from_bytes(decl.dtype, &[], bytes).data;
             let (got, want) = (values(buffer.as_slice()), values(&args[n]));
             for (i, (a, b)) in got.iter().zip(&want).enumerate() {
                 let same = a == b || (a.is_nan() && b.is_nan()) || (rounds_its_own_way(code) && neighbours(*a, *b));
-                assert!(
-                    same,
-                    "{what}: `{}`[{i}] is {a} on the CPU, {b} by the interpreter\n{}",
-                    decl.name,
-                    print_linear(code)
-                );
+                if !same {
+                    let found = format!("`{}`[{i}] is {a} on the CPU, {b} by the interpreter", decl.name);
+                    return Err(format!("{what}: {found}\n{}", print_linear(code)));
+                }
             }
             memory[step.args[n]] = buffer.as_slice().to_vec();
         }
     }
+    Ok(())
 }
 
 /// Whether a kernel has operations whose last bit is the C library's: these are lowered to it, not to code of ours.
@@ -175,54 +176,61 @@ fn neighbours(a: Scalar, b: Scalar) -> bool {
     (a - b).abs() <= tolerance * b.abs().max(1.0)
 }
 
-fn run(algorithm: Algorithm, first: usize, count: usize) {
-    let env = Env::read().unwrap();
-    let device = CpuDevice::new(CpuOptions::from_env(&env)).unwrap();
-    let device = std::sync::Arc::new(device);
-    for batch in (first..first + count).step_by(BATCH) {
-        let cases: Vec<Case> = (batch..(batch + BATCH).min(first + count)).map(|s| Case::new(s as u64)).collect();
-        let compiler = Options {
-            algorithm,
-            tile: (algorithm == Algorithm::Winograd).then(|| vec![2]),
-            verify_each_pass: true,
-            ..Options::default()
-        };
-        let options =
-            FunctionOptions { device: Some(device.clone()), compiler: Some(compiler), ..FunctionOptions::default() };
-        let of = |cases: &[&Case]| {
-            let args: Vec<ArgSpec> = cases.iter().flat_map(|c| c.args.clone()).collect();
-            let make = |args: &[Tensor]| {
-                let mut at = 0;
-                let mut out = Vec::new();
-                for c in cases {
-                    out.extend(c.results(&args[at..at + c.args.len()]));
-                    at += c.args.len();
-                }
-                Ok(out)
-            };
-            let constants = trace(&args, make).unwrap().1;
-            compile_with(&args, &options, make).map(|f| (f, constants))
-        };
-        let (function, constants) = of(&cases.iter().collect::<Vec<_>>()).unwrap_or_else(|e| {
-            // Which one is it?
-            for c in &cases {
-                if let Err(e) = of(&[c]) {
-                    panic!("seed {}: {}\n{}", c.seed, chain(&e), c.expected().1);
-                }
-            }
-            panic!("seeds from {batch} together: {}", chain(&e));
-        });
-        let inputs: Vec<&Tensor> = cases.iter().flat_map(|c| &c.inputs).collect();
-        let results = function.call(&inputs).unwrap();
+/// Some graphs compiled together, run and compared.
+fn attempt(device: &Arc<CpuDevice>, algorithm: Algorithm, cases: &[Case]) -> Result<(), String> {
+    let what = format!("seeds {:?}", cases.iter().map(|c| c.seed).collect::<Vec<_>>());
+    let compiler = Options {
+        algorithm,
+        tile: (algorithm == Algorithm::Winograd).then(|| vec![2]),
+        verify_each_pass: true,
+        ..Options::default()
+    };
+    let options =
+        FunctionOptions { device: Some(device.clone()), compiler: Some(compiler), ..FunctionOptions::default() };
+    let args: Vec<ArgSpec> = cases.iter().flat_map(|c| c.args.clone()).collect();
+    let make = |args: &[Tensor]| {
         let mut at = 0;
-        for case in &cases {
-            check(case, &results[at..at + case.items.len()]);
-            at += case.items.len();
+        let mut out = Vec::new();
+        for c in cases {
+            out.extend(c.results(&args[at..at + c.args.len()]));
+            at += c.args.len();
         }
-        let (module, _) = device.load(&function.program().kernels).unwrap();
-        let inputs: Vec<Value> = inputs.into_iter().map(elements).chain(constants).collect();
-        check_kernels(function.program(), &module, &inputs, &format!("seeds from {batch}"));
+        Ok(out)
+    };
+    let (graph, constants) = trace(&args, make).map_err(|e| format!("{what}: {}", chain(&e)))?;
+    let function = catch_unwind(AssertUnwindSafe(|| compile_with(&args, &options, make)))
+        .map_err(|_| "a panic".to_string())
+        .and_then(|f| f.map_err(|e| chain(&e)))
+        .map_err(|e| format!("{what}: {e}\n{}", print_tensor(&graph)))?;
+    let inputs: Vec<&Tensor> = cases.iter().flat_map(|c| &c.inputs).collect();
+    let results = function.call(&inputs).map_err(|e| format!("{what}: {}", chain(&e)))?;
+    let (module, _) = device.load(&function.program().kernels).map_err(|e| format!("{what}: {}", chain(&e)))?;
+    let values: Vec<Value> = inputs.into_iter().map(elements).chain(constants).collect();
+    check_kernels(function.program(), &module, &values, &what)?;
+    let mut at = 0;
+    for case in cases {
+        check(case, &results[at..at + case.items.len()])?;
+        at += case.items.len();
     }
+    Ok(())
+}
+
+fn run(algorithm: Algorithm, first: usize, count: usize) {
+    let device = Arc::new(CpuDevice::new(CpuOptions::from_env(&Env::read().unwrap())).unwrap());
+    let seeds: Vec<u64> = (first..first + count).map(|s| s as u64).collect();
+    let mut failures = Vec::new();
+    for batch in seeds.chunks(BATCH) {
+        let cases: Vec<Case> = batch.iter().map(|&s| Case::new(s)).collect();
+        if let Err(all) = attempt(&device, algorithm, &cases) {
+            // One by one, to say which.
+            let before = failures.len();
+            failures.extend(cases.chunks(1).filter_map(|c| attempt(&device, algorithm, c).err()));
+            if failures.len() == before {
+                failures.push(format!("together, but not alone: {all}"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of {count} graphs fail\n{}", failures.len(), failures.join("\n"));
 }
 
 fn chain(e: &dyn std::error::Error) -> String {
