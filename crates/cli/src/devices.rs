@@ -48,7 +48,11 @@ pub(crate) fn devices(args: &DevicesArgs) -> Result<()> {
         l2_bytes: target.l2,
         l3_bytes: target.l3,
         compiler: compiler.as_ref().ok().map(|c| c.program().display().to_string()),
-        compiler_version: compiler.as_ref().ok().map(|c| c.version().lines().next().unwrap_or_default().to_string()),
+        compiler_version: compiler
+            .as_ref()
+            .ok()
+            .and_then(|c| c.version().ok())
+            .map(|v| v.lines().next().unwrap_or_default().to_string()),
         compiler_missing: compiler.as_ref().err().map(|e| e.to_string()),
         cache: env.kernel_cache().map(|p| p.display().to_string()),
     };

@@ -207,7 +207,7 @@ fn assemble(kernels: &[Kernel], codes: Vec<Code>) -> (Program, Order) {
     let mut program = Program::default();
     let mut index: FxHashMap<usize, usize> = FxHashMap::default();
     let mut constant: FxHashMap<usize, bool> = FxHashMap::default();
-    let mut known: FxHashMap<String, usize> = FxHashMap::default();
+    let mut known: FxHashMap<String, Vec<usize>> = FxHashMap::default();
     let mut order = Vec::new();
     for (n, (k, code)) in kernels.iter().zip(codes).enumerate() {
         let mut args = Vec::with_capacity(k.args.len());
@@ -253,9 +253,13 @@ fn assemble(kernels: &[Kernel], codes: Vec<Code>) -> (Program, Order) {
                 constant.insert(at, prepare);
             }
         }
-        let key = canonical_text(&code);
-        let kernel = *known.entry(key).or_insert_with(|| {
+        let same_name = known.entry(code.name.clone()).or_default();
+        let equal = (!same_name.is_empty()).then(|| canonical_text(&code)).and_then(|text| {
+            same_name.iter().copied().find(|&k| canonical_text(&program.kernels[k]) == text)
+        });
+        let kernel = equal.unwrap_or_else(|| {
             program.kernels.push(code);
+            same_name.push(program.kernels.len() - 1);
             program.kernels.len() - 1
         });
         let step = Step { kernel, args };

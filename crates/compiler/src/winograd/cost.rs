@@ -85,7 +85,9 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
     let direct = work.direct();
     let mut best: Option<(f64, f64, Vec<usize>, Vec<Transforms>)> = None;
     let mut inaccurate: Option<String> = None;
-    for tile in combinations(n) {
+    // Points of the caller's choice are a wish for the tile that they fit.
+    let tiles: &[usize] = if options.points.is_some() { &TILES } else { &DEFAULT_TILES };
+    for tile in combinations(n, tiles) {
         if fits(&work.taps, &tile).is_err() || !fits_points(&tile) {
             continue;
         }
@@ -107,7 +109,7 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
     let Some((cost, ratio, tile, transforms)) = best else {
         return match (&options.points, inaccurate) {
             (Some(p), None) => Err(format!(
-                "points: no tile of 2, 3 or 4 outputs uses {} points with windows of {:?} taps (F(m, r) needs m + r - 2)",
+                "points: no tile of 2, 3, 4 or 6 outputs uses {} points with windows of {:?} taps (F(m, r) needs m + r - 2)",
                 p.len(),
                 work.taps
             )),
@@ -147,12 +149,12 @@ fn build(taps: &[usize], tile: &[usize], options: &Options) -> Result<Vec<Transf
         .collect()
 }
 
-fn combinations(n: usize) -> Vec<Vec<usize>> {
+fn combinations(n: usize, tiles: &[usize]) -> Vec<Vec<usize>> {
     let mut out = vec![Vec::new()];
     for _ in 0..n {
         out = out
             .into_iter()
-            .flat_map(|t: Vec<usize>| DEFAULT_TILES.iter().map(move |&m| t.iter().copied().chain([m]).collect()))
+            .flat_map(|t: Vec<usize>| tiles.iter().map(move |&m| t.iter().copied().chain([m]).collect()))
             .collect();
     }
     out
