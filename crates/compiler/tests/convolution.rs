@@ -345,7 +345,7 @@ fn what_is_not_rewritten_says_why() {
     assert_eq!(refusal(&base.graph(), &direct_options()), "the direct form was asked for");
     let auto = refusal(&conv(&[4, 4], &[2, 2], (1, 1)).graph(), &Options::default());
     assert!(auto.starts_with("direct is estimated to be faster: F("), "{auto}");
-    let points = Some(["0", "1", "-1", "2", "-2", "3", "-3"].map(|p| p.parse().unwrap()).to_vec());
+    let points = Some(["0", "1", "-1", "3", "-3"].map(|p| p.parse().unwrap()).to_vec());
     let wild = Options { points, algorithm: Algorithm::Winograd, ..Options::default() };
     let inaccurate = refusal(&conv(&[32, 32], &[3, 3], (64, 64)).graph(), &wild);
     assert!(inaccurate.contains("times the direct sum's expected error, more than 3"), "{inaccurate}");
@@ -461,7 +461,7 @@ fn options_that_contradict_themselves_are_errors() {
         (error(Some(&[2, 2, 2]), None), "tile: 3 numbers for 2 window axes"),
         (error(None, Some(&["0", "1", "1", "2", "-2"])), "points: a point is given twice"),
         (error(Some(&[4]), Some(&["0", "1", "-1"])), "needs 5 finite interpolation points"),
-        (error(None, Some(&["0", "1"])), "points: no tile of 2, 3, 4 or 6 outputs uses 2 points"),
+        (error(None, Some(&["0", "1"])), "points: no tile of 2, 3 or 4 outputs uses 2 points"),
     ] {
         assert!(message.contains(wanted), "`{message}` is not about `{wanted}`");
     }

@@ -148,7 +148,9 @@ fn wanted_block(
             if t.write || !t.in_loop || k.args[t.buffer.0 as usize].0 as usize != buffer {
                 continue;
             }
-            let size = k.graph.ints.as_const(k.graph.buffer(t.buffer).shape[inner]);
+            // A single element has no axes.
+            let Some(&size) = k.graph.buffer(t.buffer).shape.get(inner) else { continue };
+            let size = k.graph.ints.as_const(size);
             if t.index.iter().position(|&i| k.graph.ints.depends_on(i, lane)) == Some(inner)
                 && size.is_some_and(|s| s % block == 0 && s > block)
             {

@@ -329,24 +329,51 @@ impl Rangeify<'_> {
     }
 
     /// Index under `from` of the element whose index under `to` is given; both are row-major.
+    ///
+    /// Runs of axes with the same number of elements on both sides are independent of each other: an axis that is the
+    /// same on both sides keeps its index, which may be out of bounds where a gate does not hold.
     fn reshape_index(&mut self, index: &[IntId], to: &[IntId], from: &[IntId]) -> Vec<IntId> {
         let ints = &mut self.graph.ints;
-        let mut flat = ints.constant(0);
-        for (&i, &size) in index.iter().zip(to) {
-            let scaled = ints.mul(flat, size);
-            flat = ints.add(scaled, i);
-        }
-        let mut out = vec![flat; from.len()];
-        // The slowest axis that is not of size 1 takes what is left: no remainder.
-        let first = from.iter().position(|&s| ints.as_const(s) != Some(1)).unwrap_or(0);
-        for axis in (0..from.len()).rev() {
-            if ints.as_const(from[axis]) == Some(1) {
-                out[axis] = ints.constant(0);
-            } else if axis == first {
-                out[axis] = flat;
-            } else {
-                out[axis] = ints.rem(flat, from[axis]);
-                flat = ints.div(flat, from[axis]);
+        let (zero, one) = (ints.constant(0), ints.constant(1));
+        let mut out = vec![zero; from.len()];
+        let from_axes: Vec<usize> = (0..from.len()).filter(|&a| from[a] != one).collect();
+        let to_axes: Vec<usize> = (0..to.len()).filter(|&a| to[a] != one).collect();
+        let (mut i, mut j) = (0, 0);
+        while i < from_axes.len() {
+            let (first_from, first_to) = (i, j);
+            let (mut count_from, mut count_to) = (one, one);
+            loop {
+                let fewer = match (ints.as_const(count_from), ints.as_const(count_to)) {
+                    (Some(a), Some(b)) => a <= b,
+                    _ => i - first_from <= j - first_to,
+                };
+                if (fewer || j == to_axes.len()) && i < from_axes.len() {
+                    count_from = ints.mul(count_from, from[from_axes[i]]);
+                    i += 1;
+                } else if j < to_axes.len() {
+                    count_to = ints.mul(count_to, to[to_axes[j]]);
+                    j += 1;
+                } else {
+                    break;
+                }
+                if count_from == count_to {
+                    break;
+                }
+            }
+            let mut flat = zero;
+            for &axis in &to_axes[first_to..j] {
+                let scaled = ints.mul(flat, to[axis]);
+                flat = ints.add(scaled, index[axis]);
+            }
+            for n in (first_from..i).rev() {
+                let axis = from_axes[n];
+                // The slowest axis takes what is left: no remainder.
+                if n == first_from {
+                    out[axis] = flat;
+                } else {
+                    out[axis] = ints.rem(flat, from[axis]);
+                    flat = ints.div(flat, from[axis]);
+                }
             }
         }
         out
