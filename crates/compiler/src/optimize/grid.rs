@@ -168,16 +168,16 @@ impl Search<'_> {
         let mut threads = threads;
         let mut tile: Option<(usize, i64)> = None;
         if looped {
-            let depends =
-                |g: &Graph, t: &Touch, r: RangeId| t.index.iter().any(|&i| g.ints.depends_on(i, r));
+            let depends = |g: &Graph, t: &Touch, r: RangeId| t.index.iter().any(|&i| g.ints.depends_on(i, r));
             let mut best = 0;
             for a in self.free_axes() {
                 let r = loops[a];
-                let saved =
-                    self.touches.iter().filter(|t| t.in_loop && !t.write && !depends(&self.g, t, r)).count();
+                let saved = self.touches.iter().filter(|t| t.in_loop && !t.write && !depends(&self.g, t, r)).count();
                 let used: i64 = threads.iter().filter(|t| t.0 == a).map(|t| t.1).product();
                 let rest = self.size(a).map_or(1, |s| s / used.max(1));
-                let n = (2..=MAX_TILE).rev().find(|n| rest % n == 0 && self.size(a).is_some_and(|s| s % (n * used.max(1)) == 0));
+                let n = (2..=MAX_TILE)
+                    .rev()
+                    .find(|n| rest % n == 0 && self.size(a).is_some_and(|s| s % (n * used.max(1)) == 0));
                 if let (true, Some(n)) = (saved > best, n) {
                     best = saved;
                     tile = Some((a, n));

@@ -240,7 +240,8 @@ impl Plan {
                 if g.ints.as_const(size) == Some(1) {
                     continue;
                 }
-                if g.ints.as_const(size).is_none() && matches!(factor.kind, Kind::Unroll | Kind::Vector | Kind::Thread) {
+                if g.ints.as_const(size).is_none() && matches!(factor.kind, Kind::Unroll | Kind::Vector | Kind::Thread)
+                {
                     return mismatch(format!("a {} factor of an axis whose size is a parameter", factor.kind.name()));
                 }
                 match factor.kind {
@@ -276,9 +277,8 @@ impl Plan {
             parts_of.push(parts);
         }
         kernel.replace_ranges(&map, &bound, &guard);
-        let mut with_threads: Vec<usize> = (0..old_loops.len())
-            .filter(|&a| self.loops[a].iter().any(|f| f.kind == Kind::Thread))
-            .collect();
+        let mut with_threads: Vec<usize> =
+            (0..old_loops.len()).filter(|&a| self.loops[a].iter().any(|f| f.kind == Kind::Thread)).collect();
         let mut listed = self.threads.clone();
         listed.sort_unstable();
         with_threads.sort_unstable();

@@ -51,7 +51,11 @@ impl Facts {
             .map(|&lane| {
                 touches
                     .iter()
-                    .map(|t| (0..t.index.len().max(1)).map(|axis| access::touch_cost(g, t, lane, Some(axis), target)).collect())
+                    .map(|t| {
+                        (0..t.index.len().max(1))
+                            .map(|axis| access::touch_cost(g, t, lane, Some(axis), target))
+                            .collect()
+                    })
                     .collect()
             })
             .collect();
@@ -115,18 +119,18 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
         }
     }
     // Now that lanes are known: what a reduction loop reads a block of at a time is packed by blocks.
-    let mut i = 0;
-    let packs = rule == LayoutRule::Auto && target.gpu.is_none();
-    for &b in own.iter().filter(|&&b| packs && !users[b].is_empty()) {
-        if let Some((axis, block)) = wanted_block(kernels, &users[b], b, inner[b], target) {
-            let choice = &mut out[i];
-            choice.block = Some((axis, block));
-            choice.reason += &format!("; packed by {block} along it: a reduction loop reads that much at each step");
-            for &n in &users[b] {
-                set_layout(&mut kernels[n], b, &choice.order, choice.block);
+    if rule == LayoutRule::Auto && target.gpu.is_none() {
+        let used = own.iter().filter(|&&b| !users[b].is_empty());
+        for (choice, &b) in out.iter_mut().zip(used) {
+            if let Some((axis, block)) = wanted_block(kernels, &users[b], b, inner[b], target) {
+                choice.block = Some((axis, block));
+                choice.reason +=
+                    &format!("; packed by {block} along it: a reduction loop reads that much at each step");
+                for &n in &users[b] {
+                    set_layout(&mut kernels[n], b, &choice.order, choice.block);
+                }
             }
         }
-        i += 1;
     }
     out
 }

@@ -348,7 +348,7 @@ fn movement(r: &mut Random, pool: &[Item], x: &Item) -> Option<Item> {
             let mut shape = Vec::new();
             let mut left = t.numel();
             while left > 1 && shape.len() < 3 {
-                let divisors: Vec<usize> = (1..=left).filter(|d| left % d == 0).collect();
+                let divisors: Vec<usize> = (1..=left).filter(|d| left.is_multiple_of(*d)).collect();
                 let d = r.pick(&divisors);
                 shape.push(d as isize);
                 left /= d.max(1);
