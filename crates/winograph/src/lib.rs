@@ -32,3 +32,8 @@ pub use tensor::{
 };
 pub use winograph_compiler::Options;
 pub use winograph_ir::{DType, Scalar};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
