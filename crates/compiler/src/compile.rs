@@ -254,9 +254,9 @@ fn assemble(kernels: &[Kernel], codes: Vec<Code>) -> (Program, Order) {
             }
         }
         let same_name = known.entry(code.name.clone()).or_default();
-        let equal = (!same_name.is_empty()).then(|| canonical_text(&code)).and_then(|text| {
-            same_name.iter().copied().find(|&k| canonical_text(&program.kernels[k]) == text)
-        });
+        let equal = (!same_name.is_empty())
+            .then(|| canonical_text(&code))
+            .and_then(|text| same_name.iter().copied().find(|&k| canonical_text(&program.kernels[k]) == text));
         let kernel = equal.unwrap_or_else(|| {
             program.kernels.push(code);
             same_name.push(program.kernels.len() - 1);

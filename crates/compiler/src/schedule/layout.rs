@@ -109,8 +109,7 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target) -> Ve
         }
     }
     // Now that lanes are known: what a reduction loop reads a block of at a time is packed by blocks.
-    let mut i = 0;
-    for &b in own.iter().filter(|&&b| !users[b].is_empty()) {
+    for (i, &b) in own.iter().filter(|&&b| !users[b].is_empty()).enumerate() {
         if let Some((axis, block)) = wanted_block(kernels, &users[b], b, inner[b], target) {
             let choice = &mut out[i];
             choice.block = Some((axis, block));
@@ -119,7 +118,6 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target) -> Ve
                 set_layout(&mut kernels[n], b, &choice.order, choice.block);
             }
         }
-        i += 1;
     }
     out
 }
