@@ -1,3 +1,5 @@
+//! Prints the C of a convolution and, to stderr, its kernels: `dump direct|winograd n c h w k`.
+
 #[path = "../tests/common/mod.rs"]
 mod common;
 use winograph_compiler::*;
