@@ -3,7 +3,8 @@
 mod common;
 
 use common::{
-    Conv, as_floats, bytes, dims, error, floats, interpret, levels, noise, slice, stacked, sum_of_products, value,
+    Conv, as_floats, bytes, dims, error, floats, interpret, interpret_with, levels, noise, slice, stacked,
+    sum_of_products, value,
 };
 use winograph_compiler::{Algorithm, Options, Program, Target, compile};
 use winograph_ir::tensor::{TensorGraph, TensorOp};
@@ -460,7 +461,7 @@ fn options_that_contradict_themselves_are_errors() {
         (error(Some(&[2, 2, 2]), None), "tile: 3 numbers for 2 window axes"),
         (error(None, Some(&["0", "1", "1", "2", "-2"])), "points: a point is given twice"),
         (error(Some(&[4]), Some(&["0", "1", "-1"])), "needs 5 finite interpolation points"),
-        (error(None, Some(&["0", "1"])), "points: no tile of 2, 3 or 4 outputs uses 2 points"),
+        (error(None, Some(&["0", "1"])), "points: no tile of 2, 3, 4 or 6 outputs uses 2 points"),
     ] {
         assert!(message.contains(wanted), "`{message}` is not about `{wanted}`");
     }
@@ -546,5 +547,26 @@ fn the_order_of_creation_means_nothing() {
         assert_eq!(code(&a), code(&b));
         assert_eq!((&a.run, &a.prepare, &a.buffers), (&b.run, &b.prepare, &b.buffers));
         assert_eq!(format!("{:?}", (ea.windows, ea.stages)), format!("{:?}", (eb.windows, eb.stages)));
+    }
+}
+
+/// One program for every batch: sizes that depend on a parameter stay symbolic through all passes.
+#[test]
+fn a_batch_that_is_a_parameter_is_right_for_every_value() {
+    let c = Conv { n: 8, padding: vec![(1, 0), (0, 2)], ..conv(&[7, 9], &[3, 3], (3, 4)) };
+    let text = print_tensor(&c.graph()).replace("[8, ", "[n, ");
+    let g = parse_tensor(&format!("param n 1..8\n{text}")).unwrap();
+    for options in [direct_options(), winograd_options(&[4, 2])] {
+        for vector in [16, 64] {
+            let (program, explanation) = compile(&g, &Target::cpu(vector), &options).unwrap();
+            assert_eq!(explanation.windows[0].applied, options.algorithm == Algorithm::Winograd);
+            for n in [1, 3, 8] {
+                let c = Conv { n, ..c.clone() };
+                let (x, w) = c.inputs();
+                let y = floats(&interpret_with(&program, &[bytes(&x), bytes(&w)], &[n as i64])[0]);
+                let e = error(&y, &c.reference(&x, &w));
+                assert!(e < 1e-5, "n = {n} {:?}: relative error {e:e}", options.algorithm);
+            }
+        }
     }
 }

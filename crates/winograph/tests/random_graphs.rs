@@ -253,3 +253,36 @@ fn direct() {
 fn rewritten() {
     run(Algorithm::Winograd, setting("WINOGRAPH_SEED", 0) + 100_000, setting("WINOGRAPH_GRAPHS", 240) / 4);
 }
+
+/// The generator makes what it is there for: every operation on every dtype that it is defined for, in sizes with and
+/// without elements.
+#[test]
+fn the_graphs_are_various() {
+    let mut words = std::collections::BTreeSet::new();
+    let (mut empty, mut inexact) = (0, 0);
+    for seed in 0..600 {
+        let case = Case::new(seed);
+        empty += case.items.iter().filter(|i| i.t.numel() == 0).count();
+        inexact += case.items.iter().filter(|i| !i.exact).count();
+        let (graph, _) = trace(&case.args, |args| Ok(case.results(args))).unwrap();
+        for line in print_tensor(&graph).lines().filter(|l| l.starts_with('%')) {
+            let (_, rest) = line.split_once(" = ").unwrap();
+            let op = rest.split(' ').next().unwrap().to_string();
+            let dtype = rest.rsplit_once(" : ").and_then(|t| t.1.split('[').next()).unwrap_or("").to_string();
+            words.insert((op, dtype));
+        }
+    }
+    let missing: Vec<&str> = "input full iota where cast reshape permute expand pad slice unfold cat gather reduce contiguous \
+         neg abs sqrt exp log sin cos tanh erf floor ceil trunc round not add sub mul div rem max min pow lt le eq ne and \
+         or xor"
+        .split_whitespace()
+        .filter(|op| !words.iter().any(|w| w.0 == *op))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?} do not occur");
+    for dtype in generator::DTYPES {
+        let ops = words.iter().filter(|w| w.1 == dtype.name()).count();
+        assert!(ops >= 15, "{ops} operations on {dtype}");
+    }
+    assert!(words.len() > 250, "{}", words.len());
+    assert!(empty > 0 && inexact > 100, "{empty} empty results, {inexact} that round");
+}

@@ -4,6 +4,7 @@
 //! arithmetic, masks included. A tensor that is read in more than one way, reduced, or materialised by request gets a
 //! definition of its own (a stage); whether it keeps it is decided later, by `fuse`.
 
+use crate::kernel::with_bounds;
 use rustc_hash::{FxHashMap, FxHashSet};
 use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Origin, Role, Scope, Source, Table, Val, ValId};
 use winograph_ir::int::{IntId, RangeId, RangeRole};
@@ -149,7 +150,13 @@ impl Rangeify<'_> {
             return self.graph.constant(Scalar::zero(dtype));
         }
         if let Some(&buffer) = self.buffer_of.get(&id) {
-            return self.graph.load(Source::Buffer(buffer), index, gate, Scalar::zero(dtype));
+            if gate.is_empty() {
+                return self.graph.load(Source::Buffer(buffer), index, gate, Scalar::zero(dtype));
+            }
+            // What a gate implies may be beyond what can be proved, where a border has been reshaped: then it is said.
+            let shape = self.tensors.node(id).shape.clone();
+            let gate = with_bounds(&mut self.graph.ints, &shape, index, gate.to_vec());
+            return self.graph.load(Source::Buffer(buffer), index, &gate, Scalar::zero(dtype));
         }
         if let Some((axes, value)) = self.views.get(&id) {
             let map: FxHashMap<RangeId, IntId> = axes.iter().copied().zip(index.iter().copied()).collect();

@@ -169,6 +169,11 @@ pub(crate) fn floats(x: &[u8]) -> Vec<f32> {
 
 /// Runs a program with the interpreter of linear code; every buffer has memory of its own.
 pub(crate) fn interpret(program: &Program, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    interpret_with(program, inputs, &[])
+}
+
+/// As [`interpret`], with values of the program's parameters.
+pub(crate) fn interpret_with(program: &Program, inputs: &[Vec<u8>], params: &[i64]) -> Vec<Vec<u8>> {
     let mut memory: Vec<Vec<u8>> = program
         .buffers
         .iter()
@@ -178,8 +183,14 @@ pub(crate) fn interpret(program: &Program, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {
         })
         .collect();
     for step in program.prepare.iter().chain(&program.run) {
+        let code = &program.kernels[step.kernel];
         let mut args: Vec<Vec<u8>> = step.args.iter().map(|&a| std::mem::take(&mut memory[a])).collect();
-        linear::run(&program.kernels[step.kernel], &mut args, &[]).unwrap();
+        for (arg, decl) in args.iter_mut().zip(&code.args) {
+            // Program buffers have their greatest length, a run uses what its parameters ask for.
+            let len = code.ints.eval(decl.layout.len, &|_| 0, &|p| params[p.0 as usize]).unwrap();
+            arg.truncate(len as usize * decl.dtype.size());
+        }
+        linear::run(code, &mut args, params).unwrap();
         for (&a, v) in step.args.iter().zip(args) {
             memory[a] = v;
         }

@@ -157,7 +157,7 @@ pub fn graph(r: &mut Random, args: &[Tensor]) -> Vec<Item> {
         if let Some(made) = step(r, &pool, &x)
             && made.t.numel() <= MAX_ELEMENTS
             && made.t.rank() <= MAX_RANK
-            && (made.t.numel() > 0 || r.one_in(8))
+            && (made.t.numel() > 0 || r.one_in(4))
         {
             pool.push(made);
         }
@@ -391,7 +391,7 @@ fn movement(r: &mut Random, pool: &[Item], x: &Item) -> Option<Item> {
                 .iter()
                 .map(|&s| {
                     let a = r.below(s + 1) as isize;
-                    let range = if r.one_in(2) { SliceRange::from(a.min(1)..) } else { SliceRange::from(0..a + 1) };
+                    let range = if r.one_in(2) { SliceRange::from(a.min(1)..) } else { SliceRange::from(0..a) };
                     if r.one_in(3) { SliceRange::from(..).step(r.pick(&[-2, -1, 2, 3])) } else { range }
                 })
                 .collect();
