@@ -280,6 +280,7 @@ impl Compiler<'_> {
             Instr::Cast { x } => Op::Cast { from: self.code.ty(*x).dtype, to: dtype, dst, x: r(0), lanes },
             Instr::Bitcast { .. } => Op::Bitcast { to: dtype, dst, x: r(0), lanes },
             Instr::Splat { .. } => Op::Splat { dst, x: r(0), lanes },
+            Instr::Matrix { .. } => return Err(self.bad("a matrix unit needs the threads of a warp".to_string())),
             Instr::Pack { .. } => Op::Pack { dst, lanes: read.into() },
             Instr::Fold { op, x } => {
                 let t = self.code.ty(*x);

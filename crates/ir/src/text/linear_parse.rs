@@ -39,6 +39,7 @@ pub fn parse_linear(text: &str) -> Result<Code, ParseError> {
         args: Vec::new(),
         locals: Vec::new(),
         tables: Vec::new(),
+        units: Vec::new(),
         regs: Vec::new(),
         body: Vec::new(),
     };

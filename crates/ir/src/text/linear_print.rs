@@ -186,6 +186,7 @@ impl Printer<'_> {
             Instr::Bitcast { x } => format!("bitcast {}", self.reg(*x)),
             Instr::Splat { x } => format!("splat {}", self.reg(*x)),
             Instr::Pack { lanes } => format!("pack {}", self.regs(lanes)),
+            Instr::Matrix { unit, a, b, c } => format!("matrix {unit} {}", self.regs(&[*a, *b, *c])),
             Instr::Fold { op, x } => format!("fold {} {}", op.name(), self.reg(*x)),
         }
     }

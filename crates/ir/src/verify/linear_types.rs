@@ -15,7 +15,7 @@ pub(crate) fn operands(instr: &Instr) -> Vec<Reg> {
         | Instr::Splat { x }
         | Instr::Fold { x, .. } => vec![*x],
         Instr::Binary { a, b, .. } | Instr::Select { a, b, .. } => vec![*a, *b],
-        Instr::Fma { a, b, c } => vec![*a, *b, *c],
+        Instr::Fma { a, b, c } | Instr::Matrix { a, b, c, .. } => vec![*a, *b, *c],
         Instr::Where { cond, a, b } => vec![*cond, *a, *b],
         Instr::Pack { lanes } => lanes.to_vec(),
     }
@@ -125,6 +125,14 @@ pub(crate) fn check_instr(code: &Code, ty: Type, instr: &Instr) -> Result<(), St
                 return Err("fma is not defined on bool".to_string());
             }
             [a, b, c].into_iter().try_for_each(|r| expect("an operand", t(*r)?, ty))
+        }
+        Instr::Matrix { unit, a, b, c } => {
+            let Some(u) = code.units.get(*unit as usize) else { return Err(format!("there is no matrix unit {unit}")) };
+            let of = |f: &crate::linear::Fragment| Type { dtype: f.dtype, lanes: f.elements() };
+            expect("the first factor", t(*a)?, of(&u.a))?;
+            expect("the second factor", t(*b)?, of(&u.b))?;
+            expect("the addend", t(*c)?, of(&u.c))?;
+            expect("the result", ty, of(&u.c))
         }
         Instr::Where { cond, a, b } => {
             expect("the condition", t(*cond)?, lanes(DType::Bool))?;
