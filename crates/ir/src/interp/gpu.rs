@@ -24,7 +24,7 @@ pub use super::requests::{AccessKind, GpuModel, Site, SiteCounts, Space, sites};
 
 use super::linear::{Compiler, check_lengths};
 use super::machine::{Machine, Op, Place};
-use super::races::{Cell, Touch};
+use super::races::{Cell, Clock};
 use super::requests::Meter;
 use super::threads::{Threads, warps};
 use super::{InterpError, MAX_BYTES, malformed};
@@ -54,8 +54,7 @@ pub fn run(code: &Code, args: &mut [Vec<u8>], params: &[i64], model: &GpuModel) 
     if !model.is_valid() {
         return Err(malformed(&code.name, format!("the model {model:?} has a size of 0 or above 4096")));
     }
-    let (mut gpu, program) = prepare(code, params, model)?;
-    check_lengths(&gpu.machine, &program.arg_lengths, args)?;
+    let (mut gpu, program) = prepare(code, args, params, model)?;
     for (arg, mem) in args.iter_mut().zip(&mut gpu.machine.mems) {
         std::mem::swap(arg, &mut mem.bytes);
     }
@@ -64,7 +63,7 @@ pub fn run(code: &Code, args: &mut [Vec<u8>], params: &[i64], model: &GpuModel) 
         std::mem::swap(arg, &mut mem.bytes);
     }
     result?;
-    Ok(Counts { blocks: gpu.block as u64, threads: gpu.threads.count as u32, sites: gpu.counts })
+    Ok(Counts { blocks: gpu.clock.blocks() as u64, threads: gpu.threads.count as u32, sites: gpu.counts })
 }
 
 /// A loop around the body, with what its variable alone decides.
@@ -80,7 +79,6 @@ struct Program {
     grid: Vec<Level>,
     threads: Vec<Level>,
     body: Box<[Op]>,
-    arg_lengths: Vec<usize>,
 }
 
 /// Whose a memory is.
@@ -107,13 +105,19 @@ struct Gpu<'a> {
     counts: Vec<SiteCounts>,
     homes: Vec<Home>,
     units: &'a [MatrixUnit],
-    block: u32,
-    epoch: u64,
-    tick: u64,
+    clock: Clock,
     touched: Vec<(u32, i64)>,
 }
 
-fn prepare<'a>(code: &'a Code, params: &[i64], model: &GpuModel) -> Result<(Gpu<'a>, Program), InterpError> {
+/// Most bytes of one workgroup's memory; real ones have some hundred thousand.
+const MAX_SHARED: usize = 1 << 24;
+
+fn prepare<'a>(
+    code: &'a Code,
+    args: &[Vec<u8>],
+    params: &[i64],
+    model: &GpuModel,
+) -> Result<(Gpu<'a>, Program), InterpError> {
     let bad = |why: String| malformed(&code.name, why);
     let nest = code.nest().ok_or_else(|| bad("the code is no perfect nest of grid and thread loops".to_string()))?;
     let mut c = Compiler::new(code, params, true)?;
@@ -146,6 +150,7 @@ fn prepare<'a>(code: &'a Code, params: &[i64], model: &GpuModel) -> Result<(Gpu<
     let mut machine = std::mem::take(&mut c.e.machine);
     let count = count as usize;
     let lengths = std::mem::take(&mut c.lengths);
+    check_lengths(&machine, &lengths[..code.args.len()], args)?;
     let homes = homes(code, &lengths, count, &mut machine)?;
     let regs = machine.regs.len().checked_mul(count).filter(|&n| n <= u32::MAX as usize / 2);
     machine.regs = vec![0; regs.ok_or_else(|| bad("very many registers".to_string()))?];
@@ -165,13 +170,10 @@ fn prepare<'a>(code: &'a Code, params: &[i64], model: &GpuModel) -> Result<(Gpu<
         sites,
         homes,
         units: &code.units,
-        block: 0,
-        epoch: 0,
-        tick: 0,
+        clock: Clock::new(model.lanes),
         touched: Vec::new(),
     };
-    let arg_lengths = lengths[..code.args.len()].to_vec();
-    Ok((gpu, Program { once, grid, threads, body, arg_lengths }))
+    Ok((gpu, Program { once, grid, threads, body }))
 }
 
 /// Allocates locals and decides which memories are watched for races.
@@ -200,8 +202,8 @@ fn homes(code: &Code, lengths: &[usize], threads: usize, machine: &mut Machine) 
             Some(Scope::Global) => return Err(malformed(&code.name, format!("local `{}` is global", mem.name))),
         };
         if local.is_some() {
-            let copies = if owner == Owner::Thread { threads } else { 1 };
-            let bytes = bytes.checked_mul(copies).filter(|&n| n <= MAX_BYTES);
+            let (copies, most) = if owner == Owner::Thread { (threads, MAX_BYTES) } else { (1, MAX_SHARED) };
+            let bytes = bytes.checked_mul(copies).filter(|&n| n <= most);
             let bytes = bytes.ok_or_else(|| malformed(&code.name, format!("local `{}` is very large", mem.name)))?;
             mem.bytes = vec![0; bytes];
         }
@@ -237,6 +239,7 @@ impl Gpu<'_> {
             }
             return Ok(());
         }
+        self.clock.block();
         for (mem, home) in self.machine.mems.iter_mut().zip(&self.homes) {
             if home.owner != Owner::Launch {
                 mem.poison();
@@ -246,17 +249,14 @@ impl Gpu<'_> {
             self.integers(&level.ops);
         }
         let all: Vec<u32> = (0..self.threads.count as u32).collect();
-        self.run(&p.body, &all)?;
-        self.block = self.block.checked_add(1).ok_or_else(|| malformed(&self.machine.name, "more than 2^32 blocks"))?;
-        self.epoch += 1;
-        Ok(())
+        self.run(&p.body, &all)
     }
 
     /// Runs instructions by the threads `active`, which are in rising order.
     fn run(&mut self, ops: &[Op], active: &[u32]) -> Result<(), InterpError> {
         let n = self.threads.count as u32;
         for op in ops {
-            self.tick += 1;
+            self.clock.step();
             match op {
                 Op::Int { dst, op } => self.threads.compute(*dst, op),
                 Op::Loop { var, size, body, .. } => self.repeat(*var, *size, body, active)?,
@@ -283,7 +283,7 @@ impl Gpu<'_> {
                             threads: self.threads.count,
                         });
                     }
-                    self.epoch += 1;
+                    self.clock.barrier();
                 }
                 Op::Load { dst, lanes, place, fill } => {
                     for warp in warps(active, self.model.lanes) {
@@ -401,14 +401,12 @@ impl Gpu<'_> {
 
     /// Notes who touches an element of a watched memory; `written` are the bits of a write.
     fn watch(&mut self, mem: u32, thread: u32, at: usize, written: Option<u64>) -> Result<(), InterpError> {
-        let warp = thread / self.model.lanes;
-        let now = Touch { block: self.block, thread, warp, epoch: self.epoch, tick: self.tick };
         let home = &mut self.homes[mem as usize];
         let global = home.owner == Owner::Launch;
         let Some(cell) = home.cells.get_mut(at) else { return Ok(()) };
         let found = match written {
-            None => cell.read(now, global),
-            Some(bits) => cell.write(now, bits, global),
+            None => cell.read(&self.clock, thread, global),
+            Some(bits) => cell.write(&self.clock, thread, bits, global),
         };
         match found {
             None => Ok(()),

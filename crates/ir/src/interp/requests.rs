@@ -167,37 +167,28 @@ impl Meter {
         times: u64,
         out: &mut SiteCounts,
     ) {
-        let size = site.dtype.size() as i64;
-        let together = site.together();
-        let bytes = together as i64 * size;
-        for chunk in 0..site.width.div_ceil(together) {
+        let bytes = site.together() as i64 * site.dtype.size() as i64;
+        for chunk in 0..site.width.div_ceil(site.together()) {
             for &(shift, n) in shifts {
                 let times = times.saturating_mul(n);
                 let base = shift.wrapping_add(chunk as i64 * bytes);
-                self.request(site.space, touched, size, base, bytes, times, out);
+                self.request(site, touched, base, times, out);
             }
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn request(
-        &mut self,
-        space: Space,
-        touched: &[(u32, i64)],
-        size: i64,
-        base: i64,
-        bytes: i64,
-        times: u64,
-        out: &mut SiteCounts,
-    ) {
+    /// One request, `base` bytes behind the addresses.
+    fn request(&mut self, site: &Site, touched: &[(u32, i64)], base: i64, times: u64, out: &mut SiteCounts) {
         if touched.is_empty() {
             return;
         }
+        let size = site.dtype.size() as i64;
+        let bytes = site.together() as i64 * size;
         let add = |to: &mut u64, what: u64| *to = to.saturating_add(what.saturating_mul(times));
         add(&mut out.requests, 1);
         add(&mut out.bytes, touched.len() as u64 * bytes as u64);
         let start = |at: i64| at.wrapping_mul(size).wrapping_add(base);
-        match space {
+        match site.space {
             Space::Private => {}
             Space::Global => {
                 self.starts.clear();

@@ -24,6 +24,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 /// Most addresses that are looked at.
 const MAX_LOOKS: u64 = 50_000_000;
 
+/// Most values of a range that are not alike from the start.
+const MAX_VALUES: i64 = 1 << 22;
+
 /// Greatest bound that is one.
 const FAR: i64 = i64::MAX / 4;
 
@@ -178,7 +181,7 @@ impl Planner<'_> {
                 addr = self.e.ints.substitute(addr, &|x| (x == r).then_some(zero));
                 continue;
             }
-            if n as u64 > MAX_LOOKS {
+            if n > MAX_VALUES {
                 return None;
             }
             let period = if bent { 0 } else { pattern / gcd(step(r)?, pattern) };
