@@ -150,6 +150,18 @@ pub enum Instr {
         /// One scalar per lane.
         lanes: Box<[Reg]>,
     },
+    /// A matrix unit's multiply-accumulate by all threads of a warp together: `c + a·b`. The operands and the result are
+    /// fragments: one element per vector lane of a register, placed as the unit says.
+    Matrix {
+        /// Place in [`Code::units`].
+        unit: u32,
+        /// Fragment of the m × k matrix.
+        a: Reg,
+        /// Fragment of the k × n matrix.
+        b: Reg,
+        /// Fragment of the m × n matrix.
+        c: Reg,
+    },
     /// Lanes combined into a scalar: the upper half onto the lower half until one is left. Lanes are a power of 2.
     Fold {
         /// Operation.
@@ -159,13 +171,85 @@ pub enum Instr {
     },
 }
 
+/// A matrix unit: a product of small matrices that the threads of one warp compute together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MatrixUnit {
+    /// Name, as the target calls it: `8x8x8` or `m16n8k8.tf32`.
+    pub name: String,
+    /// Rows of the first factor and of the result.
+    pub m: u32,
+    /// Columns of the second factor and of the result.
+    pub n: u32,
+    /// Columns of the first factor and rows of the second.
+    pub k: u32,
+    /// Where the elements of the first factor are, m × k.
+    pub a: Fragment,
+    /// Where the elements of the second factor are, k × n.
+    pub b: Fragment,
+    /// Where the elements of the addend and the result are, m × n.
+    pub c: Fragment,
+    /// Significand bits, the hidden one included, to which factors are rounded before they are multiplied: 11 for tf32,
+    /// 24 where nothing is rounded.
+    pub factor_bits: u32,
+}
+
+/// Where the elements of a small matrix are among the threads of a warp. Places are linear in the bits of the thread's
+/// number and of the element's number: element `e` of thread `t` is at row `sum of thread_row[i] over set bits i of t
+/// plus sum of element_row[i] over set bits i of e`, and at the column likewise.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fragment {
+    /// Element type of the registers.
+    pub dtype: DType,
+    /// Row distance of each bit of the thread's number in its warp.
+    pub thread_row: Vec<u32>,
+    /// Column distance of each bit of the thread's number.
+    pub thread_col: Vec<u32>,
+    /// Row distance of each bit of the element's number; its length says how many elements a thread holds.
+    pub element_row: Vec<u32>,
+    /// Column distance of each bit of the element's number.
+    pub element_col: Vec<u32>,
+}
+
+impl Fragment {
+    /// Elements that each thread holds; 0 where there are more than a `u32` can say.
+    pub fn elements(&self) -> u32 {
+        power_of_two(self.element_row.len())
+    }
+
+    /// Threads that share the matrix; 0 where there are more than a `u32` can say.
+    pub fn threads(&self) -> u32 {
+        power_of_two(self.thread_row.len())
+    }
+
+    /// Row and column of an element of a thread; they saturate.
+    pub fn place(&self, thread: u32, element: u32) -> (u32, u32) {
+        let sum = |weights: &[u32], bits: u32| -> u32 {
+            let set = weights.iter().take(32).enumerate().filter(|(i, _)| bits >> i & 1 == 1);
+            set.fold(0, |sum, (_, w)| sum.saturating_add(*w))
+        };
+        (
+            sum(&self.thread_row, thread).saturating_add(sum(&self.element_row, element)),
+            sum(&self.thread_col, thread).saturating_add(sum(&self.element_col, element)),
+        )
+    }
+}
+
+fn power_of_two(bits: usize) -> u32 {
+    u32::try_from(bits).ok().and_then(|b| 1u32.checked_shl(b)).unwrap_or(0)
+}
+
+/// Most threads of a workgroup.
+pub const MAX_THREADS: u32 = 1024;
+
 /// What a loop becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LoopKind {
     /// Iterations are independent and may run anywhere at any time: blocks on a GPU, work items of the pool on a CPU.
     /// Grid loops are outermost.
     Grid,
-    /// Iterations are threads of a workgroup.
+    /// Iterations are threads of a workgroup. Thread loops are directly inside of the grid loops, the outermost one first
+    /// in the thread's number: with thread loops of sizes s0, s1 the number is `i0 * s1 + i1`, and threads of one warp
+    /// are neighbours in it. Everything in a workgroup's body, barriers included, is inside of them.
     Thread,
     /// Iterations run one after another.
     Serial,
@@ -218,7 +302,8 @@ pub enum Stmt {
         /// The body.
         body: Vec<Stmt>,
     },
-    /// Waits for all threads that share memory of this scope.
+    /// Waits for all threads that share memory of this scope. Between the threads of a workgroup it orders accesses to
+    /// shared and to global memory.
     Barrier(Scope),
 }
 
@@ -256,6 +341,8 @@ pub struct Code {
     pub locals: Vec<MemoryDecl>,
     /// Constant tables.
     pub tables: Vec<Table>,
+    /// Matrix units that the code uses.
+    pub units: Vec<MatrixUnit>,
     /// Types of the registers.
     pub regs: Vec<Type>,
     /// The statements. Those at the top are grid loops or, where nothing is parallel, anything else.
@@ -280,16 +367,46 @@ impl Code {
         out
     }
 
+    /// The grid loops and the thread loops around everything else, outermost first, and the body inside of them: one
+    /// perfect nest, as a workgroup runs it. `None` where there is other code beside the nest, or a grid or thread loop
+    /// inside of the body.
+    pub fn nest(&self) -> Option<Nest<'_>> {
+        let mut nest = Nest { grid: Vec::new(), threads: Vec::new(), body: &self.body };
+        while let [Stmt::Loop { range, kind, body }] = nest.body {
+            match kind {
+                LoopKind::Grid if nest.threads.is_empty() => nest.grid.push(*range),
+                LoopKind::Thread => nest.threads.push(*range),
+                _ => break,
+            }
+            nest.body = body;
+        }
+        let mut plain = true;
+        walk(nest.body, &mut |s| plain &= !matches!(s, Stmt::Loop { kind: LoopKind::Grid | LoopKind::Thread, .. }));
+        plain.then_some(nest)
+    }
+
     /// Calls `f` for every statement, outer ones first.
     pub fn for_each_stmt<'a>(&'a self, f: &mut dyn FnMut(&'a Stmt)) {
-        fn walk<'a>(body: &'a [Stmt], f: &mut dyn FnMut(&'a Stmt)) {
-            for s in body {
-                f(s);
-                if let Stmt::Loop { body, .. } | Stmt::If { body, .. } = s {
-                    walk(body, f);
-                }
-            }
-        }
         walk(&self.body, f);
+    }
+}
+
+/// The loops around a workgroup's body; see [`Code::nest`].
+#[derive(Clone, Debug)]
+pub struct Nest<'a> {
+    /// Grid loops, outermost first.
+    pub grid: Vec<RangeId>,
+    /// Thread loops, outermost first.
+    pub threads: Vec<RangeId>,
+    /// What each thread runs.
+    pub body: &'a [Stmt],
+}
+
+fn walk<'a>(body: &'a [Stmt], f: &mut dyn FnMut(&'a Stmt)) {
+    for s in body {
+        f(s);
+        if let Stmt::Loop { body, .. } | Stmt::If { body, .. } = s {
+            walk(body, f);
+        }
     }
 }

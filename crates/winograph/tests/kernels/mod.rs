@@ -24,6 +24,7 @@ impl Builder {
                 args: vec![],
                 locals: vec![],
                 tables: vec![],
+                units: vec![],
                 regs: vec![],
                 body: vec![],
             },

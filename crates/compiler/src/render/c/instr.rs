@@ -32,6 +32,10 @@ impl Kernel<'_> {
             }
             Instr::Index { value, lane } => self.index(ty, *value, *lane)?,
             Instr::Load { access, fill } => return self.load(reg, ty, access, *fill),
+            Instr::Matrix { .. } => {
+                let what = "a matrix unit".to_string();
+                return Err(RenderError::Unsupported { kernel: self.code.name.clone(), what });
+            }
             Instr::Unary { op, x } => {
                 let x = self.operand(*x, ty)?;
                 mask = x.mask;
