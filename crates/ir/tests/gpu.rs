@@ -197,7 +197,7 @@ fn races_on_global_memory_are_found() {
         match run(&parse(&vectors(256, body)), &mut args, &[], &GpuModel::default()) {
             Err(InterpError::Race { memory, between, .. }) => {
                 assert_eq!(memory, "y");
-                Some(between.contains("block 0 "))
+                Some(["block 0 ", "several blocks read "].iter().any(|s| between.starts_with(s)))
             }
             Err(e) => panic!("{e}"),
             Ok(_) => None,
@@ -230,6 +230,18 @@ fn races_on_global_memory_are_found() {
          store %2, y[t + 32*b] @ t + 32*b\n}}\n}}"
     );
     assert_eq!(race(&own), None);
+    // Everybody has read what the first thread, or the last block, then writes.
+    let all = |between: &str| {
+        let body = "%2: f32 = load y[0] @ 0";
+        format!("loop t:64 thread {{\n{load} {body}\n {between}\n if t < 1 {{\n store %0, y[0] @ 0\n}}\n}}")
+    };
+    assert!(race(&all("")).is_some());
+    assert!(race(&all("barrier shared")).is_none());
+    let last = format!(
+        "loop b:3 grid {{\nloop t:32 thread {{\n{load} %2: f32 = load y[0] @ 0\n barrier shared\n
+         %3: f32 = load y[0] @ 0\n if b + t > 32 {{\n store %0, y[0] @ 0\n}}\n}}\n}}"
+    );
+    assert_eq!(race(&last), Some(true));
 }
 
 #[test]
@@ -473,6 +485,58 @@ fn matrix_units_need_whole_warps() {
     }
     let halves = good.replacen("c: f32 thread", "c: f16 thread", 1);
     assert_eq!(refused(&halves), "types");
+}
+
+/// A window of 3 x 3 over a padded picture, 64 pixels wide.
+fn window(rows: usize, channels: usize) -> String {
+    let (x, y) = (channels * rows * 64, rows * 64);
+    format!(
+        "kernel r\narg x: f32[{channels}, {rows}, 64] argument 0 global layout [0:{y}, 1:64, 2:1] len {x}\n\
+         arg y: f32[{rows}, 64] output 0 global layout [0:64, 1:1] len {y} written\nbody {{\n\
+         loop b:{rows} grid {{\nloop t:64 thread {{\n %0: f32 = const 0.0f32\n var %1: f32 = %0\n\
+         loop c:{channels} serial reduce {{\nloop i:3 serial reduce {{\nloop j:3 serial reduce {{\n\
+         %2: f32 = load x[c, b + i - 1, t + j - 1] @ {y}*c + 64*(b + i - 1) + t + j - 1\n\
+         if 1 <= b + i and b + i <= {rows} and 1 <= t + j and t + j <= 64 else 0.0f32\n\
+         %3: f32 = add %1, %2\n set %1 = %3\n}}\n}}\n}}\n store %1, y[b, t] @ 64*b + t\n}}\n}}\n}}\n"
+    )
+    .replace("- 1\nif", "- 1 if")
+}
+
+#[test]
+fn pictures_of_any_size_are_counted() {
+    let wanted = |rows: u64, channels: u64| {
+        let at = |requests, bytes, sectors, least| {
+            let times = channels * (3 * rows - 2);
+            counts(times * requests, times * bytes, times * sectors, times * least, 0)
+        };
+        // Of two warps in three columns, one has 31 threads in the picture, and two begin off a sector.
+        [at(6, 4 * 190, 4 + 5 + 4 + 4 + 5 + 4, 24), counts(2 * rows, 256 * rows, 8 * rows, 8 * rows, 0)]
+    };
+    let got = launch(&window(5, 3), &mut [numbers(5 * 3 * 64), vec![0; 5 * 256]]);
+    assert_eq!(got.sites, wanted(5, 3));
+    let large = sectors::count(&parse(&window(4096, 512)), &[], &GpuModel::default());
+    assert_eq!(large, Some(wanted(4096, 512).to_vec()));
+}
+
+#[test]
+fn what_cannot_be_counted_is_not() {
+    let text = "kernel E\narg i: i32[32] argument 0 global layout [0:1] len 32\n\
+        arg x: f32[32] argument 1 global layout [0:1] len 32\nbody {\nloop t:32 thread {\n\
+        %0: i32 = load i[t] @ t\n %1: f32 = load x[0] @ 0 dynamic 0 = %0 size 32 stride 1\n}\n}\n";
+    let code = parse(text);
+    verify(&code).unwrap();
+    let at: Vec<f64> = (0..32).map(|t| (t * 8) as f64).collect();
+    let mut args = [Value::from_f64s(DType::I32, &[32], &at).to_bytes(), numbers(32)];
+    let got = run(&code, &mut args, &[], &GpuModel::default()).unwrap();
+    // 0, 8, 16, 24 and then 31, where the index is clamped.
+    assert_eq!(got.sites[1], counts(1, 128, 4, 1, 0));
+    assert_eq!(sectors::count(&code, &[], &GpuModel::default()), None);
+    let n = 1 << 21;
+    let many = format!(
+        "kernel E\narg x: f32[{n}] argument 0 global layout [0:1] len {n}\nbody {{\n\
+         loop b:{n} grid {{\nloop t:32 thread {{\n %0: f32 = load x[(b + t)/33] @ (b + t)/33\n}}\n}}\n}}\n"
+    );
+    assert_eq!(sectors::count(&parse(&many), &[], &GpuModel::default()), None);
 }
 
 /// Not a check but a figure: run with `--release --ignored --nocapture`.

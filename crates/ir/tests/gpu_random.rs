@@ -173,18 +173,25 @@ proptest! {
     fn damaged_kernels(entropy in proptest::collection::vec(any::<u64>(), 20..60), hits in proptest::collection::vec(any::<u64>(), 12)) {
         let (_, _, model, text) = random(entropy);
         let mut c = Choices(hits.into_iter());
-        let mut words: Vec<&str> = text.split_inclusive(&[' ', '\n', '[', ']', '*', '+', ':', '%'][..]).collect();
-        let from = words.iter().position(|w| *w == "body ").unwrap_or(0);
+        let ends = [' ', '\n', '[', ']', '*', '+', ':', '%', '/', ')'];
+        let mut words: Vec<String> = text.split_inclusive(&ends[..]).map(str::to_string).collect();
+        let from = words.iter().position(|w| w == "body ").unwrap_or(0);
         for _ in 0..1 + c.below(3) {
-            let inside = (words.len() - from) as u64;
-            let (a, b) = (from + c.below(inside) as usize, from + c.below(inside) as usize);
-            match c.below(5) {
-                0 => drop(words.remove(a)),
-                1 => words[a] = c.of(&["grid ", "thread ", "serial ", "s[", "p[", "y[", "barrier shared\n", "if t0 < 2 "]),
-                2 => words[a] = c.of(&["0", "1", "7*", "2305843009213693951", "g0 ", "t0 ", "n ", "65536"]),
-                3 => words[a] = words[b],
-                _ => words.swap(a, b),
-            }
+            // A number, a range or a kind for another one, or a barrier somewhere.
+            let groups: [&[&str]; 4] = [
+                &["0", "1", "2", "3", "4", "7", "16", "33", "65536", "2305843009213693951"],
+                &["g0", "t0", "n"],
+                &["grid", "thread", "serial"],
+                &["\n", "}\n", "{\nbarrier shared\n"],
+            ];
+            let group = groups[c.below(4) as usize];
+            let start = from + c.below((words.len() - from) as u64) as usize;
+            let head = |w: &str| w.trim_end_matches(&ends[..]).to_string();
+            let is = |w: &str| group.contains(&w) || group.contains(&head(w).as_str());
+            let Some(at) = (start..words.len()).find(|&at| is(&words[at])) else { continue };
+            let tail = words[at][head(&words[at]).len()..].to_string();
+            let new = c.of(group);
+            words[at] = if new.ends_with('\n') { format!("{tail}{}", new.trim_start_matches('\n')) } else { format!("{new}{tail}") };
         }
         let text = words.concat();
         if let Ok(code) = parse_linear(&text)

@@ -49,6 +49,10 @@ impl Clock {
     fn describe(&self, first: Touch, does: &str, thread: u32, then: &str) -> String {
         let of = |tick: u64| self.blocks.partition_point(|&start| start <= tick).saturating_sub(1);
         let (before, now) = (of(first.tick()), of(self.tick));
+        // Of many only the last is known.
+        if first.has(MANY_BLOCKS) {
+            return format!("several blocks {} it and block {now} {then} it", does.trim_end_matches('s'));
+        }
         if before != now {
             return format!("block {before} {does} it and block {now} {then} it");
         }
@@ -138,6 +142,8 @@ impl Cell {
             let other_block = global && (r.has(MANY_BLOCKS) || r.tick() < clock.block_start());
             let other_warp = r.has(MANY_WARPS) || clock.warp(r.thread()) != clock.warp(thread);
             if other_block || (r.tick() >= clock.interval && other_warp) {
+                // Blocks before this one are in the way only where blocks are compared.
+                let r = if global { r } else { Touch(r.0 & !MANY_BLOCKS) };
                 return Some(clock.describe(r, "reads", thread, "writes"));
             }
         }

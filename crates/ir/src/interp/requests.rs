@@ -48,9 +48,11 @@ pub enum AccessKind {
 /// Where an access goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Space {
-    /// Arguments: sectors are counted.
+    /// Arguments: sectors are counted. The elements of a thread that are next to each other make one request of up to
+    /// 16 bytes; others make one each.
     Global,
-    /// A workgroup's memory: bank conflicts are counted.
+    /// A workgroup's memory: bank conflicts are counted. Requests of 8 and 16 bytes a thread go by halves and quarters
+    /// of a warp.
     Shared,
     /// Memory of one thread, and constant tables: requests and bytes alone are counted.
     Private,
@@ -70,7 +72,8 @@ pub struct Site {
     /// Elements that each thread moves.
     pub lanes: u32,
     /// Elements that lie next to each other and move together: all lanes of the register where the address grows by
-    /// one element a lane and the gate is the same for all of them, else 1.
+    /// one element a lane and the gate is the same for all of them, else 1. Whether the address is aligned well enough
+    /// for one instruction is not looked at: that is the renderer's to prove.
     pub width: u32,
 }
 
