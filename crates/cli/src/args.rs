@@ -137,6 +137,24 @@ pub(crate) struct BenchConv {
     pub(crate) json: bool,
 }
 
+/// A rule for layouts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayoutArg {
+    /// By the accesses of writers and readers together
+    Auto,
+    /// In the order in which a rewrite lists its ranges
+    Creation,
+}
+
+/// A rule for grids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GridArg {
+    /// By the addresses that the lanes of a warp touch
+    Auto,
+    /// By the order in which ranges were made
+    RangeId,
+}
+
 /// Arguments of `explain conv`.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainConv {
@@ -145,6 +163,15 @@ pub(crate) struct ExplainConv {
     /// Way to compute it
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) algo: Algo,
+    /// Machine to compile for: cpu (this one), cuda:sm_80, cuda:sm_90 or metal
+    #[arg(long, default_value = "cpu")]
+    pub(crate) target: String,
+    /// How buffers of the compiler's own are laid out
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) layout: LayoutArg,
+    /// How a GPU's parallel axes are bound to blocks and threads
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) grid: GridArg,
     /// Also print the kernels as C
     #[arg(long)]
     pub(crate) source: bool,

@@ -126,7 +126,7 @@ fn launches(function: &Function, times: &[f64], tensor_level: bool) -> Vec<Kerne
                 grid: kernels::grid(code),
                 block: vec![],
                 time_us,
-                accesses: kernels::touches(program, step),
+                accesses: kernels::touches(program, step, None),
             })
         })
         .collect()

@@ -1,7 +1,7 @@
 //! `winograph explain conv`: what the compiler decides about a convolution, and why. Nothing is compiled to machine code
 //! and nothing is run.
 
-use crate::args::{Algo, ExplainConv};
+use crate::args::{Algo, ExplainConv, GridArg, LayoutArg};
 use crate::error::{Error, Result};
 use crate::forms::{self, Verdict};
 use crate::json::Shape;
@@ -15,8 +15,9 @@ use winograph::cpu::host_target;
 use winograph::{DType, TensorBuffer};
 use winograph_compiler::explain::KernelReport;
 use winograph_compiler::optimize::plan::Factor;
+use winograph_compiler::options::{GridRule, LayoutRule};
 use winograph_compiler::render::render_c;
-use winograph_compiler::{Explanation, Program, Step, Target};
+use winograph_compiler::{Explanation, Options, Program, Step, Target};
 use winograph_ir::indexed::Origin;
 use winograph_ir::linear::{Code, LoopKind, MemoryDecl, Stmt};
 
@@ -87,7 +88,18 @@ struct Kernel {
     stages: Vec<Local>,
     buffers: Vec<Buffer>,
     accesses: Vec<Touch>,
+    /// Threads that were considered on a GPU, the chosen ones first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    assignments: Vec<Assignment>,
     plan: String,
+}
+
+/// An assignment of threads to axes, the fastest first.
+#[derive(Debug, Serialize)]
+struct Assignment {
+    threads: String,
+    /// Sectors that a launch would move with one element a thread, estimated from a few warps.
+    sectors: f64,
 }
 
 /// One axis of the plan.
@@ -124,8 +136,27 @@ struct Buffer {
 /// Runs the command.
 pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
     let case = Case::new(&args.conv)?;
-    let target = host_target();
-    let (verdict, program, explanation) = plan(args.algo, &case, &target, args.passes)?;
+    let target = match args.target.as_str() {
+        "cpu" => host_target(),
+        name => Target::by_name(name).ok_or_else(|| {
+            Error::usage(format!("unknown target `{name}`: expected one of {}", Target::NAMES.join(", ")))
+        })?,
+    };
+    if args.source && target.gpu.is_some() {
+        return Err(Error::usage("--source writes C for the CPU: leave it out with a GPU as --target".to_string()));
+    }
+    let options = Options {
+        layout: match args.layout {
+            LayoutArg::Auto => LayoutRule::Auto,
+            LayoutArg::Creation => LayoutRule::Creation,
+        },
+        grid: match args.grid {
+            GridArg::Auto => GridRule::Auto,
+            GridArg::RangeId => GridRule::RangeId,
+        },
+        ..forms::options(args.algo, &case)
+    };
+    let (verdict, program, explanation) = plan(args.algo, &case, &target, &options, args.passes)?;
     let source = match args.source {
         true => Some(
             render_c(&program.kernels, &target).map_err(|e| Error::failure("cannot write the kernels as C", e))?.text,
@@ -141,18 +172,24 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
 }
 
 /// Plans a form, or the direct one where that form does not apply.
-fn plan(algo: Algo, case: &Case, target: &Target, dumps: bool) -> Result<(Verdict, Program, Explanation)> {
+fn plan(
+    algo: Algo,
+    case: &Case,
+    target: &Target,
+    options: &Options,
+    dumps: bool,
+) -> Result<(Verdict, Program, Explanation)> {
     let cannot = |e| Error::of("cannot plan the convolution", e);
     // What the weights are does not matter to the compiler.
     let w = TensorBuffer::new(DType::F32, &case.weight).map_err(cannot)?.into_tensor();
     let mut chosen = None;
-    let planned = winograph::plan(&forms::arguments(case), target, &forms::options(algo, case), dumps, |args| {
+    let planned = winograph::plan(&forms::arguments(case), target, options, dumps, |args| {
         forms::write(algo, case, args, &w, &mut chosen)
     });
     match planned {
         Ok((program, explanation)) => Ok((forms::verdict(algo, chosen, &explanation), program, explanation)),
         Err(winograph::Error::Inapplicable { reason, .. }) => {
-            let (_, program, explanation) = plan(Algo::Direct, case, target, dumps)?;
+            let (_, program, explanation) = plan(Algo::Direct, case, target, options, dumps)?;
             Ok((Verdict { reason, ..Verdict::default() }, program, explanation))
         }
         Err(e) => Err(cannot(e)),
@@ -170,7 +207,8 @@ fn report(
 ) -> Report {
     // The explanation lists steps in the program's order.
     let steps = program.prepare.iter().chain(&program.run);
-    let kernels = explanation.kernels.iter().zip(steps).filter_map(|(k, step)| kernel(k, program, step)).collect();
+    let kernels =
+        explanation.kernels.iter().zip(steps).filter_map(|(k, step)| kernel(k, program, step, target)).collect();
     let passes = explanation.passes.into_iter();
     Report {
         device: target.name.clone(),
@@ -211,7 +249,7 @@ fn report(
     }
 }
 
-fn kernel(k: &KernelReport, program: &Program, step: &Step) -> Option<Kernel> {
+fn kernel(k: &KernelReport, program: &Program, step: &Step, target: &Target) -> Option<Kernel> {
     let code = program.kernels.get(step.kernel)?;
     let axis = |letter: char, role: &'static str| {
         move |(i, (factors, &size)): (usize, (&Vec<Factor>, &i64))| Range {
@@ -261,7 +299,13 @@ fn kernel(k: &KernelReport, program: &Program, step: &Step) -> Option<Kernel> {
         loops: loops(code),
         stages: stages.collect(),
         buffers: buffers.collect(),
-        accesses: kernels::touches(program, step),
+        accesses: kernels::touches(program, step, target.gpu.as_ref()),
+        assignments: k
+            .grid
+            .candidates
+            .iter()
+            .map(|(threads, sectors)| Assignment { threads: threads.clone(), sectors: *sectors })
+            .collect(),
         plan: k.plan.to_string(),
     })
 }
@@ -385,7 +429,22 @@ fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Resu
         writeln!(out, "    buffer {} {}[{}] {}, at {}", b.name, b.dtype, list(&b.shape), b.origin, b.layout)?;
     }
     for a in &k.accesses {
-        writeln!(out, "    {} {} ({}) by {}", a.kind, a.buffer, a.space, elements(a.vector))?;
+        write!(out, "    {} {} ({}) by {}", a.kind, a.buffer, a.space, elements(a.vector))?;
+        match &a.moved {
+            None => writeln!(out)?,
+            Some(m) => writeln!(
+                out,
+                ": {} requests move {} sectors, at least {} ({:.2} times)",
+                m.requests,
+                m.sectors,
+                m.least_sectors,
+                m.sectors as f64 / m.least_sectors.max(1) as f64
+            )?,
+        }
+    }
+    for (n, a) in k.assignments.iter().enumerate() {
+        let which = if n == 0 { "chosen" } else { "instead" };
+        writeln!(out, "    {which} threads {}: about {:.0} sectors at one element a thread", a.threads, a.sectors)?;
     }
     if with_plan {
         writeln!(out, "    plan {}", k.plan)?;

@@ -1,8 +1,11 @@
 //! What linear code says about a kernel's accesses.
 
 use serde::Serialize;
+use winograph_compiler::target::Gpu;
 use winograph_compiler::{Place, Program, Step};
 use winograph_ir::indexed::{Role, Scope};
+use winograph_ir::interp::gpu::GpuModel;
+use winograph_ir::interp::sectors;
 use winograph_ir::linear::{Access, Code, Instr, Memory, Stmt};
 
 /// How a kernel touches a buffer.
@@ -16,6 +19,41 @@ pub(crate) struct Touch {
     pub(crate) space: &'static str,
     /// Elements that one access moves as a vector: lanes at neighbouring addresses; else 1.
     pub(crate) vector: u32,
+    /// What a launch on a GPU moves.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) moved: Option<Moved>,
+}
+
+/// What the accesses of one kind move in a launch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Moved {
+    /// Warp-wide requests.
+    pub(crate) requests: u64,
+    /// Sectors of global memory.
+    pub(crate) sectors: u64,
+    /// The least sectors that could hold the bytes of each request.
+    pub(crate) least_sectors: u64,
+    /// Cycles beyond the first that the banks of shared memory need.
+    pub(crate) bank_conflicts: u64,
+}
+
+/// What a kernel's accesses move in a launch on a GPU, exactly; `None` where an address depends on data or there are too
+/// many kinds of warps to go through.
+fn moved(code: &Code, gpu: &Gpu) -> Option<Vec<Moved>> {
+    let model = GpuModel { lanes: gpu.lanes as u32, sector_bytes: gpu.sector as u32, ..GpuModel::default() };
+    let params: Vec<i64> = code.ints.params().iter().map(|p| p.hi).collect();
+    let counts = sectors::count(code, &params, &model)?;
+    Some(
+        counts
+            .iter()
+            .map(|c| Moved {
+                requests: c.requests,
+                sectors: c.sectors,
+                least_sectors: c.least_sectors,
+                bank_conflicts: c.bank_conflicts,
+            })
+            .collect(),
+    )
 }
 
 /// Name of a scope.
@@ -29,12 +67,16 @@ pub(crate) fn space(scope: Scope) -> &'static str {
 }
 
 /// Every way in which a step touches its buffers, once each, in the order of the code. Constant tables are not among
-/// them.
-pub(crate) fn touches(program: &Program, step: &Step) -> Vec<Touch> {
+/// them. On a GPU with what they move.
+pub(crate) fn touches(program: &Program, step: &Step, gpu: Option<&Gpu>) -> Vec<Touch> {
     let Some(code) = program.kernels.get(step.kernel) else { return vec![] };
+    let moved = gpu.and_then(|gpu| moved(code, gpu));
+    let mut site = 0;
     let mut ints = code.ints.clone();
     let mut out: Vec<Touch> = Vec::new();
     let mut add = |access: &Access, lanes: u32, kind: &'static str| {
+        let mine = moved.as_ref().and_then(|m| m.get(site)).copied();
+        site += 1;
         let (buffer, scope) = match access.mem {
             Memory::Arg(i) => {
                 // Steps may share a kernel, so names come from the step's own buffers.
@@ -49,9 +91,18 @@ pub(crate) fn touches(program: &Program, step: &Step) -> Vec<Touch> {
             Memory::Table(_) => return,
         };
         let neighbours = access.lane.is_some_and(|lane| matches!(ints.split_linear(access.addr, lane), Some((1, _))));
-        let touch = Touch { buffer, kind, space: space(scope), vector: if neighbours { lanes } else { 1 } };
-        if !out.contains(&touch) {
-            out.push(touch);
+        let touch =
+            Touch { buffer, kind, space: space(scope), vector: if neighbours { lanes } else { 1 }, moved: None };
+        let same = |t: &&mut Touch| Touch { moved: None, ..(*t).clone() } == touch;
+        match (out.iter_mut().find(same), mine) {
+            (Some(Touch { moved: Some(sum), .. }), Some(m)) => {
+                sum.requests += m.requests;
+                sum.sectors += m.sectors;
+                sum.least_sectors += m.least_sectors;
+                sum.bank_conflicts += m.bank_conflicts;
+            }
+            (Some(_), _) => {}
+            (None, mine) => out.push(Touch { moved: mine, ..touch }),
         }
     };
     code.for_each_stmt(&mut |s| match s {
