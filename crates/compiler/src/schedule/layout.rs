@@ -226,7 +226,8 @@ fn choose_together(
     changed
 }
 
-/// The order of a buffer's axes, slowest first: unrolled ones, the others as they are, the contiguous one.
+/// The order of a buffer's axes, slowest first: unrolled ones, those after the contiguous one, those in front of it, the
+/// contiguous one.
 fn axis_order(kernels: &[Kernel], facts: &[Facts], buffer: usize, rank: usize, inner: usize) -> (Vec<usize>, String) {
     let mut unrolled = vec![false; rank];
     for (k, f) in kernels.iter().zip(facts) {
@@ -242,7 +243,9 @@ fn axis_order(kernels: &[Kernel], facts: &[Facts], buffer: usize, rank: usize, i
         }
     }
     let mut order: Vec<usize> = (0..rank).collect();
-    order.sort_by_key(|&a| (a == inner, !unrolled[a]));
+    // Axes in front of the contiguous one stay next to it: rows of tiles follow each other, and lanes may run on from one
+    // row into the next.
+    order.sort_by_key(|&a| (a == inner, !unrolled[a], a < inner));
     let reason = if rank == 0 {
         "a single element".to_string()
     } else {
