@@ -425,14 +425,3 @@ fn blocked_layouts_of_parameter_sizes() {
         assert_eq!(refused, (name == "transposed").then_some("memory"));
     }
 }
-
-/// Not a check but a figure: run with `--ignored --nocapture`.
-#[test]
-#[ignore = "prints the interpreter's speed"]
-fn speed() {
-    let c = double(|i| i.constant(4_000_000), true);
-    let mut args = [vec![0; 16_000_000], vec![0; 16_000_000]];
-    let from = std::time::Instant::now();
-    run(&c, &mut args, &[]).unwrap();
-    println!("4 million elements in vectors of 4, gated: {:?}", from.elapsed());
-}
