@@ -80,6 +80,27 @@ fn functions_capture_constants() {
     }
 }
 
+/// What is computed from constants, elementwise too, is not in the calls.
+#[test]
+fn work_on_constants_is_prepared() {
+    let weight = Tensor::randn(&[4, 3, 3, 3], DType::F32, 1).unwrap();
+    let scale = Tensor::rand(&[4, 1, 1, 1], DType::F32, 2).unwrap();
+    let image = Tensor::randn(&[1, 3, 8, 8], DType::F32, 3).unwrap();
+    let apply = |x: &Tensor| {
+        let folded = weight.mul(scale.add(1)?.rsqrt()?)?;
+        x.conv_direct(&folded, None, &ConvOptions::padding(1))
+    };
+    let f = compile(&[spec(&[1, 3, 8, 8])], |args| Ok(vec![apply(&args[0])?])).unwrap();
+    assert!(!f.program().prepare.is_empty());
+    let reads: Vec<usize> = f.program().run.iter().flat_map(|s| &s.args).copied().collect();
+    let raw = |&at: &usize| matches!(f.program().buffers[at].place, winograph_compiler::Place::Constant(_));
+    assert!(!reads.iter().any(raw), "the raw weights are read by prepare alone");
+    let got = f.call(&[&image]).unwrap()[0].to_vec::<f32>().unwrap();
+    for (a, b) in got.iter().zip(apply(&image).unwrap().to_vec::<f32>().unwrap()) {
+        assert!((a - b).abs() < 1e-4, "{a} {b}");
+    }
+}
+
 #[test]
 fn several_threads_and_buffers_of_the_caller() {
     let f = compile(&[spec(&[8]), spec(&[8])], |a| Ok(vec![a[0].mul(&a[1])?.add(1)?])).unwrap();

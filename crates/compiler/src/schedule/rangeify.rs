@@ -554,10 +554,20 @@ fn anti_unify_gates(g: &mut Graph, gates: &[Vec<IntId>], steps: &[i64], number: 
             }
         }
     }
-    for (j, own) in gates.iter().enumerate() {
-        let at: Vec<IntId> = found.iter().map(|&(b, s)| g.ints.add_const(b, s * j as i64)).collect();
-        if g.ints.conjunction(&at).map(|c| c.to_vec()) != Some(own.clone()) {
-            return None;
+    let mut says = |found: &[(IntId, i64)]| {
+        gates.iter().enumerate().all(|(j, own)| {
+            let at: Vec<IntId> = found.iter().map(|&(b, s)| g.ints.add_const(b, s * j as i64)).collect();
+            g.ints.conjunction(&at).is_some_and(|c| c.to_vec() == *own)
+        })
+    };
+    if !says(&found) {
+        return None;
+    }
+    // A condition that says nothing which others do not say would tie an axis to the number of the part.
+    for i in (0..found.len()).rev() {
+        let condition = found.remove(i);
+        if !says(&found) {
+            found.insert(i, condition);
         }
     }
     Some(found.into_iter().map(|(b, s)| g.ints.sum(&[(b, 1), (number, s)], 0)).collect())

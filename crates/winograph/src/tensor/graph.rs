@@ -55,6 +55,15 @@ struct Build {
     held: Vec<Arc<Op>>,
     leaves: FxHashMap<(usize, DType, Vec<usize>), NodeId>,
     data: Vec<Arc<Storage>>,
+    /// Per node, what it depends on.
+    depends: Vec<Depends>,
+}
+
+/// Which inputs a node depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Depends {
+    argument: bool,
+    constant: bool,
 }
 
 impl Build {
@@ -111,7 +120,60 @@ impl Build {
     fn add(&mut self, op: &Op) -> NodeId {
         let (ids, ints) = (&self.ids, &mut self.graph.ints);
         let op = op.map(|t| ids.get(&t.key()).copied().unwrap_or(NodeId(u32::MAX)), |&d| ints.constant(d as i64));
+        let mut argument = false;
+        op.for_each_child(|&c| argument |= self.depends(c).argument);
+        let op = if argument { op.map(|&c| self.prepared(c), |&d| d) } else { op };
         self.graph.add(op)
+    }
+
+    fn depends(&mut self, id: NodeId) -> Depends {
+        // Operands come before their users.
+        while self.depends.len() <= id.0 as usize {
+            let Some(node) = self.graph.nodes().get(self.depends.len()) else { return Depends::default() };
+            let mut of = Depends::default();
+            match node.op {
+                TensorOp::Input { slot, .. } => match self.graph.input_kind(slot) {
+                    InputKind::Argument => of.argument = true,
+                    InputKind::Constant => of.constant = true,
+                },
+                _ => node.op.for_each_child(|c| {
+                    let c = self.depends[c.0 as usize];
+                    of = Depends { argument: of.argument | c.argument, constant: of.constant | c.constant };
+                }),
+            }
+            self.depends.push(of);
+        }
+        self.depends[id.0 as usize]
+    }
+
+    /// The node as something that depends on arguments reads it: what is computed from constants alone is
+    /// materialised, so that no call computes it again, and movements of it are read through.
+    fn prepared(&mut self, id: NodeId) -> NodeId {
+        if self.depends(id) != (Depends { argument: false, constant: true }) {
+            return id;
+        }
+        let (mut moves, mut at) = (Vec::new(), id);
+        let computed = loop {
+            let op = self.graph.node(at).op.clone();
+            match op {
+                TensorOp::Reshape { x, .. }
+                | TensorOp::Permute { x, .. }
+                | TensorOp::Expand { x, .. }
+                | TensorOp::Pad { x, .. }
+                | TensorOp::Slice { x, .. }
+                | TensorOp::Unfold { x, .. } => {
+                    moves.push(op);
+                    at = x;
+                }
+                TensorOp::Input { .. } | TensorOp::Contiguous { .. } => return id,
+                _ => break at,
+            }
+        };
+        let mut out = self.graph.add(TensorOp::Contiguous { x: computed });
+        for op in moves.into_iter().rev() {
+            out = self.graph.add(op.map(|_| out, |&d| d));
+        }
+        out
     }
 }
 
@@ -134,6 +196,18 @@ mod tests {
         use InputKind::{Argument, Constant};
         assert_eq!(graph.inputs, [Argument, Argument, Constant, Constant]);
         assert_eq!(graph.outputs[0], graph.outputs[1]);
+        winograph_ir::verify::tensor::verify(&graph).unwrap();
+    }
+
+    #[test]
+    fn what_constants_alone_give_is_materialised() {
+        let x = Tensor::argument(DType::F32, vec![3, 4]).unwrap();
+        let scaled = leaf(4).exp().unwrap().mul(2).unwrap();
+        let y = x.mul(&scaled).unwrap().add(leaf(4)).unwrap().add(1).unwrap();
+        let (graph, _) = build_graph("test", &[y], &[x], Leaves::Constants).unwrap();
+        let kept: Vec<_> = graph.nodes().iter().filter(|n| matches!(n.op, TensorOp::Contiguous { .. })).collect();
+        let [node] = kept[..] else { panic!("the scale once, neither the leaf nor the number: {kept:?}") };
+        assert_eq!(node.shape.len(), 1, "before it is repeated");
         winograph_ir::verify::tensor::verify(&graph).unwrap();
     }
 

@@ -70,11 +70,11 @@ impl Tensor {
         sqrt, Sqrt
     }
     float_function! {
-        /// Sine of radians.
+        /// Sine of radians, of magnitudes up to 2^45; 0 beyond (PyTorch reduces any magnitude).
         sin, Sin
     }
     float_function! {
-        /// Cosine of radians.
+        /// Cosine of radians, of magnitudes up to 2^45; 1 beyond (PyTorch reduces any magnitude).
         cos, Cos
     }
     float_function! {
