@@ -1,6 +1,6 @@
 //! The passes of the Winograph tensor compiler.
 //!
-//! [`compile`] is a pure function of graph, target and options: it does no I/O, opens no device, reads no environment
+//! [`compile()`] is a pure function of graph, target and options: it does no I/O, opens no device, reads no environment
 //! variable and no clock.
 
 pub mod compile;
