@@ -36,6 +36,11 @@ struct Facts {
     costs: Vec<Vec<Vec<f64>>>,
 }
 
+/// Bytes of a cache line.
+const LINE: i64 = 64;
+/// Distances that are multiples of so many bytes fall into few sets of a first-level cache.
+const SAME_SET: i64 = 1024;
+
 /// Most combinations of contiguous axes of one kernel's buffers that are tried together.
 const MAX_COMBINATIONS: usize = 4096;
 
@@ -103,6 +108,11 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
             break;
         }
     }
+    let pads = rule == LayoutRule::Auto && target.gpu.is_none();
+    let planes_of = |kernels: &[Kernel], b: usize, rank: usize| match pads {
+        true => unrolled_axes(kernels, &facts, b, rank),
+        false => vec![false; rank],
+    };
     let mut out = Vec::new();
     for &b in &own {
         if users[b].is_empty() {
@@ -114,8 +124,9 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
             LayoutRule::Creation => ((0..rank).collect(), "the order in which its ranges were made".to_string()),
         };
         out.push(Choice { buffer: buffers[b].name.clone(), order: order.clone(), block: None, reason });
+        let planes = planes_of(kernels, b, rank);
         for &n in &users[b] {
-            set_layout(&mut kernels[n], b, &order, None);
+            set_layout(&mut kernels[n], b, &order, None, &planes);
         }
     }
     // Now that lanes are known: what a reduction loop reads a block of at a time is packed by blocks.
@@ -123,11 +134,12 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
         let used = own.iter().filter(|&&b| !users[b].is_empty());
         for (choice, &b) in out.iter_mut().zip(used) {
             if let Some((axis, block)) = wanted_block(kernels, &users[b], b, inner[b], target) {
+                let planes = planes_of(kernels, b, buffers[b].shape.len());
                 choice.block = Some((axis, block));
                 choice.reason +=
                     &format!("; packed by {block} along it: a reduction loop reads that much at each step");
                 for &n in &users[b] {
-                    set_layout(&mut kernels[n], b, &choice.order, choice.block);
+                    set_layout(&mut kernels[n], b, &choice.order, choice.block, &planes);
                 }
             }
         }
@@ -167,14 +179,26 @@ fn wanted_block(
 
 /// Gives a buffer of a kernel a layout: axes in order, slowest first, one of them in blocks whose elements are
 /// contiguous.
-fn set_layout(k: &mut Kernel, buffer: usize, order: &[usize], block: Option<(usize, i64)>) {
+///
+/// `planes` says which axes kernels unroll. Their elements are read or written together, so where the distance between
+/// them is a multiple of a large power of two, which would put all of them into one set of the first-level cache, a
+/// cache line is added to it.
+fn set_layout(k: &mut Kernel, buffer: usize, order: &[usize], block: Option<(usize, i64)>, planes: &[bool]) {
     let Some(at) = k.args.iter().position(|a| a.0 as usize == buffer) else { return };
     let shape = k.graph.buffers[at].shape.clone();
+    let element = k.graph.buffers[at].dtype.size() as i64;
     let ints = &mut k.graph.ints;
     let mut stride = ints.constant(1);
+    let mut padded = false;
     let mut dims = Vec::with_capacity(order.len() + 1);
     for (n, &axis) in order.iter().rev().enumerate() {
         let packed = block.filter(|b| b.0 == axis && n == 0);
+        if n > 0 && planes[axis] && !padded {
+            padded = true;
+            if ints.as_const(stride).is_some_and(|s| s * element % SAME_SET == 0) {
+                stride = ints.add_const(stride, LINE / element);
+            }
+        }
         dims.push(LayoutDim { axis, div: 1, modulus: packed.map(|b| b.1), stride });
         let size = packed.map_or(shape[axis], |b| ints.constant(b.1));
         stride = ints.mul(stride, size);
@@ -226,9 +250,8 @@ fn choose_together(
     changed
 }
 
-/// The order of a buffer's axes, slowest first: unrolled ones, those after the contiguous one, those in front of it, the
-/// contiguous one.
-fn axis_order(kernels: &[Kernel], facts: &[Facts], buffer: usize, rank: usize, inner: usize) -> (Vec<usize>, String) {
+/// Which axes of a buffer some kernel unrolls.
+fn unrolled_axes(kernels: &[Kernel], facts: &[Facts], buffer: usize, rank: usize) -> Vec<bool> {
     let mut unrolled = vec![false; rank];
     for (k, f) in kernels.iter().zip(facts) {
         for t in &f.touches {
@@ -242,6 +265,13 @@ fn axis_order(kernels: &[Kernel], facts: &[Facts], buffer: usize, rank: usize, i
             }
         }
     }
+    unrolled
+}
+
+/// The order of a buffer's axes, slowest first: unrolled ones, those after the contiguous one, those in front of it, the
+/// contiguous one.
+fn axis_order(kernels: &[Kernel], facts: &[Facts], buffer: usize, rank: usize, inner: usize) -> (Vec<usize>, String) {
+    let unrolled = unrolled_axes(kernels, facts, buffer, rank);
     let mut order: Vec<usize> = (0..rank).collect();
     // Axes in front of the contiguous one stay next to it: rows of tiles follow each other, and lanes may run on from one
     // row into the next.
