@@ -78,7 +78,17 @@ pub fn lower(scheduled: &Scheduled, name: String) -> Code {
                 })
             })
             .collect();
-    Code { name, role: kernel.role, ints: e.g.ints, args, locals: Vec::new(), tables: e.g.tables, units: Vec::new(), regs: e.regs, body }
+    Code {
+        name,
+        role: kernel.role,
+        ints: e.g.ints,
+        args,
+        locals: Vec::new(),
+        tables: e.g.tables,
+        units: Vec::new(),
+        regs: e.regs,
+        body,
+    }
 }
 
 impl Emit {

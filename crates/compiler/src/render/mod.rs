@@ -5,9 +5,13 @@
 //! item is, how many there are and where a kernel's own memory lies.
 
 pub mod c;
+mod clike;
+pub mod cuda;
 pub mod frame;
+mod gpu;
 
 pub use c::{CSource, render_c};
+pub use cuda::{CudaSource, KernelLaunch, render_cuda};
 pub use frame::{grid_items, item_cost, scratch_bytes};
 
 /// Why a kernel cannot be written as source text.
@@ -30,7 +34,7 @@ pub enum RenderError {
         what: String,
     },
     /// Code that is right but that this renderer has no words for.
-    #[error("kernel {kernel}: {what} is not supported by the C renderer")]
+    #[error("kernel {kernel}: {what} is not supported by this renderer")]
     Unsupported {
         /// Name of the kernel.
         kernel: String,
