@@ -120,6 +120,46 @@ pub enum DeviceError {
         /// What the dynamic loader says.
         reason: String,
     },
+    /// A library that a device needs is not there.
+    #[error("{library} cannot be loaded: {reason}; {hint}")]
+    NoLibrary {
+        /// The library.
+        library: &'static str,
+        /// What the dynamic loader says.
+        reason: String,
+        /// A way out.
+        hint: &'static str,
+    },
+    /// NVRTC refused a text or an option.
+    #[error("NVRTC failed ({status})\n{output}")]
+    Nvrtc {
+        /// Its error.
+        status: String,
+        /// What it wrote.
+        output: String,
+    },
+    /// There is no such device, or it cannot be used.
+    #[error("no device {device}: {reason}")]
+    NoDevice {
+        /// What was asked for.
+        device: String,
+        /// Why there is none.
+        reason: String,
+    },
+    /// A call of the GPU's driver failed.
+    #[error("the CUDA driver cannot {action}: {reason}")]
+    Driver {
+        /// What was tried.
+        action: String,
+        /// The driver's error.
+        reason: String,
+    },
+    /// Memory of one device was given to another.
+    #[error("memory of another device was given to {device}")]
+    Foreign {
+        /// The device.
+        device: String,
+    },
     /// Files could not be read or written.
     #[error("cannot {action} {path}")]
     File {

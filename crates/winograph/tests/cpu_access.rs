@@ -11,116 +11,20 @@ use winograph_compiler::{Target, program::ALIGNMENT};
 use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, Reg, Stmt};
 use winograph_ir::{BinaryOp, DType, IntId, RangeId, RangeRole, Scalar, UnaryOp};
 
-/// `scale * item + coef * lane + c`.
-#[derive(Clone, Copy, Debug)]
-struct Affine(i64, i64, i64);
-
-impl Affine {
-    fn at(self, g: i64, l: i64) -> i64 {
-        self.0 * g + self.1 * l + self.2
-    }
-
-    fn int(self, b: &mut Builder, g: RangeId, l: RangeId) -> IntId {
-        b.int(&[(g, self.0), (l, self.1)], self.2)
-    }
-}
-
-const STEPS: i64 = 5;
-
-/// Gates over 5 items and `n` lanes: none, uniform, from below, from above, both, with coefficients, empty.
-fn gates(n: i64) -> Vec<Vec<Affine>> {
-    vec![
-        vec![],
-        vec![Affine(1, 0, -2)],
-        vec![Affine(-1, 0, 3), Affine(2, 0, -1)],
-        vec![Affine(1, 1, -3)],
-        vec![Affine(-2, -1, n)],
-        vec![Affine(1, 1, -2), Affine(-1, -1, n - 1)],
-        vec![Affine(1, 2, -5), Affine(-1, -3, 3 * n - 7), Affine(-1, 0, 3)],
-        vec![Affine(4, -4, -1), Affine(-3, 5, 2)],
-        vec![Affine(0, 1, -n - 1), Affine(1, 0, 0)],
-    ]
-}
-
-fn number(d: DType, i: i64) -> Scalar {
-    if d == DType::Bool { Scalar::from_bool(i * 7 % 5 > 2) } else { Scalar::from_i64(d, i % 100 + 1) }
-}
-
-struct Case {
-    what: String,
-    code: Code,
-    input: Vec<Scalar>,
-    before: Vec<Scalar>,
-    after: Vec<Scalar>,
-}
-
-fn access_cases(d: DType, lanes: u32) -> Vec<Case> {
-    let n = lanes as i64;
-    let mut out = Vec::new();
-    for stride in [0i64, 1, 2, -1, 7] {
-        for (g, gate) in gates(n).into_iter().enumerate() {
-            let active = |i: i64, l: i64| gate.iter().all(|e| e.at(i, l) >= 0);
-            let place = Affine(n * stride.abs() + 3, stride, if stride < 0 { n - 1 } else { 0 });
-            let dense = Affine(n, 1, 0);
-            let room = STEPS * (n * stride.abs() + 3) + n;
-            for store in [false, true] {
-                if store && stride == 0 && lanes > 1 {
-                    continue;
-                }
-                let mut b = Builder::new(if store { "store" } else { "load" });
-                let (grid, lane) = (b.range(STEPS), b.range(n));
-                let gate: Vec<_> = gate.iter().map(|e| e.int(&mut b, grid, lane)).collect();
-                let (from, to) = if store { (dense, place) } else { (place, dense) };
-                let (fa, ta) = (from.int(&mut b, grid, lane), to.int(&mut b, grid, lane));
-                let (in_len, out_len) = if store { (STEPS * n, room) } else { (room, STEPS * n) };
-                let input = b.arg(d, in_len, false);
-                let output = b.arg(d, out_len, true);
-                let plain = [];
-                let (lg, sg): (&[IntId], &[IntId]) = if store { (&plain, &gate) } else { (&gate, &plain) };
-                let (read, write) = (b.gated(input, fa, Some(lane), lg), b.gated(output, ta, Some(lane), sg));
-                let mut body = Vec::new();
-                let fill = number(d, 41);
-                let value = b.emit(d, lanes, Instr::Load { access: read, fill }, &mut body);
-                body.push(Stmt::Store { access: write, value });
-                b.code.body.push(Stmt::Loop { range: grid, kind: LoopKind::Grid, body });
-                let input: Vec<_> = (0..in_len).map(|i| number(d, 3 * i + 1)).collect();
-                let before: Vec<_> = (0..out_len).map(|i| number(d, i)).collect();
-                let mut after = before.clone();
-                for i in 0..STEPS {
-                    for l in 0..n {
-                        let v = || input[from.at(i, l) as usize];
-                        match (store, active(i, l)) {
-                            (_, true) => after[to.at(i, l) as usize] = v(),
-                            (false, false) => after[to.at(i, l) as usize] = fill,
-                            (true, false) => {}
-                        }
-                    }
-                }
-                let what = format!("{} {d} x{lanes} stride {stride} gate {g}", b.code.name);
-                out.push(Case { what, code: b.code, input, before, after });
-            }
-        }
-    }
-    out
-}
-
 #[test]
 fn lanes_strides_and_gates() {
-    let mut cases = Vec::new();
-    let f32s = [1, 4, 16, 64].map(|lanes| (DType::F32, lanes));
-    let others = [(DType::I64, 4), (DType::U8, 16), (DType::F16, 16), (DType::Bool, 1), (DType::Bool, 16)];
-    for (d, lanes) in f32s.into_iter().chain(others) {
-        cases.extend(access_cases(d, lanes));
-    }
+    let cases = accesses::lanes_strides_and_gates();
     for cc in compilers() {
         let device = device(Some(&cc), 2);
         let codes: Vec<_> = cases.iter().map(|c| c.code.clone()).collect();
         let (module, _) = device.load(&codes).unwrap_or_else(|e| panic!("{cc}: {e}"));
+        let mut wrong = 0;
         for (i, c) in cases.iter().enumerate() {
-            let (input, output) = (buffer(&c.input), buffer(&c.before));
+            let (input, output) = (buffer(&c.inputs[0]), buffer(&c.before));
             launch(&module, i, &[&input, &output], &[]);
-            assert_eq!(values(&output, c.after[0].dtype()), c.after, "{cc}: {}", c.what);
+            wrong += c.differences(&cc, &values(&output, c.expected[0].dtype()));
         }
+        assert_eq!(wrong, 0, "{cc}: {wrong} wrong values");
     }
 }
 

@@ -38,6 +38,7 @@ impl Prelude {
         for e in Elem::ALL {
             let _ = writeln!(out, "typedef {} {};", cuda_name(e), e.name());
         }
+        out.push_str("#pragma nv_diag_suppress 177 /* a register that nobody reads */\n");
         out.push_str("#define WG_INLINE static __device__ __forceinline__\n");
         out.push_str(&self.helpers);
         out

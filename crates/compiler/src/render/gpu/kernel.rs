@@ -241,6 +241,10 @@ impl<'a> Kernel<'a> {
             self.line(&format!("u32 {rest} = {number};"));
         }
         for (n, ((r, size), name)) in sizes.iter().zip(&names).enumerate().rev() {
+            // The variable of a loop that runs once is the constant 0.
+            if self.code.ints.const_size(*r) == Some(1) {
+                continue;
+            }
             let ty = self.ints.variable(*r).name();
             if n == 0 {
                 self.line(&format!("const {ty} {name} = ({ty}){rest};"));
