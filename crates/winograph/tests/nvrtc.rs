@@ -80,5 +80,20 @@ fn other_instructions() {
 
 #[test]
 fn accesses() {
-    check(accesses::lanes_strides_and_gates());
+    check(accesses::lanes_strides_and_gates(16));
+}
+
+#[test]
+fn nests_and_parameters() {
+    check(nested::nested().into_iter().take(1).collect());
+}
+
+#[test]
+fn threads_shared_memory_and_barriers() {
+    check(threads::threads());
+}
+
+#[test]
+fn matrix_units() {
+    check(matrix::products());
 }

@@ -2,7 +2,10 @@
 #![allow(dead_code)]
 
 pub(crate) mod accesses;
+pub(crate) mod matrix;
+pub(crate) mod nested;
 pub(crate) mod ops;
+pub(crate) mod threads;
 
 use std::ffi::OsString;
 use winograph::cpu::{Buffer, CpuDevice, CpuOptions};
@@ -53,9 +56,13 @@ impl Builder {
     }
 
     pub(crate) fn local(&mut self, dtype: DType, len: i64) -> Mem {
+        self.local_in(Scope::Scratch, dtype, len)
+    }
+
+    pub(crate) fn local_in(&mut self, scope: Scope, dtype: DType, len: i64) -> Mem {
         let len = self.code.ints.constant(len);
         let n = self.code.locals.len();
-        let d = self.decl("tmp", dtype, len, Scope::Scratch, true);
+        let d = self.decl("tmp", dtype, len, scope, true);
         self.code.locals.push(d);
         Mem::Local(n as u32)
     }
@@ -166,6 +173,7 @@ pub(crate) struct Case {
     pub(crate) what: String,
     pub(crate) code: Code,
     pub(crate) inputs: Vec<Vec<Scalar>>,
+    pub(crate) params: Vec<i64>,
     pub(crate) before: Vec<Scalar>,
     pub(crate) expected: Vec<Scalar>,
 }

@@ -39,7 +39,7 @@ fn elementwise(
     let access = b.access(out, addr, Some(lane));
     body.push(Stmt::Store { access, value });
     b.code.body.push(Stmt::Loop { range: grid, kind: LoopKind::Grid, body });
-    Case { what: format!("{what} x{lanes}"), code: b.code, inputs, before: zeros(&expected), expected }
+    Case { what: format!("{what} x{lanes}"), code: b.code, inputs, params: vec![], before: zeros(&expected), expected }
 }
 
 fn renderable(d: DType) -> bool {
@@ -256,6 +256,7 @@ pub(crate) fn index_and_select() -> Vec<Case> {
                     what: format!("index {d} {coef} x{lanes}"),
                     code: b.code,
                     inputs: vec![],
+                    params: vec![],
                     before: zeros(&expected),
                     expected,
                 });
@@ -293,6 +294,7 @@ pub(crate) fn pack_constants_and_tables() -> Vec<Case> {
                 what: format!("pack {d} x{lanes}"),
                 code: b.code,
                 inputs: vec![],
+                params: vec![],
                 before: zeros(&expected),
                 expected,
             });
