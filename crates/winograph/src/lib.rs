@@ -20,6 +20,7 @@ pub mod env;
 pub mod error;
 mod execute;
 pub mod function;
+mod launch;
 pub mod npy;
 mod random;
 pub mod settings;
