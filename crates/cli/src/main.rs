@@ -1,1 +1,33 @@
-fn main() {}
+//! The `winograph` command.
+
+mod args;
+mod bench;
+mod devices;
+mod error;
+mod explain;
+mod forms;
+mod json;
+mod kernels;
+mod measure;
+mod output;
+mod progress;
+mod reference;
+mod report;
+mod seed;
+mod shapes;
+
+use args::{BenchCommand, Cli, Command, ExplainCommand};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Bench { what: BenchCommand::Conv(args) } => bench::conv(&args),
+        Command::Explain { what: ExplainCommand::Conv(args) } => explain::conv(&args),
+        Command::Devices(args) => devices::devices(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => e.report(),
+    }
+}

@@ -3,8 +3,9 @@
 use crate::explain::{Explanation, KernelReport, Observer, PassReport, Silent};
 use crate::kernel::Kernel;
 use crate::lower::{emit, legalize};
+use crate::optimize::grid::{self, GridReport};
 use crate::optimize::heuristic;
-use crate::optimize::plan::{PlanError, Scheduled};
+use crate::optimize::plan::{Plan, PlanError, Scheduled};
 use crate::options::Options;
 use crate::program::{Place, Program, ProgramBuffer, Step};
 use crate::schedule::{fuse, layout, memory, rangeify, split};
@@ -12,7 +13,7 @@ use crate::target::Target;
 use crate::winograd;
 use rustc_hash::FxHashMap;
 use thiserror::Error;
-use winograph_ir::indexed::Origin;
+use winograph_ir::indexed::{Graph, Origin};
 use winograph_ir::int::{Ints, RangeId};
 use winograph_ir::linear::Code;
 use winograph_ir::tensor::TensorGraph;
@@ -86,18 +87,12 @@ pub fn compile_observed(
 ) -> Result<(Program, Explanation), CompileError> {
     verify::tensor::verify(tensors).map_err(|error| CompileError::Verify { pass: "input", error })?;
     let mut driver = Driver { observer, explanation: Explanation::default() };
-    let check = |g: &mut winograph_ir::indexed::Graph, pass: &'static str| {
-        if options.verify_each_pass {
-            {
-                let _ = (&*g, pass);
-                Ok::<(), CompileError>(())
-            }
-        } else {
-            Ok(())
-        }
+    let check = |g: &Graph, pass: &'static str| match options.verify_each_pass {
+        true => verify::indexed::verify(g).map_err(|error| CompileError::Verify { pass, error }),
+        false => Ok(()),
     };
     let mut g = driver.pass("rangeify", || rangeify::rangeify(tensors), text::print_indexed);
-    check(&mut g, "rangeify")?;
+    check(&g, "rangeify")?;
     let (mut g, windows) = driver.pass(
         "winograd",
         || {
@@ -107,8 +102,8 @@ pub fn compile_observed(
         |r| text::print_indexed(&r.0),
     );
     driver.explanation.windows = windows.map_err(CompileError::Options)?;
-    check(&mut g, "winograd")?;
-    let (mut g, stages) = driver.pass(
+    check(&g, "winograd")?;
+    let (g, stages) = driver.pass(
         "fuse",
         || {
             let stages = fuse::fuse(&mut g);
@@ -117,20 +112,29 @@ pub fn compile_observed(
         |r| text::print_indexed(&r.0),
     );
     driver.explanation.stages = stages;
-    check(&mut g, "fuse")?;
-    let mut kernels = driver.pass("split", || split::split(&g), |k| dump_kernels(k));
+    check(&g, "fuse")?;
+    let mut kernels = driver.pass("split", || split::split(&g), |k| k.iter().map(|k| k.text() + "\n").collect());
     driver.pass("legalize", || kernels.iter_mut().for_each(legalize), |()| String::new());
     let choices = driver.pass(
         "layout",
-        || layout::layout(&mut kernels, &g.buffers, target),
+        || layout::layout(&mut kernels, &g.buffers, target, options.layout),
         |choices| choices.iter().map(|c| format!("{}: {:?}\n", c.buffer, c.order)).collect(),
     );
     driver.explanation.layouts = choices;
-    let plans = driver.pass(
+    let planned = driver.pass(
         "plan",
-        || kernels.iter().map(|k| heuristic::plan(k, target)).collect::<Vec<_>>(),
-        |plans| plans.iter().map(|p| format!("{p}\n")).collect(),
+        || {
+            kernels
+                .iter()
+                .map(|k| match &target.gpu {
+                    None => (heuristic::plan(k, target), GridReport::default()),
+                    Some(gpu) => grid::plan(k, gpu, options.grid),
+                })
+                .collect::<Vec<_>>()
+        },
+        |plans| plans.iter().map(|p| format!("{}\n", p.0)).collect(),
     );
+    let (plans, mut grids): (Vec<Plan>, Vec<GridReport>) = planned.into_iter().unzip();
     let scheduled = driver.pass(
         "schedule",
         || {
@@ -150,7 +154,7 @@ pub fn compile_observed(
     for code in &codes {
         verify::linear::verify(code).map_err(|error| CompileError::Refused { kernel: code.name.clone(), error })?;
     }
-    let outputs: Vec<(String, crate::optimize::plan::Plan)> = kernels.iter().map(output_name).zip(plans).collect();
+    let outputs: Vec<(String, Plan)> = kernels.iter().map(output_name).zip(plans).collect();
     let program = driver.pass("memory", || assemble(&kernels, codes), |_| String::new());
     let (program, order) = program;
     for (prepare, at) in order {
@@ -158,13 +162,18 @@ pub fn compile_observed(
         let step = &steps[prepare.unwrap_or(at.1)];
         let code = &program.kernels[step.kernel];
         let (output, plan) = outputs[at.0].clone();
+        let kernel = &kernels[at.0];
+        let sizes = |ranges: &[RangeId]| ranges.iter().map(|&r| kernel.graph.ints.max_size(r)).collect();
         driver.explanation.kernels.push(KernelReport {
             name: code.name.clone(),
             role: code.role,
             output,
             plan,
+            loops: sizes(&kernel.loops),
+            reduces: sizes(&kernel.reduce_ranges()),
             kernel: step.kernel,
             prepare: prepare.is_some(),
+            grid: std::mem::take(&mut grids[at.0]),
         });
     }
     Ok((program, driver.explanation))
@@ -181,17 +190,6 @@ fn output_name(k: &Kernel) -> String {
     k.stores.first().map(|s| k.graph.buffer(s.buffer).name.clone()).unwrap_or_default()
 }
 
-fn dump_kernels(kernels: &[Kernel]) -> String {
-    kernels
-        .iter()
-        .map(|k| {
-            let sizes: Vec<String> = k.loops.iter().map(|&r| size_name(&k.graph.ints, r)).collect();
-            let reads: Vec<&str> = k.graph.buffers.iter().map(|b| b.name.as_str()).collect();
-            format!("{} <- loops {} over {}\n", output_name(k), sizes.join("x"), reads.join(" "))
-        })
-        .collect()
-}
-
 fn size_name(ints: &Ints, r: RangeId) -> String {
     match ints.const_size(r) {
         Some(s) => s.to_string(),
@@ -204,7 +202,7 @@ pub fn name(s: &Scheduled) -> String {
     let ints = &s.kernel.graph.ints;
     let reduces = s.kernel.reduce_ranges();
     let maps = s.unroll.iter().filter(|r| !reduces.contains(r));
-    let all = s.grid.iter().chain(&s.serial).chain(&s.lane).chain(maps).chain(&reduces);
+    let all = s.grid.iter().chain(&s.thread).chain(&s.serial).chain(&s.lane).chain(maps).chain(&reduces);
     let mut out = if reduces.is_empty() { "E" } else { "r" }.to_string();
     for &r in all {
         out.push('_');
@@ -220,7 +218,7 @@ fn assemble(kernels: &[Kernel], codes: Vec<Code>) -> (Program, Order) {
     let mut program = Program::default();
     let mut index: FxHashMap<usize, usize> = FxHashMap::default();
     let mut constant: FxHashMap<usize, bool> = FxHashMap::default();
-    let mut known: FxHashMap<String, usize> = FxHashMap::default();
+    let mut known: FxHashMap<String, Vec<usize>> = FxHashMap::default();
     let mut order = Vec::new();
     for (n, (k, code)) in kernels.iter().zip(codes).enumerate() {
         let mut args = Vec::with_capacity(k.args.len());
@@ -266,9 +264,13 @@ fn assemble(kernels: &[Kernel], codes: Vec<Code>) -> (Program, Order) {
                 constant.insert(at, prepare);
             }
         }
-        let key = canonical_text(&code);
-        let kernel = *known.entry(key).or_insert_with(|| {
+        let same_name = known.entry(code.name.clone()).or_default();
+        let equal = (!same_name.is_empty())
+            .then(|| canonical_text(&code))
+            .and_then(|text| same_name.iter().copied().find(|&k| canonical_text(&program.kernels[k]) == text));
+        let kernel = equal.unwrap_or_else(|| {
             program.kernels.push(code);
+            same_name.push(program.kernels.len() - 1);
             program.kernels.len() - 1
         });
         let step = Step { kernel, args };

@@ -1,5 +1,6 @@
 //! What the compiler decided and why.
 
+use crate::optimize::grid::GridReport;
 use crate::optimize::plan::Plan;
 use crate::schedule::fuse::Decision;
 use crate::schedule::layout::Choice;
@@ -59,10 +60,16 @@ pub struct KernelReport {
     pub output: String,
     /// Its schedule.
     pub plan: Plan,
+    /// Sizes of the plan's map axes `a0`, `a1`, ... (with parameters: at their greatest values).
+    pub loops: Vec<i64>,
+    /// Sizes of the plan's reduce axes `r0`, `r1`, ...
+    pub reduces: Vec<i64>,
     /// Place in the program's kernels.
     pub kernel: usize,
     /// Whether it runs once, in `prepare`.
     pub prepare: bool,
+    /// Assignments of threads that were considered, on a GPU.
+    pub grid: GridReport,
 }
 
 /// What a caller wants to know while compiling; all methods have empty defaults.

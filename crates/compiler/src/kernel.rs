@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Gate, Graph, Role, Source, Val, ValId};
 use winograph_ir::int::{IntId, Ints, RangeId};
+use winograph_ir::text::{NestStore, print_nest};
 
 /// One launch: for all values of `loops`, `stores`.
 ///
@@ -74,6 +75,16 @@ impl Kernel {
         out
     }
 
+    /// The kernel as text: its role, then [`print_nest`]'s form. The same kernel prints the same whatever its ids.
+    pub fn text(&self) -> String {
+        let stores: Vec<NestStore<'_>> = self
+            .stores
+            .iter()
+            .map(|s| NestStore { buffer: s.buffer, index: &s.index, gate: &s.gate, value: s.value })
+            .collect();
+        format!("kernel {}\n{}", self.role.name(), print_nest(&self.graph, &self.loops, &stores))
+    }
+
     /// Replaces ranges by expressions of new ones everywhere. `bound` gives the ranges that take the place of a
     /// reduce range. Conditions in `guard` are added to the gates of stores, and of loads that are not in bounds
     /// without them.
@@ -125,16 +136,32 @@ impl Kernel {
     }
 }
 
-/// The gate of an access with those conditions of `guard` added without which it is not proved in bounds.
+/// The gate of an access with those conditions of `guard` added without which it is not proved in bounds. Where these
+/// are not enough for the proof, the bounds themselves are conditions: the access is one that stays in them wherever
+/// `gate` and `guard` hold.
 pub fn guarded(g: &mut Graph, src: Source, index: &[IntId], gate: Vec<IntId>, guard: &[IntId]) -> Vec<IntId> {
     let Source::Buffer(b) = src else { return gate };
-    if guard.is_empty() || in_bounds(&mut g.ints, &g.buffers[b.0 as usize].shape, index, &gate) {
+    if (guard.is_empty() && gate.is_empty()) || in_bounds(&mut g.ints, &g.buffers[b.0 as usize].shape, index, &gate) {
         return gate;
     }
     let mut ranges: Vec<RangeId> = index.iter().flat_map(|&i| g.ints.free_ranges(i)).copied().collect();
     ranges.sort_unstable();
     let mut gate = gate;
     gate.extend(guard.iter().filter(|&&c| g.ints.free_ranges(c).iter().any(|r| ranges.contains(r))));
+    let shape = g.buffers[b.0 as usize].shape.clone();
+    with_bounds(&mut g.ints, &shape, index, gate)
+}
+
+/// A gate with those bounds of an access added that it does not prove.
+pub fn with_bounds(ints: &mut Ints, shape: &[IntId], index: &[IntId], mut gate: Vec<IntId>) -> Vec<IntId> {
+    for (&i, &size) in index.iter().zip(shape) {
+        let room = ints.sum(&[(size, 1), (i, -1)], -1);
+        for bound in [i, room] {
+            if !ints.prove_nonneg(bound, &gate) {
+                gate.push(bound);
+            }
+        }
+    }
     gate
 }
 

@@ -14,6 +14,27 @@ pub enum Algorithm {
     Winograd,
 }
 
+/// How the compiler's own buffers are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum LayoutRule {
+    /// By the accesses of writers and readers together.
+    #[default]
+    Auto,
+    /// In the order in which a rewrite listed its ranges: the last one contiguous.
+    Creation,
+}
+
+/// How a GPU's parallel ranges are bound to its blocks and threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum GridRule {
+    /// By the addresses that the lanes of a warp touch.
+    #[default]
+    Auto,
+    /// tinygrad's rule: by the order in which ranges were made, the last one fastest among blocks, the first one fastest
+    /// among threads.
+    RangeId,
+}
+
 /// Options of one compilation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Options {
@@ -24,6 +45,10 @@ pub struct Options {
     pub tile: Option<Vec<usize>>,
     /// Interpolation points, without infinity; `None` takes the best known for the tile.
     pub points: Option<Vec<Rational>>,
+    /// How the compiler's own buffers are laid out.
+    pub layout: LayoutRule,
+    /// How a GPU's parallel ranges are bound.
+    pub grid: GridRule,
     /// Run the verifiers after every pass. They always run on the code that is to be executed.
     pub verify_each_pass: bool,
 }

@@ -15,6 +15,25 @@ pub struct Target {
     pub l2: usize,
     /// Last-level cache.
     pub l3: usize,
+    /// What a GPU has beyond that; `None` for a CPU.
+    pub gpu: Option<Gpu>,
+}
+
+/// What the compiler knows about a GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Gpu {
+    /// Threads of a warp.
+    pub lanes: usize,
+    /// Bytes of a sector of global memory.
+    pub sector: usize,
+    /// Threads that a workgroup may have.
+    pub max_threads: usize,
+    /// Bytes that one thread may load or store at once.
+    pub access: usize,
+    /// Registers of 32 bits that one thread may have.
+    pub registers: usize,
+    /// Bytes of shared memory of a workgroup.
+    pub shared: usize,
 }
 
 impl Target {
@@ -27,8 +46,35 @@ impl Target {
             l1: 32 << 10,
             l2: 1 << 20,
             l3: 32 << 20,
+            gpu: None,
         }
     }
+
+    /// The target of this name: `cpu`, `cuda:sm_80`, `cuda:sm_90` or `metal`.
+    pub fn by_name(name: &str) -> Option<Target> {
+        let gpu = |shared: usize| {
+            let gpu = Gpu { lanes: 32, sector: 32, max_threads: 1024, access: 16, registers: 255, shared };
+            Target {
+                name: name.to_string(),
+                vector_bytes: 16,
+                vector_registers: 64,
+                l1: 128 << 10,
+                l2: 40 << 20,
+                l3: 40 << 20,
+                gpu: Some(gpu),
+            }
+        };
+        match name {
+            "cpu" => Some(Target::cpu(64)),
+            "cuda:sm_80" => Some(gpu(163 << 10)),
+            "cuda:sm_90" => Some(gpu(227 << 10)),
+            "metal" => Some(gpu(32 << 10)),
+            _ => None,
+        }
+    }
+
+    /// The names that [`by_name`](Target::by_name) knows.
+    pub const NAMES: [&'static str; 4] = ["cpu", "cuda:sm_80", "cuda:sm_90", "metal"];
 
     /// Lanes of a vector of elements of `size` bytes.
     pub fn lanes(&self, size: usize) -> i64 {

@@ -832,6 +832,14 @@ impl Ints {
         if self.follows_from(e, given, 2) {
             return true;
         }
+        // Between whole numbers there is room: e >= 0 where k*e + k - 1 >= 0, which a condition with k times e's
+        // coefficients may give.
+        for k in self.coefficient_ratios(e, given) {
+            let scaled = self.sum(&[(e, k)], k - 1);
+            if self.follows_from(scaled, given, 1) {
+                return true;
+            }
+        }
         // c * floor(n/d) + k >= 0 follows from a condition on n.
         let (terms, c0) = self.as_sum(e);
         if let [(t, c)] = terms[..]
@@ -849,7 +857,31 @@ impl Ints {
             };
             return self.prove_nonneg(condition, given);
         }
+        if let Some(condition) = self.quotient_into_rest(e)
+            && self.prove_nonneg(condition, given)
+        {
+            return true;
+        }
         self.without_quotients(e).is_some_and(|relaxed| self.prove_nonneg(relaxed, given))
+    }
+
+    /// A condition without `e`'s first quotient of coefficient 1 or -1 that is at least 0 exactly where `e` is:
+    /// `floor(n/d) + rest = floor((n + d * rest)/d)`, and `rest - floor(n/d) >= 0` where `n <= d * rest + d - 1`.
+    fn quotient_into_rest(&mut self, e: IntId) -> Option<IntId> {
+        const SMALL: i64 = 1 << 24;
+        let (terms, c0) = self.as_sum(e);
+        let (at, num, d) = terms.iter().enumerate().find_map(|(at, &(t, c))| match *self.node(t) {
+            IntNode::Div { num, den } if c.abs() == 1 => self.as_const(den).map(|d| (at, num, d)),
+            _ => None,
+        })?;
+        let small = |x: i64| x.abs() <= SMALL;
+        if !small(d) || !small(c0) || !terms.iter().all(|t| small(t.1)) {
+            return None;
+        }
+        let c = terms[at].1;
+        let mut out = vec![(num, c)];
+        out.extend(terms.iter().enumerate().filter(|t| t.0 != at).map(|(_, &(t, k))| (t, k * d)));
+        Some(self.sum(&out, c0 * d + if c < 0 { d - 1 } else { 0 }))
     }
 
     /// An expression without `e`'s first quotient, which is at least 0 only where `e` is: with
@@ -871,6 +903,29 @@ impl Ints {
         let mut out = vec![(num, c)];
         out.extend(terms.iter().enumerate().filter(|t| t.0 != at).map(|(_, &(t, k))| (t, k * d)));
         Some(self.sum(&out, c0 * d + if c > 0 { c * (1 - d) } else { 0 }))
+    }
+
+    /// Factors larger than 1 by which a given condition has more of one of `e`'s terms.
+    fn coefficient_ratios(&self, e: IntId, given: &[IntId]) -> Vec<i64> {
+        const SMALL: i64 = 1 << 24;
+        let (terms, c0) = self.as_sum(e);
+        if c0.abs() > SMALL || terms.iter().any(|t| t.1.abs() > SMALL) {
+            return Vec::new();
+        }
+        let mut out: Vec<i64> = Vec::new();
+        for &g in given {
+            let (of_g, _) = self.as_sum(g);
+            for &(t, c) in &terms {
+                out.extend(
+                    of_g.iter()
+                        .filter(|u| u.0 == t && u.1 % c == 0 && (2..=SMALL).contains(&(u.1 / c)))
+                        .map(|u| u.1 / c),
+                );
+            }
+        }
+        out.sort_unstable();
+        out.dedup();
+        out
     }
 
     /// Whether `e` is at least a sum of positive multiples of up to `depth` given conditions.
@@ -997,8 +1052,8 @@ impl Ints {
         }
     }
 
-    /// Makes a conjunction of conditions `e >= 0` canonical: drops those that always hold and duplicates, divides
-    /// by common factors, sorts. `None` if one of them can never hold.
+    /// Makes a conjunction of conditions `e >= 0` canonical: drops those that always hold or follow from another one
+    /// with the same terms, divides by common factors, sorts. `None` if one of them can never hold.
     pub fn conjunction(&mut self, conditions: &[IntId]) -> Option<Box<[IntId]>> {
         let mut out: Vec<IntId> = Vec::with_capacity(conditions.len());
         for &e in conditions {
@@ -1024,6 +1079,13 @@ impl Ints {
         }
         out.sort_unstable();
         out.dedup();
+        // Of conditions that differ in their constants alone the strongest is enough.
+        if out.len() > 1 {
+            let parts: Vec<(Vec<(IntId, i64)>, i64)> = out.iter().map(|&e| self.as_sum(e)).collect();
+            let weaker = |i: usize| parts.iter().any(|p| p.0 == parts[i].0 && p.1 < parts[i].1);
+            let mut at = 0..out.len();
+            out.retain(|_| at.next().is_none_or(|i| !weaker(i)));
+        }
         Some(out.into())
     }
 }

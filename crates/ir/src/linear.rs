@@ -211,22 +211,35 @@ pub struct Fragment {
 }
 
 impl Fragment {
-    /// Elements that each thread holds.
+    /// Elements that each thread holds; 0 where there are more than a `u32` can say.
     pub fn elements(&self) -> u32 {
-        1 << self.element_row.len()
+        power_of_two(self.element_row.len())
     }
 
-    /// Row and column of an element of a thread.
+    /// Threads that share the matrix; 0 where there are more than a `u32` can say.
+    pub fn threads(&self) -> u32 {
+        power_of_two(self.thread_row.len())
+    }
+
+    /// Row and column of an element of a thread; they saturate.
     pub fn place(&self, thread: u32, element: u32) -> (u32, u32) {
         let sum = |weights: &[u32], bits: u32| -> u32 {
-            weights.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1).map(|(_, w)| w).sum()
+            let set = weights.iter().take(32).enumerate().filter(|(i, _)| bits >> i & 1 == 1);
+            set.fold(0, |sum, (_, w)| sum.saturating_add(*w))
         };
         (
-            sum(&self.thread_row, thread) + sum(&self.element_row, element),
-            sum(&self.thread_col, thread) + sum(&self.element_col, element),
+            sum(&self.thread_row, thread).saturating_add(sum(&self.element_row, element)),
+            sum(&self.thread_col, thread).saturating_add(sum(&self.element_col, element)),
         )
     }
 }
+
+fn power_of_two(bits: usize) -> u32 {
+    u32::try_from(bits).ok().and_then(|b| 1u32.checked_shl(b)).unwrap_or(0)
+}
+
+/// Most threads of a workgroup.
+pub const MAX_THREADS: u32 = 1024;
 
 /// What a loop becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -289,7 +302,8 @@ pub enum Stmt {
         /// The body.
         body: Vec<Stmt>,
     },
-    /// Waits for all threads that share memory of this scope.
+    /// Waits for all threads that share memory of this scope. Between the threads of a workgroup it orders accesses to
+    /// shared and to global memory.
     Barrier(Scope),
 }
 
@@ -353,16 +367,46 @@ impl Code {
         out
     }
 
+    /// The grid loops and the thread loops around everything else, outermost first, and the body inside of them: one
+    /// perfect nest, as a workgroup runs it. `None` where there is other code beside the nest, or a grid or thread loop
+    /// inside of the body.
+    pub fn nest(&self) -> Option<Nest<'_>> {
+        let mut nest = Nest { grid: Vec::new(), threads: Vec::new(), body: &self.body };
+        while let [Stmt::Loop { range, kind, body }] = nest.body {
+            match kind {
+                LoopKind::Grid if nest.threads.is_empty() => nest.grid.push(*range),
+                LoopKind::Thread => nest.threads.push(*range),
+                _ => break,
+            }
+            nest.body = body;
+        }
+        let mut plain = true;
+        walk(nest.body, &mut |s| plain &= !matches!(s, Stmt::Loop { kind: LoopKind::Grid | LoopKind::Thread, .. }));
+        plain.then_some(nest)
+    }
+
     /// Calls `f` for every statement, outer ones first.
     pub fn for_each_stmt<'a>(&'a self, f: &mut dyn FnMut(&'a Stmt)) {
-        fn walk<'a>(body: &'a [Stmt], f: &mut dyn FnMut(&'a Stmt)) {
-            for s in body {
-                f(s);
-                if let Stmt::Loop { body, .. } | Stmt::If { body, .. } = s {
-                    walk(body, f);
-                }
-            }
-        }
         walk(&self.body, f);
+    }
+}
+
+/// The loops around a workgroup's body; see [`Code::nest`].
+#[derive(Clone, Debug)]
+pub struct Nest<'a> {
+    /// Grid loops, outermost first.
+    pub grid: Vec<RangeId>,
+    /// Thread loops, outermost first.
+    pub threads: Vec<RangeId>,
+    /// What each thread runs.
+    pub body: &'a [Stmt],
+}
+
+fn walk<'a>(body: &'a [Stmt], f: &mut dyn FnMut(&'a Stmt)) {
+    for s in body {
+        f(s);
+        if let Stmt::Loop { body, .. } | Stmt::If { body, .. } = s {
+            walk(body, f);
+        }
     }
 }

@@ -35,6 +35,7 @@ fn code(ints: Ints, args: Vec<MemoryDecl>, regs: &[(DType, u32)], body: Vec<Stmt
         args,
         locals: vec![],
         tables: vec![],
+        units: vec![],
         regs: regs.iter().map(|&(dtype, lanes)| Type { dtype, lanes }).collect(),
         body,
     }

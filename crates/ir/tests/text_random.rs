@@ -314,7 +314,7 @@ fn random_linear(entropy: Vec<u64>) -> Code {
         let kind = c.of(&[LoopKind::Grid, LoopKind::Thread, LoopKind::Serial]);
         body = vec![Stmt::Loop { range, kind, body }];
     }
-    Code { name: "k".to_string(), role: Role::Other, ints, args, locals, tables: vec![], regs, body }
+    Code { name: "k".to_string(), role: Role::Other, ints, args, locals, tables: vec![], units: vec![], regs, body }
 }
 
 fn entropy() -> impl Strategy<Value = Vec<u64>> {

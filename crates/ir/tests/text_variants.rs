@@ -1,7 +1,9 @@
 //! Every variant of every level's enums goes through the text form and back.
 
 use winograph_ir::indexed::{Buffer, Def, Graph, Layout, LayoutDim, Origin, Role, Scope, Source, Table, Val};
-use winograph_ir::linear::{Access, Code, Dynamic, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt, Type};
+use winograph_ir::linear::{
+    Access, Code, Dynamic, Fragment, Instr, LoopKind, MatrixUnit, Memory, MemoryDecl, Reg, Stmt, Type,
+};
 use winograph_ir::tensor::{InputKind, NodeId, TensorGraph, TensorOp};
 use winograph_ir::text::{
     parse_indexed, parse_linear, parse_scalar, parse_tensor, print_indexed, print_linear, print_tensor,
@@ -310,6 +312,7 @@ fn instr_variant(instr: &Instr) -> usize {
         Instr::Splat { .. } => 10,
         Instr::Pack { .. } => 11,
         Instr::Fold { .. } => 12,
+        Instr::Matrix { .. } => 13,
     }
 }
 
@@ -322,6 +325,28 @@ fn stmt_variant(stmt: &Stmt) -> usize {
         Stmt::Loop { .. } => 4,
         Stmt::If { .. } => 5,
         Stmt::Barrier(_) => 6,
+    }
+}
+
+/// A matrix unit that need not exist, with another number in each of its fields.
+fn unit(n: u32, dtype: DType) -> MatrixUnit {
+    let names = ["8x8x8", "m16n8k8.tf32", "plain", "unit", "r1"];
+    let fragment = |k: u32| Fragment {
+        dtype: if k == n % 3 { dtype } else { DType::F32 },
+        thread_row: (0..k + n % 2).collect(),
+        thread_col: vec![k, n],
+        element_row: vec![],
+        element_col: vec![100 * k + n; k as usize],
+    };
+    MatrixUnit {
+        name: format!("{}{}", names[n as usize % names.len()], if n < 5 { "" } else { " two" }),
+        m: 8 + n,
+        n: 16 + n,
+        k: 32 + n,
+        a: fragment(0),
+        b: fragment(1),
+        c: fragment(2),
+        factor_bits: 11 + n,
     }
 }
 
@@ -402,6 +427,10 @@ fn every_instruction_and_statement() {
     bind(Instr::Bitcast { x }, DType::I32, 1);
     bind(Instr::Splat { x }, DType::F32, 16);
     bind(Instr::Pack { lanes: [x, x].into() }, DType::F32, 2);
+    let units: Vec<MatrixUnit> = DType::ALL.into_iter().enumerate().map(|(n, d)| unit(n as u32, d)).collect();
+    for unit in 0..units.len() as u32 {
+        bind(Instr::Matrix { unit, a: x, b: x, c: x }, DType::F32, 1);
+    }
     let reg = Reg(regs.len() as u32);
     regs.push(Type { dtype: DType::F32, lanes: 1 });
     let mut body = lets;
@@ -423,11 +452,13 @@ fn every_instruction_and_statement() {
             args: args.clone(),
             locals: locals.clone(),
             tables: tables.clone(),
+            units: units.clone(),
             regs: regs.clone(),
             body: body.clone(),
         };
         let back = round_trip_linear(&code);
         assert_eq!((back.name, back.role, &back.regs, &back.tables), (code.name.clone(), role, &regs, &tables));
+        assert_eq!(back.units, units);
         let flags = |code: &[MemoryDecl]| -> Vec<_> {
             code.iter().map(|m| (m.name.clone(), m.origin, m.scope, m.written)).collect()
         };
@@ -440,7 +471,7 @@ fn every_instruction_and_statement() {
                 instrs.push(instr_variant(instr));
             }
         });
-        for (seen, count) in [(&mut instrs, 13), (&mut stmts, 7)] {
+        for (seen, count) in [(&mut instrs, 14), (&mut stmts, 7)] {
             seen.sort_unstable();
             seen.dedup();
             assert_eq!(*seen, (0..count).collect::<Vec<_>>());

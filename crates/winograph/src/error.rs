@@ -95,6 +95,14 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// An algorithm that these operands, which are right in themselves, leave no room for.
+    #[error("{op}: it does not apply: {reason}")]
+    Inapplicable {
+        /// The operation.
+        op: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// Computing failed.
     #[error("{op}: {cause}")]
     Execution {

@@ -3,11 +3,13 @@
 use crate::cpu::Buffer;
 use crate::device::{Arg, Device, Memory, Module};
 use crate::error::{Error, Result};
+use crate::settings;
 use crate::tensor::storage::Storage;
+use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use winograph_compiler::explain::Explanation;
-use winograph_compiler::{Observer, Options, Place, Program, Step, compile_observed};
+use winograph_compiler::{Observer, Options, Place, Program, Step, Target, compile_observed};
 use winograph_ir::tensor::{InputKind, TensorGraph};
 
 /// A graph that is ready to run: planned, compiled, with its constants prepared.
@@ -21,6 +23,8 @@ pub(crate) struct Compiled {
     first_constant: usize,
     prepared: Buffer,
     arenas: Arenas,
+    /// How much is printed to stderr, as `DEBUG` asks.
+    debug: u32,
 }
 
 /// Where the time of compiling went.
@@ -54,6 +58,22 @@ fn failed(op: &'static str, cause: impl std::error::Error + Send + Sync + 'stati
     Error::Execution { op, cause: Box::new(cause) }
 }
 
+/// A line of what `DEBUG` asks for; where nobody listens it is lost.
+fn to_stderr(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// From the graph to linear code, with the passes timed.
+pub(crate) fn plan(
+    op: &'static str,
+    graph: &TensorGraph,
+    target: &Target,
+    options: &Options,
+    dumps: bool,
+) -> Result<(Program, Explanation)> {
+    compile_observed(graph, target, options, &mut Watch { start: Instant::now(), dumps }).map_err(|e| failed(op, e))
+}
+
 impl Compiled {
     /// Compiles a graph whose last inputs are `constants`, and runs what depends on these alone.
     pub(crate) fn new(
@@ -64,16 +84,20 @@ impl Compiled {
         options: &Options,
         dumps: bool,
     ) -> Result<Compiled> {
+        let debug = settings::env().map_or(0, |env| env.debug);
         let start = Instant::now();
-        let mut watch = Watch { start, dumps };
-        let (program, explanation) =
-            compile_observed(graph, device.target(), options, &mut watch).map_err(|e| failed(op, e))?;
+        let (program, explanation) = plan(op, graph, device.target(), options, dumps)?;
         let planned = Instant::now();
         let module = match program.kernels.is_empty() {
             true => None,
             false => Some(device.compile(&program.kernels).map_err(|e| failed(op, e))?),
         };
         let built = Instant::now();
+        if let Some(module) = &module
+            && debug >= 4
+        {
+            to_stderr(module.source());
+        }
         let buffer = |bytes| Buffer::zeroed(bytes).map_err(|_| Error::OutOfMemory { bytes });
         let mut compiled = Compiled {
             first_constant: graph.inputs.iter().position(|k| *k == InputKind::Constant).unwrap_or(graph.inputs.len()),
@@ -84,10 +108,13 @@ impl Compiled {
             program,
             explanation,
             module,
+            debug,
         };
         let arena = buffer(compiled.program.prepare_arena_bytes)?;
         for step in &compiled.program.prepare {
+            let start = Instant::now();
             compiled.launch(op, step, &[], &mut [], &arena)?;
+            compiled.show("prepare", step, start.elapsed());
         }
         let used = |slot: usize| {
             let program = &compiled.program;
@@ -113,6 +140,9 @@ impl Compiled {
     /// Computes the outputs from arguments that have the sizes the graph states. May be called from several threads at
     /// once.
     pub(crate) fn run(&self, op: &'static str, args: &[Arc<Storage>], outputs: &mut [&mut Storage]) -> Result<()> {
+        if self.debug >= 2 {
+            return self.run_timed(op, args, outputs).map(|_| ());
+        }
         self.arenas.with(|arena| {
             for step in &self.program.run {
                 self.launch(op, step, args, outputs, arena)?;
@@ -135,8 +165,21 @@ impl Compiled {
                 self.launch(op, step, args, outputs, arena)?;
                 times.push(start.elapsed());
             }
+            for (step, &time) in self.program.run.iter().zip(&times) {
+                self.show("run", step, time);
+            }
             Ok(times)
         })
+    }
+
+    /// With `DEBUG=2` or more, one line to stderr about a launch.
+    fn show(&self, list: &str, step: &Step, time: Duration) {
+        if self.debug < 2 {
+            return;
+        }
+        let Some(code) = self.program.kernels.get(step.kernel) else { return };
+        let micros = time.as_secs_f64() * 1e6;
+        to_stderr(&format!("*** {list:<7} {micros:10.2} us  {:<16} {}", code.role.name(), code.name));
     }
 
     fn launch(

@@ -10,9 +10,10 @@ use rustc_hash::FxHashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use winograph_compiler::explain::Explanation;
-use winograph_compiler::{Options, Program};
+use winograph_compiler::{Options, Program, Target};
 use winograph_ir::DType;
-use winograph_ir::tensor::TensorGraph;
+use winograph_ir::interp::Value;
+use winograph_ir::tensor::{Node, TensorGraph, TensorOp};
 
 /// Dtype and shape of an argument of a [`Function`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,9 +78,7 @@ pub fn compile_with(
     options: &FunctionOptions,
     f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
 ) -> Result<Function> {
-    let placeholders = args.iter().map(|a| Tensor::argument(a.dtype, a.shape.clone())).collect::<Result<Vec<_>>>()?;
-    let results = f(&placeholders)?;
-    let (graph, constants) = build_graph("compile", &results, &placeholders, Leaves::Constants)?;
+    let (graph, constants, results) = traced(args, f)?;
     let (device, compiler) = match options {
         FunctionOptions { device: Some(d), compiler: Some(c), .. } => (d.clone(), c.clone()),
         _ => {
@@ -91,6 +90,52 @@ pub fn compile_with(
     let compiled = Compiled::new("compile", &graph, constants, &*device, &compiler, options.dumps)?;
     let outputs = results.iter().map(|t| ArgSpec::new(t.dtype(), t.shape())).collect();
     Ok(Function { compiled: Arc::new(compiled), args: args.to_vec(), outputs })
+}
+
+/// The graph of a closure, the values of its constants and its results.
+fn traced(
+    args: &[ArgSpec],
+    f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
+) -> Result<(TensorGraph, Vec<Arc<Storage>>, Vec<Tensor>)> {
+    let placeholders = args.iter().map(|a| Tensor::argument(a.dtype, a.shape.clone())).collect::<Result<Vec<_>>>()?;
+    let results = f(&placeholders)?;
+    let (graph, constants) = build_graph("compile", &results, &placeholders, Leaves::Constants)?;
+    Ok((graph, constants, results))
+}
+
+/// The graph that [`compile_with`] would compile, and the values of its constants, which are its inputs after the
+/// arguments: what tests give to the interpreter.
+///
+/// # Errors
+/// Those of the closure and of its graph.
+#[doc(hidden)]
+pub fn trace(args: &[ArgSpec], f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>) -> Result<(TensorGraph, Vec<Value>)> {
+    let (graph, constants, _) = traced(args, f)?;
+    let mut values = Vec::with_capacity(constants.len());
+    for (i, data) in constants.iter().enumerate() {
+        let of_slot = |n: &&Node| matches!(n.op, TensorOp::Input { slot, .. } if slot == args.len() + i);
+        let Some(node) = graph.nodes().iter().find(of_slot) else { continue };
+        let shape: Vec<usize> = node.shape.iter().map(|&s| graph.ints.bounds(s).1.max(0) as usize).collect();
+        values.push(Value::from_bytes(node.dtype, &shape, data.bytes()));
+    }
+    Ok((graph, values))
+}
+
+/// Traces and plans a closure as [`compile_with`] does, for any target and without a device: nothing is compiled to
+/// machine code and nothing is run.
+///
+/// # Errors
+/// Those of the closure and of planning.
+pub fn plan(
+    args: &[ArgSpec],
+    target: &Target,
+    options: &Options,
+    dumps: bool,
+    f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
+) -> Result<(Program, Explanation)> {
+    let placeholders = args.iter().map(|a| Tensor::argument(a.dtype, a.shape.clone())).collect::<Result<Vec<_>>>()?;
+    let (graph, _) = build_graph("plan", &f(&placeholders)?, &placeholders, Leaves::Constants)?;
+    crate::execute::plan("plan", &graph, target, options, dumps)
 }
 
 impl Function {

@@ -28,8 +28,15 @@ pub mod tensor;
 
 pub use error::{Error, Result};
 pub use execute::CompileTimes;
-pub use function::{ArgSpec, Function, FunctionOptions, compile, compile_with};
+pub use function::{ArgSpec, Function, FunctionOptions, compile, compile_with, plan};
 pub use half::{bf16, f16};
-pub use tensor::{ConvOptions, Element, Matrices, Number, Operand, PoolOptions, SliceRange, Tensor, TensorBuffer};
+pub use tensor::{
+    ConvOptions, Element, Matrices, Number, Operand, PoolOptions, SliceRange, Tensor, TensorBuffer, TensorLevel,
+};
 pub use winograph_compiler::Options;
 pub use winograph_ir::{DType, Scalar};
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -51,7 +51,19 @@ pub fn settings() -> Result<&'static Settings> {
     if let Some(s) = SETTINGS.get() {
         return Ok(s);
     }
-    let env = Env::read().map_err(|e| Error::Execution { op: "environment", cause: Box::new(e) })?;
-    let made = Settings::from_env(&env)?;
+    let made = Settings::from_env(env()?)?;
     Ok(SETTINGS.get_or_init(|| made))
+}
+
+/// The environment of this process, read when it is first needed. Unlike [`settings`] it opens no device.
+///
+/// # Errors
+/// A variable with a value it cannot have.
+pub fn env() -> Result<&'static Env> {
+    static ENV: OnceLock<Env> = OnceLock::new();
+    if let Some(e) = ENV.get() {
+        return Ok(e);
+    }
+    let read = Env::read().map_err(|e| Error::Execution { op: "environment", cause: Box::new(e) })?;
+    Ok(ENV.get_or_init(|| read))
 }

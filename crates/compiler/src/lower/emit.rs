@@ -50,6 +50,7 @@ pub fn lower(scheduled: &Scheduled, name: String) -> Code {
         .grid
         .iter()
         .map(|&r| (r, LoopKind::Grid))
+        .chain(scheduled.thread.iter().map(|&r| (r, LoopKind::Thread)))
         .chain(scheduled.serial.iter().map(|&r| (r, LoopKind::Serial)))
         .collect();
     for _ in &loops {

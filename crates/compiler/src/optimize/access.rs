@@ -1,6 +1,7 @@
 //! What a kernel touches, and how: the facts on which layouts, lanes and tiles are chosen.
 
 use crate::kernel::Kernel;
+use crate::target::Target;
 use winograph_ir::indexed::{BufId, Graph, Source, Val, ValId};
 use winograph_ir::int::{IntId, RangeId};
 
@@ -153,8 +154,28 @@ pub fn inner_axis(g: &Graph, buffer: BufId) -> Option<usize> {
 
 /// The cost of an access with lanes along a range (`None`: scalar code), in vector instructions over the whole kernel.
 /// `inner` is the contiguous axis of its buffer.
-pub fn touch_cost(g: &mut Graph, t: &Touch, lane: Option<(RangeId, i64)>, inner: Option<usize>) -> f64 {
-    let Some((range, lanes)) = lane else { return 1.5 * t.runs };
+/// On a GPU the lanes are those of a warp and the cost is in sectors.
+pub fn touch_cost(
+    g: &mut Graph,
+    t: &Touch,
+    lane: Option<(RangeId, i64)>,
+    inner: Option<usize>,
+    target: &Target,
+) -> f64 {
+    let Some((range, lanes)) = lane else {
+        return t.runs * if target.gpu.is_some() { 32.0 } else { 1.5 };
+    };
+    if let Some(gpu) = &target.gpu {
+        let up = |bytes: i64| (bytes + gpu.sector as i64 - 1) / gpu.sector as i64;
+        let sectors = match stride(g, t, range, inner) {
+            Stride::Uniform => 1,
+            Stride::Contiguous => up(lanes * g.buffer(t.buffer).dtype.size() as i64),
+            Stride::Strided(Some(bytes)) => up(lanes * bytes).clamp(1, lanes),
+            Stride::Strided(None) | Stride::Irregular => lanes,
+        };
+        // A range that does not fill a warp leaves room for another one; it still costs a little more.
+        return t.runs / lanes as f64 * (sectors as f64 + 0.01 * (gpu.lanes as i64 - lanes) as f64);
+    }
     let size = g.ints.max_size(range);
     let filled = size as f64 / ((size + lanes - 1) / lanes * lanes) as f64;
     let l = lanes as f64;

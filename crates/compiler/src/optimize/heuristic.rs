@@ -93,14 +93,15 @@ fn best_lane(
     kernel: &Kernel,
     touches: &[Touch],
     unrolled: &[RangeId],
-    max_lanes: i64,
+    target: &Target,
 ) -> Option<(RangeId, i64)> {
+    let max_lanes = full_lanes(kernel, target);
     let mut best = (f64::INFINITY, None);
     for lane in lane_options(g, touches, &kernel.loops, unrolled, max_lanes) {
         let mut cost = 0.0;
         for t in touches {
             let inner = access::inner_axis(g, t.buffer);
-            cost += access::touch_cost(g, t, lane, inner);
+            cost += access::touch_cost(g, t, lane, inner, target);
         }
         if cost < best.0 * 0.999 {
             best = (cost, lane);
@@ -119,7 +120,7 @@ pub fn full_lanes(kernel: &Kernel, target: &Target) -> i64 {
         .map(|v| g.dtype(v).compute().size())
         .max()
         .unwrap_or(4);
-    target.lanes(widest.max(4))
+    target.gpu.as_ref().map_or_else(|| target.lanes(widest.max(4)), |gpu| gpu.lanes as i64)
 }
 
 /// Elements along the lane that a work item of a kernel with a reduction loop computes side by side, with the lane.
@@ -130,7 +131,7 @@ pub fn lane_block(kernel: &Kernel, target: &Target) -> Option<(RangeId, i64)> {
     if kernel.reduce_ranges().iter().all(|r| unroll.contains(r)) {
         return None;
     }
-    let lane = best_lane(&mut g, kernel, &touches, &unroll, full_lanes(kernel, target))?;
+    let lane = best_lane(&mut g, kernel, &touches, &unroll, target)?;
     let (vectors, _) = register_tile(&mut g, kernel, target, &touches, &unroll, Some(lane));
     Some((lane.0, vectors * lane.1))
 }
@@ -140,8 +141,7 @@ pub fn plan(kernel: &Kernel, target: &Target) -> Plan {
     let mut g = kernel.graph.clone();
     let unroll = unrolled(kernel);
     let touches = access::touches(kernel, &unroll);
-    let max_lanes = full_lanes(kernel, target);
-    let lane = best_lane(&mut g, kernel, &touches, &unroll, max_lanes);
+    let lane = best_lane(&mut g, kernel, &touches, &unroll, target);
     let reduces = kernel.reduce_ranges();
     let looped: Vec<RangeId> = reduces.iter().copied().filter(|r| !unroll.contains(r)).collect();
 

@@ -1,5 +1,6 @@
 //! From a kernel to a scheduled kernel.
 
 pub mod access;
+pub mod grid;
 pub mod heuristic;
 pub mod plan;

@@ -19,8 +19,10 @@ use winograph_ir::int::RangeId;
 /// What a factor of an axis becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// Independent work items.
+    /// Independent work items: blocks on a GPU.
     Grid,
+    /// Threads of a workgroup.
+    Thread,
     /// A loop within a work item.
     Loop,
     /// Expanded: register tiles, and ranges of constant tables.
@@ -30,12 +32,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Grid, Kind::Loop, Kind::Unroll, Kind::Vector];
+    const ALL: [Kind; 5] = [Kind::Grid, Kind::Thread, Kind::Loop, Kind::Unroll, Kind::Vector];
 
     /// Name in the text of a plan.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Grid => "grid",
+            Kind::Thread => "thread",
             Kind::Loop => "loop",
             Kind::Unroll => "unroll",
             Kind::Vector => "vector",
@@ -61,6 +64,8 @@ pub struct Plan {
     pub reduces: Vec<Vec<Factor>>,
     /// Map loops in nesting order.
     pub order: Vec<usize>,
+    /// Map loops with thread factors, the slowest in the thread's number first.
+    pub threads: Vec<usize>,
 }
 
 /// Why a plan does not fit.
@@ -81,7 +86,9 @@ pub struct Scheduled {
     pub kernel: Kernel,
     /// Grid loops, outermost first.
     pub grid: Vec<RangeId>,
-    /// Serial loops within them, outermost first.
+    /// Thread loops within them, the slowest in the thread's number first.
+    pub thread: Vec<RangeId>,
+    /// Serial loops within these, outermost first.
     pub serial: Vec<RangeId>,
     /// Unrolled ranges, map and reduce.
     pub unroll: Vec<RangeId>,
@@ -104,10 +111,12 @@ impl fmt::Display for Plan {
                 }
             }
         }
-        if !self.order.is_empty() {
-            write!(f, " order=")?;
-            for (i, n) in self.order.iter().enumerate() {
-                write!(f, "{}a{n}", if i > 0 { "," } else { "" })?;
+        for (name, list) in [("order", &self.order), ("threads", &self.threads)] {
+            if !list.is_empty() {
+                write!(f, " {name}=")?;
+                for (i, n) in list.iter().enumerate() {
+                    write!(f, "{}a{n}", if i > 0 { "," } else { "" })?;
+                }
             }
         }
         Ok(())
@@ -121,13 +130,14 @@ impl Plan {
         let mut plan = Plan::default();
         for word in text.split_whitespace() {
             let (name, value) = word.split_once('=').ok_or_else(|| bad(format!("`{word}` is not `axis=factors`")))?;
-            if name == "order" {
+            if name == "order" || name == "threads" {
+                let list = if name == "order" { &mut plan.order } else { &mut plan.threads };
                 for axis in value.split(',') {
                     let n = axis
                         .strip_prefix('a')
                         .and_then(|n| n.parse::<usize>().ok())
-                        .ok_or_else(|| bad(format!("`{axis}` in order= is not a map axis like a0")))?;
-                    plan.order.push(n);
+                        .ok_or_else(|| bad(format!("`{axis}` in {name}= is not a map axis like a0")))?;
+                    list.push(n);
                 }
                 continue;
             }
@@ -155,7 +165,7 @@ impl Plan {
                 let kind = Kind::ALL
                     .into_iter()
                     .find(|k| k.name() == kind)
-                    .ok_or_else(|| bad(format!("`{kind}` is not a kind: grid, loop, unroll or vector")))?;
+                    .ok_or_else(|| bad(format!("`{kind}` is not a kind: grid, thread, loop, unroll or vector")))?;
                 if size.is_none() && i > 0 {
                     return Err(bad(format!(
                         "factor `{text}` of {name}: only the first factor may leave its size out"
@@ -230,7 +240,8 @@ impl Plan {
                 if g.ints.as_const(size) == Some(1) {
                     continue;
                 }
-                if g.ints.as_const(size).is_none() && matches!(factor.kind, Kind::Unroll | Kind::Vector) {
+                if g.ints.as_const(size).is_none() && matches!(factor.kind, Kind::Unroll | Kind::Vector | Kind::Thread)
+                {
                     return mismatch(format!("a {} factor of an axis whose size is a parameter", factor.kind.name()));
                 }
                 match factor.kind {
@@ -238,8 +249,10 @@ impl Plan {
                     Kind::Vector if lane.is_some() => return mismatch("two vector factors".to_string()),
                     Kind::Vector if !is_map => return mismatch("a vector factor of a reduce axis".to_string()),
                     Kind::Vector => lane = Some(part),
-                    Kind::Grid if !is_map => return mismatch("a grid factor of a reduce axis".to_string()),
-                    Kind::Grid | Kind::Loop => {}
+                    Kind::Grid | Kind::Thread if !is_map => {
+                        return mismatch(format!("a {} factor of a reduce axis", factor.kind.name()));
+                    }
+                    Kind::Grid | Kind::Thread | Kind::Loop => {}
                 }
                 parts.push((part, factor.kind));
             }
@@ -264,6 +277,19 @@ impl Plan {
             parts_of.push(parts);
         }
         kernel.replace_ranges(&map, &bound, &guard);
+        let mut with_threads: Vec<usize> =
+            (0..old_loops.len()).filter(|&a| self.loops[a].iter().any(|f| f.kind == Kind::Thread)).collect();
+        let mut listed = self.threads.clone();
+        listed.sort_unstable();
+        with_threads.sort_unstable();
+        if listed != with_threads {
+            return mismatch("threads= does not list every axis with a thread factor once".to_string());
+        }
+        let thread = self
+            .threads
+            .iter()
+            .flat_map(|&a| parts_of[a].iter().filter(|p| p.1 == Kind::Thread).map(|p| p.0))
+            .collect();
         let mut grid = Vec::new();
         let mut serial = Vec::new();
         for &axis in &self.order {
@@ -276,6 +302,6 @@ impl Plan {
             }
         }
         kernel.loops = parts_of[..old_loops.len()].iter().flatten().map(|p| p.0).collect();
-        Ok(Scheduled { kernel, grid, serial, unroll, lane })
+        Ok(Scheduled { kernel, grid, thread, serial, unroll, lane })
     }
 }

@@ -7,6 +7,7 @@
 use crate::kernel::Kernel;
 use crate::optimize::access::{self, Touch};
 use crate::optimize::heuristic;
+use crate::options::LayoutRule;
 use crate::target::Target;
 use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin};
 use winograph_ir::int::RangeId;
@@ -50,7 +51,11 @@ impl Facts {
             .map(|&lane| {
                 touches
                     .iter()
-                    .map(|t| (0..t.index.len().max(1)).map(|axis| access::touch_cost(g, t, lane, Some(axis))).collect())
+                    .map(|t| {
+                        (0..t.index.len().max(1))
+                            .map(|axis| access::touch_cost(g, t, lane, Some(axis), target))
+                            .collect()
+                    })
                     .collect()
             })
             .collect();
@@ -70,7 +75,7 @@ impl Facts {
 }
 
 /// Lays out the internal buffers of a program. `buffers` is the program's list, which kernels refer to.
-pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target) -> Vec<Choice> {
+pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule: LayoutRule) -> Vec<Choice> {
     let facts: Vec<Facts> = kernels.iter_mut().map(|k| Facts::new(k, target)).collect();
     let mut inner: Vec<usize> = buffers.iter().map(|b| b.shape.len().saturating_sub(1)).collect();
     for k in kernels.iter() {
@@ -87,7 +92,8 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target) -> Ve
         .map(|b| (0..kernels.len()).filter(|&n| kernels[n].args.iter().any(|a| a.0 as usize == b)).collect())
         .collect();
     // All buffers of one kernel together, kernel by kernel, until nothing gets better.
-    for _ in 0..4 {
+    let rounds = if rule == LayoutRule::Auto { 4 } else { 0 };
+    for _ in 0..rounds {
         let mut improved = false;
         for k in kernels.iter() {
             let mine: Vec<usize> = k.args.iter().map(|a| a.0 as usize).filter(|b| own.contains(b)).collect();
@@ -102,24 +108,29 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target) -> Ve
         if users[b].is_empty() {
             continue;
         }
-        let (order, reason) = axis_order(kernels, &facts, b, buffers[b].shape.len(), inner[b]);
+        let rank = buffers[b].shape.len();
+        let (order, reason) = match rule {
+            LayoutRule::Auto => axis_order(kernels, &facts, b, rank, inner[b]),
+            LayoutRule::Creation => ((0..rank).collect(), "the order in which its ranges were made".to_string()),
+        };
         out.push(Choice { buffer: buffers[b].name.clone(), order: order.clone(), block: None, reason });
         for &n in &users[b] {
             set_layout(&mut kernels[n], b, &order, None);
         }
     }
     // Now that lanes are known: what a reduction loop reads a block of at a time is packed by blocks.
-    let mut i = 0;
-    for &b in own.iter().filter(|&&b| !users[b].is_empty()) {
-        if let Some((axis, block)) = wanted_block(kernels, &users[b], b, inner[b], target) {
-            let choice = &mut out[i];
-            choice.block = Some((axis, block));
-            choice.reason += &format!("; packed by {block} along it: a reduction loop reads that much at each step");
-            for &n in &users[b] {
-                set_layout(&mut kernels[n], b, &choice.order, choice.block);
+    if rule == LayoutRule::Auto && target.gpu.is_none() {
+        let used = own.iter().filter(|&&b| !users[b].is_empty());
+        for (choice, &b) in out.iter_mut().zip(used) {
+            if let Some((axis, block)) = wanted_block(kernels, &users[b], b, inner[b], target) {
+                choice.block = Some((axis, block));
+                choice.reason +=
+                    &format!("; packed by {block} along it: a reduction loop reads that much at each step");
+                for &n in &users[b] {
+                    set_layout(&mut kernels[n], b, &choice.order, choice.block);
+                }
             }
         }
-        i += 1;
     }
     out
 }
@@ -141,7 +152,9 @@ fn wanted_block(
             if t.write || !t.in_loop || k.args[t.buffer.0 as usize].0 as usize != buffer {
                 continue;
             }
-            let size = k.graph.ints.as_const(k.graph.buffer(t.buffer).shape[inner]);
+            // A single element has no axes.
+            let Some(&size) = k.graph.buffer(t.buffer).shape.get(inner) else { continue };
+            let size = k.graph.ints.as_const(size);
             if t.index.iter().position(|&i| k.graph.ints.depends_on(i, lane)) == Some(inner)
                 && size.is_some_and(|s| s % block == 0 && s > block)
             {

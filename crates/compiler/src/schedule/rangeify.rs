@@ -4,6 +4,7 @@
 //! arithmetic, masks included. A tensor that is read in more than one way, reduced, or materialised by request gets a
 //! definition of its own (a stage); whether it keeps it is decided later, by `fuse`.
 
+use crate::kernel::with_bounds;
 use rustc_hash::{FxHashMap, FxHashSet};
 use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Origin, Role, Scope, Source, Table, Val, ValId};
 use winograph_ir::int::{IntId, RangeId, RangeRole};
@@ -17,6 +18,8 @@ struct Rangeify<'a> {
     tensors: &'a TensorGraph,
     graph: Graph,
     buffer_of: FxHashMap<NodeId, BufId>,
+    /// Tensors that turned out to be no more than another way to read a buffer: axes and the load.
+    views: FxHashMap<NodeId, (Vec<RangeId>, ValId)>,
     memo: FxHashMap<(NodeId, Vec<IntId>, Vec<IntId>), ValId>,
 }
 
@@ -24,7 +27,13 @@ struct Rangeify<'a> {
 pub fn rangeify(tensors: &TensorGraph) -> Graph {
     let mut graph = Graph::new();
     graph.ints = tensors.ints.clone();
-    let mut pass = Rangeify { tensors, graph, buffer_of: FxHashMap::default(), memo: FxHashMap::default() };
+    let mut pass = Rangeify {
+        tensors,
+        graph,
+        buffer_of: FxHashMap::default(),
+        views: FxHashMap::default(),
+        memo: FxHashMap::default(),
+    };
     pass.run();
     pass.graph
 }
@@ -58,6 +67,11 @@ impl Rangeify<'_> {
                 let axes = self.fresh_axes(id);
                 let index: Vec<IntId> = axes.iter().map(|&r| self.graph.ints.range(r)).collect();
                 let value = self.compute(id, &index, &[]);
+                // Nothing is saved by storing what is loaded, and a window that is built step by step stays whole.
+                if !keep && slot.is_none() && matches!(self.graph.val(value), Val::Load { dynamic: None, .. }) {
+                    self.views.insert(id, (axes, value));
+                    continue;
+                }
                 let buffer = self.define(id, name, origin, axes, value, keep || slot.is_some());
                 self.buffer_of.insert(id, buffer);
                 first = Some(buffer);
@@ -136,7 +150,18 @@ impl Rangeify<'_> {
             return self.graph.constant(Scalar::zero(dtype));
         }
         if let Some(&buffer) = self.buffer_of.get(&id) {
-            return self.graph.load(Source::Buffer(buffer), index, gate, Scalar::zero(dtype));
+            if gate.is_empty() {
+                return self.graph.load(Source::Buffer(buffer), index, gate, Scalar::zero(dtype));
+            }
+            // What a gate implies may be beyond what can be proved, where a border has been reshaped: then it is said.
+            let shape = self.tensors.node(id).shape.clone();
+            let gate = with_bounds(&mut self.graph.ints, &shape, index, gate.to_vec());
+            return self.graph.load(Source::Buffer(buffer), index, &gate, Scalar::zero(dtype));
+        }
+        if let Some((axes, value)) = self.views.get(&id) {
+            let map: FxHashMap<RangeId, IntId> = axes.iter().copied().zip(index.iter().copied()).collect();
+            let v = self.graph.substitute(*value, &|r| map.get(&r).copied());
+            return self.load_under(v, gate);
         }
         let key = (id, index.to_vec(), gate.to_vec());
         if let Some(&v) = self.memo.get(&key) {
@@ -145,6 +170,16 @@ impl Rangeify<'_> {
         let v = self.compute(id, index, gate);
         self.memo.insert(key, v);
         v
+    }
+
+    /// A load with more conditions; any other value as it is.
+    fn load_under(&mut self, v: ValId, gate: &[IntId]) -> ValId {
+        let Val::Load { src, index, gate: own, fill, dynamic } = self.graph.val(v).clone() else { return v };
+        let all: Vec<IntId> = own.iter().chain(gate).copied().collect();
+        match self.graph.ints.conjunction(&all) {
+            None => self.graph.constant(fill),
+            Some(gate) => self.graph.add(Val::Load { src, index, gate, fill, dynamic }),
+        }
     }
 
     /// The value of a tensor's element from its operands. Where `gate` does not hold the value does not matter, but
@@ -301,24 +336,51 @@ impl Rangeify<'_> {
     }
 
     /// Index under `from` of the element whose index under `to` is given; both are row-major.
+    ///
+    /// Runs of axes with the same number of elements on both sides are independent of each other: an axis that is the
+    /// same on both sides keeps its index, which may be out of bounds where a gate does not hold.
     fn reshape_index(&mut self, index: &[IntId], to: &[IntId], from: &[IntId]) -> Vec<IntId> {
         let ints = &mut self.graph.ints;
-        let mut flat = ints.constant(0);
-        for (&i, &size) in index.iter().zip(to) {
-            let scaled = ints.mul(flat, size);
-            flat = ints.add(scaled, i);
-        }
-        let mut out = vec![flat; from.len()];
-        // The slowest axis that is not of size 1 takes what is left: no remainder.
-        let first = from.iter().position(|&s| ints.as_const(s) != Some(1)).unwrap_or(0);
-        for axis in (0..from.len()).rev() {
-            if ints.as_const(from[axis]) == Some(1) {
-                out[axis] = ints.constant(0);
-            } else if axis == first {
-                out[axis] = flat;
-            } else {
-                out[axis] = ints.rem(flat, from[axis]);
-                flat = ints.div(flat, from[axis]);
+        let (zero, one) = (ints.constant(0), ints.constant(1));
+        let mut out = vec![zero; from.len()];
+        let from_axes: Vec<usize> = (0..from.len()).filter(|&a| from[a] != one).collect();
+        let to_axes: Vec<usize> = (0..to.len()).filter(|&a| to[a] != one).collect();
+        let (mut i, mut j) = (0, 0);
+        while i < from_axes.len() {
+            let (first_from, first_to) = (i, j);
+            let (mut count_from, mut count_to) = (one, one);
+            loop {
+                let fewer = match (ints.as_const(count_from), ints.as_const(count_to)) {
+                    (Some(a), Some(b)) => a <= b,
+                    _ => i - first_from <= j - first_to,
+                };
+                if (fewer || j == to_axes.len()) && i < from_axes.len() {
+                    count_from = ints.mul(count_from, from[from_axes[i]]);
+                    i += 1;
+                } else if j < to_axes.len() {
+                    count_to = ints.mul(count_to, to[to_axes[j]]);
+                    j += 1;
+                } else {
+                    break;
+                }
+                if count_from == count_to {
+                    break;
+                }
+            }
+            let mut flat = zero;
+            for &axis in &to_axes[first_to..j] {
+                let scaled = ints.mul(flat, to[axis]);
+                flat = ints.add(scaled, index[axis]);
+            }
+            for n in (first_from..i).rev() {
+                let axis = from_axes[n];
+                // The slowest axis takes what is left: no remainder.
+                if n == first_from {
+                    out[axis] = flat;
+                } else {
+                    out[axis] = ints.rem(flat, from[axis]);
+                    flat = ints.div(flat, from[axis]);
+                }
             }
         }
         out

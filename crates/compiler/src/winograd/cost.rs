@@ -34,7 +34,12 @@ pub fn choose(
     window: &Window,
     options: &Options,
 ) -> Result<Result<(Vec<Transforms>, String), String>, String> {
-    let n = window.axes.len();
+    decide(&Problem::of(g, def, window), options)
+}
+
+/// As [`choose`], from sizes alone: what a rival of the rewrite needs to choose the same tile.
+pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transforms>, String), String>, String> {
+    let n = work.taps.len();
     if let Some(points) = &options.points
         && (1..points.len()).any(|i| points[..i].contains(&points[i]))
     {
@@ -58,44 +63,44 @@ pub fn choose(
             }
         }
     };
-    let channels: f64 = window.channels.iter().map(|&c| g.ints.max_size(c) as f64).product();
-    let work = Work::new(g, def, window, channels);
+    let channels = work.channels;
     if let Some(tile) = forced {
-        return match fits(window, &tile) {
+        return match fits(&work.taps, &tile) {
             Err(reason) => Ok(Err(reason)),
             Ok(()) => {
-                let transforms = build(window, &tile, options)?;
+                let transforms = build(&work.taps, &tile, options)?;
                 let ratio = accuracy::error_ratio(&inner_first(&transforms), channels as usize);
-                let reason =
-                    format!("{} as asked for; expected error {ratio:.1} times the direct sum's", title(window, &tile));
+                let reason = format!(
+                    "{} as asked for; expected error {ratio:.1} times the direct sum's",
+                    title(&work.taps, &tile)
+                );
                 Ok(Ok((transforms, reason)))
             }
         };
     }
     // With points of the caller's choice only tiles with that many points are candidates.
     let fits_points = |tile: &[usize]| {
-        options
-            .points
-            .as_ref()
-            .is_none_or(|p| tile.iter().zip(&window.axes).all(|(m, a)| m + a.size as usize - 2 == p.len()))
+        options.points.as_ref().is_none_or(|p| tile.iter().zip(&work.taps).all(|(m, r)| m + r - 2 == p.len()))
     };
     let direct = work.direct();
     let mut best: Option<(f64, f64, Vec<usize>, Vec<Transforms>)> = None;
     let mut inaccurate: Option<String> = None;
-    for tile in combinations(n) {
-        if fits(window, &tile).is_err() || !fits_points(&tile) {
+    // Points of the caller's choice are a wish for the tile that they fit.
+    let tiles: &[usize] = if options.points.is_some() { &TILES } else { &DEFAULT_TILES };
+    for tile in combinations(n, tiles) {
+        if fits(&work.taps, &tile).is_err() || !fits_points(&tile) {
             continue;
         }
-        let cost = work.winograd(window, &tile);
+        let cost = work.winograd(&tile);
         if best.as_ref().is_some_and(|b| b.0 <= cost) {
             continue;
         }
-        let transforms = build(window, &tile, options)?;
+        let transforms = build(&work.taps, &tile, options)?;
         let ratio = accuracy::error_ratio(&inner_first(&transforms), channels as usize);
         if ratio > DEFAULT_TOLERANCE {
             inaccurate = Some(format!(
                 "{} would cost {ratio:.1} times the direct sum's expected error, more than {DEFAULT_TOLERANCE}",
-                title(window, &tile)
+                title(&work.taps, &tile)
             ));
             continue;
         }
@@ -104,9 +109,9 @@ pub fn choose(
     let Some((cost, ratio, tile, transforms)) = best else {
         return match (&options.points, inaccurate) {
             (Some(p), None) => Err(format!(
-                "points: no tile of 2, 3 or 4 outputs uses {} points with windows of {:?} taps (F(m, r) needs m + r - 2)",
+                "points: no tile of 2, 3, 4 or 6 outputs uses {} points with windows of {:?} taps (F(m, r) needs m + r - 2)",
                 p.len(),
-                window.axes.iter().map(|a| a.size).collect::<Vec<_>>()
+                work.taps
             )),
             (_, Some(reason)) => Ok(Err(reason)),
             _ => Ok(Err(format!("no tile has at most {MAX_ALPHA} positions per axis and {MAX_POSITIONS} in all"))),
@@ -115,41 +120,41 @@ pub fn choose(
     let gain = direct / cost;
     let numbers = format!("estimated cost {:.3} of the direct sum's, expected error {ratio:.1} times", cost / direct);
     if options.algorithm == Algorithm::Auto && gain < 1.05 {
-        return Ok(Err(format!("direct is estimated to be faster: {} has {numbers}", title(window, &tile))));
+        return Ok(Err(format!("direct is estimated to be faster: {} has {numbers}", title(&work.taps, &tile))));
     }
-    Ok(Ok((transforms, format!("{}: {numbers}", title(window, &tile)))))
+    Ok(Ok((transforms, format!("{}: {numbers}", title(&work.taps, &tile)))))
 }
 
-fn title(window: &Window, tile: &[usize]) -> String {
-    let axes: Vec<String> = tile.iter().zip(&window.axes).map(|(m, a)| format!("F({m},{})", a.size)).collect();
+fn title(taps: &[usize], tile: &[usize]) -> String {
+    let axes: Vec<String> = tile.iter().zip(taps).map(|(m, r)| format!("F({m},{r})")).collect();
     axes.join("x")
 }
 
-fn fits(window: &Window, tile: &[usize]) -> Result<(), String> {
-    let alpha: Vec<i64> = tile.iter().zip(&window.axes).map(|(&m, a)| m as i64 + a.size - 1).collect();
+fn fits(taps: &[usize], tile: &[usize]) -> Result<(), String> {
+    let alpha: Vec<i64> = tile.iter().zip(taps).map(|(&m, &r)| (m + r) as i64 - 1).collect();
     if let Some(a) = alpha.iter().find(|a| **a > MAX_ALPHA) {
-        return Err(format!("{} has {a} positions on an axis, at most {MAX_ALPHA}", title(window, tile)));
+        return Err(format!("{} has {a} positions on an axis, at most {MAX_ALPHA}", title(taps, tile)));
     }
     let all: i64 = alpha.iter().product();
     if all > MAX_POSITIONS {
-        return Err(format!("{} has {all} positions, at most {MAX_POSITIONS}", title(window, tile)));
+        return Err(format!("{} has {all} positions, at most {MAX_POSITIONS}", title(taps, tile)));
     }
     Ok(())
 }
 
-fn build(window: &Window, tile: &[usize], options: &Options) -> Result<Vec<Transforms>, String> {
+fn build(taps: &[usize], tile: &[usize], options: &Options) -> Result<Vec<Transforms>, String> {
     tile.iter()
-        .zip(&window.axes)
-        .map(|(&m, a)| points::transforms(m, a.size as usize, options.points.as_deref()).map_err(|e| e.to_string()))
+        .zip(taps)
+        .map(|(&m, &r)| points::transforms(m, r, options.points.as_deref()).map_err(|e| e.to_string()))
         .collect()
 }
 
-fn combinations(n: usize) -> Vec<Vec<usize>> {
+fn combinations(n: usize, tiles: &[usize]) -> Vec<Vec<usize>> {
     let mut out = vec![Vec::new()];
     for _ in 0..n {
         out = out
             .into_iter()
-            .flat_map(|t: Vec<usize>| DEFAULT_TILES.iter().map(move |&m| t.iter().copied().chain([m]).collect()))
+            .flat_map(|t: Vec<usize>| tiles.iter().map(move |&m| t.iter().copied().chain([m]).collect()))
             .collect();
     }
     out
@@ -159,18 +164,39 @@ fn combinations(n: usize) -> Vec<Vec<usize>> {
 /// as they compute.
 const TRANSFORM_COST: f64 = 3.0;
 
-/// Sizes that costs depend on, in elements.
-struct Work {
-    outputs: f64,
+/// A sliding-window sum of products as the cost model sees it: sizes alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// Taps per window axis.
+    taps: Vec<usize>,
+    /// Outputs per window axis.
     windowed: Vec<f64>,
+    /// Outputs in all.
+    outputs: f64,
+    /// Outputs per place of the window.
     others: f64,
+    /// Arrays that the window slides over.
     data: f64,
+    /// Terms per tap.
     channels: f64,
-    taps: f64,
 }
 
-impl Work {
-    fn new(g: &Graph, def: &Def, window: &Window, channels: f64) -> Work {
+impl Problem {
+    /// A convolution of `[n, c, spatial..]` that leaves `[n, k, out..]`.
+    pub fn convolution(n: usize, c: usize, k: usize, groups: usize, out: &[usize], taps: &[usize]) -> Problem {
+        let windowed: Vec<f64> = out.iter().map(|&o| o as f64).collect();
+        let others = n as f64 * k as f64;
+        Problem {
+            taps: taps.to_vec(),
+            outputs: others * windowed.iter().product::<f64>(),
+            windowed,
+            others,
+            data: n as f64 * c as f64,
+            channels: (c / groups.max(1)) as f64,
+        }
+    }
+
+    fn of(g: &Graph, def: &Def, window: &Window) -> Problem {
         let size = |r: &winograph_ir::RangeId| g.ints.max_size(*r) as f64;
         let windowed = |r: &&winograph_ir::RangeId| window.axes.iter().any(|a| a.output == **r);
         let outputs = def.axes.iter().map(size).product();
@@ -181,20 +207,21 @@ impl Work {
             .filter(|r| !windowed(r) && window.axes.iter().all(|a| a.tap != **r))
             .map(size)
             .product();
-        let taps = window.axes.iter().map(|a| a.size as f64).product();
-        let sizes = window.axes.iter().map(|a| size(&a.output)).collect();
-        Work { outputs, windowed: sizes, others, data, channels, taps }
+        let channels = window.channels.iter().map(size).product();
+        let taps = window.axes.iter().map(|a| a.size as usize).collect();
+        let windowed = window.axes.iter().map(|a| size(&a.output)).collect();
+        Problem { taps, windowed, outputs, others, data, channels }
     }
 
     /// Multiply-adds of the direct sum.
     fn direct(&self) -> f64 {
-        self.outputs * self.channels * self.taps
+        self.outputs * self.channels * self.taps.iter().map(|&r| r as f64).product::<f64>()
     }
 
     /// Multiply-adds of F(m, r), with those of the transforms weighted.
-    fn winograd(&self, window: &Window, tile: &[usize]) -> f64 {
+    fn winograd(&self, tile: &[usize]) -> f64 {
         let tiles: f64 = tile.iter().zip(&self.windowed).map(|(&m, outputs)| (outputs / m as f64).ceil()).product();
-        let positions: f64 = tile.iter().zip(&window.axes).map(|(&m, a)| (m as i64 + a.size - 1) as f64).product();
+        let positions: f64 = tile.iter().zip(&self.taps).map(|(&m, &r)| (m + r - 1) as f64).product();
         let per_element = TRANSFORM_COST * (tile.len() as f64 + 1.0);
         let multiply = tiles * positions * self.others * self.channels;
         let input = tiles * positions * self.data * per_element;

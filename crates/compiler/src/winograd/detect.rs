@@ -41,6 +41,11 @@ pub const MAX_POSITIONS: i64 = 512;
 /// Largest m + r - 1 on one axis.
 pub const MAX_ALPHA: i64 = 8;
 
+/// Why an axis with this many taps is not rewritten.
+pub fn unsupported_taps(size: i64) -> Option<String> {
+    (!matches!(size, 2..=5 | 7)).then(|| format!("a window of {size} taps has no rewrite (2 to 5 and 7 do)"))
+}
+
 /// Finds out whether a reduction is a sliding-window sum of products; if not, why.
 pub fn detect(g: &mut Graph, reduce: ValId) -> Result<Window, String> {
     let Val::Reduce { op, ranges, order, fused, x } = g.val(reduce).clone() else {
@@ -104,8 +109,8 @@ fn window_axes(
                 continue;
             }
             if slides(g, data, output, tap) {
-                if !matches!(size, 2..=5 | 7) {
-                    refusal = Some((format!("a window of {size} taps has no rewrite (2 to 5 and 7 do)"), 2));
+                if let Some(reason) = unsupported_taps(size) {
+                    refusal = Some((reason, 2));
                     continue;
                 }
                 axes.push(WindowAxis { output, tap, size });

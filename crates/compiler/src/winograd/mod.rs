@@ -10,7 +10,15 @@ pub mod rewrite;
 
 use crate::explain::WindowReport;
 use crate::options::{Algorithm, Options};
-use winograph_ir::indexed::{Graph, Role, Val};
+use winograph_ir::indexed::{Graph, Role, Source, Val, ValId};
+use winograph_ir::op::{BinaryOp, ReduceOp};
+
+/// Whether a reduction is a sum of products of data; a product with a constant table is a transform.
+fn sums_products(g: &Graph, reduce: ValId) -> bool {
+    let Val::Reduce { op: ReduceOp::Add, x, .. } = *g.val(reduce) else { return false };
+    let table = |v: &ValId| matches!(g.val(*v), Val::Load { src: Source::Table(_), .. });
+    matches!(g.val(x), Val::Binary { op: BinaryOp::Mul, .. }) && !g.topological(&[x]).iter().any(table)
+}
 
 /// `winograd`: rewrites every sliding-window sum of products for which the options or the cost model want it.
 ///
@@ -36,12 +44,12 @@ pub fn run(g: &mut Graph, options: &Options) -> Result<Vec<WindowReport>, String
             taps: vec![],
             amplification: None,
         };
+        if g.defs[def].role == Role::Other && sums_products(g, reduce) {
+            g.defs[def].role = Role::Direct;
+        }
         match detect::detect(g, reduce) {
             Err(reason) => reports.push(refused(reason)),
             Ok(window) => {
-                if g.defs[def].role == Role::Other {
-                    g.defs[def].role = Role::Direct;
-                }
                 let taps: Vec<usize> = window.axes.iter().map(|a| a.size as usize).collect();
                 if options.algorithm == Algorithm::Direct {
                     reports.push(WindowReport { taps, ..refused("the direct form was asked for".to_string()) });

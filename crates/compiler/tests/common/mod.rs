@@ -1,8 +1,9 @@
 //! Convolutions as tensor graphs, and programs run by the interpreter.
 #![allow(dead_code)]
 
-use winograph_compiler::{Place, Program};
-use winograph_ir::interp::linear;
+use winograph_compiler::schedule::{fuse, rangeify};
+use winograph_compiler::{Options, Place, Program, Target, compile, winograd};
+use winograph_ir::interp::{Value, linear};
 use winograph_ir::tensor::{InputKind, NodeId, TensorGraph, TensorOp};
 use winograph_ir::{BinaryOp, DType, IntId, ReduceOp, Scalar, SumOrder};
 
@@ -168,6 +169,11 @@ pub(crate) fn floats(x: &[u8]) -> Vec<f32> {
 
 /// Runs a program with the interpreter of linear code; every buffer has memory of its own.
 pub(crate) fn interpret(program: &Program, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    interpret_with(program, inputs, &[])
+}
+
+/// As [`interpret`], with values of the program's parameters.
+pub(crate) fn interpret_with(program: &Program, inputs: &[Vec<u8>], params: &[i64]) -> Vec<Vec<u8>> {
     let mut memory: Vec<Vec<u8>> = program
         .buffers
         .iter()
@@ -177,8 +183,14 @@ pub(crate) fn interpret(program: &Program, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {
         })
         .collect();
     for step in program.prepare.iter().chain(&program.run) {
+        let code = &program.kernels[step.kernel];
         let mut args: Vec<Vec<u8>> = step.args.iter().map(|&a| std::mem::take(&mut memory[a])).collect();
-        linear::run(&program.kernels[step.kernel], &mut args, &[]).unwrap();
+        for (arg, decl) in args.iter_mut().zip(&code.args) {
+            // Program buffers have their greatest length, a run uses what its parameters ask for.
+            let len = code.ints.eval(decl.layout.len, &|_| 0, &|p| params[p.0 as usize]).unwrap();
+            arg.truncate(len as usize * decl.dtype.size());
+        }
+        linear::run(code, &mut args, params).unwrap();
         for (&a, v) in step.args.iter().zip(args) {
             memory[a] = v;
         }
@@ -205,4 +217,101 @@ pub(crate) fn error(y: &[f32], reference: &[f64]) -> f64 {
         n += b * b;
     }
     (d / n.max(1e-300)).sqrt()
+}
+
+/// Sizes as constants of a graph.
+pub(crate) fn dims(g: &mut TensorGraph, sizes: &[usize]) -> Vec<IntId> {
+    sizes.iter().map(|&d| g.ints.constant(d as i64)).collect()
+}
+
+/// `sum over c and window of windows[c, out.., window..] * weights[k, c, window..]`, as `[k, out..]`.
+pub(crate) fn sum_of_products(
+    g: &mut TensorGraph,
+    windows: NodeId,
+    weights: NodeId,
+    sizes: (usize, usize),
+    out: &[usize],
+    window: &[usize],
+) -> NodeId {
+    let ((c, k), rank) = (sizes, out.len());
+    let one = dims(g, &[&[1, c], out, window].concat());
+    let full = dims(g, &[&[k, c], out, window].concat());
+    let weight_shape = dims(g, &[&[k, c], &vec![1; rank][..], window].concat());
+    let x = g.add(TensorOp::Reshape { x: windows, shape: one });
+    let x = g.add(TensorOp::Expand { x, shape: full.clone() });
+    let w = g.add(TensorOp::Reshape { x: weights, shape: weight_shape });
+    let w = g.add(TensorOp::Expand { x: w, shape: full });
+    let p = g.add(TensorOp::Binary { op: BinaryOp::Mul, a: x, b: w });
+    let axes: Vec<usize> = [1].into_iter().chain(2 + rank..2 + 2 * rank).collect();
+    g.add(TensorOp::Reduce { op: ReduceOp::Add, x: p, axes, order: SumOrder::Any, fused: true })
+}
+
+/// A part of a tensor.
+pub(crate) fn slice(g: &mut TensorGraph, x: NodeId, start: &[usize], size: &[usize]) -> NodeId {
+    let (start, size) = (dims(g, start), dims(g, size));
+    let step = vec![1; start.len()];
+    g.add(TensorOp::Slice { x, start, step, size })
+}
+
+/// `taps` slices, each shifted by one along an axis, stacked on a new last axis.
+pub(crate) fn stacked(
+    g: &mut TensorGraph,
+    x: NodeId,
+    shape: &[usize],
+    axis: usize,
+    taps: usize,
+) -> (NodeId, Vec<usize>) {
+    let mut size = shape.to_vec();
+    size[axis] -= taps - 1;
+    let mut with_one = size.clone();
+    with_one.push(1);
+    let parts = (0..taps)
+        .map(|k| {
+            let mut start = vec![0; size.len()];
+            start[axis] = k;
+            let part = slice(g, x, &start, &size);
+            let shape = dims(g, &with_one);
+            g.add(TensorOp::Reshape { x: part, shape })
+        })
+        .collect();
+    let last = size.len();
+    size.push(taps);
+    (g.add(TensorOp::Cat { parts, axis: last }), size)
+}
+
+/// What each level of the compiler makes of a graph: the graph itself, the indexed graph after each pass, and the
+/// linear code, each run by its interpreter.
+pub(crate) fn levels(
+    g: &TensorGraph,
+    options: &Options,
+    target: &Target,
+    inputs: &[Value],
+) -> Vec<(&'static str, Vec<Value>)> {
+    let mut out = vec![("tensor", winograph_ir::interp::tensor::run(g, inputs, &[]).unwrap())];
+    let run = |g: &winograph_ir::indexed::Graph| {
+        winograph_ir::verify::indexed::verify(g).unwrap();
+        winograph_ir::interp::indexed::run(g, inputs, &[]).unwrap()
+    };
+    let mut indexed = rangeify::rangeify(g);
+    out.push(("rangeify", run(&indexed)));
+    winograd::run(&mut indexed, options).unwrap();
+    out.push(("winograd", run(&indexed)));
+    fuse::fuse(&mut indexed);
+    out.push(("fuse", run(&indexed)));
+    let (program, _) = compile(g, target, options).unwrap();
+    let bytes: Vec<Vec<u8>> = inputs.iter().map(Value::to_bytes).collect();
+    let outputs = interpret(&program, &bytes).into_iter().zip(&out[0].1);
+    let values = outputs.map(|(b, v)| Value::from_bytes(v.dtype, &v.shape, &b)).collect();
+    out.push(("linear", values));
+    out
+}
+
+/// The floats of a value.
+pub(crate) fn as_floats(v: &Value) -> Vec<f32> {
+    v.to_f64s().into_iter().map(|x| x as f32).collect()
+}
+
+/// An `f32` tensor.
+pub(crate) fn value(shape: &[usize], data: &[f32]) -> Value {
+    Value::from_f64s(DType::F32, shape, &data.iter().map(|&x| x as f64).collect::<Vec<_>>())
 }

@@ -186,7 +186,7 @@ impl Compiler<'_> {
             index.push(self.e.ints.range(r));
         }
         let axes = self.axes(mem, &index)?;
-        let place = Place { mem, addr: Lin { base: 0, step: 0 }, axes, gate: Box::new([]), dynamic: None };
+        let place = Place { mem, addr: Lin { base: 0, step: 0 }, axes, gate: Box::new([]), dynamic: None, site: 0 };
         let op = Op::Store { src, lanes: 1, place: Box::new(place) };
         if loops.is_empty() {
             self.e.push_at(depth, op)
@@ -316,7 +316,7 @@ impl Compiler<'_> {
                 Some(DynamicIndex { reg: self.get(v)?, dtype: self.g.dtype(v), size, stride })
             }
         };
-        Ok(Place { mem, addr: Lin { base: 0, step: 0 }, axes, gate, dynamic })
+        Ok(Place { mem, addr: Lin { base: 0, step: 0 }, axes, gate, dynamic, site: 0 })
     }
 
     /// Makes sure that a definition that sits under ranges is computed for their current values.

@@ -4,12 +4,12 @@
 //! renderers write; elsewhere it is not set.
 
 use super::emit::Emitter;
-use super::machine::{DynamicIndex, Mem, Op, Place};
+use super::machine::{AxisIndex, DynamicIndex, Machine, Mem, Op, Place};
 use super::{InterpError, MAX_BYTES, check_params, malformed};
 use crate::indexed::Scope;
 use crate::int::IntId;
 use crate::linear::{Access, Code, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt};
-use crate::verify::linear_types::{check_access, check_instr, operands, type_of};
+use crate::verify::linear_types::{check_access, check_instr, decl_of, operands, type_of};
 
 /// Runs `code`. Each argument holds its elements in memory order, little-endian, exactly as many as its layout's
 /// length; written ones are changed in place. Grid loops run in order.
@@ -26,7 +26,7 @@ pub fn run(code: &Code, args: &mut [Vec<u8>], params: &[i64]) -> Result<(), Inte
 /// Code translated once, to be run many times with the same parameters.
 #[derive(Debug)]
 pub struct Prepared {
-    machine: super::machine::Machine,
+    machine: Machine,
     ops: Box<[Op]>,
     locals: Vec<u32>,
     lengths: Vec<usize>,
@@ -38,29 +38,12 @@ impl Prepared {
     /// # Errors
     /// Malformed code, or parameters that do not fit it.
     pub fn new(code: &Code, params: &[i64]) -> Result<Prepared, InterpError> {
-        check_params(&code.ints, params)?;
-        let mut e = Emitter::new(&code.name, &code.ints, params);
-        let mut lengths = Vec::new();
-        for decl in code.args.iter().chain(&code.locals) {
-            lengths.push(byte_length(&e, decl)?);
-            e.machine.mems.push(Mem { name: decl.name.clone(), dtype: decl.dtype, bytes: Vec::new() });
-        }
-        for (mem, &len) in e.machine.mems.iter_mut().zip(&lengths).skip(code.args.len()) {
+        let mut c = Compiler::new(code, params, false)?;
+        let mut lengths = std::mem::take(&mut c.lengths);
+        for (mem, &len) in c.e.machine.mems.iter_mut().zip(&lengths).skip(code.args.len()) {
             mem.bytes = vec![0; len];
         }
         lengths.truncate(code.args.len());
-        for (i, t) in code.tables.iter().enumerate() {
-            let value = super::Value { dtype: t.dtype, shape: t.shape.clone(), data: t.values.clone() };
-            value.check(&format!("table {i}"))?;
-            e.machine.mems.push(Mem { name: format!("table {i}"), dtype: t.dtype, bytes: value.to_bytes() });
-        }
-        let mut regs = Vec::with_capacity(code.regs.len());
-        for i in 0..code.regs.len() {
-            let t = type_of(code, Reg(i as u32)).map_err(|why| malformed(&code.name, why))?;
-            regs.push(e.regs(t.lanes));
-        }
-        let set = vec![Assigned::No; code.regs.len()];
-        let mut c = Compiler { code, e, regs, set, kinds: Vec::new() };
         c.body(&code.body)?;
         let locals = (code.args.len()..code.args.len() + code.locals.len()).map(|m| m as u32).collect();
         let ops = c.e.close();
@@ -72,16 +55,7 @@ impl Prepared {
     /// # Errors
     /// As for [`run`].
     pub fn run(&mut self, args: &mut [Vec<u8>]) -> Result<(), InterpError> {
-        if args.len() != self.lengths.len() {
-            let what = format!("arguments of `{}`", self.machine.name);
-            return Err(InterpError::Length { what, wanted: self.lengths.len(), found: args.len() });
-        }
-        for (i, (arg, &wanted)) in args.iter().zip(&self.lengths).enumerate() {
-            if arg.len() != wanted {
-                let what = format!("bytes of argument `{}`", self.machine.mems[i].name);
-                return Err(InterpError::Length { what, wanted, found: arg.len() });
-            }
-        }
+        check_lengths(&self.machine, &self.lengths, args)?;
         for &m in &self.locals {
             self.machine.mems[m as usize].poison();
         }
@@ -94,6 +68,21 @@ impl Prepared {
         }
         result
     }
+}
+
+/// Checks the number of arguments and their lengths.
+pub(super) fn check_lengths(machine: &Machine, lengths: &[usize], args: &[Vec<u8>]) -> Result<(), InterpError> {
+    if args.len() != lengths.len() {
+        let what = format!("arguments of `{}`", machine.name);
+        return Err(InterpError::Length { what, wanted: lengths.len(), found: args.len() });
+    }
+    for ((arg, &wanted), mem) in args.iter().zip(lengths).zip(&machine.mems) {
+        if arg.len() != wanted {
+            let what = format!("bytes of argument `{}`", mem.name);
+            return Err(InterpError::Length { what, wanted, found: arg.len() });
+        }
+    }
+    Ok(())
 }
 
 fn byte_length(e: &Emitter, decl: &MemoryDecl) -> Result<usize, InterpError> {
@@ -112,20 +101,51 @@ enum Assigned {
     Var,
 }
 
-struct Compiler<'a> {
+/// Translates statements.
+pub(super) struct Compiler<'a> {
     code: &'a Code,
-    e: Emitter,
+    pub(super) e: Emitter,
+    /// Bytes of each argument and local.
+    pub(super) lengths: Vec<usize>,
     regs: Vec<u32>,
     set: Vec<Assigned>,
     kinds: Vec<LoopKind>,
+    sites: u32,
+    /// Whether the code is one thread's among many: it has barriers and matrix units and no grid or thread loops, and
+    /// each axis of an access is checked.
+    thread: bool,
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
+    /// Declares memories, of which the tables have their bytes, and registers.
+    pub(super) fn new(code: &'a Code, params: &[i64], thread: bool) -> Result<Compiler<'a>, InterpError> {
+        check_params(&code.ints, params)?;
+        let mut e = Emitter::new(&code.name, &code.ints, params);
+        let mut lengths = Vec::new();
+        for decl in code.args.iter().chain(&code.locals) {
+            lengths.push(byte_length(&e, decl)?);
+            e.machine.mems.push(Mem { name: decl.name.clone(), dtype: decl.dtype, bytes: Vec::new() });
+        }
+        for (i, t) in code.tables.iter().enumerate() {
+            let value = super::Value { dtype: t.dtype, shape: t.shape.clone(), data: t.values.clone() };
+            value.check(&format!("table {i}"))?;
+            e.machine.mems.push(Mem { name: format!("table {i}"), dtype: t.dtype, bytes: value.to_bytes() });
+        }
+        let mut regs = Vec::with_capacity(code.regs.len());
+        for i in 0..code.regs.len() {
+            let t = type_of(code, Reg(i as u32)).map_err(|why| malformed(&code.name, why))?;
+            regs.push(e.regs(t.lanes));
+        }
+        let set = vec![Assigned::No; code.regs.len()];
+        Ok(Compiler { code, e, lengths, regs, set, kinds: Vec::new(), sites: 0, thread })
+    }
+
     fn bad(&self, why: impl Into<String>) -> InterpError {
         malformed(&self.code.name, why)
     }
 
-    fn body(&mut self, body: &[Stmt]) -> Result<(), InterpError> {
+    /// Statements, into the innermost frame.
+    pub(super) fn body(&mut self, body: &[Stmt]) -> Result<(), InterpError> {
         let mut here = Vec::new();
         for s in body {
             match s {
@@ -165,11 +185,14 @@ impl Compiler<'_> {
                     let body = self.e.close();
                     self.e.push(Op::If { gate, body });
                 }
-                Stmt::Barrier(_) => {
-                    if self.kinds.contains(&LoopKind::Thread) {
-                        return Err(self.bad("barriers between threads are not interpreted yet"));
-                    }
+                Stmt::Barrier(Scope::Shared) if self.thread => self.e.push(Op::Barrier),
+                Stmt::Barrier(scope) if self.thread => {
+                    return Err(self.bad(format!("a barrier of scope {scope:?} between threads")));
                 }
+                Stmt::Barrier(_) if self.kinds.contains(&LoopKind::Thread) => {
+                    return Err(self.bad("barriers between threads are for `interp::gpu`"));
+                }
+                Stmt::Barrier(_) => {}
             }
         }
         for r in here {
@@ -178,10 +201,16 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn nest(&mut self, range: crate::RangeId, kind: LoopKind, body: &[Stmt]) -> Result<(), InterpError> {
+    /// Checks that a loop can bind a range.
+    pub(super) fn bindable(&self, range: crate::RangeId) -> Result<(), InterpError> {
         if range.0 as usize >= self.e.ints.range_count() || self.e.binds(range) {
             return Err(self.bad(format!("a loop over range {}, which is unknown or bound already", range.0)));
         }
+        Ok(())
+    }
+
+    fn nest(&mut self, range: crate::RangeId, kind: LoopKind, body: &[Stmt]) -> Result<(), InterpError> {
+        self.bindable(range)?;
         let size = self.e.ints.size(range);
         let size = self.e.int(size)?;
         let first = self.code.args.len();
@@ -250,7 +279,24 @@ impl Compiler<'_> {
                 Some(DynamicIndex { reg, dtype, size: self.e.int(d.size)?, stride: self.e.int(d.stride)? })
             }
         };
-        Ok(Place { mem, addr, axes: Box::new([]), gate, dynamic })
+        let mut axes = Vec::new();
+        if self.thread {
+            for (index, size) in access.index.iter().zip(self.shape(access.mem)?) {
+                axes.push(AxisIndex { index: self.e.lin(*index, access.lane)?, size, stride: 0 });
+            }
+        }
+        let site = self.sites;
+        self.sites += 1;
+        Ok(Place { mem, addr, axes: axes.into(), gate, dynamic, site })
+    }
+
+    fn shape(&self, mem: Memory) -> Result<Vec<i64>, InterpError> {
+        match (decl_of(self.code, mem), mem) {
+            (Ok(Some(decl)), _) => decl.shape.iter().map(|&s| self.e.known(s)).collect(),
+            (Ok(None), Memory::Table(t)) => Ok(self.code.tables[t as usize].shape.iter().map(|&s| s as i64).collect()),
+            (Ok(None), _) => Ok(Vec::new()),
+            (Err(why), _) => Err(self.bad(why)),
+        }
     }
 
     fn instr(&mut self, reg: Reg, instr: &Instr) -> Result<(), InterpError> {
@@ -280,6 +326,7 @@ impl Compiler<'_> {
             Instr::Cast { x } => Op::Cast { from: self.code.ty(*x).dtype, to: dtype, dst, x: r(0), lanes },
             Instr::Bitcast { .. } => Op::Bitcast { to: dtype, dst, x: r(0), lanes },
             Instr::Splat { .. } => Op::Splat { dst, x: r(0), lanes },
+            Instr::Matrix { unit, .. } if self.thread => Op::Matrix { unit: *unit, dst, a: r(0), b: r(1), c: r(2) },
             Instr::Matrix { .. } => return Err(self.bad("a matrix unit needs the threads of a warp".to_string())),
             Instr::Pack { .. } => Op::Pack { dst, lanes: read.into() },
             Instr::Fold { op, x } => {

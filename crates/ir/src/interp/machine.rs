@@ -25,6 +25,35 @@ pub(super) enum IntOp {
     Mod(u32, u32),
 }
 
+impl IntOp {
+    /// The value, with those of the slots that `of` gives; [`BAD`] where there is none.
+    pub(super) fn eval(&self, of: impl Fn(u32) -> i64) -> i64 {
+        let value = |slot: u32| Some(of(slot)).filter(|&x| x != BAD);
+        let out = match self {
+            IntOp::Sum(terms, constant) => terms
+                .iter()
+                .try_fold(*constant, |acc, &(slot, c)| value(slot)?.checked_mul(c).and_then(|x| acc.checked_add(x))),
+            IntOp::Product(factors) => factors.iter().try_fold(1i64, |acc, &f| acc.checked_mul(value(f)?)),
+            IntOp::Div(num, den) => {
+                value(*num).zip(value(*den).filter(|&d| d > 0)).map(|(num, den)| num.div_euclid(den))
+            }
+            IntOp::Mod(num, den) => {
+                value(*num).zip(value(*den).filter(|&d| d > 0)).map(|(num, den)| num.rem_euclid(den))
+            }
+        };
+        out.unwrap_or(BAD)
+    }
+
+    /// The slots that it reads.
+    pub(super) fn reads(&self, mut f: impl FnMut(u32)) {
+        match self {
+            IntOp::Sum(terms, _) => terms.iter().for_each(|t| f(t.0)),
+            IntOp::Product(factors) => factors.iter().for_each(|&x| f(x)),
+            IntOp::Div(num, den) | IntOp::Mod(num, den) => [*num, *den].into_iter().for_each(f),
+        }
+    }
+}
+
 /// An index of one axis: checked against the size, then multiplied by the stride.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AxisIndex {
@@ -51,32 +80,142 @@ pub(super) struct Place {
     pub(super) axes: Box<[AxisIndex]>,
     pub(super) gate: Box<[Lin]>,
     pub(super) dynamic: Option<DynamicIndex>,
+    /// Number of the access in linear code, in the order of its statements.
+    pub(super) site: u32,
 }
 
 /// An instruction; registers are places in the machine's register file, one per lane.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    Int { dst: u32, op: IntOp },
-    Loop { var: u32, size: u32, poison: Box<[u32]>, body: Box<[Op]> },
-    If { gate: Box<[u32]>, body: Box<[Op]> },
-    Const { dst: u32, bits: u64 },
-    Index { dst: u32, lanes: u32, value: Lin, dtype: DType },
-    Load { dst: u32, lanes: u32, place: Box<Place>, fill: u64 },
-    Store { src: u32, lanes: u32, place: Box<Place> },
-    Unary { op: UnaryOp, dtype: DType, dst: u32, x: u32, lanes: u32 },
-    Binary { op: BinaryOp, dtype: DType, dst: u32, a: u32, b: u32, lanes: u32 },
-    Fma { dtype: DType, dst: u32, a: u32, b: u32, c: u32, lanes: u32 },
-    Where { dst: u32, cond: u32, a: u32, b: u32, lanes: u32 },
-    Select { dst: u32, gate: Box<[Lin]>, a: u32, b: u32, lanes: u32 },
-    Cast { from: DType, to: DType, dst: u32, x: u32, lanes: u32 },
-    Bitcast { to: DType, dst: u32, x: u32, lanes: u32 },
-    Copy { dst: u32, x: u32, lanes: u32 },
-    Splat { dst: u32, x: u32, lanes: u32 },
-    Pack { dst: u32, lanes: Box<[u32]> },
-    Fold { op: ReduceOp, dtype: DType, dst: u32, x: u32, lanes: u32 },
-    ListClear { list: u32 },
-    ListPush { list: u32, x: u32 },
-    ListTree { list: u32, dst: u32, op: ReduceOp, dtype: DType },
+    Int {
+        dst: u32,
+        op: IntOp,
+    },
+    Loop {
+        var: u32,
+        size: u32,
+        poison: Box<[u32]>,
+        body: Box<[Op]>,
+    },
+    If {
+        gate: Box<[u32]>,
+        body: Box<[Op]>,
+    },
+    Const {
+        dst: u32,
+        bits: u64,
+    },
+    Index {
+        dst: u32,
+        lanes: u32,
+        value: Lin,
+        dtype: DType,
+    },
+    Load {
+        dst: u32,
+        lanes: u32,
+        place: Box<Place>,
+        fill: u64,
+    },
+    Store {
+        src: u32,
+        lanes: u32,
+        place: Box<Place>,
+    },
+    Unary {
+        op: UnaryOp,
+        dtype: DType,
+        dst: u32,
+        x: u32,
+        lanes: u32,
+    },
+    Binary {
+        op: BinaryOp,
+        dtype: DType,
+        dst: u32,
+        a: u32,
+        b: u32,
+        lanes: u32,
+    },
+    Fma {
+        dtype: DType,
+        dst: u32,
+        a: u32,
+        b: u32,
+        c: u32,
+        lanes: u32,
+    },
+    Where {
+        dst: u32,
+        cond: u32,
+        a: u32,
+        b: u32,
+        lanes: u32,
+    },
+    Select {
+        dst: u32,
+        gate: Box<[Lin]>,
+        a: u32,
+        b: u32,
+        lanes: u32,
+    },
+    Cast {
+        from: DType,
+        to: DType,
+        dst: u32,
+        x: u32,
+        lanes: u32,
+    },
+    Bitcast {
+        to: DType,
+        dst: u32,
+        x: u32,
+        lanes: u32,
+    },
+    Copy {
+        dst: u32,
+        x: u32,
+        lanes: u32,
+    },
+    Splat {
+        dst: u32,
+        x: u32,
+        lanes: u32,
+    },
+    Pack {
+        dst: u32,
+        lanes: Box<[u32]>,
+    },
+    Fold {
+        op: ReduceOp,
+        dtype: DType,
+        dst: u32,
+        x: u32,
+        lanes: u32,
+    },
+    /// The threads of a block wait for each other; one thread alone does not.
+    Barrier,
+    /// A matrix unit's multiply-accumulate, which threads of a warp alone can do.
+    Matrix {
+        unit: u32,
+        dst: u32,
+        a: u32,
+        b: u32,
+        c: u32,
+    },
+    ListClear {
+        list: u32,
+    },
+    ListPush {
+        list: u32,
+        x: u32,
+    },
+    ListTree {
+        list: u32,
+        dst: u32,
+        op: ReduceOp,
+        dtype: DType,
+    },
 }
 
 /// Memory of one buffer or table.
@@ -97,7 +236,7 @@ impl Mem {
         self.bytes.fill(if self.dtype.is_float() { 0xff } else { 0xcd });
     }
 
-    fn get(&self, at: i64) -> Option<u64> {
+    pub(super) fn get(&self, at: i64) -> Option<u64> {
         let at = usize::try_from(at).ok()?;
         let size = self.dtype.size();
         let from = at.checked_mul(size)?;
@@ -112,7 +251,7 @@ impl Mem {
         })
     }
 
-    fn set(&mut self, at: i64, bits: u64) -> Option<()> {
+    pub(super) fn set(&mut self, at: i64, bits: u64) -> Option<()> {
         let at = usize::try_from(at).ok()?;
         let size = self.dtype.size();
         let from = at.checked_mul(size)?;
@@ -211,28 +350,11 @@ impl Machine {
         InterpError::OutOfBounds { kernel: self.name.clone(), memory: m.name.clone(), address, len: m.len() }
     }
 
-    fn eval(&self, op: &IntOp) -> i64 {
-        let value = |slot: u32| Some(self.ints[slot as usize]).filter(|&x| x != BAD);
-        let out = match op {
-            IntOp::Sum(terms, constant) => terms
-                .iter()
-                .try_fold(*constant, |acc, &(slot, c)| value(slot)?.checked_mul(c).and_then(|x| acc.checked_add(x))),
-            IntOp::Product(factors) => factors.iter().try_fold(1i64, |acc, &f| acc.checked_mul(value(f)?)),
-            IntOp::Div(num, den) => {
-                value(*num).zip(value(*den).filter(|&d| d > 0)).map(|(num, den)| num.div_euclid(den))
-            }
-            IntOp::Mod(num, den) => {
-                value(*num).zip(value(*den).filter(|&d| d > 0)).map(|(num, den)| num.rem_euclid(den))
-            }
-        };
-        out.unwrap_or(BAD)
-    }
-
     /// Runs instructions in order.
     pub(super) fn run(&mut self, ops: &[Op]) -> Result<(), InterpError> {
         for op in ops {
             match op {
-                Op::Int { dst, op } => self.ints[*dst as usize] = self.eval(op),
+                Op::Int { dst, op } => self.ints[*dst as usize] = op.eval(|slot| self.ints[slot as usize]),
                 Op::Loop { var, size, poison, body } => {
                     for i in 0..self.int(*size)? {
                         self.ints[*var as usize] = i;
@@ -313,7 +435,7 @@ impl Machine {
     }
 
     /// Instructions that cannot fail.
-    fn lanewise(&mut self, op: &Op) {
+    pub(super) fn lanewise(&mut self, op: &Op) {
         match *op {
             Op::Const { dst, bits } => self.regs[dst as usize] = bits,
             Op::Binary { op, dtype: DType::F32, dst, a, b, lanes } if !op.is_comparison() => match op {
@@ -379,8 +501,11 @@ impl Machine {
                 let values = self.lists[list as usize].iter().map(|&v| Scalar::from_bits(dtype, v)).collect();
                 self.regs[dst as usize] = tree(op, dtype, values).bits();
             }
-            // Those that can fail are run by `run`.
-            Op::Int { .. }
+            // Those that can fail are run by `run`; a single thread has nobody to wait for, and `linear` refuses
+            // matrix units.
+            Op::Barrier
+            | Op::Matrix { .. }
+            | Op::Int { .. }
             | Op::Loop { .. }
             | Op::If { .. }
             | Op::Index { .. }

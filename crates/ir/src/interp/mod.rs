@@ -1,14 +1,20 @@
 //! Interpreters: the oracle for every pass and every backend.
 //!
 //! [`tensor`] and [`indexed`] compute a graph's outputs from its inputs; [`linear`] runs one kernel's code on byte
-//! buffers. The latter two translate to the same small machine, which checks every access and never panics on bad
-//! input.
+//! buffers, and [`gpu`] runs it as a GPU would: blocks, warps, barriers, with counts of what each access moves, which
+//! [`sectors`] gives without running anything. They translate to the same small machine, which checks every access and
+//! never panics on bad input.
 
 mod emit;
+pub mod gpu;
 pub mod indexed;
 pub mod linear;
 mod machine;
+mod races;
+mod requests;
+pub mod sectors;
 pub mod tensor;
+mod threads;
 
 use crate::dtype::{DType, Scalar};
 use crate::int::Ints;
@@ -151,6 +157,28 @@ pub enum InterpError {
         place: String,
         /// Id of the range.
         range: u32,
+    },
+    /// Two threads touch the same element, at least one of them writes it, and nothing orders them.
+    #[error("{kernel}: a race on `{memory}` at {address}: {between}")]
+    Race {
+        /// Kernel.
+        kernel: String,
+        /// Memory.
+        memory: String,
+        /// Element address.
+        address: i64,
+        /// Who does what.
+        between: String,
+    },
+    /// Some threads of a block wait at a barrier to which the others do not come.
+    #[error("{kernel}: {waiting} of {threads} threads of a block wait at a barrier to which the others do not come")]
+    BarrierDivergence {
+        /// Kernel.
+        kernel: String,
+        /// Threads at the barrier.
+        waiting: usize,
+        /// Threads of the block.
+        threads: usize,
     },
     /// Something that no verifier would have let through.
     #[error("{place}: {reason}")]

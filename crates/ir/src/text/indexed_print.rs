@@ -21,19 +21,66 @@ pub fn print_indexed(graph: &Graph) -> String {
 
     let mut out = String::new();
     print_params(&mut out, &graph.ints);
-    for &b in &buffers {
-        printer.print_buffer(&mut out, b);
-    }
-    for (n, &t) in printer.tables.iter().enumerate() {
-        let table = graph.table(t);
-        let shape = join(&table.shape, |s| s.to_string());
-        let values = print_table(table.dtype, &table.shape, &table.values, "");
-        let _ = writeln!(out, "table t{n}: {}[{shape}] = {values}", table.dtype);
-    }
-    printer.print_ranges(&mut out);
+    printer.print_declarations(&mut out, &buffers);
     for (def, order) in graph.defs.iter().zip(&orders) {
         printer.print_def(&mut out, def, order);
     }
+    out
+}
+
+/// An element that a nest of loops writes, for [`print_nest`].
+#[derive(Clone, Copy, Debug)]
+pub struct NestStore<'a> {
+    /// A buffer of the graph.
+    pub buffer: BufId,
+    /// One index per axis.
+    pub index: &'a [IntId],
+    /// When it is written.
+    pub gate: &'a [IntId],
+    /// What is written.
+    pub value: ValId,
+}
+
+/// Prints loops and what they store, in the words of the indexed level but for the body: `for [r0, r1] { .. }` with
+/// `store %3, y[r0, 4*r1] if r1 <= 2` lines. A graph's definitions do not print.
+pub fn print_nest(graph: &Graph, loops: &[RangeId], stores: &[NestStore<'_>]) -> String {
+    // The structural order of values starts from definitions.
+    let mut own = graph.clone();
+    own.defs = stores
+        .iter()
+        .map(|s| Def {
+            buffer: s.buffer,
+            axes: loops.to_vec(),
+            value: s.value,
+            keep: false,
+            repeat: false,
+            role: Role::Other,
+        })
+        .collect();
+    let buffers = buffer_order(&own);
+    let ranks = Ranks::new(&own, &buffers);
+    let mut printer = Printer { graph: &own, ranks, names: Names::new(&own.ints), tables: Vec::new() };
+    let mut order: Vec<ValId> = Vec::new();
+    for (def, store) in own.defs.iter().zip(stores) {
+        let new = printer.number(def);
+        order.extend(new.into_iter().filter(|v| !order.contains(v)).collect::<Vec<_>>());
+        printer.introduce_store(store);
+    }
+    let mut out = String::new();
+    print_params(&mut out, &own.ints);
+    printer.print_declarations(&mut out, &buffers);
+    let _ = writeln!(out, "for [{}] {{", join(loops, |&r| printer.names.range(r)));
+    let results: Vec<ValId> = stores.iter().map(|s| s.value).collect();
+    let operands = printer.print_values(&mut out, &order, &results);
+    for (s, value) in stores.iter().zip(operands) {
+        let name = quote_name(&own.buffer(s.buffer).name);
+        let _ = write!(out, "  store {value}, {name}{}", printer.names.list(s.index));
+        if !s.gate.is_empty() {
+            let _ = write!(out, " if {}", printer.names.gate(s.gate));
+        }
+        out.push('\n');
+    }
+    out.push_str("}\n");
     out
 }
 
@@ -257,6 +304,41 @@ impl Printer<'_> {
         }
     }
 
+    fn introduce_store(&mut self, store: &NestStore<'_>) {
+        let ranks = &self.ranks.ranges;
+        let rank = |r: RangeId| ranks.get(&r).copied().unwrap_or(u32::MAX);
+        self.names.introduce_free(store.index, &rank);
+        self.names.introduce_free(store.gate, &rank);
+    }
+
+    /// Buffers, tables and ranges.
+    fn print_declarations(&self, out: &mut String, buffers: &[BufId]) {
+        for &b in buffers {
+            self.print_buffer(out, b);
+        }
+        for (n, &t) in self.tables.iter().enumerate() {
+            let table = self.graph.table(t);
+            let shape = join(&table.shape, |s| s.to_string());
+            let values = print_table(table.dtype, &table.shape, &table.values, "");
+            let _ = writeln!(out, "table t{n}: {}[{shape}] = {values}", table.dtype);
+        }
+        self.print_ranges(out);
+    }
+
+    /// One line a value; gives how the results print as operands.
+    fn print_values(&self, out: &mut String, order: &[ValId], results: &[ValId]) -> Vec<String> {
+        let numbers: FxHashMap<ValId, usize> = order.iter().enumerate().map(|(n, &v)| (v, n)).collect();
+        let operand = |v: ValId| match (self.graph.as_const(v), numbers.get(&v)) {
+            (Some(s), _) => s.to_string(),
+            (None, Some(n)) => format!("%{n}"),
+            (None, None) => "%?".to_string(),
+        };
+        for (n, &v) in order.iter().enumerate() {
+            let _ = writeln!(out, "  %{n} = {}", self.print_val(v, &operand));
+        }
+        results.iter().map(|&v| operand(v)).collect()
+    }
+
     fn print_buffer(&self, out: &mut String, id: BufId) {
         let b = self.graph.buffer(id);
         let shape = self.names.list(&b.shape);
@@ -305,16 +387,8 @@ impl Printer<'_> {
             let _ = write!(out, " {}", def.role.name());
         }
         out.push_str(" {\n");
-        let numbers: FxHashMap<ValId, usize> = order.iter().enumerate().map(|(n, &v)| (v, n)).collect();
-        let operand = |v: ValId| match (self.graph.as_const(v), numbers.get(&v)) {
-            (Some(s), _) => s.to_string(),
-            (None, Some(n)) => format!("%{n}"),
-            (None, None) => "%?".to_string(),
-        };
-        for (n, &v) in order.iter().enumerate() {
-            let _ = writeln!(out, "  %{n} = {}", self.print_val(v, &operand));
-        }
-        let _ = writeln!(out, "  yield {}\n}}", operand(def.value));
+        let operands = self.print_values(out, order, &[def.value]);
+        let _ = writeln!(out, "  yield {}\n}}", operands.join(", "));
     }
 
     fn print_val(&self, id: ValId, v: &dyn Fn(ValId) -> String) -> String {

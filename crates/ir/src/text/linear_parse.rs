@@ -9,7 +9,9 @@ use super::value::{parse_origin, parse_table, role_from, scope_from};
 use crate::dtype::{DType, Scalar};
 use crate::indexed::{Gate, Role};
 use crate::int::{Ints, RangeId};
-use crate::linear::{Access, Code, Dynamic, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt, Type};
+use crate::linear::{
+    Access, Code, Dynamic, Fragment, Instr, LoopKind, MatrixUnit, Memory, MemoryDecl, Reg, Stmt, Type,
+};
 use crate::op::{BinaryOp, UnaryOp};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -18,6 +20,12 @@ const MAX_DEPTH: usize = 64;
 
 /// Most lanes of a register.
 const MAX_LANES: usize = 4096;
+
+/// Greatest number in a matrix unit's declaration.
+const MAX_UNIT: usize = 4096;
+
+/// Most bits of a thread's or element's number in a fragment.
+const MAX_FRAGMENT_BITS: usize = 12;
 
 /// Parses linear code.
 ///
@@ -49,6 +57,7 @@ pub fn parse_linear(text: &str) -> Result<Code, ParseError> {
         code,
         memory: FxHashMap::default(),
         tables: FxHashMap::default(),
+        units: FxHashMap::default(),
         plain: FxHashSet::default(),
         regs: FxHashMap::default(),
     };
@@ -69,6 +78,7 @@ struct Parser<'a> {
     code: Code,
     memory: FxHashMap<String, Memory>,
     tables: FxHashMap<String, u32>,
+    units: FxHashMap<String, u32>,
     regs: FxHashMap<usize, Reg>,
     /// Names declared without quotes, which tables cannot have.
     plain: FxHashSet<String>,
@@ -98,9 +108,50 @@ impl Parser<'_> {
             self.tables.insert(name, self.code.tables.len() as u32);
             self.code.tables.push(table);
             Ok(())
+        } else if self.c.accept_word("unit") {
+            self.unit()
         } else {
-            Err(self.c.error("`param`, `arg`, `local`, `table` or `body`"))
+            Err(self.c.error("`param`, `arg`, `local`, `table`, `unit` or `body`"))
         }
+    }
+
+    /// What follows `unit`: name, m, n, k, bits of the factors, and the three fragments.
+    fn unit(&mut self) -> Result<(), ParseError> {
+        let place = self.c.place();
+        let (name, _) = self.c.name("the name of a matrix unit")?;
+        if self.units.contains_key(&name) {
+            return Err(self.c.error_at(place, format!("`{name}` again"), "another name"));
+        }
+        let mut size = |what: &str| self.c.natural(MAX_UNIT, what).map(|n| n as u32);
+        let (m, n, k) = (size("the rows m")?, size("the columns n")?, size("the depth k")?);
+        let factor_bits = size("the significand bits of a factor")?;
+        let (a, b, c) = (self.fragment("a")?, self.fragment("b")?, self.fragment("c")?);
+        self.units.insert(name.clone(), self.code.units.len() as u32);
+        self.code.units.push(MatrixUnit { name, m, n, k, a, b, c, factor_bits });
+        Ok(())
+    }
+
+    fn fragment(&mut self, name: &str) -> Result<Fragment, ParseError> {
+        self.c.expect_word(name)?;
+        self.c.expect(":")?;
+        let dtype = self.c.dtype()?;
+        let mut weights = |word: &str| {
+            self.c.expect_word(word)?;
+            let place = self.c.place();
+            let list = self.c.list(|c| Ok(c.natural(MAX_UNIT, "a distance")? as u32))?;
+            if list.len() > MAX_FRAGMENT_BITS {
+                let found = format!("{} bits", list.len());
+                return Err(self.c.error_at(place, found, format!("at most {MAX_FRAGMENT_BITS}")));
+            }
+            Ok(list)
+        };
+        Ok(Fragment {
+            dtype,
+            thread_row: weights("thread_row")?,
+            thread_col: weights("thread_col")?,
+            element_row: weights("element_row")?,
+            element_col: weights("element_col")?,
+        })
     }
 
     fn memory(&mut self, memory: Memory) -> Result<MemoryDecl, ParseError> {
@@ -287,8 +338,8 @@ impl Parser<'_> {
         if let Some(op) = self.c.accept_known(|w| BinaryOp::ALL.into_iter().find(|o| o.name() == w)) {
             return Ok(Instr::Binary { op, a: self.reg()?, b: self.next_reg()? });
         }
-        const WORDS: [&str; 11] =
-            ["const", "index", "load", "fma", "where", "select", "cast", "bitcast", "splat", "pack", "fold"];
+        const WORDS: [&str; 12] =
+            ["const", "index", "load", "fma", "where", "select", "cast", "bitcast", "splat", "pack", "matrix", "fold"];
         let word = self.c.known("an instruction", |w| WORDS.into_iter().find(|k| *k == w))?;
         Ok(match word {
             "const" => Instr::Const(self.c.scalar()?),
@@ -325,6 +376,14 @@ impl Parser<'_> {
                     lanes.push(self.reg()?);
                 }
                 Instr::Pack { lanes: lanes.into() }
+            }
+            "matrix" => {
+                let place = self.c.place();
+                let (name, _) = self.c.name("the name of a matrix unit")?;
+                let Some(&unit) = self.units.get(&name) else {
+                    return Err(self.c.error_at(place, format!("`{name}`"), "a matrix unit declared before"));
+                };
+                Instr::Matrix { unit, a: self.reg()?, b: self.next_reg()?, c: self.next_reg()? }
             }
             _ => Instr::Fold { op: self.c.known("the operation of a fold", reduce_op)?, x: self.reg()? },
         })

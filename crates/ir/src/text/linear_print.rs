@@ -5,11 +5,11 @@ use super::names::{Names, join, print_params, quote_name};
 use super::value::{print_layout, print_origin, print_table, scope_name};
 use crate::indexed::Role;
 use crate::int::RangeId;
-use crate::linear::{Access, Code, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt, Type};
+use crate::linear::{Access, Code, Fragment, Instr, LoopKind, MatrixUnit, Memory, MemoryDecl, Reg, Stmt, Type};
 use rustc_hash::FxHashMap;
 use std::fmt::Write;
 
-/// Prints linear code: name and role, parameters, arguments, locals, tables, statements. Registers and ranges are
+/// Prints linear code: name and role, parameters, arguments, locals, tables, matrix units, statements. Registers and ranges are
 /// numbered in the order of the statements.
 pub fn print_linear(code: &Code) -> String {
     let mut out = format!("kernel {}", quote_name(&code.name));
@@ -30,6 +30,9 @@ pub fn print_linear(code: &Code) -> String {
         let shape = join(&table.shape, |s| s.to_string());
         let values = print_table(table.dtype, &table.shape, &table.values, "");
         let _ = writeln!(printer.out, "table t{n}: {}[{shape}] = {values}", table.dtype);
+    }
+    for unit in &code.units {
+        printer.unit(unit);
     }
     printer.out.push_str("body {\n");
     printer.indent.push_str("  ");
@@ -65,6 +68,18 @@ impl Printer<'_> {
         let _ = write!(self.out, "{word} {}: {}{shape} {}", quote_name(&m.name), m.dtype, print_origin(m.origin));
         let _ = write!(self.out, " {} {}", scope_name(m.scope), print_layout(&self.names, &m.layout));
         self.out.push_str(if m.written { " written\n" } else { "\n" });
+    }
+
+    fn unit(&mut self, u: &MatrixUnit) {
+        let fragment = |f: &Fragment| {
+            let list = |weights: &[u32]| format!("[{}]", join(weights, |w| w.to_string()));
+            let (tr, tc) = (list(&f.thread_row), list(&f.thread_col));
+            let (er, ec) = (list(&f.element_row), list(&f.element_col));
+            format!("{} thread_row {tr} thread_col {tc} element_row {er} element_col {ec}", f.dtype)
+        };
+        let [a, b, c] = [&u.a, &u.b, &u.c].map(fragment);
+        let name = quote_name(&u.name);
+        let _ = writeln!(self.out, "unit {name} {} {} {} {} a: {a} b: {b} c: {c}", u.m, u.n, u.k, u.factor_bits);
     }
 
     fn line(&mut self, text: &str) {
@@ -186,7 +201,10 @@ impl Printer<'_> {
             Instr::Bitcast { x } => format!("bitcast {}", self.reg(*x)),
             Instr::Splat { x } => format!("splat {}", self.reg(*x)),
             Instr::Pack { lanes } => format!("pack {}", self.regs(lanes)),
-            Instr::Matrix { unit, a, b, c } => format!("matrix {unit} {}", self.regs(&[*a, *b, *c])),
+            Instr::Matrix { unit, a, b, c } => {
+                let name = self.code.units.get(*unit as usize).map(|u| quote_name(&u.name));
+                format!("matrix {} {}", name.unwrap_or_else(|| "?".to_string()), self.regs(&[*a, *b, *c]))
+            }
             Instr::Fold { op, x } => format!("fold {} {}", op.name(), self.reg(*x)),
         }
     }

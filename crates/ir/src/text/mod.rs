@@ -32,7 +32,7 @@ mod value;
 
 pub use cursor::parse_scalar;
 pub use indexed_parse::parse_indexed;
-pub use indexed_print::print_indexed;
+pub use indexed_print::{NestStore, print_indexed, print_nest};
 pub use lexer::ParseError;
 pub use linear_parse::parse_linear;
 pub use linear_print::print_linear;

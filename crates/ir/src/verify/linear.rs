@@ -5,6 +5,12 @@
 //! - `memory`: the layout of each argument and local maps every index into `0..len`; arguments are global; a table
 //!   has as many elements as its shape says, all of its dtype.
 //! - `loops`: grid loops are outermost, a loop's range is not bound already, and sizes depend on no range.
+//! - `threads`: where there are thread loops, the code is one perfect nest of grid loops, thread loops of constant sizes
+//!   and a body; there are at most [`MAX_THREADS`] threads. Shared memory needs thread loops.
+//! - `barriers`: between threads, barriers are of scope `shared` and under no condition that depends on a thread loop.
+//! - `units`: a matrix unit's fragments hold each element once, of a dtype that it can multiply; all threads of a warp
+//!   get to it, which means thread loops, a multiple of the unit's threads, and no condition that depends on a thread
+//!   loop.
 //! - `bound`: expressions depend on ranges of enclosing loops and on the access's lane alone.
 //! - `registers`: declared, assigned once, read after that and inside the same body; `set` changes variables only.
 //! - `types`: operands fit their instruction; lanes are powers of two.
@@ -14,12 +20,12 @@
 //!   hold. A dynamic axis is clamped; it must have an element to be clamped to.
 //! - `written`: stores go to memory that is marked as written, never to tables.
 
-use super::linear_types::{check_access, check_instr, decl_of, operands, type_of};
+use super::linear_types::{check_access, check_instr, check_unit, decl_of, operands, type_of};
 use super::{VerifyError, check_layout, known, nonempty, prove_index, refuse, same, show};
 use crate::indexed::{Layout, LayoutDim, Scope};
 use crate::int::{IntId, Ints, RangeId};
 use crate::interp::linear_in;
-use crate::linear::{Access, Code, Instr, LoopKind, Memory, Reg, Stmt, Type};
+use crate::linear::{Access, Code, Instr, LoopKind, MAX_THREADS, Memory, Reg, Stmt, Type};
 
 /// Checks the invariants at the top of this file.
 ///
@@ -28,8 +34,11 @@ use crate::linear::{Access, Code, Instr, LoopKind, Memory, Reg, Stmt, Type};
 pub fn verify(code: &Code) -> Result<(), VerifyError> {
     let mut ints = code.ints.clone();
     memories(code, &mut ints)?;
+    let threads = threads(code)?;
     let mut v = Verifier {
         code,
+        threads,
+        diverged: false,
         ints,
         place: Vec::new(),
         ranges: Vec::new(),
@@ -70,6 +79,44 @@ fn memories(code: &Code, ints: &mut Ints) -> Result<(), VerifyError> {
     Ok(())
 }
 
+/// The thread loops and the number of threads, where there are any.
+fn threads(code: &Code) -> Result<Threads, VerifyError> {
+    for (i, unit) in code.units.iter().enumerate() {
+        if let Err(why) = check_unit(unit) {
+            return refuse("units", &format!("{}: unit {i} `{}`", code.name, unit.name), why);
+        }
+    }
+    let mut any = false;
+    code.for_each_stmt(&mut |s| any |= matches!(s, Stmt::Loop { kind: LoopKind::Thread, .. }));
+    if !any {
+        return match code.locals.iter().find(|l| l.scope == Scope::Shared) {
+            Some(l) => refuse("threads", &format!("{}: local `{}`", code.name, l.name), "is shared, without threads"),
+            None => Ok(Threads::default()),
+        };
+    }
+    let Some(nest) = code.nest() else {
+        return refuse("threads", &code.name, "grid and thread loops are no perfect nest");
+    };
+    let mut count = 1i64;
+    for &r in &nest.threads {
+        let size = ((r.0 as usize) < code.ints.range_count()).then(|| code.ints.const_size(r)).flatten();
+        let Some(size) = size.filter(|&s| s >= 1) else {
+            return refuse("threads", &code.name, format!("thread range {} has no constant size above 0", r.0));
+        };
+        count = count.saturating_mul(size);
+    }
+    if count > MAX_THREADS as i64 {
+        return refuse("threads", &code.name, format!("{count} threads in a workgroup, at most {MAX_THREADS}"));
+    }
+    Ok(Threads { ranges: nest.threads, count: count as u32 })
+}
+
+#[derive(Default)]
+struct Threads {
+    ranges: Vec<RangeId>,
+    count: u32,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Assigned {
     Never,
@@ -89,6 +136,9 @@ enum Inside {
 
 struct Verifier<'a> {
     code: &'a Code,
+    threads: Threads,
+    /// Whether a condition around depends on the thread.
+    diverged: bool,
     ints: Ints,
     /// Numbers of the enclosing statements.
     place: Vec<usize>,
@@ -158,15 +208,21 @@ impl Verifier<'_> {
                 for &g in gate.iter() {
                     self.bound(g, None)?;
                 }
-                let before = (self.given.len(), self.inside);
+                let before = (self.given.len(), self.inside, self.diverged);
                 self.given.extend(gate.iter());
                 self.inside = self.inside.max(Inside::Grid);
+                self.diverged |= gate.iter().any(|&g| self.threads.ranges.iter().any(|&r| self.ints.depends_on(g, r)));
                 self.body(body)?;
                 self.given.truncate(before.0);
-                self.inside = before.1;
+                (self.inside, self.diverged) = (before.1, before.2);
                 Ok(())
             }
-            Stmt::Barrier(_) => Ok(()),
+            Stmt::Barrier(_) if self.threads.count == 0 => Ok(()),
+            Stmt::Barrier(Scope::Shared) if self.diverged => {
+                self.refuse("barriers", "a barrier under a condition that depends on the thread")
+            }
+            Stmt::Barrier(Scope::Shared) => Ok(()),
+            Stmt::Barrier(scope) => self.refuse("barriers", format!("a barrier of scope {scope:?} between threads")),
         }
     }
 
@@ -261,8 +317,21 @@ impl Verifier<'_> {
             Instr::Index { value, lane } => self.linear(*value, *lane),
             Instr::Select { gate, lane, .. } => gate.iter().try_for_each(|&g| self.linear(g, *lane)),
             Instr::Load { access, .. } => self.access(access, ty),
+            Instr::Matrix { unit, .. } => self.matrix(*unit),
             _ => Ok(()),
         }
+    }
+
+    fn matrix(&self, unit: u32) -> Result<(), VerifyError> {
+        let warp = self.code.units.get(unit as usize).map_or(0, |u| u.c.threads());
+        if self.diverged {
+            return self.refuse("units", "a matrix unit under a condition that depends on the thread");
+        }
+        if warp == 0 || self.threads.count == 0 || !self.threads.count.is_multiple_of(warp) {
+            let found = format!("{} threads for a matrix unit of {warp}", self.threads.count);
+            return self.refuse("units", found);
+        }
+        Ok(())
     }
 
     fn access(&mut self, access: &Access, ty: Type) -> Result<(), VerifyError> {

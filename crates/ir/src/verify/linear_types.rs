@@ -1,7 +1,7 @@
 //! The types of linear code: what each instruction asks of its operands. Used by the verifier and by the interpreter,
 //! which runs well-typed code only.
 
-use crate::linear::{Access, Code, Instr, MemoryDecl, Reg, Type};
+use crate::linear::{Access, Code, Fragment, Instr, MatrixUnit, MemoryDecl, Reg, Type};
 use crate::{DType, linear::Memory};
 
 /// The registers an instruction reads, those of its access included.
@@ -87,6 +87,45 @@ fn check_lane(code: &Code, lane: Option<crate::RangeId>, ty: Type) -> Result<(),
     }
 }
 
+/// Checks that a matrix unit can be run: three fragments over the same threads that hold each element of their matrix
+/// once, in floats of at most 32 bits.
+pub(crate) fn check_unit(u: &MatrixUnit) -> Result<(), String> {
+    if !(2..=24).contains(&u.factor_bits) {
+        return Err(format!("factors of {} significand bits", u.factor_bits));
+    }
+    let bits = u.c.thread_row.len();
+    for (name, f, rows, cols) in [("a", &u.a, u.m, u.k), ("b", &u.b, u.k, u.n), ("c", &u.c, u.m, u.n)] {
+        if !matches!(f.dtype, DType::F16 | DType::BF16 | DType::F32) {
+            return Err(format!("fragment {name} of {}", f.dtype));
+        }
+        if f.thread_row.len() != bits || f.thread_col.len() != bits || bits > 10 {
+            return Err(format!("fragment {name} is not over 2^{bits} threads, at most 2^10"));
+        }
+        let of_elements = f.element_row.len();
+        if f.element_col.len() != of_elements || of_elements > 12 {
+            return Err(format!("fragment {name} has rows and columns for other numbers of elements, or beyond 2^12"));
+        }
+        let places = (f.threads() as usize) * (f.elements() as usize);
+        if (rows as usize).checked_mul(cols as usize) != Some(places) {
+            return Err(format!("fragment {name} has {places} places for {rows} x {cols} elements"));
+        }
+        let mut held = vec![false; places];
+        for t in 0..f.threads() {
+            for e in 0..f.elements() {
+                let (row, col) = f.place(t, e);
+                if row >= rows || col >= cols {
+                    return Err(format!("fragment {name}: element {e} of thread {t} is at ({row}, {col})"));
+                }
+                held[(row * cols + col) as usize] = true;
+            }
+        }
+        if held.contains(&false) {
+            return Err(format!("fragment {name} holds an element twice and another one not at all"));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that an instruction's operands fit it and that its result has type `ty`.
 pub(crate) fn check_instr(code: &Code, ty: Type, instr: &Instr) -> Result<(), String> {
     let t = |r: Reg| type_of(code, r);
@@ -128,7 +167,8 @@ pub(crate) fn check_instr(code: &Code, ty: Type, instr: &Instr) -> Result<(), St
         }
         Instr::Matrix { unit, a, b, c } => {
             let Some(u) = code.units.get(*unit as usize) else { return Err(format!("there is no matrix unit {unit}")) };
-            let of = |f: &crate::linear::Fragment| Type { dtype: f.dtype, lanes: f.elements() };
+            check_unit(u)?;
+            let of = |f: &Fragment| Type { dtype: f.dtype, lanes: f.elements() };
             expect("the first factor", t(*a)?, of(&u.a))?;
             expect("the second factor", t(*b)?, of(&u.b))?;
             expect("the addend", t(*c)?, of(&u.c))?;

@@ -1,6 +1,7 @@
 //! Convolution, written as the sum of products that it is.
 
 use crate::error::{Error, Result};
+use crate::settings;
 use crate::tensor::Tensor;
 use crate::tensor::movement::{window_count, window_span};
 use winograph_ir::{BinaryOp, DType, ReduceOp, Scalar, SumOrder};
@@ -242,11 +243,28 @@ impl Checked {
     }
 }
 
+impl Checked {
+    /// The form that the process's settings ask for: with `WINO_OLD=1` the tensor-level one where it applies.
+    fn by_settings(&self, name: &'static str) -> Result<Tensor> {
+        if settings::env()?.wino_old {
+            match self.tensor_level(name, None, None) {
+                Err(Error::Inapplicable { .. }) => {}
+                chosen => return Ok(chosen?.tensor),
+            }
+        }
+        self.direct(name)
+    }
+}
+
 impl Tensor {
     /// Convolution over 1 to 3 spatial axes (cross-correlation, as in every library of neural networks): `self` is
     /// `[n, c, spatial..]` or `[c, spatial..]`, `weight` `[k, c/groups, window..]`, `bias` `[k]`; the result is
     /// `[n, k, out..]` with `out = (spatial + padding - dilation * (window - 1) - 1) / stride + 1`, rounded down.
     /// Half floats are accumulated in `f32` and rounded once, after the bias.
+    ///
+    /// It is written as the sum of products that it is, and the compiler decides how to compute it; with the environment
+    /// variable `WINO_OLD=1` it is written in its tensor-level Winograd form where that applies
+    /// ([`conv_tensor_level`](Tensor::conv_tensor_level)).
     ///
     /// ```
     /// # use winograph::{ConvOptions, DType, Tensor};
@@ -260,8 +278,16 @@ impl Tensor {
     /// # Errors
     /// Shapes or dtypes that do not fit each other, groups that do not divide the channels, a window of no taps or
     /// larger than the padded input, a stride, dilation or number of groups of 0, lists of another length than there
-    /// are spatial axes.
+    /// are spatial axes, an environment variable with a value it cannot have.
     pub fn conv(&self, weight: &Tensor, bias: Option<&Tensor>, options: &ConvOptions) -> Result<Tensor> {
+        Checked::new("conv", self, weight, bias, options)?.by_settings("conv")
+    }
+
+    /// [`conv`](Tensor::conv) as a sum of products, whatever the environment asks for.
+    ///
+    /// # Errors
+    /// As [`conv`](Tensor::conv).
+    pub fn conv_direct(&self, weight: &Tensor, bias: Option<&Tensor>, options: &ConvOptions) -> Result<Tensor> {
         Checked::new("conv", self, weight, bias, options)?.direct("conv")
     }
 
@@ -301,6 +327,6 @@ impl Tensor {
             let expected = format!("a weight of {} axes: [k, c/groups] and {rank} of the window", rank + 2);
             return Err(Error::shape(name, &[self.shape(), weight.shape()], expected));
         }
-        Checked::new(name, self, weight, bias, options)?.direct(name)
+        Checked::new(name, self, weight, bias, options)?.by_settings(name)
     }
 }

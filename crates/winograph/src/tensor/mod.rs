@@ -31,7 +31,7 @@ pub(crate) use graph::{Leaves, build_graph};
 pub use index::SliceRange;
 pub(crate) use node::State;
 pub use pool::PoolOptions;
-pub use winograd::Matrices;
+pub use winograd::{Matrices, TensorLevel};
 
 use node::Node;
 use std::fmt;

@@ -7,6 +7,11 @@
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use crate::tensor::conv::{Checked, ConvOptions};
+use winograph_compiler::winograd::cook_toom::Transforms;
+use winograph_compiler::winograd::cost::{self, Problem};
+use winograph_compiler::winograd::detect::unsupported_taps;
+use winograph_compiler::winograd::rational::Rational;
+use winograph_compiler::{Algorithm, Options};
 use winograph_ir::{BinaryOp, DType, ReduceOp, Scalar, SumOrder};
 
 /// The transform matrices of F(m, r), row by row.
@@ -18,6 +23,23 @@ pub struct Matrices {
     pub g: Vec<Vec<f64>>,
     /// Bᵀ, `[m + r - 1][m + r - 1]`.
     pub bt: Vec<Vec<f64>>,
+}
+
+impl From<&Transforms> for Matrices {
+    fn from(t: &Transforms) -> Matrices {
+        Matrices { at: t.at.to_f64(), g: t.g.to_f64(), bt: t.bt.to_f64() }
+    }
+}
+
+/// What [`Tensor::conv_tensor_level`] chose.
+#[derive(Clone, Debug)]
+pub struct TensorLevel {
+    /// The result.
+    pub tensor: Tensor,
+    /// The matrices of F(m, r) per spatial axis.
+    pub transforms: Vec<Transforms>,
+    /// Why these.
+    pub reason: String,
 }
 
 impl Matrices {
@@ -88,9 +110,86 @@ impl Tensor {
         }
         conv.winograd(name, tile, matrices)
     }
+
+    /// [`conv_winograd`](Tensor::conv_winograd) with generated matrices: with the tile (one number per spatial axis, or
+    /// one for all) and points of the caller's choice, or those that the compiler's rewrite would take when it is asked
+    /// for Winograd.
+    ///
+    /// ```
+    /// # use winograph::{ConvOptions, DType, Tensor};
+    /// let x = Tensor::ones(&[1, 2, 8, 8], DType::F32)?;
+    /// let w = Tensor::ones(&[4, 2, 3, 3], DType::F32)?;
+    /// let chosen = x.conv_tensor_level(&w, None, &ConvOptions::padding(1), Some(&[4]), None)?;
+    /// assert_eq!(chosen.transforms[0].m, 4);
+    /// assert_eq!(chosen.tensor.shape(), [1, 4, 8, 8]);
+    /// # Ok::<(), winograph::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`conv`](Tensor::conv); tiles or points that contradict each other or the window; and
+    /// [`Error::Inapplicable`] for a stride or dilation other than 1, windows that have no rewrite, too many positions,
+    /// a dtype that is not floating, sizes of 0, and where no tile is accurate enough.
+    pub fn conv_tensor_level(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        options: &ConvOptions,
+        tile: Option<&[usize]>,
+        points: Option<&[Rational]>,
+    ) -> Result<TensorLevel> {
+        let name = "conv_winograd";
+        Checked::new(name, self, weight, bias, options)?.tensor_level(name, tile, points)
+    }
 }
 
 impl Checked {
+    /// The tensor-level form with generated matrices: see [`Tensor::conv_tensor_level`].
+    pub(crate) fn tensor_level(
+        &self,
+        name: &'static str,
+        tile: Option<&[usize]>,
+        points: Option<&[Rational]>,
+    ) -> Result<TensorLevel> {
+        let no = |reason: String| Err(Error::Inapplicable { op: name, reason });
+        if !self.x.dtype().is_float() {
+            return no(format!("its dtype {} is not a float", self.x.dtype()));
+        }
+        if let Some(s) = self.stride.iter().find(|&&s| s != 1) {
+            return no(format!("its window moves with stride {s}, not 1"));
+        }
+        if let Some(d) = self.dilation.iter().find(|&&d| d != 1) {
+            return no(format!("its window has dilation {d}, not 1"));
+        }
+        if self.out_shape().contains(&0) || self.weight.shape()[1] == 0 {
+            return no("there is no sum of products".to_string());
+        }
+        let window = &self.weight.shape()[2..];
+        if let Some(reason) = window.iter().find_map(|&r| unsupported_taps(r as i64)) {
+            return no(reason);
+        }
+        let (n, c, k) = (self.x.shape()[0], self.x.shape()[1], self.weight.shape()[0]);
+        let problem = Problem::convolution(n, c, k, self.groups, &self.out, window);
+        let options = Options {
+            algorithm: Algorithm::Winograd,
+            tile: tile.map(<[usize]>::to_vec),
+            points: points.map(<[Rational]>::to_vec),
+            ..Options::default()
+        };
+        match cost::decide(&problem, &options) {
+            Err(wrong) => {
+                let shapes = [self.x.shape(), self.weight.shape()];
+                Err(Error::argument(name, "the tile or the points", &shapes, wrong))
+            }
+            Ok(Err(reason)) => no(reason),
+            Ok(Ok((transforms, reason))) => {
+                let tile: Vec<usize> = transforms.iter().map(|t| t.m).collect();
+                let matrices: Vec<Matrices> = transforms.iter().map(Matrices::from).collect();
+                let tensor = self.winograd(name, &tile, &matrices)?;
+                Ok(TensorLevel { tensor, transforms, reason })
+            }
+        }
+    }
+
     fn winograd(&self, name: &'static str, tile: &[usize], matrices: &[Matrices]) -> Result<Tensor> {
         let rank = self.rank();
         let (n, g) = (self.x.shape()[0], self.groups);

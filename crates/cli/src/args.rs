@@ -1,0 +1,168 @@
+//! Arguments of the command.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A tensor compiler with Winograd convolution as a graph rewrite.
+#[derive(Debug, Parser)]
+#[command(name = "winograph", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Compile, run, check and time
+    Bench {
+        #[command(subcommand)]
+        what: BenchCommand,
+    },
+    /// Say what the compiler decides, and why
+    Explain {
+        #[command(subcommand)]
+        what: ExplainCommand,
+    },
+    /// List the devices of this machine
+    Devices(DevicesArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// One convolution, computed in several ways and compared with an f64 convolution
+    Conv(BenchConv),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExplainCommand {
+    /// How one convolution is compiled
+    Conv(ExplainConv),
+}
+
+/// A way to compute a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Algo {
+    /// The sum as it stands
+    Direct,
+    /// Winograd written in tensor operations
+    Tensor,
+    /// Winograd by rewriting the graph
+    Graph,
+    /// Direct or Winograd, as the cost model decides
+    Auto,
+}
+
+impl Algo {
+    /// Name on the command line and in JSON.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Algo::Direct => "direct",
+            Algo::Tensor => "tensor",
+            Algo::Graph => "graph",
+            Algo::Auto => "auto",
+        }
+    }
+}
+
+/// When weights are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Weights {
+    /// They are constants: transformed once, before the first call
+    Prepared,
+    /// They are arguments: transformed in each call
+    EachCall,
+}
+
+/// A way to measure and print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    /// tensor (OLD) and graph (HYBRID), weights transformed in each call, least time of 20 runs after 5 warm-ups, ratio
+    Seed,
+}
+
+/// The convolution and what the compiler may do with it. Lists are separated by commas.
+#[derive(Debug, Args)]
+pub(crate) struct ConvArgs {
+    /// Shape of the input: N,C and 1 to 3 spatial sizes [default: 1,16,64,64]
+    #[arg(long, value_name = "N,C,H,W", allow_hyphen_values = true)]
+    pub(crate) input: Option<String>,
+    /// Shape of the weight: K,C/groups and a window size per spatial axis [default: 16,16,3,3]
+    #[arg(long, value_name = "K,C/g,R,S", allow_hyphen_values = true)]
+    pub(crate) weight: Option<String>,
+    /// Distance of windows, per axis or one for all
+    #[arg(long, value_name = "LIST", default_value = "1", allow_hyphen_values = true)]
+    pub(crate) stride: String,
+    /// Zeros on both sides, per axis or one for all [default: 1 for the default shapes, 0 if --input or --weight is
+    /// given]
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub(crate) padding: Option<String>,
+    /// Distance of taps, per axis or one for all
+    #[arg(long, value_name = "LIST", default_value = "1", allow_hyphen_values = true)]
+    pub(crate) dilation: String,
+    /// Groups of channels that do not mix
+    #[arg(long, value_name = "G", default_value = "1", allow_hyphen_values = true)]
+    pub(crate) groups: String,
+    /// Winograd's outputs per tile: `auto`, or 2, 3, 4 or 6, per axis or one for all
+    #[arg(long, value_name = "LIST", default_value = "auto", allow_hyphen_values = true)]
+    pub(crate) tile: String,
+    /// Winograd's interpolation points without infinity, e.g. 0,1,-1,1/2,-2 [default: the best known for the tile]
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub(crate) points: Option<String>,
+    /// When weights are known; `--protocol seed` has them transformed in each call
+    #[arg(long, value_enum, default_value = "prepared")]
+    pub(crate) weights: Weights,
+    /// Where to run
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub(crate) device: String,
+}
+
+/// Arguments of `bench conv`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchConv {
+    #[command(flatten)]
+    pub(crate) conv: ConvArgs,
+    /// Ways to compute it
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "direct,tensor,graph")]
+    pub(crate) algo: Vec<Algo>,
+    /// Number of threads [default: as many as this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) threads: Option<u32>,
+    /// Number of timed calls
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) runs: u32,
+    /// Measure and print in another way
+    #[arg(long, value_enum, conflicts_with_all = ["json", "algo", "runs"])]
+    pub(crate) protocol: Option<Protocol>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `explain conv`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainConv {
+    #[command(flatten)]
+    pub(crate) conv: ConvArgs,
+    /// Way to compute it
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) algo: Algo,
+    /// Also print the kernels as C
+    #[arg(long)]
+    pub(crate) source: bool,
+    /// Also print what each pass leaves
+    #[arg(long)]
+    pub(crate) passes: bool,
+    /// Also print each kernel's plan as text that can be stored
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `devices`.
+#[derive(Debug, Args)]
+pub(crate) struct DevicesArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}

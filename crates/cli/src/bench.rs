@@ -1,0 +1,137 @@
+//! `winograph bench conv`: the forms of one convolution, run, checked and timed.
+
+use crate::args::{Algo, BenchConv, Protocol};
+use crate::error::{Error, Result};
+use crate::forms::{self, Data, Form};
+use crate::json::{Kernel, Report, Row};
+use crate::measure::{self, Subject, median};
+use crate::progress::Progress;
+use crate::shapes::Case;
+use crate::{kernels, output, reference, report, seed};
+use std::time::Duration;
+use winograph::Function;
+
+/// Runs the command.
+pub(crate) fn conv(args: &BenchConv) -> Result<()> {
+    let case = Case::new(&args.conv)?;
+    if let Some(twice) = (1..args.algo.len()).find(|&i| args.algo[..i].contains(&args.algo[i])) {
+        return Err(Error::usage(format!("--algo: {} is there twice", args.algo[twice].name())));
+    }
+    if let Some(Protocol::Seed) = args.protocol {
+        return seed::run(case, args.threads);
+    }
+    let report = bench(&case, args)?;
+    if args.json {
+        let text = serde_json::to_string(&report).map_err(|e| Error::failure("cannot write JSON", e))?;
+        return output::print(&format!("{text}\n"));
+    }
+    output::print(&report::text(&report))
+}
+
+fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
+    let runs = args.runs as usize;
+    let forms_at_most = args.algo.len() + 1;
+    let mut progress = Progress::new((2 * forms_at_most + 1 + measure::steps(forms_at_most, runs)) as u64);
+    let device = forms::device(args.threads)?;
+    // Looking for the compiler is not part of compiling.
+    device.compiler().map_err(|e| Error::failure("cannot compile kernels", e))?;
+    let data = Data::new(case)?;
+
+    let mut built: Vec<Form> = Vec::new();
+    for &algo in &args.algo {
+        progress.step(&format!("compiling {}", algo.name()));
+        built.push(forms::build(algo, case, &data.w, &device)?);
+    }
+    // Forms that do not apply show the direct form's figures.
+    if built.iter().any(|f| !f.verdict.applied) && !args.algo.contains(&Algo::Direct) {
+        progress.step("compiling direct");
+        built.push(forms::build(Algo::Direct, case, &data.w, &device)?);
+    }
+    progress.step("computing in f64");
+    let exact = reference::convolution(case, &data.x_values, &data.w_values, device.threads())?;
+
+    let mut subjects = Vec::new();
+    // For each form the subject that stands for it.
+    let mut subject_of: Vec<Option<usize>> = Vec::new();
+    for form in &built {
+        let usable = form.function.as_ref().filter(|_| form.verdict.applied);
+        subject_of.push(usable.map(|_| subjects.len()));
+        if let Some(function) = usable {
+            progress.step(&format!("first call of {}", form.algo.name()));
+            subjects.push(Subject::new(function, &data.x, &data.w)?);
+        }
+    }
+    measure::measure(&mut subjects, runs, &mut progress)?;
+    drop(progress);
+
+    let direct = built.iter().position(|f| f.algo == Algo::Direct);
+    let tensor = built.iter().position(|f| f.algo == Algo::Tensor && f.verdict.applied);
+    let mut results = Vec::new();
+    for (at, form) in built.iter().enumerate().take(args.algo.len()) {
+        let shown = if subject_of[at].is_some() { Some(at) } else { direct };
+        let found = shown.and_then(|i| Some((&subjects[subject_of[i]?], built[i].function.as_ref()?)));
+        let Some((subject, function)) = found else {
+            return Err(Error::failure("cannot report the results", format!("{} was not run", form.algo.name())));
+        };
+        let mut row = row(case, form, subject, function, &exact);
+        if let (Algo::Graph | Algo::Auto, true, Some(t)) = (form.algo, form.verdict.applied, tensor)
+            && form.verdict.tile == built[t].verdict.tile
+            && let Some(rival) = subject_of[t].map(|i| &subjects[i])
+        {
+            row.bitwise_equal_to_tensor = Some(same_bits(&subject.result, &rival.result));
+        }
+        results.push(row);
+    }
+    Ok(Report { device: "cpu", threads: device.threads(), shape: case.into(), flops: case.flops(), results })
+}
+
+fn row(case: &Case, form: &Form, subject: &Subject<'_>, function: &Function, exact: &[f64]) -> Row {
+    let ms = |d: Duration| d.as_secs_f64() * 1e3;
+    let times = function.times();
+    let median_ms = median(&subject.runs_ms);
+    let (max_abs_err, rel_l2_err) = reference::errors(&subject.result, exact);
+    Row {
+        algo: form.algo.name(),
+        applied: form.verdict.applied,
+        reason: form.verdict.reason.clone(),
+        tile: form.verdict.tile.clone(),
+        compile_ms: ms(times.plan + times.kernels),
+        prepare_ms: ms(times.prepare),
+        first_ms: subject.first_ms,
+        min_ms: subject.runs_ms.first().copied().unwrap_or(f64::NAN),
+        median_ms,
+        gflops: case.flops() as f64 / (median_ms * 1e6),
+        max_abs_err,
+        rel_l2_err,
+        amplification: form.verdict.amplification,
+        bitwise_equal_to_tensor: None,
+        kernels: launches(function, &subject.kernels_us, form.algo == Algo::Tensor && form.verdict.applied),
+    }
+}
+
+/// The launches of each call with their times.
+fn launches(function: &Function, times: &[f64], tensor_level: bool) -> Vec<Kernel> {
+    let program = function.program();
+    let times = times.iter().copied().chain(std::iter::repeat(f64::NAN));
+    program
+        .run
+        .iter()
+        .zip(times)
+        .zip(kernels::roles(program, tensor_level))
+        .filter_map(|((step, time_us), role)| {
+            let code = program.kernels.get(step.kernel)?;
+            Some(Kernel {
+                name: code.name.clone(),
+                role,
+                grid: kernels::grid(code),
+                block: vec![],
+                time_us,
+                accesses: kernels::touches(program, step),
+            })
+        })
+        .collect()
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}

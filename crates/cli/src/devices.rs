@@ -1,0 +1,87 @@
+//! `winograph devices`: what this machine has.
+
+use crate::args::DevicesArgs;
+use crate::error::{Error, Result};
+use crate::{forms, output};
+use serde::Serialize;
+use std::fmt::Write as _;
+use winograph::device::Device as _;
+use winograph::settings;
+
+#[derive(Debug, Serialize)]
+struct Cpu {
+    device: &'static str,
+    name: String,
+    vector_bytes: usize,
+    threads: usize,
+    l1_bytes: usize,
+    l2_bytes: usize,
+    l3_bytes: usize,
+    /// Path of the C compiler.
+    compiler: Option<String>,
+    compiler_version: Option<String>,
+    /// Why there is none.
+    compiler_missing: Option<String>,
+    /// Folder of the kernel cache; `None` where it is off.
+    cache: Option<String>,
+}
+
+/// What the machine calls its processor.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
+}
+
+/// Runs the command.
+pub(crate) fn devices(args: &DevicesArgs) -> Result<()> {
+    let env = settings::env().map_err(|e| Error::of("cannot read the environment", e))?;
+    let device = forms::device(None)?;
+    let target = device.target();
+    let compiler = device.compiler();
+    let cpu = Cpu {
+        device: "cpu",
+        name: processor(),
+        vector_bytes: target.vector_bytes,
+        threads: device.threads(),
+        l1_bytes: target.l1,
+        l2_bytes: target.l2,
+        l3_bytes: target.l3,
+        compiler: compiler.as_ref().ok().map(|c| c.program().display().to_string()),
+        compiler_version: compiler
+            .as_ref()
+            .ok()
+            .and_then(|c| c.version().ok())
+            .map(|v| v.lines().next().unwrap_or_default().to_string()),
+        compiler_missing: compiler.as_ref().err().map(|e| e.to_string()),
+        cache: env.kernel_cache().map(|p| p.display().to_string()),
+    };
+    if args.json {
+        let list = serde_json::json!({ "devices": [cpu] });
+        return output::print(&format!("{list}\n"));
+    }
+    let mut out = String::new();
+    let mut line = |what: &str, value: String| {
+        let _ = writeln!(out, "{what:<14} {value}");
+    };
+    line("cpu", cpu.name);
+    line("  vectors", format!("{} bytes", cpu.vector_bytes));
+    line("  threads", cpu.threads.to_string());
+    line("  caches", format!("L1 {}, L2 {}, L3 {}", size(cpu.l1_bytes), size(cpu.l2_bytes), size(cpu.l3_bytes)));
+    line(
+        "  C compiler",
+        match (cpu.compiler, cpu.compiler_version) {
+            (Some(path), Some(version)) => format!("{path} ({version})"),
+            _ => format!("none found: {}", cpu.compiler_missing.unwrap_or_default()),
+        },
+    );
+    line("  kernel cache", cpu.cache.unwrap_or_else(|| "off".to_string()));
+    output::print(&out)
+}
+
+fn size(bytes: usize) -> String {
+    match bytes {
+        b if b >= 1 << 20 && b % (1 << 20) == 0 => format!("{} MiB", b >> 20),
+        b => format!("{} KiB", b >> 10),
+    }
+}

@@ -1,0 +1,398 @@
+//! `winograph explain conv`: what the compiler decides about a convolution, and why. Nothing is compiled to machine code
+//! and nothing is run.
+
+use crate::args::{Algo, ExplainConv};
+use crate::error::{Error, Result};
+use crate::forms::{self, Verdict};
+use crate::json::Shape;
+use crate::kernels::{self, Touch};
+use crate::output;
+use crate::report::list;
+use crate::shapes::Case;
+use serde::Serialize;
+use std::fmt::Write as _;
+use winograph::cpu::host_target;
+use winograph::{DType, TensorBuffer};
+use winograph_compiler::explain::KernelReport;
+use winograph_compiler::optimize::plan::Factor;
+use winograph_compiler::render::render_c;
+use winograph_compiler::{Explanation, Program, Step, Target};
+use winograph_ir::indexed::Origin;
+use winograph_ir::linear::{Code, LoopKind, MemoryDecl, Stmt};
+
+#[derive(Debug, Serialize)]
+struct Report {
+    device: String,
+    vector_bytes: usize,
+    shape: Shape,
+    algo: &'static str,
+    applied: bool,
+    reason: String,
+    tile: Vec<usize>,
+    amplification: Option<f64>,
+    passes: Vec<Pass>,
+    windows: Vec<Window>,
+    stages: Vec<Stage>,
+    layouts: Vec<Layout>,
+    kernels: Vec<Kernel>,
+    arena_bytes: usize,
+    prepared_bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Pass {
+    name: &'static str,
+    micros: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dump: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Window {
+    buffer: String,
+    applied: bool,
+    reason: String,
+    tile: Vec<usize>,
+    taps: Vec<usize>,
+    amplification: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Stage {
+    stage: String,
+    kept: bool,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Layout {
+    buffer: String,
+    /// Axes by number, slowest first.
+    order: Vec<usize>,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Kernel {
+    name: String,
+    role: &'static str,
+    prepare: bool,
+    output: String,
+    ranges: Vec<Range>,
+    grid: Vec<i64>,
+    /// Loops within a work item, outermost first; branches of the code one after another.
+    loops: Vec<i64>,
+    stages: Vec<Local>,
+    buffers: Vec<Buffer>,
+    accesses: Vec<Touch>,
+    plan: String,
+}
+
+/// One axis of the plan.
+#[derive(Debug, Serialize)]
+struct Range {
+    name: String,
+    role: &'static str,
+    size: i64,
+    /// Kinds, outermost first, with their sizes where the plan gives one.
+    kinds: Vec<String>,
+}
+
+/// Memory within a kernel.
+#[derive(Debug, Serialize)]
+struct Local {
+    name: String,
+    scope: &'static str,
+    dtype: String,
+    shape: Vec<i64>,
+}
+
+/// An argument of a kernel.
+#[derive(Debug, Serialize)]
+struct Buffer {
+    name: String,
+    dtype: String,
+    shape: Vec<i64>,
+    /// Whose it is.
+    origin: &'static str,
+    written: bool,
+    layout: String,
+}
+
+/// Runs the command.
+pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
+    let case = Case::new(&args.conv)?;
+    let target = host_target();
+    let (verdict, program, explanation) = plan(args.algo, &case, &target, args.passes)?;
+    let source = match args.source {
+        true => Some(
+            render_c(&program.kernels, &target).map_err(|e| Error::failure("cannot write the kernels as C", e))?.text,
+        ),
+        false => None,
+    };
+    let report = report(args.algo, &case, &target, verdict, &program, explanation, source);
+    if args.json {
+        let text = serde_json::to_string(&report).map_err(|e| Error::failure("cannot write JSON", e))?;
+        return output::print(&format!("{text}\n"));
+    }
+    output::print(&text(&report, args.plan))
+}
+
+/// Plans a form, or the direct one where that form does not apply.
+fn plan(algo: Algo, case: &Case, target: &Target, dumps: bool) -> Result<(Verdict, Program, Explanation)> {
+    let cannot = |e| Error::of("cannot plan the convolution", e);
+    // What the weights are does not matter to the compiler.
+    let w = TensorBuffer::new(DType::F32, &case.weight).map_err(cannot)?.into_tensor();
+    let mut chosen = None;
+    let planned = winograph::plan(&forms::arguments(case), target, &forms::options(algo, case), dumps, |args| {
+        forms::write(algo, case, args, &w, &mut chosen)
+    });
+    match planned {
+        Ok((program, explanation)) => Ok((forms::verdict(algo, chosen, &explanation), program, explanation)),
+        Err(winograph::Error::Inapplicable { reason, .. }) => {
+            let (_, program, explanation) = plan(Algo::Direct, case, target, dumps)?;
+            Ok((Verdict { reason, ..Verdict::default() }, program, explanation))
+        }
+        Err(e) => Err(cannot(e)),
+    }
+}
+
+fn report(
+    algo: Algo,
+    case: &Case,
+    target: &Target,
+    verdict: Verdict,
+    program: &Program,
+    explanation: Explanation,
+    source: Option<String>,
+) -> Report {
+    // The explanation lists steps in the program's order.
+    let steps = program.prepare.iter().chain(&program.run);
+    let kernels = explanation.kernels.iter().zip(steps).filter_map(|(k, step)| kernel(k, program, step)).collect();
+    let passes = explanation.passes.into_iter();
+    Report {
+        device: target.name.clone(),
+        vector_bytes: target.vector_bytes,
+        shape: case.into(),
+        algo: algo.name(),
+        applied: verdict.applied,
+        reason: verdict.reason,
+        tile: verdict.tile,
+        amplification: verdict.amplification,
+        passes: passes.map(|p| Pass { name: p.name, micros: p.micros, dump: p.dump }).collect(),
+        windows: explanation
+            .windows
+            .into_iter()
+            .map(|w| Window {
+                buffer: w.buffer,
+                applied: w.applied,
+                reason: w.reason,
+                tile: w.tile,
+                taps: w.taps,
+                amplification: w.amplification,
+            })
+            .collect(),
+        stages: explanation
+            .stages
+            .into_iter()
+            .map(|s| Stage { stage: s.stage, kept: s.kept, reason: s.reason })
+            .collect(),
+        layouts: explanation
+            .layouts
+            .into_iter()
+            .map(|l| Layout { buffer: l.buffer, order: l.order, reason: l.reason })
+            .collect(),
+        kernels,
+        arena_bytes: program.arena_bytes,
+        prepared_bytes: program.prepared_bytes,
+        source,
+    }
+}
+
+fn kernel(k: &KernelReport, program: &Program, step: &Step) -> Option<Kernel> {
+    let code = program.kernels.get(step.kernel)?;
+    let axis = |letter: char, role: &'static str| {
+        move |(i, (factors, &size)): (usize, (&Vec<Factor>, &i64))| Range {
+            name: format!("{letter}{i}"),
+            role,
+            size,
+            kinds: factors
+                .iter()
+                .map(|f| match f.size {
+                    Some(s) => format!("{}:{s}", f.kind.name()),
+                    None => f.kind.name().to_string(),
+                })
+                .collect(),
+        }
+    };
+    let maps = k.plan.loops.iter().zip(&k.loops).enumerate().map(axis('a', "map"));
+    let reduces = k.plan.reduces.iter().zip(&k.reduces).enumerate().map(axis('r', "reduce"));
+    let buffers = code.args.iter().enumerate().map(|(i, decl)| {
+        let named = step.args.get(i).and_then(|&b| program.buffers.get(b));
+        Buffer {
+            name: named.map_or_else(|| decl.name.clone(), |b| b.name.clone()),
+            dtype: decl.dtype.to_string(),
+            shape: shape(code, decl),
+            origin: match decl.origin {
+                Origin::Argument(_) => "argument",
+                Origin::Constant(_) => "constant",
+                Origin::Output(_) => "output",
+                Origin::Internal => "internal",
+            },
+            written: decl.written,
+            layout: layout(code, decl),
+        }
+    });
+    let stages = code.locals.iter().map(|decl| Local {
+        name: decl.name.clone(),
+        scope: kernels::space(decl.scope),
+        dtype: decl.dtype.to_string(),
+        shape: shape(code, decl),
+    });
+    Some(Kernel {
+        name: code.name.clone(),
+        role: code.role.name(),
+        prepare: k.prepare,
+        output: k.output.clone(),
+        ranges: maps.chain(reduces).collect(),
+        grid: kernels::grid(code),
+        loops: loops(code),
+        stages: stages.collect(),
+        buffers: buffers.collect(),
+        accesses: kernels::touches(program, step),
+        plan: k.plan.to_string(),
+    })
+}
+
+/// Sizes of the loops that run within a work item.
+fn loops(code: &Code) -> Vec<i64> {
+    let mut out = Vec::new();
+    code.for_each_stmt(&mut |s| {
+        if let Stmt::Loop { range, kind: LoopKind::Serial | LoopKind::Thread, .. } = s {
+            out.push(code.ints.max_size(*range));
+        }
+    });
+    out
+}
+
+fn shape(code: &Code, decl: &MemoryDecl) -> Vec<i64> {
+    decl.shape.iter().map(|&s| code.ints.bounds(s).1).collect()
+}
+
+/// A layout as text: its factors with their strides, slowest first.
+fn layout(code: &Code, decl: &MemoryDecl) -> String {
+    let factors: Vec<String> = decl
+        .layout
+        .dims
+        .iter()
+        .map(|d| {
+            let mut index = format!("i{}", d.axis);
+            if d.div != 1 {
+                let _ = write!(index, "/{}", d.div);
+            }
+            if let Some(m) = d.modulus {
+                let _ = write!(index, "%{m}");
+            }
+            format!("{index}*{}", code.ints.bounds(d.stride).1)
+        })
+        .collect();
+    if factors.is_empty() { "0".to_string() } else { factors.join(" + ") }
+}
+
+fn text(report: &Report, with_plans: bool) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_text(&mut out, report, with_plans);
+    out
+}
+
+fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Result {
+    let s = &r.shape;
+    writeln!(
+        out,
+        "{} with vectors of {} bytes: input {}, weight {}, stride {}, padding {}, dilation {}, groups {}",
+        r.device,
+        r.vector_bytes,
+        list(&s.input),
+        list(&s.weight),
+        list(&s.stride),
+        list(&s.padding),
+        list(&s.dilation),
+        s.groups
+    )?;
+    let applied = if r.applied { "" } else { " does not apply, the direct form is explained" };
+    writeln!(out, "{}{applied}: {}", r.algo, r.reason)?;
+
+    writeln!(out, "\nPasses")?;
+    for p in &r.passes {
+        match p.micros {
+            Some(t) => writeln!(out, "  {:<10} {t:9.1} us", p.name)?,
+            None => writeln!(out, "  {}", p.name)?,
+        }
+        if let Some(dump) = p.dump.as_deref().filter(|d| !d.is_empty()) {
+            for line in dump.lines() {
+                writeln!(out, "    {line}")?;
+            }
+        }
+    }
+    writeln!(out, "\nWindows (winograd): sums of products and what became of them")?;
+    for w in &r.windows {
+        let verdict = if w.applied { "rewritten" } else { "kept" };
+        writeln!(out, "  {}: {verdict}: {}", w.buffer, w.reason)?;
+        if let Some(a) = w.amplification {
+            writeln!(out, "    tile {}, taps {}, worst-case amplification {a:.1}", list(&w.tile), list(&w.taps))?;
+        }
+    }
+    writeln!(out, "\nStages (fuse)")?;
+    for s in &r.stages {
+        writeln!(out, "  {}: {}: {}", s.stage, if s.kept { "kept" } else { "removed" }, s.reason)?;
+    }
+    writeln!(out, "\nLayouts (layout): axes from slowest to contiguous")?;
+    for l in &r.layouts {
+        writeln!(out, "  {}: {}: {}", l.buffer, list(&l.order), l.reason)?;
+    }
+    writeln!(out, "\nMemory (memory): arena of {} bytes, prepared {} bytes", r.arena_bytes, r.prepared_bytes)?;
+    writeln!(out, "\nKernels (plan, schedule, lower)")?;
+    for k in &r.kernels {
+        write_kernel(out, k, with_plans)?;
+    }
+    if let Some(source) = &r.source {
+        writeln!(out, "\nSource\n{source}")?;
+    }
+    Ok(())
+}
+
+fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Result {
+    let when = if k.prepare { ", once, in prepare" } else { "" };
+    writeln!(out, "  {} ({}{when}) writes {}", k.name, k.role, k.output)?;
+    for r in &k.ranges {
+        writeln!(out, "    range {} {} of {}: {}", r.name, r.role, r.size, r.kinds.join(", "))?;
+    }
+    let sizes = |list: &[i64]| match list {
+        [] => "none".to_string(),
+        _ => list.iter().map(i64::to_string).collect::<Vec<_>>().join(" x "),
+    };
+    writeln!(out, "    grid {}, loops {}", sizes(&k.grid), sizes(&k.loops))?;
+    if k.stages.is_empty() {
+        writeln!(out, "    stages: none but registers")?;
+    }
+    for s in &k.stages {
+        writeln!(out, "    stage {} {}[{}] in {}", s.name, s.dtype, list(&s.shape), s.scope)?;
+    }
+    for b in &k.buffers {
+        writeln!(out, "    buffer {} {}[{}] {}, at {}", b.name, b.dtype, list(&b.shape), b.origin, b.layout)?;
+    }
+    for a in &k.accesses {
+        writeln!(out, "    {} {} ({}) by {}", a.kind, a.buffer, a.space, elements(a.vector))?;
+    }
+    if with_plan {
+        writeln!(out, "    plan {}", k.plan)?;
+    }
+    Ok(())
+}
+
+fn elements(n: u32) -> String {
+    if n == 1 { "single elements".to_string() } else { format!("vectors of {n}") }
+}

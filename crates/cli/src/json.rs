@@ -1,0 +1,70 @@
+//! The object that `bench conv --json` prints.
+
+use crate::kernels::Touch;
+use serde::Serialize;
+
+/// The whole of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) device: &'static str,
+    pub(crate) threads: usize,
+    pub(crate) shape: Shape,
+    /// Operations of the direct sum.
+    pub(crate) flops: u64,
+    pub(crate) results: Vec<Row>,
+}
+
+/// The convolution.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shape {
+    pub(crate) input: Vec<usize>,
+    pub(crate) weight: Vec<usize>,
+    pub(crate) stride: Vec<usize>,
+    pub(crate) padding: Vec<usize>,
+    pub(crate) dilation: Vec<usize>,
+    pub(crate) groups: usize,
+}
+
+impl From<&crate::shapes::Case> for Shape {
+    fn from(case: &crate::shapes::Case) -> Shape {
+        Shape {
+            input: case.input.clone(),
+            weight: case.weight.clone(),
+            stride: case.stride.clone(),
+            padding: case.padding.clone(),
+            dilation: case.dilation.clone(),
+            groups: case.groups,
+        }
+    }
+}
+
+/// One algorithm. Numbers that are not finite become `null`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) algo: &'static str,
+    pub(crate) applied: bool,
+    pub(crate) reason: String,
+    pub(crate) tile: Vec<usize>,
+    pub(crate) compile_ms: f64,
+    pub(crate) prepare_ms: f64,
+    pub(crate) first_ms: f64,
+    pub(crate) min_ms: f64,
+    pub(crate) median_ms: f64,
+    pub(crate) gflops: f64,
+    pub(crate) max_abs_err: f64,
+    pub(crate) rel_l2_err: f64,
+    pub(crate) amplification: Option<f64>,
+    pub(crate) bitwise_equal_to_tensor: Option<bool>,
+    pub(crate) kernels: Vec<Kernel>,
+}
+
+/// One launch of each call.
+#[derive(Debug, Serialize)]
+pub(crate) struct Kernel {
+    pub(crate) name: String,
+    pub(crate) role: &'static str,
+    pub(crate) grid: Vec<i64>,
+    pub(crate) block: Vec<i64>,
+    pub(crate) time_us: f64,
+    pub(crate) accesses: Vec<Touch>,
+}

@@ -1,0 +1,94 @@
+//! The table that `bench conv` prints.
+
+use crate::json::{Report, Row};
+use std::fmt::Write as _;
+
+const TITLES: [&str; 11] = [
+    "algorithm",
+    "kernels",
+    "compile ms",
+    "prepare ms",
+    "first ms",
+    "min ms",
+    "median ms",
+    "GFLOP/s",
+    "max abs err",
+    "rel L2 err",
+    "main kernel",
+];
+
+/// Columns of text; the first and the last lean left.
+fn table(rows: &[[String; 11]]) -> String {
+    let width = |i: usize| rows.iter().map(|r| r[i].chars().count()).chain([TITLES[i].len()]).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..TITLES.len()).map(width).collect();
+    let mut out = String::new();
+    for row in std::iter::once(&TITLES.map(String::from)).chain(rows) {
+        let mut line = String::new();
+        for (i, (cell, &w)) in row.iter().zip(&widths).enumerate() {
+            let _ =
+                if i == 0 || i + 1 == row.len() { write!(line, "{cell:<w$}  ") } else { write!(line, "{cell:>w$}  ") };
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+fn cells(row: &Row) -> [String; 11] {
+    let main = row.kernels.iter().max_by(|a, b| a.time_us.total_cmp(&b.time_us));
+    let number = |v: f64, places: usize| if v.is_finite() { format!("{v:.places$}") } else { "-".to_string() };
+    let error = |v: f64| if v.is_finite() { format!("{v:.2e}") } else { v.to_string() };
+    [
+        format!("{}{}", row.algo, if row.applied { "" } else { " *" }),
+        row.kernels.len().to_string(),
+        number(row.compile_ms, 1),
+        number(row.prepare_ms, 4),
+        number(row.first_ms, 4),
+        number(row.min_ms, 4),
+        number(row.median_ms, 4),
+        number(row.gflops, 1),
+        error(row.max_abs_err),
+        error(row.rel_l2_err),
+        main.map_or_else(|| "-".to_string(), |k| k.name.clone()),
+    ]
+}
+
+/// A list as it is given on the command line.
+pub(crate) fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The report for people.
+pub(crate) fn text(report: &Report) -> String {
+    let s = &report.shape;
+    let mut out = format!(
+        "{} with {} thread{}: input {}, weight {}, stride {}, padding {}, dilation {}, groups {}; {:.3} GFLOP as a direct sum\n\n",
+        report.device,
+        report.threads,
+        if report.threads == 1 { "" } else { "s" },
+        list(&s.input),
+        list(&s.weight),
+        list(&s.stride),
+        list(&s.padding),
+        list(&s.dilation),
+        s.groups,
+        report.flops as f64 / 1e9,
+    );
+    out.push_str(&table(&report.results.iter().map(cells).collect::<Vec<_>>()));
+    out.push('\n');
+    for row in &report.results {
+        let _ = match row.applied {
+            true => writeln!(out, "{}: {}", row.algo, row.reason),
+            false => writeln!(out, "{} *: not applied, figures are the direct form's: {}", row.algo, row.reason),
+        };
+        if let Some(equal) = row.bitwise_equal_to_tensor {
+            let _ = writeln!(
+                out,
+                "{}: bit for bit {} tensor's result",
+                row.algo,
+                if equal { "equal to" } else { "NOT equal to" }
+            );
+        }
+    }
+    out
+}

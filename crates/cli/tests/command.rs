@@ -1,0 +1,328 @@
+//! The `winograph` command as a user runs it.
+
+use serde_json::Value;
+use std::io::Read as _;
+use std::process::{Command, Output, Stdio};
+
+/// A small convolution on which Winograd applies.
+const SMALL: [&str; 4] = ["--input", "1,4,8,8", "--weight", "4,4,3,3"];
+
+/// The command in an environment of its own; compiled kernels are kept from one run of the tests to the next.
+fn winograph(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_winograph"));
+    command.args(args).env("WINOGRAPH_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/kernels"));
+    for variable in ["WINO", "WINO_OLD", "DEBUG", "WINOGRAPH_THREADS", "WINOGRAPH_CACHE"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().expect("the command starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
+}
+
+/// Standard output of a run that succeeds.
+fn succeeds(args: &[&str]) -> String {
+    let out = run(&mut winograph(args));
+    assert_eq!(out.status.code(), Some(0), "{args:?}: {}", text(&out.stderr));
+    text(&out.stdout)
+}
+
+/// Standard error of a run that ends with `code` and prints nothing else.
+fn fails(code: i32, command: &mut Command) -> String {
+    let out = run(command);
+    assert_eq!(out.status.code(), Some(code), "{command:?}: {}", text(&out.stderr));
+    assert_eq!(text(&out.stdout), "", "{command:?}");
+    text(&out.stderr)
+}
+
+fn json(args: &[&str]) -> Value {
+    let out = succeeds(args);
+    assert_eq!(out.lines().count(), 1, "one object and nothing else");
+    serde_json::from_str(&out).expect("JSON")
+}
+
+fn keys(v: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = v.as_object().expect("an object").keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+fn bench<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    ["bench", "conv", "--runs", "2", "--threads", "1", "--json"].into_iter().chain(args.iter().copied()).collect()
+}
+
+#[test]
+fn json_has_every_field() {
+    let v =
+        json(&bench(&[&SMALL[..], &["--algo", "direct,tensor,graph,auto", "--tile", "2", "--padding", "1"]].concat()));
+    assert_eq!(keys(&v), ["device", "flops", "results", "shape", "threads"]);
+    assert_eq!(v["device"], "cpu");
+    assert_eq!(v["threads"], 1);
+    assert_eq!(v["flops"], 2 * 4 * 64 * 4 * 9);
+    let shape = serde_json::json!({
+        "input": [1, 4, 8, 8], "weight": [4, 4, 3, 3], "stride": [1, 1], "padding": [1, 1], "dilation": [1, 1],
+        "groups": 1
+    });
+    assert_eq!(v["shape"], shape);
+    let rows = v["results"].as_array().unwrap();
+    assert_eq!(
+        rows.iter().map(|r| r["algo"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["direct", "tensor", "graph", "auto"]
+    );
+    for row in rows {
+        let expected = [
+            "algo",
+            "amplification",
+            "applied",
+            "bitwise_equal_to_tensor",
+            "compile_ms",
+            "first_ms",
+            "gflops",
+            "kernels",
+            "max_abs_err",
+            "median_ms",
+            "min_ms",
+            "prepare_ms",
+            "reason",
+            "rel_l2_err",
+            "tile",
+        ];
+        assert_eq!(keys(row), expected);
+        for number in
+            ["compile_ms", "prepare_ms", "first_ms", "min_ms", "median_ms", "gflops", "max_abs_err", "rel_l2_err"]
+        {
+            assert!(row[number].as_f64().is_some_and(|x| x >= 0.0), "{number} of {row}");
+        }
+        assert!(row["rel_l2_err"].as_f64().unwrap() < 1e-5, "{row}");
+        assert_eq!(row["applied"], true);
+        assert!(!row["reason"].as_str().unwrap().is_empty());
+        let kernels = row["kernels"].as_array().unwrap();
+        assert!(!kernels.is_empty());
+        for k in kernels {
+            assert_eq!(keys(k), ["accesses", "block", "grid", "name", "role", "time_us"]);
+            assert!(k["name"].as_str().unwrap().starts_with(['r', 'E']));
+            assert!(k["time_us"].is_f64() && k["grid"].is_array());
+            assert_eq!(k["block"], serde_json::json!([]));
+            let accesses = k["accesses"].as_array().unwrap();
+            assert!(accesses.iter().any(|a| a["kind"] == "load") && accesses.iter().any(|a| a["kind"] == "store"));
+            for a in accesses {
+                assert_eq!(keys(a), ["buffer", "kind", "space", "vector"]);
+                assert!(
+                    a["vector"].as_u64().is_some_and(|n| n >= 1) && a["space"].is_string() && a["buffer"].is_string()
+                );
+            }
+        }
+    }
+    let (direct, tensor, graph) = (&rows[0], &rows[1], &rows[2]);
+    assert_eq!((&direct["tile"], &direct["amplification"]), (&serde_json::json!([]), &Value::Null));
+    assert_eq!(direct["kernels"][0]["role"], "direct");
+    for row in [tensor, graph] {
+        assert_eq!(row["tile"], serde_json::json!([2, 2]));
+        assert!(row["amplification"].as_f64().unwrap() > 1.0);
+    }
+    assert_eq!((&tensor["bitwise_equal_to_tensor"], &graph["bitwise_equal_to_tensor"]), (&Value::Null, &true.into()));
+    let roles: Vec<_> = graph["kernels"].as_array().unwrap().iter().map(|k| k["role"].as_str().unwrap()).collect();
+    assert!(!roles.contains(&"direct"), "{roles:?}");
+}
+
+/// Every shape is checked against the f64 convolution.
+fn accurate(args: &[&str]) -> Value {
+    let v = json(&bench(args));
+    for row in v["results"].as_array().unwrap() {
+        assert!(row["rel_l2_err"].as_f64().is_some_and(|e| e < 1e-5), "{args:?}: {row}");
+    }
+    v
+}
+
+#[test]
+fn one_and_three_axes_and_groups() {
+    let v = accurate(&["--input", "2,3,17", "--weight", "4,3,5", "--padding", "2", "--tile", "2", "--algo", "graph"]);
+    assert_eq!(v["results"][0]["tile"], serde_json::json!([2]));
+    accurate(&["--input", "1,2,4,5,6", "--weight", "2,2,2,2,2", "--tile", "2,2,3", "--algo", "graph"]);
+    let grouped = ["--input", "1,4,8,8", "--weight", "6,2,3,3", "--groups", "2", "--weights", "each-call"];
+    let v = accurate(&[&grouped[..], &["--tile", "2", "--points", "0,1,-1", "--algo", "tensor"]].concat());
+    let kernels = v["results"][0]["kernels"].as_array().unwrap();
+    let roles: Vec<_> = kernels.iter().map(|k| k["role"].as_str().unwrap()).collect();
+    for role in ["weight_transform", "input_transform", "multiply", "output_transform"] {
+        assert!(roles.contains(&role), "{roles:?}");
+    }
+}
+
+#[test]
+fn forms_that_do_not_apply_say_why() {
+    for algo in ["tensor,graph", "direct,graph,tensor"] {
+        let v = accurate(&[&SMALL[..], &["--stride", "2", "--padding", "1,0", "--algo", algo]].concat());
+        for row in v["results"].as_array().unwrap().iter().filter(|r| r["algo"] != "direct") {
+            assert_eq!(row["applied"], false);
+            assert!(row["reason"].as_str().unwrap().contains("stride 2"), "{row}");
+            assert_eq!(row["kernels"][0]["role"], "direct", "the row holds the direct form's figures");
+            assert_eq!((&row["tile"], &row["bitwise_equal_to_tensor"]), (&serde_json::json!([]), &Value::Null));
+        }
+    }
+}
+
+#[test]
+fn sizes_of_zero() {
+    let v = json(&bench(&["--input", "0,4,8,8", "--weight", "4,4,3,3"]));
+    assert_eq!(v["flops"], 0);
+}
+
+#[test]
+fn table() {
+    let out = succeeds(&[&["bench", "conv", "--runs", "2", "--tile", "2"], &SMALL[..]].concat());
+    for title in ["algorithm", "kernels", "compile ms", "prepare ms", "first ms", "min ms", "median ms", "GFLOP/s"] {
+        assert!(out.contains(title), "{title}: {out}");
+    }
+    for word in
+        ["max abs err", "rel L2 err", "main kernel", "\ndirect ", "\ntensor ", "\ngraph ", "graph: bit for bit equal"]
+    {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+}
+
+#[test]
+fn seed_protocol() {
+    let args = [&["bench", "conv", "--protocol", "seed", "--tile", "2", "--threads", "1"], &SMALL[..]].concat();
+    let milliseconds = |line: &str, name: &str| -> f64 {
+        let rest = line.strip_prefix(name).and_then(|l| l.strip_suffix("ms (min of 20 runs)"));
+        rest.and_then(|n| n.trim().parse().ok()).unwrap_or_else(|| panic!("{line}"))
+    };
+    let out = succeeds(&args);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 3, "{out}");
+    milliseconds(lines[0], "OLD: ");
+    milliseconds(lines[1], "HYBRID: ");
+    assert!(lines[2].contains("within 20 %"), "{out}");
+
+    let out = run(winograph(&args).env("WINO", "0").env("DEBUG", "2"));
+    assert!(text(&out.stdout).lines().last().unwrap().starts_with("WINO=0 (direct): "), "{out:?}");
+    assert!(text(&out.stderr).contains("us  multiply"), "DEBUG=2 shows kernels with times");
+    let out = run(winograph(&args).env("DEBUG", "4"));
+    assert!(text(&out.stderr).contains("typedef"), "DEBUG=4 shows their source");
+
+    let seed = ["bench", "conv", "--protocol", "seed", "--stride", "2"];
+    assert!(fails(1, &mut winograph(&seed)).contains("stride 2"));
+}
+
+#[test]
+fn wrong_usage() {
+    let cases: [(&str, &str); 28] = [
+        ("--tile 0", "tile of 0"),
+        ("--tile 5", "tile of 5"),
+        ("--tile 4,4,4", "3 numbers for 2 spatial axes"),
+        ("--threads 0", "0 is not in 1..=4096"),
+        ("--threads x", "'x'"),
+        ("--runs 0", "0 is not in"),
+        ("--points 0,1,1,2,-2", "the point 1 is there twice"),
+        ("--points 1/2,0.5,0", "the point 1/2 is there twice"),
+        ("--points x", "is not a number"),
+        ("--points 1/0", "denominator of zero"),
+        ("--points 0,1", "--points has 2 points"),
+        ("--points 0,1 --tile 4", "F(4,3) takes 5"),
+        ("--nope", "unexpected argument '--nope'"),
+        ("--device cuda", "unknown device 'cuda': known devices are cpu"),
+        ("--algo fast", "possible values: direct, tensor, graph, auto"),
+        ("--algo graph,graph", "graph is there twice"),
+        ("--input 1,2", "expected 3 to 5"),
+        ("--input 1,16,64", "expected as many"),
+        ("--input 1,-16,64,64", "'-16' is not a whole number"),
+        ("--input 1,,64,64", "'' is not a whole number"),
+        ("--input 1,8,64,64", "16 input channels in 1 group(s)|a weight with 8 channels"),
+        ("--input 1,16,2,2", "a window no larger than the padded input"),
+        ("--input 99999999999,99999999999,9,9", "would overflow"),
+        ("--groups 3", "groups that divide the 16 input"),
+        ("--groups 0", "at least one group"),
+        ("--stride 0", "stride [0, 0]"),
+        ("--dilation 1,1,1", "3 numbers for 2 spatial axes"),
+        ("--protocol seed --json", "cannot be used with"),
+    ];
+    for (args, message) in cases {
+        let args: Vec<&str> = ["bench", "conv"].into_iter().chain(args.split(' ')).collect();
+        let stderr = fails(2, &mut winograph(&args));
+        assert!(message.split('|').any(|m| stderr.contains(m)), "{args:?}: {stderr}");
+        assert!(stderr.starts_with("error: "), "{stderr}");
+    }
+    assert!(fails(2, &mut winograph(&[])).contains("Usage"));
+    assert!(fails(2, &mut winograph(&["bench"])).contains("Usage"));
+    assert!(fails(2, winograph(&["devices"]).env("WINO", "yes")).contains("WINO is \"yes\", expected 0 or 1"));
+}
+
+#[test]
+fn failures() {
+    let mut command = winograph(&["bench", "conv", "--json"]);
+    let stderr = fails(1, command.env("WINOGRAPH_CC", "no-such-compiler"));
+    assert!(stderr.contains("cause: no C compiler found (tried no-such-compiler)"), "{stderr}");
+}
+
+#[test]
+fn explain_tells_reasons() {
+    let args = [&["explain", "conv", "--algo", "graph", "--tile", "2"], &SMALL[..]].concat();
+    // It needs no compiler.
+    let out = run(winograph(&args).env("PATH", "/nonexistent").env("WINOGRAPH_CC", "no-such-compiler"));
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    let out = text(&out.stdout);
+    for word in [
+        "rewritten: F(2,3)xF(2,3)",
+        "tile 2,2, taps 3,3, worst-case amplification",
+        "kept: ",
+        "contiguous",
+        "(input_transform)",
+        "(weight_transform, once, in prepare)",
+        "(multiply)",
+        "(output_transform)",
+        "range a0 map of ",
+        "range r0 reduce of ",
+        "stages: ",
+        "buffer ",
+        "vectors of ",
+    ] {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+    assert!(!out.contains("    plan ") && !out.contains("def ") && !out.contains("typedef"));
+    let more = succeeds(&[&args[..], &["--plan", "--passes", "--source"]].concat());
+    assert!(more.contains("    plan a0=") && more.contains("yield %") && more.contains("typedef"), "{more}");
+
+    let direct = succeeds(&[&["explain", "conv", "--stride", "2"], &SMALL[..]].concat());
+    assert!(direct.contains("kept: its window moves with stride 2, not 1"), "{direct}");
+    let tensor = succeeds(&[&["explain", "conv", "--stride", "2", "--algo", "tensor"], &SMALL[..]].concat());
+    assert!(tensor.contains("tensor does not apply, the direct form is explained: its window moves"), "{tensor}");
+
+    let v = json(&[&args[..], &["--json", "--source", "--passes"]].concat());
+    assert_eq!((&v["applied"], &v["tile"]), (&true.into(), &serde_json::json!([2, 2])));
+    assert!(v["windows"][0]["reason"].is_string() && v["source"].is_string() && v["passes"][0]["dump"].is_string());
+    let k = &v["kernels"][0];
+    assert_eq!((&k["role"], &k["prepare"]), (&"weight_transform".into(), &true.into()));
+    assert!(k["ranges"][0]["kinds"].is_array() && k["buffers"][0]["layout"].is_string() && k["plan"].is_string());
+    assert_eq!(fails(2, &mut winograph(&["explain", "conv", "--tile", "0"])).lines().count(), 3);
+}
+
+#[test]
+fn devices() {
+    let out = succeeds(&["devices"]);
+    for word in ["cpu", "vectors", "threads", "caches", "C compiler", "kernel cache"] {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+    let out = run(winograph(&["devices"]).env("WINOGRAPH_CC", "no-such-compiler"));
+    assert!(text(&out.stdout).contains("none found"), "a machine without a compiler has a device all the same");
+    let v = json(&["devices", "--json"]);
+    assert!(v["devices"][0]["vector_bytes"].as_u64().is_some_and(|n| n >= 16));
+}
+
+#[test]
+fn readers_may_leave() {
+    let mut child = winograph(&["explain", "conv", "--passes", "--source"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert!(child.wait().unwrap().code().is_some(), "it ends by itself");
+    assert_eq!(stderr, "");
+}

@@ -1,0 +1,246 @@
+//! `grid`: which axes become threads, lanes and blocks on a GPU, by the addresses that a warp touches.
+//!
+//! Takes a kernel whose buffers have layouts; leaves a plan. Candidates are pairs of a fast and a slow thread axis with
+//! their sizes. For each, every access's address is evaluated for the lanes of a few warps (first, middle and last
+//! block: masks matter), distinct sectors are counted and weighted by how often the access runs. It works through
+//! divisions, remainders and masks, since it evaluates and does not match. Ties go to the simpler candidate.
+
+use super::access::{self, Stride, Touch};
+use super::heuristic;
+use super::plan::{Factor, Kind, Plan};
+use crate::kernel::Kernel;
+use crate::options::GridRule;
+use crate::target::Gpu;
+use rustc_hash::FxHashMap;
+use winograph_ir::indexed::Graph;
+use winograph_ir::int::{IntId, RangeId};
+
+/// What was decided for one kernel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GridReport {
+    /// Assignments of threads with the sectors that a launch would move, the chosen one first.
+    pub candidates: Vec<(String, f64)>,
+}
+
+/// Threads along axes, the fastest first: place among the kernel's loops and size.
+type Threads = Vec<(usize, i64)>;
+
+/// Threads that a workgroup gets if the kernel has them.
+const THREADS: i64 = 128;
+/// Most accumulators of a thread.
+const MAX_TILE: i64 = 4;
+
+struct Search<'a> {
+    g: Graph,
+    kernel: &'a Kernel,
+    touches: Vec<Touch>,
+    addresses: Vec<Option<IntId>>,
+    unrolled: Vec<RangeId>,
+    gpu: &'a Gpu,
+}
+
+/// The plan for a kernel on a GPU, and what else was considered.
+pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
+    let mut g = kernel.graph.clone();
+    let unrolled = heuristic::unrolled(kernel);
+    let touches = access::touches(kernel, &unrolled);
+    let addresses = touches
+        .iter()
+        .map(|t| {
+            let layout = g.buffer(t.buffer).layout.clone()?;
+            (!t.dynamic).then(|| g.flatten(&layout, &t.index))
+        })
+        .collect();
+    let mut search = Search { g, kernel, touches, addresses, unrolled, gpu };
+    let mut ranked = search.candidates();
+    ranked.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| (a.0.len(), &a.0).cmp(&(b.0.len(), &b.0))));
+    let name = |t: &Threads| match t[..] {
+        [] => "one thread".to_string(),
+        _ => t.iter().map(|(a, n)| format!("a{a}:{n}")).collect::<Vec<_>>().join(" then "),
+    };
+    let report = GridReport { candidates: ranked.iter().take(6).map(|(t, s)| (name(t), *s)).collect() };
+    let threads = ranked.first().map(|r| r.0.clone()).unwrap_or_default();
+    (search.build(threads, rule), report)
+}
+
+impl Search<'_> {
+    fn size(&self, axis: usize) -> Option<i64> {
+        self.g.ints.const_size(self.kernel.loops[axis])
+    }
+
+    fn free_axes(&self) -> Vec<usize> {
+        (0..self.kernel.loops.len())
+            .filter(|&a| !self.unrolled.contains(&self.kernel.loops[a]) && self.size(a).is_some())
+            .collect()
+    }
+
+    /// All assignments worth comparing, with the sectors that a launch would move.
+    fn candidates(&mut self) -> Vec<(Threads, f64)> {
+        let warp = self.gpu.lanes as i64;
+        let axes = self.free_axes();
+        let mut all: Vec<Threads> = vec![vec![]];
+        for &a in &axes {
+            let Some(size) = self.size(a) else { continue };
+            let mut sizes = vec![size.min(warp)];
+            sizes.extend([8, 16].into_iter().filter(|n| *n < size && size % n == 0));
+            for first in sizes {
+                all.push(vec![(a, first)]);
+                if first >= warp {
+                    continue;
+                }
+                for &b in axes.iter().filter(|&&b| b != a) {
+                    let Some(other) = self.size(b) else { continue };
+                    all.push(vec![(a, first), (b, other.min((warp + first - 1) / first))]);
+                }
+            }
+        }
+        all.into_iter()
+            .map(|t| {
+                let sectors = self.sectors(&t);
+                (t, sectors)
+            })
+            .collect()
+    }
+
+    /// Sectors that a launch moves with these threads, estimated from a few warps.
+    fn sectors(&self, threads: &Threads) -> f64 {
+        let ints = &self.g.ints;
+        let warp = self.gpu.lanes as i64;
+        let total: i64 = threads.iter().map(|t| t.1).product::<i64>().max(1);
+        let lanes = total.min(warp);
+        let mut sum = 0.0;
+        for (t, &address) in self.touches.iter().zip(&self.addresses) {
+            let (mut sectors, mut active) = (0usize, 0usize);
+            let bytes = self.g.buffer(t.buffer).dtype.size() as i64;
+            for sample in [0.0, 0.5, 1.0] {
+                let mut base: FxHashMap<RangeId, i64> = FxHashMap::default();
+                let at = |size: i64| (((size - 1) as f64) * sample) as i64;
+                let mut ranges: Vec<RangeId> = t.index.iter().flat_map(|&i| ints.free_ranges(i)).copied().collect();
+                ranges.extend(t.gate.iter().flat_map(|&i| ints.free_ranges(i)));
+                for r in ranges {
+                    base.insert(r, at(ints.max_size(r).max(1)));
+                }
+                let mut seen: Vec<i64> = Vec::with_capacity(lanes as usize);
+                for lane in 0..lanes {
+                    let mut rest = lane;
+                    for &(axis, n) in threads {
+                        let r = self.kernel.loops[axis];
+                        let block = at((ints.max_size(r) + n - 1) / n);
+                        base.insert(r, block * n + rest % n);
+                        rest /= n;
+                    }
+                    let outside = threads
+                        .iter()
+                        .any(|&(a, _)| base[&self.kernel.loops[a]] >= ints.max_size(self.kernel.loops[a]));
+                    let range = |r: RangeId| base.get(&r).copied().unwrap_or(0);
+                    let param = |p: winograph_ir::ParamId| ints.param_info(p).hi;
+                    if outside || t.gate.iter().any(|&c| ints.eval(c, &range, &param).is_none_or(|x| x < 0)) {
+                        continue;
+                    }
+                    active += 1;
+                    match address.and_then(|a| ints.eval(a, &range, &param)) {
+                        Some(a) => {
+                            let sector = a * bytes / self.gpu.sector as i64;
+                            if !seen.contains(&sector) {
+                                seen.push(sector);
+                            }
+                        }
+                        // Looked up by data: every lane for itself.
+                        None => seen.push(-1 - lane),
+                    }
+                }
+                sectors += seen.len();
+            }
+            if active > 0 {
+                sum += t.runs * sectors as f64 / active as f64;
+            }
+        }
+        // Lanes that a warp does not fill do nothing.
+        sum * (warp as f64 / lanes as f64).sqrt()
+    }
+
+    /// The plan for an assignment: vectors where every access along the fast axis is contiguous, a register tile where a
+    /// reduction loop reuses operands, more threads until a workgroup is worth starting.
+    fn build(&mut self, threads: Threads, rule: GridRule) -> Plan {
+        let loops = &self.kernel.loops;
+        let reduces = self.kernel.reduce_ranges();
+        let looped = reduces.iter().any(|r| !self.unrolled.contains(r));
+        let mut threads = threads;
+        let mut tile: Option<(usize, i64)> = None;
+        if looped {
+            let depends = |g: &Graph, t: &Touch, r: RangeId| t.index.iter().any(|&i| g.ints.depends_on(i, r));
+            let mut best = 0;
+            for a in self.free_axes() {
+                let r = loops[a];
+                let saved = self.touches.iter().filter(|t| t.in_loop && !t.write && !depends(&self.g, t, r)).count();
+                let used: i64 = threads.iter().filter(|t| t.0 == a).map(|t| t.1).product();
+                let rest = self.size(a).map_or(1, |s| s / used.max(1));
+                let n = (2..=MAX_TILE)
+                    .rev()
+                    .find(|n| rest % n == 0 && self.size(a).is_some_and(|s| s % (n * used.max(1)) == 0));
+                if let (true, Some(n)) = (saved > best, n) {
+                    best = saved;
+                    tile = Some((a, n));
+                }
+            }
+        }
+        let mut vector: Option<(usize, i64)> = None;
+        if let Some(&(fast, n)) = threads.first() {
+            let size = self.size(fast).unwrap_or(1);
+            let widest = self.gpu.access as i64
+                / self.touches.iter().map(|t| self.g.buffer(t.buffer).dtype.size() as i64).max().unwrap_or(4);
+            let r = loops[fast];
+            let mut fits = tile.is_none_or(|t| t.0 != fast);
+            for i in 0..self.touches.len() {
+                let t = self.touches[i].clone();
+                let inner = access::inner_axis(&self.g, t.buffer);
+                fits &= matches!(access::stride(&mut self.g, &t, r, inner), Stride::Contiguous | Stride::Uniform)
+                    && !t.gate.iter().any(|&c| self.g.ints.depends_on(c, r));
+            }
+            if fits {
+                vector = [4, 2]
+                    .into_iter()
+                    .find(|v| *v <= widest && size % (v * n) == 0 && (size / v >= n))
+                    .map(|v| (fast, v));
+            }
+        }
+        let mut total: i64 = threads.iter().map(|t| t.1).product();
+        for a in self.free_axes().into_iter().rev() {
+            if total >= THREADS || threads.iter().any(|t| t.0 == a) || tile.is_some_and(|t| t.0 == a) {
+                continue;
+            }
+            let want = (THREADS / total.max(1)).max(1);
+            let size = self.size(a).unwrap_or(1);
+            if let Some(n) = (2..=want.min(size)).rev().find(|n| size % n == 0) {
+                threads.push((a, n));
+                total *= n;
+            }
+        }
+        let any = |kind: Kind| Factor { kind, size: None };
+        let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
+        let mut plan = Plan::default();
+        for (a, r) in loops.iter().enumerate() {
+            if self.unrolled.contains(r) {
+                plan.loops.push(vec![any(Kind::Unroll)]);
+                continue;
+            }
+            let mut factors = vec![any(Kind::Grid)];
+            factors.extend(tile.filter(|t| t.0 == a).map(|t| of(Kind::Unroll, t.1)));
+            factors.extend(threads.iter().filter(|t| t.0 == a).map(|t| of(Kind::Thread, t.1)));
+            factors.extend(vector.filter(|t| t.0 == a).map(|t| of(Kind::Vector, t.1)));
+            plan.loops.push(factors);
+        }
+        for r in &reduces {
+            plan.reduces.push(vec![any(if self.unrolled.contains(r) { Kind::Unroll } else { Kind::Loop })]);
+        }
+        plan.order = (0..loops.len()).collect();
+        plan.threads = threads.iter().rev().map(|t| t.0).collect();
+        if rule == GridRule::RangeId {
+            let ordinal = |a: &usize| self.g.ints.range_info(loops[*a]).ordinal;
+            // Outermost first: blocks ascend, so that the last one made is fastest; threads descend.
+            plan.order.sort_by_key(ordinal);
+            plan.threads.sort_by_key(|a| std::cmp::Reverse(ordinal(a)));
+        }
+        plan
+    }
+}

@@ -1,0 +1,225 @@
+//! Runs the filetests of the passes: `filetests/<pass>/*.ir`.
+//!
+//! The header's options:
+//! - `from=tensor` or `from=indexed`: the level of the input. From the tensor level every pass before the tested one
+//!   runs too; from the indexed level (the default, but for `rangeify`) the text is what the tested pass takes, or
+//!   for passes over kernels what `split` takes.
+//! - `algorithm=auto|direct|winograd` (`winograd` unless given), `tile=4,2`, `points=0,1,-1`.
+//! - `vector=16`: bytes of the target's vectors, 16 unless given.
+//!
+//! A line `; plan: a0=grid ...` in the input of a `lower` test is the plan of the next kernel; without any the
+//! heuristic plans. After each pass the verifier of its level runs: what it refuses is the test's error.
+
+use std::path::Path;
+use winograph_compiler::kernel::Kernel;
+use winograph_compiler::optimize::heuristic;
+use winograph_compiler::optimize::plan::{Plan, Scheduled};
+use winograph_compiler::schedule::{fuse, layout, rangeify, split};
+use winograph_compiler::winograd::rational::Rational;
+use winograph_compiler::{Algorithm, Options, Target, compile, lower, winograd};
+use winograph_ir::indexed::Graph;
+use winograph_ir::text::filetest::{Header, run_dir};
+use winograph_ir::text::{parse_indexed, parse_tensor, print_indexed, print_linear};
+use winograph_ir::verify;
+
+fn list<T: std::str::FromStr>(header: &Header, key: &str) -> Result<Option<Vec<T>>, String> {
+    let Some(text) = header.get(key) else { return Ok(None) };
+    let items = text.split(',').map(|t| t.parse().map_err(|_| format!("{key}={text}: `{t}` is not a number")));
+    items.collect::<Result<Vec<T>, String>>().map(Some)
+}
+
+fn options(header: &Header) -> Result<Options, String> {
+    let algorithm = match header.get("algorithm").unwrap_or("winograd") {
+        "auto" => Algorithm::Auto,
+        "direct" => Algorithm::Direct,
+        "winograd" => Algorithm::Winograd,
+        other => return Err(format!("no algorithm `{other}`")),
+    };
+    let points = list::<Rational>(header, "points")?;
+    Ok(Options { algorithm, tile: list(header, "tile")?, points, ..Options::default() })
+}
+
+fn checked(g: &Graph, pass: &str) -> Result<(), String> {
+    verify::indexed::verify(g).map_err(|e| format!("after {pass}: {e}"))
+}
+
+/// What is known so far of a test's way through the passes.
+struct Way {
+    header: Header,
+    target: Target,
+    options: Options,
+    graph: Graph,
+    /// Whether passes before the tested one run.
+    from_tensors: bool,
+}
+
+impl Way {
+    fn new(header: &Header, input: &str) -> Result<Way, String> {
+        let default = if header.pass == "rangeify" { "tensor" } else { "indexed" };
+        let (graph, from_tensors) = match header.get("from").unwrap_or(default) {
+            "tensor" => {
+                let tensors = parse_tensor(input).map_err(|e| e.to_string())?;
+                verify::tensor::verify(&tensors).map_err(|e| format!("input: {e}"))?;
+                let graph = rangeify::rangeify(&tensors);
+                checked(&graph, "rangeify")?;
+                (graph, true)
+            }
+            "indexed" => {
+                let graph = parse_indexed(input).map_err(|e| e.to_string())?;
+                checked(&graph, "input")?;
+                (graph, false)
+            }
+            other => return Err(format!("no level `{other}`")),
+        };
+        let vector = list::<usize>(header, "vector")?.and_then(|v| v.first().copied()).unwrap_or(16);
+        let (target, options) = (Target::cpu(vector), options(header)?);
+        Ok(Way { header: header.clone(), target, options, graph, from_tensors })
+    }
+
+    fn winograd(&mut self) -> Result<String, String> {
+        let reports = winograd::run(&mut self.graph, &self.options)?;
+        checked(&self.graph, "winograd")?;
+        let line = |r: &winograph_compiler::explain::WindowReport| match r.applied {
+            true => format!("; {}: tile {:?} for {:?} taps: {}\n", r.buffer, r.tile, r.taps, r.reason),
+            false => format!("; {}: refused: {}\n", r.buffer, r.reason),
+        };
+        Ok(reports.iter().map(line).collect())
+    }
+
+    fn fuse(&mut self) -> Result<String, String> {
+        let decisions = fuse::fuse(&mut self.graph);
+        checked(&self.graph, "fuse")?;
+        let line =
+            |d: &fuse::Decision| format!("; {}: {}: {}\n", d.stage, if d.kept { "stays" } else { "goes" }, d.reason);
+        Ok(decisions.iter().map(line).collect())
+    }
+
+    fn kernels(&mut self) -> Result<Vec<Kernel>, String> {
+        if self.from_tensors {
+            self.winograd()?;
+            self.fuse()?;
+        }
+        Ok(split::split(&self.graph))
+    }
+
+    fn laid_out(&mut self) -> Result<(Vec<Kernel>, Vec<layout::Choice>), String> {
+        let mut kernels = self.kernels()?;
+        let choices = layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default());
+        Ok((kernels, choices))
+    }
+
+    fn scheduled(&mut self, plans: &[Plan]) -> Result<Vec<(Plan, Scheduled)>, String> {
+        let (kernels, _) = self.laid_out()?;
+        if !plans.is_empty() && plans.len() != kernels.len() {
+            return Err(format!("{} plans for {} kernels", plans.len(), kernels.len()));
+        }
+        let mut out = Vec::new();
+        for (n, k) in kernels.iter().enumerate() {
+            let plan = plans.get(n).cloned().unwrap_or_else(|| heuristic::plan(k, &self.target));
+            let scheduled = plan.apply(k).map_err(|e| e.to_string())?;
+            out.push((plan, scheduled));
+        }
+        Ok(out)
+    }
+}
+
+fn run(header: &Header, input: &str) -> Result<String, String> {
+    let mut way = Way::new(header, input)?;
+    match way.header.pass.as_str() {
+        "rangeify" => Ok(print_indexed(&way.graph)),
+        "winograd" => {
+            let report = way.winograd()?;
+            Ok(report + &print_indexed(&way.graph))
+        }
+        "fuse" => {
+            if way.from_tensors {
+                way.winograd()?;
+            }
+            let report = way.fuse()?;
+            Ok(report + &print_indexed(&way.graph))
+        }
+        "split" => Ok(way.kernels()?.iter().map(|k| k.text() + "\n").collect()),
+        "layout" => {
+            let (kernels, choices) = way.laid_out()?;
+            let choices: String =
+                choices.iter().map(|c| format!("; {}: axes {:?}: {}\n", c.buffer, c.order, c.reason)).collect();
+            // The declarations are enough: the rest is `split`'s.
+            let declarations = |k: &Kernel| -> String {
+                let text = k.text();
+                let lines = text.lines().filter(|l| l.starts_with("kernel ") || l.starts_with("buffer "));
+                lines.map(|l| format!("{l}\n")).collect()
+            };
+            Ok(kernels.iter().fold(choices, |out, k| out + &declarations(k)))
+        }
+        "plan" => {
+            let scheduled = way.scheduled(&[])?;
+            let line = |(plan, s): &(Plan, Scheduled)| -> Result<String, String> {
+                let text = plan.to_string();
+                let read = Plan::parse(&text).map_err(|e| format!("{text}: {e}"))?;
+                if read != *plan {
+                    return Err(format!("{text} reads as {read}"));
+                }
+                Ok(format!("{} {}\n  {text}\n", compile::name(s), s.kernel.role.name()))
+            };
+            scheduled.iter().map(line).collect()
+        }
+        "lower" => {
+            let plans = input.lines().filter_map(|l| l.strip_prefix("; plan:")).map(|l| Plan::parse(l.trim()));
+            let plans = plans.collect::<Result<Vec<Plan>, _>>().map_err(|e| e.to_string())?;
+            let mut out = String::new();
+            for (_, s) in way.scheduled(&plans)? {
+                let code = lower::emit::lower(&s, compile::name(&s));
+                verify::linear::verify(&code).map_err(|e| format!("after lower: {e}"))?;
+                out += &print_linear(&code);
+            }
+            Ok(out)
+        }
+        other => Err(format!("no pass `{other}`")),
+    }
+}
+
+#[track_caller]
+fn folder(pass: &str) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../filetests").join(pass);
+    let failures = run_dir(&dir, &|header, input| match header.pass == pass {
+        true => run(header, input),
+        false => Err(format!("a test of `{}` in the folder of `{pass}`", header.pass)),
+    });
+    let messages: Vec<String> = failures.iter().map(|f| f.to_string()).collect();
+    assert!(messages.is_empty(), "{}", messages.join("\n"));
+}
+
+#[test]
+fn rangeify() {
+    folder("rangeify");
+}
+
+#[test]
+fn winograd() {
+    folder("winograd");
+}
+
+#[test]
+fn fuse() {
+    folder("fuse");
+}
+
+#[test]
+fn split() {
+    folder("split");
+}
+
+#[test]
+fn layout() {
+    folder("layout");
+}
+
+#[test]
+fn plan() {
+    folder("plan");
+}
+
+#[test]
+fn lower() {
+    folder("lower");
+}
