@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use winograph_compiler::Target;
 use winograph_compiler::render::RenderError;
 use winograph_ir::linear::Code;
@@ -28,19 +29,37 @@ pub trait Device: Send + Sync {
 
     /// Waits for all launches so far.
     fn synchronize(&self) -> Result<(), DeviceError>;
+
+    /// Whether its memory is the host's, so that launches may be given addresses of the host.
+    fn is_host(&self) -> bool {
+        false
+    }
+
+    /// The time of what `launch` launches, by the device's own clock where it has one.
+    fn timed(&self, launch: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError> {
+        self.synchronize()?;
+        let start = Instant::now();
+        launch()?;
+        self.synchronize()?;
+        Ok(start.elapsed())
+    }
 }
 
 /// Memory of a device; freed when dropped.
 ///
 /// # Safety
 ///
-/// From `address()` on, `bytes()` bytes can be read and written as long as the value lives and nothing else holds them.
+/// From `address()` on, `bytes()` bytes can be read and written as long as the value lives and nothing else holds them:
+/// by this process where `is_host()`, else by the device alone.
 pub unsafe trait Memory: Send + Sync {
     /// Size in bytes.
     fn bytes(&self) -> usize;
 
     /// Its address on the device.
     fn address(&self) -> *mut u8;
+
+    /// Whether this process can read and write it.
+    fn is_host(&self) -> bool;
 
     /// A part of it as an argument of a launch; `None` where it is out of bounds.
     fn arg(&self, offset: usize, bytes: usize) -> Option<Arg> {

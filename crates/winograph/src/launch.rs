@@ -49,7 +49,7 @@ impl Signature {
     }
 
     /// The kernel's name.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    #[cfg(feature = "cuda")]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }

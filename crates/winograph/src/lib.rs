@@ -25,6 +25,7 @@ pub mod npy;
 mod random;
 pub mod settings;
 pub mod tensor;
+mod workspace;
 
 pub use error::{Error, Result};
 pub use execute::CompileTimes;

@@ -8,8 +8,8 @@ use winograph::cpu::Buffer;
 use winograph::device::{Arg, DeviceError, Module};
 use winograph_compiler::render::{RenderError, grid_items, render_c, scratch_bytes};
 use winograph_compiler::{Target, program::ALIGNMENT};
-use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, Reg, Stmt};
-use winograph_ir::{BinaryOp, DType, IntId, RangeId, RangeRole, Scalar, UnaryOp};
+use winograph_ir::linear::{Access, Instr, LoopKind, Memory, Reg, Stmt};
+use winograph_ir::{BinaryOp, DType, Scalar, UnaryOp};
 
 #[test]
 fn lanes_strides_and_gates() {

@@ -108,7 +108,7 @@ pub(crate) fn max_and_min_with_a_constant() -> Vec<Case> {
 
 pub(crate) fn fma() -> Vec<Case> {
     let mut cases = Vec::new();
-    for d in DType::ALL.into_iter().filter(|&d| renderable(d)) {
+    for d in DType::ALL.into_iter().filter(|&d| renderable(d) && d != DType::Bool) {
         for lanes in LANES {
             let v = interesting(d);
             let (mut x, mut y, mut z, mut seed) = (vec![], vec![], vec![], 1u64);

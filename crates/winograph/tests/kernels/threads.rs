@@ -115,28 +115,6 @@ fn matmul() -> Case {
     case("matmul", b, vec![x, y], expected)
 }
 
-/// Nests with 96, 32 and 1 threads one after another, each writing a part of the output.
-fn nests() -> Case {
-    let d = DType::I32;
-    let mut b = Builder::new("E_2_96");
-    let out = b.arg(d, 2 * 96 + 3 * 32 + 5, true);
-    let mut first = 0;
-    for (blocks, threads) in [(2, 96), (3, 32), (5, 1)] {
-        let (grid, thread) = (b.range(blocks), b.range(threads));
-        let at = b.int(&[(grid, threads), (thread, 1)], first);
-        let mut body = Vec::new();
-        let x = b.emit(d, 1, Instr::Index { value: at, lane: None }, &mut body);
-        let y = b.emit(d, 1, Instr::Binary { op: BinaryOp::Mul, a: x, b: x }, &mut body);
-        body.push(store(&b, out, at, None, y));
-        let all = [(grid, LoopKind::Grid), (thread, LoopKind::Thread)];
-        let loops = if threads == 1 { &all[..1] } else { &all };
-        b.code.body.push(nest(loops, body));
-        first += blocks * threads;
-    }
-    let expected = (0..first).map(|i| Scalar::from_i64(d, i * i)).collect();
-    case("nests", b, vec![], expected)
-}
-
 /// `relu(x * s + y)` on half floats, 8 a thread and an access, computed in f32; the last block is gated.
 fn half(d: DType) -> Case {
     const LEN: i64 = 32 * 8 * 2 + 24;
@@ -198,6 +176,6 @@ pub(crate) fn threads() -> Vec<Case> {
     let mut out: Vec<_> = [DType::F32, DType::I64, DType::Bool, DType::F16, DType::U8].map(|d| reverse(d, 128)).into();
     // More than 48 KiB.
     out.push(reverse(DType::F32, 20_000));
-    out.extend([matmul(), nests(), half(DType::F16), half(DType::BF16), tables()]);
+    out.extend([matmul(), half(DType::F16), half(DType::BF16), tables()]);
     out
 }

@@ -56,17 +56,17 @@ pub struct KernelLaunch {
 /// Code with grid loops alone becomes blocks of one thread.
 ///
 /// # Errors
-/// Code that is malformed, not lowered, or beyond what blocks can be: more than 1024 threads, more than 227 KiB of
-/// shared or 512 KiB of a thread's memory, an unknown matrix unit.
+/// Code that is malformed, not lowered, or beyond what blocks can be: more threads or shared memory than the target has,
+/// more than 512 KiB of a thread's memory, an unknown matrix unit.
 pub fn render_cuda(codes: &[Code], target: &Target) -> Result<CudaSource, RenderError> {
     let mut prelude = prelude::Prelude::default();
     let mut bodies = String::new();
     let mut kernels = Vec::with_capacity(codes.len());
     for (i, code) in codes.iter().enumerate() {
         let symbol = format!("wg_{i}_{}", identifier(&code.name));
-        let shape = Shape::of(code)?;
+        let shape = Shape::of(code, target)?;
         bodies.push_str(&render(code, &symbol, &shape, &mut prelude)?);
-        kernels.push(KernelLaunch { symbol, threads: shape.threads, shared_bytes: shape.dynamic as u32 });
+        kernels.push(KernelLaunch { symbol, threads: shape.count, shared_bytes: shape.dynamic as u32 });
     }
     let head = format!("/* {} */\n", identifier(&target.name));
     Ok(CudaSource { text: head + &prelude.text() + &bodies, kernels })

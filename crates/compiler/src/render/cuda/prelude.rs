@@ -133,7 +133,7 @@ impl Language for Prelude {
         };
         format!(
             "extern \"C\" __global__ void __launch_bounds__({}) {symbol}({}) {{{dynamic}",
-            shape.threads,
+            shape.count,
             list.join(", ")
         )
     }

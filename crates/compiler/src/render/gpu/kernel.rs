@@ -1,13 +1,13 @@
 //! One kernel as a function.
 
 use super::align::divisor_of;
-use super::shape::{Block, Home, Shape};
+use super::shape::{Home, Shape};
 use super::{Arg, Language, Space};
 use crate::render::RenderError;
 use crate::render::clike::{
     Elem, IntWriter, Linear, Operand, Unbound, Unlowered, comment, condition, identifier, literal,
 };
-use crate::render::frame::used_locals;
+use crate::render::frame::{Nest, used_locals};
 use std::collections::BTreeSet;
 use winograph_ir::indexed::{Scope, Table};
 use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, Reg, Stmt, Type};
@@ -71,7 +71,7 @@ pub(in crate::render) fn render(
     let mut k = Kernel {
         code,
         lang,
-        threads: shape.threads,
+        threads: shape.count,
         symbol,
         ints: IntWriter { ints: &code.ints, scope: Default::default(), narrow: true },
         values: vec![None; code.regs.len()],
@@ -101,21 +101,18 @@ pub(in crate::render) fn render(
     for s in shape.prefix {
         k.stmt(s)?;
     }
-    match &shape.blocks[..] {
-        [block] => {
-            let number = k.lang.block();
-            k.block(block, number)?;
-        }
-        blocks => {
-            let number = k.lang.block();
+    let number = k.lang.block();
+    match &shape.nests[..] {
+        [nest] => k.nest(nest, number, &shape.threads)?,
+        nests => {
             k.line(&format!("u32 first = {number};"));
-            for block in blocks {
+            for nest in nests {
                 let mut sizes = vec!["1u".to_string()];
-                for &r in &block.grid {
+                for &r in &nest.ranges {
                     sizes.push(k.size(r)?);
                 }
                 k.open(&format!("if (first < {}) {{", sizes.join(" * ")));
-                k.block(block, "first")?;
+                k.nest(nest, "first", &shape.threads)?;
                 k.line("return;");
                 k.close();
                 k.line(&format!("first -= {};", sizes.join(" * ")));
@@ -129,7 +126,7 @@ pub(in crate::render) fn render(
 
 /// Where tables lie: in constant memory those that the threads of a block read at one place.
 fn table_spaces(code: &Code, shape: &Shape<'_>) -> Vec<Space> {
-    let threads: Vec<RangeId> = shape.blocks.iter().flat_map(|b| b.threads.iter().map(|t| t.0)).collect();
+    let threads: Vec<RangeId> = shape.threads.iter().map(|t| t.0).collect();
     let mut scattered = vec![false; code.tables.len()];
     for_each_access(code, &mut |a| {
         if let Memory::Table(i) = a.mem
@@ -192,20 +189,16 @@ impl<'a> Kernel<'a> {
     }
 
     /// What the block of this number among those of a nest does.
-    fn block(&mut self, block: &Block<'_>, number: &str) -> Result<()> {
-        if block.count < self.threads {
-            let thread = self.lang.thread();
-            self.line(&format!("if ({thread} >= {}u) return;", block.count));
-        }
-        let mut sizes = Vec::with_capacity(block.grid.len());
-        for &r in &block.grid {
+    fn nest(&mut self, nest: &Nest<'_>, number: &str, threads: &[(RangeId, u32)]) -> Result<()> {
+        let mut sizes = Vec::with_capacity(nest.ranges.len());
+        for &r in &nest.ranges {
             sizes.push((r, self.size(r)?));
         }
         self.take_apart("block", number, &sizes);
         let thread = self.lang.thread();
-        let sizes: Vec<_> = block.threads.iter().map(|&(r, s)| (r, format!("{s}u"))).collect();
+        let sizes: Vec<_> = threads.iter().map(|&(r, s)| (r, format!("{s}u"))).collect();
         self.take_apart("thread", thread, &sizes);
-        let used = used_locals(self.code, block.body);
+        let used = used_locals(self.code, nest.body);
         for (i, m) in self.code.locals.iter().enumerate() {
             let (true, Some(&(home, len))) = (used[i], self.locals.get(i)) else { continue };
             let (e, name) = (Elem::of(m.dtype), self.local_name(i as u32));
@@ -219,14 +212,8 @@ impl<'a> Kernel<'a> {
             };
             self.line(&text);
         }
-        for lets in &block.lets {
-            self.body(lets)?;
-        }
-        self.body(block.body)?;
-        for &(r, _) in block.threads.iter().rev() {
-            self.ints.scope.leave(r);
-        }
-        for &r in block.grid.iter().rev() {
+        self.body(nest.body)?;
+        for &r in nest.ranges.iter().chain(threads.iter().map(|t| &t.0)) {
             self.ints.scope.leave(r);
         }
         Ok(())

@@ -1,21 +1,18 @@
 //! A kernel's blocks, threads and memory of its own.
 
+use crate::Target;
 use crate::render::RenderError;
 use crate::render::frame::{Frame, Nest};
 use winograph_ir::RangeId;
 use winograph_ir::indexed::Scope;
-use winograph_ir::linear::{Code, LoopKind, Stmt};
+use winograph_ir::linear::{Code, LoopKind, MAX_THREADS, Stmt};
 
 type Result<T> = std::result::Result<T, RenderError>;
-
-/// Threads of a block, at most.
-const MAX_THREADS: i64 = 1024;
 
 /// Bytes of shared memory that a kernel may declare; more is asked for when it is launched.
 const STATIC_SHARED: usize = 48 << 10;
 
-/// Bytes of shared memory of a block, at most: those of compute capability 9.0. A device may have less; launching says
-/// so.
+/// Bytes of shared memory of a block, at most, for a target that is no GPU: those of compute capability 9.0.
 const MAX_SHARED: usize = 227 << 10;
 
 /// Bytes of a thread's own memory, at most.
@@ -38,28 +35,16 @@ pub(in crate::render) enum Home {
     Dynamic(usize),
 }
 
-/// A nest of grid loops with the threads that run an iteration of it.
-pub(in crate::render) struct Block<'a> {
-    /// Grid loops, outermost first.
-    pub(in crate::render) grid: Vec<RangeId>,
-    /// Thread loops with their sizes, outermost first.
-    pub(in crate::render) threads: Vec<(RangeId, u32)>,
-    /// Their product.
-    pub(in crate::render) count: u32,
-    /// What threads compute before the body; `Let`s alone.
-    pub(in crate::render) lets: Vec<&'a [Stmt]>,
-    /// What a thread does.
-    pub(in crate::render) body: &'a [Stmt],
-}
-
 /// A kernel's blocks, threads and memory.
 pub(in crate::render) struct Shape<'a> {
     /// `Let`s before the first nest.
     pub(in crate::render) prefix: &'a [Stmt],
-    /// The nests, one after another in the numbers of blocks.
-    pub(in crate::render) blocks: Vec<Block<'a>>,
-    /// Threads of a block: as many as the nest with most of them needs.
-    pub(in crate::render) threads: u32,
+    /// Nests of grid loops with what a block does in each, one after another in the numbers of blocks.
+    pub(in crate::render) nests: Vec<Nest<'a>>,
+    /// Thread loops with their sizes, outermost first.
+    pub(in crate::render) threads: Vec<(RangeId, u32)>,
+    /// Threads of a block.
+    pub(in crate::render) count: u32,
     /// Place and length in elements of each local buffer.
     pub(in crate::render) locals: Vec<(Home, usize)>,
     /// Bytes of shared memory that a launch must ask for.
@@ -67,45 +52,51 @@ pub(in crate::render) struct Shape<'a> {
 }
 
 impl<'a> Shape<'a> {
-    /// Finds the loops that become blocks and threads and places local buffers.
-    pub(in crate::render) fn of(code: &'a Code) -> Result<Shape<'a>> {
-        let frame = Frame::of(code)?;
-        let blocks = frame.nests.iter().map(|n| block(code, n)).collect::<Result<Vec<_>>>()?;
-        let threads = blocks.iter().map(|b| b.count).max().unwrap_or(1);
-        let (locals, dynamic) = place(code, threads)?;
-        Ok(Shape { prefix: frame.prefix, blocks, threads, locals, dynamic })
-    }
-}
-
-fn block<'a>(code: &Code, nest: &Nest<'a>) -> Result<Block<'a>> {
-    let mut out = Block { grid: nest.ranges.clone(), threads: vec![], count: 1, lets: vec![], body: nest.body };
-    loop {
-        let lets = out.body.iter().take_while(|s| matches!(s, Stmt::Let { .. })).count();
-        let (before, rest) = out.body.split_at(lets);
-        let [Stmt::Loop { range, kind: LoopKind::Thread, body }] = rest else { return Ok(out) };
-        let size = code.ints.const_size(*range).filter(|&s| s >= 1);
-        let count = size.and_then(|s| s.checked_mul(out.count as i64)).filter(|&n| n <= MAX_THREADS);
-        let (Some(size), Some(count)) = (size, count) else {
-            return Err(RenderError::Unsupported {
+    /// Finds the loops that become blocks and threads, and places local buffers. Code with thread loops is one perfect
+    /// nest; other code may have several nests, run by blocks of one thread.
+    pub(in crate::render) fn of(code: &'a Code, target: &Target) -> Result<Shape<'a>> {
+        let mut any = false;
+        code.for_each_stmt(&mut |s| any |= matches!(s, Stmt::Loop { kind: LoopKind::Thread, .. }));
+        if !any {
+            let frame = Frame::of(code)?;
+            let (locals, dynamic) = place(code, 1, target)?;
+            return Ok(Shape { prefix: frame.prefix, nests: frame.nests, threads: vec![], count: 1, locals, dynamic });
+        }
+        let Some(nest) = code.nest() else {
+            return Err(RenderError::Malformed {
                 kernel: code.name.clone(),
-                what: format!("a block of other than 1 to {MAX_THREADS} threads"),
+                what: "grid and thread loops are no perfect nest".into(),
             });
         };
-        out.threads.push((*range, size as u32));
-        out.count = count as u32;
-        out.lets.push(before);
-        out.body = body;
+        let most = target.gpu.as_ref().map_or(MAX_THREADS, |g| g.max_threads.min(MAX_THREADS as usize) as u32);
+        let (mut threads, mut count) = (Vec::with_capacity(nest.threads.len()), 1u32);
+        for r in nest.threads {
+            let size = code.ints.const_size(r).and_then(|s| u32::try_from(s).ok()).filter(|&s| s >= 1);
+            let all = size.and_then(|s| s.checked_mul(count)).filter(|&n| n <= most);
+            let (Some(size), Some(all)) = (size, all) else {
+                return Err(RenderError::Unsupported {
+                    kernel: code.name.clone(),
+                    what: format!("a block of other than 1 to {most} threads"),
+                });
+            };
+            threads.push((r, size));
+            count = all;
+        }
+        let (locals, dynamic) = place(code, count, target)?;
+        let nests = vec![Nest { ranges: nest.grid, body: nest.body }];
+        Ok(Shape { prefix: &[], nests, threads, count, locals, dynamic })
     }
 }
 
-fn place(code: &Code, threads: u32) -> Result<(Vec<(Home, usize)>, usize)> {
+fn place(code: &Code, threads: u32, target: &Target) -> Result<(Vec<(Home, usize)>, usize)> {
+    let most = target.gpu.as_ref().map_or(MAX_SHARED, |g| g.shared);
     let unsupported = |what: String| RenderError::Unsupported { kernel: code.name.clone(), what };
     let mut sizes = Vec::with_capacity(code.locals.len());
     for m in &code.locals {
         let bytes = usize::try_from(code.ints.bounds(m.layout.len).1.max(1))
             .ok()
             .and_then(|len| Some((len, len.checked_mul(m.dtype.size())?.checked_next_multiple_of(SHARED_ALIGNMENT)?)))
-            .filter(|&(_, bytes)| bytes <= MAX_SHARED.max(MAX_THREAD_BYTES));
+            .filter(|&(_, bytes)| bytes <= most.max(MAX_THREAD_BYTES));
         let Some((len, bytes)) = bytes else {
             return Err(unsupported(format!("local buffer {} beyond shared and thread memory", m.name)));
         };
@@ -118,7 +109,9 @@ fn place(code: &Code, threads: u32) -> Result<(Vec<(Home, usize)>, usize)> {
         let home = match scope {
             Scope::Shared => Home::Shared,
             // A block of one thread has the block's memory to itself.
-            Scope::Register | Scope::Scratch if threads == 1 && bytes > SMALL && shared + bytes <= STATIC_SHARED => {
+            Scope::Register | Scope::Scratch
+                if threads == 1 && bytes > SMALL && shared + bytes <= STATIC_SHARED.min(most) =>
+            {
                 shared += bytes;
                 Home::Shared
             }
@@ -130,8 +123,8 @@ fn place(code: &Code, threads: u32) -> Result<(Vec<(Home, usize)>, usize)> {
         };
         homes.push((home, len));
     }
-    if shared > MAX_SHARED {
-        return Err(unsupported(format!("{shared} bytes of shared memory where a block has at most {MAX_SHARED}")));
+    if shared > most {
+        return Err(unsupported(format!("{shared} bytes of shared memory where a block has at most {most}")));
     }
     if own > MAX_THREAD_BYTES {
         return Err(unsupported(format!("{own} bytes of memory of a thread, which has at most {MAX_THREAD_BYTES}")));
