@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use winograph_compiler::Target;
 use winograph_compiler::render::RenderError;
 use winograph_ir::linear::Code;
@@ -28,19 +29,37 @@ pub trait Device: Send + Sync {
 
     /// Waits for all launches so far.
     fn synchronize(&self) -> Result<(), DeviceError>;
+
+    /// Whether its memory is the host's, so that launches may be given addresses of the host.
+    fn is_host(&self) -> bool {
+        false
+    }
+
+    /// The time of what `launch` launches, by the device's own clock where it has one.
+    fn timed(&self, launch: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError> {
+        self.synchronize()?;
+        let start = Instant::now();
+        launch()?;
+        self.synchronize()?;
+        Ok(start.elapsed())
+    }
 }
 
 /// Memory of a device; freed when dropped.
 ///
 /// # Safety
 ///
-/// From `address()` on, `bytes()` bytes can be read and written as long as the value lives and nothing else holds them.
+/// From `address()` on, `bytes()` bytes can be read and written as long as the value lives and nothing else holds them:
+/// by this process where `is_host()`, else by the device alone.
 pub unsafe trait Memory: Send + Sync {
     /// Size in bytes.
     fn bytes(&self) -> usize;
 
     /// Its address on the device.
     fn address(&self) -> *mut u8;
+
+    /// Whether this process can read and write it.
+    fn is_host(&self) -> bool;
 
     /// A part of it as an argument of a launch; `None` where it is out of bounds.
     fn arg(&self, offset: usize, bytes: usize) -> Option<Arg> {
@@ -119,6 +138,46 @@ pub enum DeviceError {
         path: PathBuf,
         /// What the dynamic loader says.
         reason: String,
+    },
+    /// A library that a device needs is not there.
+    #[error("{library} cannot be loaded: {reason}; {hint}")]
+    NoLibrary {
+        /// The library.
+        library: &'static str,
+        /// What the dynamic loader says.
+        reason: String,
+        /// A way out.
+        hint: &'static str,
+    },
+    /// NVRTC refused a text or an option.
+    #[error("NVRTC failed ({status})\n{output}")]
+    Nvrtc {
+        /// Its error.
+        status: String,
+        /// What it wrote.
+        output: String,
+    },
+    /// There is no such device, or it cannot be used.
+    #[error("no device {device}: {reason}")]
+    NoDevice {
+        /// What was asked for.
+        device: String,
+        /// Why there is none.
+        reason: String,
+    },
+    /// A call of the GPU's driver failed.
+    #[error("the CUDA driver cannot {action}: {reason}")]
+    Driver {
+        /// What was tried.
+        action: String,
+        /// The driver's error.
+        reason: String,
+    },
+    /// Memory of one device was given to another.
+    #[error("memory of another device was given to {device}")]
+    Foreign {
+        /// The device.
+        device: String,
     },
     /// Files could not be read or written.
     #[error("cannot {action} {path}")]

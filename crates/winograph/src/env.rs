@@ -16,6 +16,8 @@ pub struct Env {
     pub cache: Option<bool>,
     /// `WINOGRAPH_THREADS`: number of threads, at least 1.
     pub threads: Option<usize>,
+    /// `WINOGRAPH_NVRTC`: NVRTC's library, or the folder it is in.
+    pub nvrtc: Option<PathBuf>,
     /// `WINO`: `1` asks for graph-level Winograd, `0` for the direct sum; unset leaves it to the cost model.
     pub wino: Option<bool>,
     /// `WINO_OLD`: `1` asks for tensor-level Winograd.
@@ -76,6 +78,7 @@ impl Env {
             cache_dir: get("WINOGRAPH_CACHE_DIR").map(PathBuf::from),
             cache: switch("WINOGRAPH_CACHE")?,
             threads: number("WINOGRAPH_THREADS", "a number of threads from 1 to 4096", 1, 4096)?.map(|x| x as usize),
+            nvrtc: get("WINOGRAPH_NVRTC").map(PathBuf::from),
             wino: switch("WINO")?,
             wino_old: switch("WINO_OLD")?.unwrap_or(false),
             debug: number("DEBUG", "a level from 0 to 9", 0, 9)?.unwrap_or(0) as u32,

@@ -1,12 +1,12 @@
 //! Runs graphs: compiles them for a device, prepares what depends on constants, launches.
 
-use crate::cpu::Buffer;
-use crate::device::{Arg, Device, Memory, Module};
+use crate::device::{Device, DeviceError, Memory, Module};
 use crate::error::{Error, Result};
 use crate::settings;
 use crate::tensor::storage::Storage;
+use crate::workspace::{Constant, Workspace, Workspaces};
 use std::io::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use winograph_compiler::explain::Explanation;
 use winograph_compiler::{Observer, Options, Place, Program, Step, Target, compile_observed};
@@ -17,12 +17,13 @@ pub(crate) struct Compiled {
     pub(crate) program: Program,
     pub(crate) explanation: Explanation,
     pub(crate) times: CompileTimes,
+    device: Arc<dyn Device>,
     module: Option<Arc<dyn Module>>,
     /// Constants that `run` still reads, by input number after the arguments.
-    constants: Vec<Option<Arc<Storage>>>,
+    constants: Vec<Option<Constant>>,
     first_constant: usize,
-    prepared: Buffer,
-    arenas: Arenas,
+    prepared: Box<dyn Memory>,
+    workspaces: Workspaces,
     /// How much is printed to stderr, as `DEBUG` asks.
     debug: u32,
 }
@@ -58,6 +59,14 @@ fn failed(op: &'static str, cause: impl std::error::Error + Send + Sync + 'stati
     Error::Execution { op, cause: Box::new(cause) }
 }
 
+/// An error of a device that an operation ran into.
+fn on_device(op: &'static str) -> impl Fn(DeviceError) -> Error {
+    move |e| match e {
+        DeviceError::OutOfMemory { bytes } => Error::OutOfMemory { bytes },
+        e => failed(op, e),
+    }
+}
+
 /// A line of what `DEBUG` asks for; where nobody listens it is lost.
 fn to_stderr(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
@@ -80,7 +89,7 @@ impl Compiled {
         op: &'static str,
         graph: &TensorGraph,
         constants: Vec<Arc<Storage>>,
-        device: &dyn Device,
+        device: &Arc<dyn Device>,
         options: &Options,
         dumps: bool,
     ) -> Result<Compiled> {
@@ -98,24 +107,26 @@ impl Compiled {
         {
             to_stderr(module.source());
         }
-        let buffer = |bytes| Buffer::zeroed(bytes).map_err(|_| Error::OutOfMemory { bytes });
+        let constants = constants.into_iter().map(|c| Constant::new(&**device, c).map(Some));
         let mut compiled = Compiled {
             first_constant: graph.inputs.iter().position(|k| *k == InputKind::Constant).unwrap_or(graph.inputs.len()),
-            constants: constants.into_iter().map(Some).collect(),
-            prepared: buffer(program.prepared_bytes)?,
-            arenas: Arenas { bytes: program.arena_bytes, free: Mutex::new(Vec::new()) },
+            constants: constants.collect::<Result<_, _>>().map_err(on_device(op))?,
+            prepared: device.allocate(program.prepared_bytes).map_err(on_device(op))?,
+            workspaces: Workspaces::new(&program, &**device),
+            device: device.clone(),
             times: CompileTimes::default(),
             program,
             explanation,
             module,
             debug,
         };
-        let arena = buffer(compiled.program.prepare_arena_bytes)?;
+        let workspace = Workspace::arena(&**device, compiled.program.prepare_arena_bytes).map_err(on_device(op))?;
         for step in &compiled.program.prepare {
             let start = Instant::now();
-            compiled.launch(op, step, &[], &mut [], &arena)?;
+            compiled.launch(op, step, &[], &mut [], &workspace)?;
             compiled.show("prepare", step, start.elapsed());
         }
+        device.synchronize().map_err(on_device(op))?;
         let used = |slot: usize| {
             let program = &compiled.program;
             program.run.iter().flat_map(|s| &s.args).any(|&a| program.buffers[a].place == Place::Constant(slot))
@@ -143,33 +154,51 @@ impl Compiled {
         if self.debug >= 2 {
             return self.run_timed(op, args, outputs).map(|_| ());
         }
-        self.arenas.with(|arena| {
-            for step in &self.program.run {
-                self.launch(op, step, args, outputs, arena)?;
-            }
-            Ok(())
+        self.with_workspace(op, args, outputs, |workspace, outputs| {
+            self.program.run.iter().try_for_each(|step| self.launch(op, step, args, outputs, workspace))
         })
     }
 
-    /// As [`run`](Compiled::run), and the time that each step took.
+    /// As [`run`](Compiled::run), and the time that each step took, by the device's own clock where it has one.
     pub(crate) fn run_timed(
         &self,
         op: &'static str,
         args: &[Arc<Storage>],
         outputs: &mut [&mut Storage],
     ) -> Result<Vec<Duration>> {
-        self.arenas.with(|arena| {
+        let times = self.with_workspace(op, args, outputs, |workspace, outputs| {
             let mut times = Vec::with_capacity(self.program.run.len());
             for step in &self.program.run {
-                let start = Instant::now();
-                self.launch(op, step, args, outputs, arena)?;
-                times.push(start.elapsed());
-            }
-            for (step, &time) in self.program.run.iter().zip(&times) {
-                self.show("run", step, time);
+                let mut result = Ok(());
+                let time = self.device.timed(&mut || {
+                    result = self.launch(op, step, args, outputs, workspace);
+                    Ok(())
+                });
+                result?;
+                times.push(time.map_err(on_device(op))?);
             }
             Ok(times)
-        })
+        })?;
+        for (step, &time) in self.program.run.iter().zip(&times) {
+            self.show("run", step, time);
+        }
+        Ok(times)
+    }
+
+    /// Calls `f` with memory that nobody else uses meanwhile, arguments in it and results taken from it.
+    fn with_workspace<R>(
+        &self,
+        op: &'static str,
+        args: &[Arc<Storage>],
+        outputs: &mut [&mut Storage],
+        f: impl FnOnce(&Workspace, &mut [&mut Storage]) -> Result<R>,
+    ) -> Result<R> {
+        let device = &*self.device;
+        let mut workspace = self.workspaces.take(device).map_err(on_device(op))?;
+        let result = workspace.upload(device, args).map_err(on_device(op)).and_then(|()| f(&workspace, outputs));
+        let result = result.and_then(|r| workspace.download(device, outputs).map(|()| r).map_err(on_device(op)));
+        self.workspaces.give_back(workspace);
+        result
     }
 
     /// With `DEBUG=2` or more, one line to stderr about a launch.
@@ -188,7 +217,7 @@ impl Compiled {
         step: &Step,
         args: &[Arc<Storage>],
         outputs: &mut [&mut Storage],
-        arena: &Buffer,
+        workspace: &Workspace,
     ) -> Result<()> {
         let Some(module) = &self.module else { return Ok(()) };
         let missing = || Error::Execution { op, cause: "a kernel's argument is missing".into() };
@@ -197,52 +226,23 @@ impl Compiled {
             let buffer = &self.program.buffers[at];
             let bytes = buffer.len * buffer.dtype.size();
             let arg = match buffer.place {
-                Place::Argument(slot) => args.get(slot).map(|s| s.arg()),
+                Place::Argument(slot) => workspace.argument(slot, args),
                 Place::Constant(slot) => slot
                     .checked_sub(self.first_constant)
                     .and_then(|i| self.constants.get(i))
                     .and_then(|c| c.as_ref())
-                    .map(|s| s.arg()),
-                Place::Output(slot) => outputs.get_mut(slot).map(|s| s.arg_mut()),
+                    .and_then(|c| c.arg()),
+                Place::Output(slot) => workspace.output(slot, outputs),
                 Place::Prepared(offset) => self.prepared.arg(offset, bytes),
-                Place::Arena(offset) => arena.arg(offset, bytes),
+                Place::Arena(offset) => workspace.intermediate(offset, bytes),
             };
             launch_args.push(arg.ok_or_else(missing)?);
         }
-        // SAFETY: arguments and constants are borrowed by the caller and live until the launch returns, outputs are
-        // borrowed for writing, and the arena belongs to this call alone; prepared memory is written by `new` alone.
-        // The program's memory plan keeps buffers that are in use together apart, and its kernels have passed the
-        // verifier of linear code.
+        // SAFETY: on the host, arguments and constants are borrowed by the caller and live until the launch returns, and
+        // outputs are borrowed for writing. On another device, what the launch touches lives until it has run: memory
+        // is freed and results are read only after that. The workspace belongs to this call alone; prepared memory is
+        // written by `new` alone. The program's memory plan keeps buffers that are in use together apart, and its
+        // kernels have passed the verifier of linear code.
         unsafe { module.launch(step.kernel, &launch_args, &[]) }.map_err(|e| failed(op, e))
-    }
-}
-
-impl Storage {
-    fn arg(&self) -> Arg {
-        Arg { address: self.bytes().as_ptr().cast_mut(), bytes: self.bytes().len() }
-    }
-
-    fn arg_mut(&mut self) -> Arg {
-        Arg { address: self.bytes_mut().as_mut_ptr(), bytes: self.bytes().len() }
-    }
-}
-
-/// Memory for intermediates: one piece for each call that is under way, kept for the next.
-struct Arenas {
-    bytes: usize,
-    free: Mutex<Vec<Buffer>>,
-}
-
-impl Arenas {
-    /// Calls `f` with memory that nobody else uses meanwhile.
-    fn with<R>(&self, f: impl FnOnce(&Buffer) -> Result<R>) -> Result<R> {
-        let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let arena = match kept {
-            Some(arena) => arena,
-            None => Buffer::zeroed(self.bytes).map_err(|_| Error::OutOfMemory { bytes: self.bytes })?,
-        };
-        let result = f(&arena);
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
-        result
     }
 }

@@ -87,7 +87,7 @@ pub fn compile_with(
             (device, options.compiler.clone().unwrap_or_else(|| defaults.options.clone()))
         }
     };
-    let compiled = Compiled::new("compile", &graph, constants, &*device, &compiler, options.dumps)?;
+    let compiled = Compiled::new("compile", &graph, constants, &device, &compiler, options.dumps)?;
     let outputs = results.iter().map(|t| ArgSpec::new(t.dtype(), t.shape())).collect();
     Ok(Function { compiled: Arc::new(compiled), args: args.to_vec(), outputs })
 }
@@ -260,7 +260,7 @@ fn compiled_before(op: &'static str, graph: &TensorGraph) -> Result<Arc<Compiled
         return Ok(found.clone());
     }
     let defaults = settings()?;
-    let compiled = Arc::new(Compiled::new(op, graph, vec![], &*defaults.device, &defaults.options, false)?);
+    let compiled = Arc::new(Compiled::new(op, graph, vec![], &defaults.device, &defaults.options, false)?);
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
     if kept.len() >= KEPT_PROGRAMS {
         kept.clear();

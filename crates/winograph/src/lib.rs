@@ -13,15 +13,19 @@
 //! ```
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod device;
 pub mod env;
 pub mod error;
 mod execute;
 pub mod function;
+mod launch;
 pub mod npy;
 mod random;
 pub mod settings;
 pub mod tensor;
+mod workspace;
 
 pub use error::{Error, Result};
 pub use execute::CompileTimes;

@@ -8,119 +8,23 @@ use winograph::cpu::Buffer;
 use winograph::device::{Arg, DeviceError, Module};
 use winograph_compiler::render::{RenderError, grid_items, render_c, scratch_bytes};
 use winograph_compiler::{Target, program::ALIGNMENT};
-use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, Reg, Stmt};
-use winograph_ir::{BinaryOp, DType, IntId, RangeId, RangeRole, Scalar, UnaryOp};
-
-/// `scale * item + coef * lane + c`.
-#[derive(Clone, Copy, Debug)]
-struct Affine(i64, i64, i64);
-
-impl Affine {
-    fn at(self, g: i64, l: i64) -> i64 {
-        self.0 * g + self.1 * l + self.2
-    }
-
-    fn int(self, b: &mut Builder, g: RangeId, l: RangeId) -> IntId {
-        b.int(&[(g, self.0), (l, self.1)], self.2)
-    }
-}
-
-const STEPS: i64 = 5;
-
-/// Gates over 5 items and `n` lanes: none, uniform, from below, from above, both, with coefficients, empty.
-fn gates(n: i64) -> Vec<Vec<Affine>> {
-    vec![
-        vec![],
-        vec![Affine(1, 0, -2)],
-        vec![Affine(-1, 0, 3), Affine(2, 0, -1)],
-        vec![Affine(1, 1, -3)],
-        vec![Affine(-2, -1, n)],
-        vec![Affine(1, 1, -2), Affine(-1, -1, n - 1)],
-        vec![Affine(1, 2, -5), Affine(-1, -3, 3 * n - 7), Affine(-1, 0, 3)],
-        vec![Affine(4, -4, -1), Affine(-3, 5, 2)],
-        vec![Affine(0, 1, -n - 1), Affine(1, 0, 0)],
-    ]
-}
-
-fn number(d: DType, i: i64) -> Scalar {
-    if d == DType::Bool { Scalar::from_bool(i * 7 % 5 > 2) } else { Scalar::from_i64(d, i % 100 + 1) }
-}
-
-struct Case {
-    what: String,
-    code: Code,
-    input: Vec<Scalar>,
-    before: Vec<Scalar>,
-    after: Vec<Scalar>,
-}
-
-fn access_cases(d: DType, lanes: u32) -> Vec<Case> {
-    let n = lanes as i64;
-    let mut out = Vec::new();
-    for stride in [0i64, 1, 2, -1, 7] {
-        for (g, gate) in gates(n).into_iter().enumerate() {
-            let active = |i: i64, l: i64| gate.iter().all(|e| e.at(i, l) >= 0);
-            let place = Affine(n * stride.abs() + 3, stride, if stride < 0 { n - 1 } else { 0 });
-            let dense = Affine(n, 1, 0);
-            let room = STEPS * (n * stride.abs() + 3) + n;
-            for store in [false, true] {
-                if store && stride == 0 && lanes > 1 {
-                    continue;
-                }
-                let mut b = Builder::new(if store { "store" } else { "load" });
-                let (grid, lane) = (b.range(STEPS), b.range(n));
-                let gate: Vec<_> = gate.iter().map(|e| e.int(&mut b, grid, lane)).collect();
-                let (from, to) = if store { (dense, place) } else { (place, dense) };
-                let (fa, ta) = (from.int(&mut b, grid, lane), to.int(&mut b, grid, lane));
-                let (in_len, out_len) = if store { (STEPS * n, room) } else { (room, STEPS * n) };
-                let input = b.arg(d, in_len, false);
-                let output = b.arg(d, out_len, true);
-                let plain = [];
-                let (lg, sg): (&[IntId], &[IntId]) = if store { (&plain, &gate) } else { (&gate, &plain) };
-                let (read, write) = (b.gated(input, fa, Some(lane), lg), b.gated(output, ta, Some(lane), sg));
-                let mut body = Vec::new();
-                let fill = number(d, 41);
-                let value = b.emit(d, lanes, Instr::Load { access: read, fill }, &mut body);
-                body.push(Stmt::Store { access: write, value });
-                b.code.body.push(Stmt::Loop { range: grid, kind: LoopKind::Grid, body });
-                let input: Vec<_> = (0..in_len).map(|i| number(d, 3 * i + 1)).collect();
-                let before: Vec<_> = (0..out_len).map(|i| number(d, i)).collect();
-                let mut after = before.clone();
-                for i in 0..STEPS {
-                    for l in 0..n {
-                        let v = || input[from.at(i, l) as usize];
-                        match (store, active(i, l)) {
-                            (_, true) => after[to.at(i, l) as usize] = v(),
-                            (false, false) => after[to.at(i, l) as usize] = fill,
-                            (true, false) => {}
-                        }
-                    }
-                }
-                let what = format!("{} {d} x{lanes} stride {stride} gate {g}", b.code.name);
-                out.push(Case { what, code: b.code, input, before, after });
-            }
-        }
-    }
-    out
-}
+use winograph_ir::linear::{Access, Instr, LoopKind, Memory, Reg, Stmt};
+use winograph_ir::{BinaryOp, DType, Scalar, UnaryOp};
 
 #[test]
 fn lanes_strides_and_gates() {
-    let mut cases = Vec::new();
-    let f32s = [1, 4, 16, 64].map(|lanes| (DType::F32, lanes));
-    let others = [(DType::I64, 4), (DType::U8, 16), (DType::F16, 16), (DType::Bool, 1), (DType::Bool, 16)];
-    for (d, lanes) in f32s.into_iter().chain(others) {
-        cases.extend(access_cases(d, lanes));
-    }
+    let cases = accesses::lanes_strides_and_gates(64);
     for cc in compilers() {
         let device = device(Some(&cc), 2);
         let codes: Vec<_> = cases.iter().map(|c| c.code.clone()).collect();
         let (module, _) = device.load(&codes).unwrap_or_else(|e| panic!("{cc}: {e}"));
+        let mut wrong = 0;
         for (i, c) in cases.iter().enumerate() {
-            let (input, output) = (buffer(&c.input), buffer(&c.before));
+            let (input, output) = (buffer(&c.inputs[0]), buffer(&c.before));
             launch(&module, i, &[&input, &output], &[]);
-            assert_eq!(values(&output, c.after[0].dtype()), c.after, "{cc}: {}", c.what);
+            wrong += c.differences(&cc, &values(&output, c.expected[0].dtype()));
         }
+        assert_eq!(wrong, 0, "{cc}: {wrong} wrong values");
     }
 }
 
@@ -236,99 +140,20 @@ fn dynamic_indices_are_clamped() {
     assert_eq!(got, [1.0, 4.0, 10.0, 10.0, 1.0, 1.0, 10.0, 7.0]);
 }
 
-/// Two nests, the first of three loops with a size that is a parameter, with accumulation in a serial loop, a large
-/// local buffer and divisions in addresses.
-fn nested_kernel() -> Code {
-    let mut b = Builder::new("r_2_n_3");
-    let n = b.code.ints.new_param("n", 0, 9);
-    let n = b.code.ints.param(n);
-    let (g0, g1, g2, k) = (b.range(2), b.code.ints.new_range(n, RangeRole::Map), b.range(3), b.range(4));
-    let (i0, i1, i2, ik) = (b.code.ints.range(g0), b.code.ints.range(g1), b.code.ints.range(g2), b.code.ints.range(k));
-    let six = b.code.ints.scale(n, 6);
-    let out_len = b.code.ints.add_const(six, 7);
-    let (input, out) = (b.arg(DType::F32, 1, false), b.arg_of(DType::F32, out_len, true));
-    let big = b.local(DType::F32, 20_000);
-    let small = b.local(DType::F32, 8);
-    // flat = (i0 * n + i1) * 3 + i2
-    let ints = &mut b.code.ints;
-    let a = ints.mul(i0, n);
-    let a = ints.add(a, i1);
-    let flat = ints.sum(&[(a, 3), (i2, 1)], 0);
-    let far = ints.sum(&[(ik, 5000)], 1);
-    let odd = ints.sum(&[(flat, 1), (ik, 1)], -3);
-    let half = ints.div_const(odd, 3);
-    let rest = ints.rem_const(odd, 3);
-    let zero = ints.constant(0);
-    let mut body = Vec::new();
-    // big[5000 k + 1] = floor((flat + k - 3) / 3) + ((flat + k - 3) mod 3) * x
-    let mut fill = Vec::new();
-    let q = b.emit(DType::F32, 1, Instr::Index { value: half, lane: None }, &mut fill);
-    let r = b.emit(DType::F32, 1, Instr::Index { value: rest, lane: None }, &mut fill);
-    let at = b.access(input, zero, None);
-    let x = b.load(DType::F32, 1, at, &mut fill);
-    let v = b.emit(DType::F32, 1, Instr::Fma { a: r, b: x, c: q }, &mut fill);
-    let to = b.access(big, far, None);
-    fill.push(Stmt::Store { access: to, value: v });
-    body.push(Stmt::Loop { range: k, kind: LoopKind::Serial, body: fill });
-    // sum over k into a variable, by way of the small buffer
-    let start = b.emit(DType::F32, 1, Instr::Const(Scalar::zero(DType::F32)), &mut body);
-    let acc = b.reg(DType::F32, 1);
-    body.push(Stmt::Var { reg: acc, init: start });
-    let mut sum = Vec::new();
-    let from = b.access(big, far, None);
-    let v = b.load(DType::F32, 1, from, &mut sum);
-    let to = b.access(small, ik, None);
-    sum.push(Stmt::Store { access: to, value: v });
-    let from = b.access(small, ik, None);
-    let v = b.load(DType::F32, 1, from, &mut sum);
-    let s = b.emit(DType::F32, 1, Instr::Binary { op: BinaryOp::Add, a: acc, b: v }, &mut sum);
-    sum.push(Stmt::Set { reg: acc, value: s });
-    body.push(Stmt::Loop { range: k, kind: LoopKind::Serial, body: sum });
-    let to = b.access(out, flat, None);
-    body.push(Stmt::Store { access: to, value: acc });
-    let inner = Stmt::Loop { range: g2, kind: LoopKind::Grid, body };
-    let middle = Stmt::Loop { range: g1, kind: LoopKind::Grid, body: vec![inner] };
-    b.code.body.push(Stmt::Loop { range: g0, kind: LoopKind::Grid, body: vec![middle] });
-    // second nest: out[6 n + j] = -1 where j is not 4
-    let j = b.range(7);
-    let ij = b.code.ints.range(j);
-    let place = b.code.ints.add(six, ij);
-    let gates = [b.int(&[(j, 1)], -5), b.int(&[(j, -1)], 3)];
-    let mut body = Vec::new();
-    let minus = b.emit(DType::F32, 1, Instr::Const(Scalar::from_f64(DType::F32, -1.0)), &mut body);
-    for gate in gates {
-        let to = b.access(out, place, None);
-        let store = Stmt::Store { access: to, value: minus };
-        body.push(Stmt::If { gate: [gate].into(), body: vec![store] });
-    }
-    b.code.body.push(Stmt::Loop { range: j, kind: LoopKind::Grid, body });
-    b.code
-}
-
 #[test]
 fn nests_loops_locals_and_parameters() {
-    let code = nested_kernel();
-    assert_eq!(scratch_bytes(&code).unwrap(), 80_000usize.next_multiple_of(ALIGNMENT));
-    assert_eq!(grid_items(&code, &[5]), Some(2 * 5 * 3 + 7));
-    assert_eq!(grid_items(&code, &[]), None);
+    let cases = nested::nested();
+    let code = &cases[0].code;
+    assert_eq!(scratch_bytes(code).unwrap(), 80_000usize.next_multiple_of(ALIGNMENT));
+    assert_eq!(grid_items(code, &[5]), Some(2 * 5 * 3 + 7));
+    assert_eq!(grid_items(code, &[]), None);
     for cc in compilers() {
         for threads in [1, 2, 5] {
-            let (module, _) = device(Some(&cc), threads).load(std::slice::from_ref(&code)).unwrap();
-            for n in 0..=9i64 {
-                let x = buffer(&[Scalar::from_f64(DType::F32, 0.5)]);
-                let out = Buffer::zeroed((6 * n as usize + 7) * 4).unwrap();
-                launch(&module, 0, &[&x, &out], &[n]);
-                let got: Vec<_> = values(&out, DType::F32).iter().map(|v| v.to_f64()).collect();
-                let mut want = Vec::new();
-                for flat in 0..6 * n {
-                    let term = |k: i64| {
-                        let odd = flat + k - 3;
-                        odd.div_euclid(3) as f64 + 0.5 * odd.rem_euclid(3) as f64
-                    };
-                    want.push((0..4).map(term).sum::<f64>());
-                }
-                want.extend((0..7).map(|j| if j == 4 { 0.0 } else { -1.0 }));
-                assert_eq!(got, want, "{cc} n = {n}");
+            let (module, _) = device(Some(&cc), threads).load(std::slice::from_ref(code)).unwrap();
+            for case in &cases {
+                let (x, out) = (buffer(&case.inputs[0]), buffer(&case.before));
+                launch(&module, 0, &[&x, &out], &case.params);
+                assert_eq!(case.differences(&cc, &values(&out, DType::F32)), 0);
             }
         }
     }
@@ -336,7 +161,7 @@ fn nests_loops_locals_and_parameters() {
 
 #[test]
 fn launches_that_cannot_be_are_errors() {
-    let (module, _) = device(None, 2).load(&[nested_kernel()]).unwrap();
+    let (module, _) = device(None, 2).load(&[nested::nested_kernel()]).unwrap();
     let x = Buffer::zeroed(4).unwrap();
     let out = Buffer::zeroed(1000).unwrap();
     let arg = |b: &Buffer, bytes: usize| Arg { address: b.as_ptr(), bytes };

@@ -7,7 +7,7 @@
 use super::RenderError;
 use winograph_ir::IntId;
 use winograph_ir::RangeId;
-use winograph_ir::linear::{Code, Instr, LoopKind, Stmt};
+use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, Stmt};
 
 /// Bytes of a kernel's own memory that go on the stack; what does not fit there goes to scratch memory.
 pub const STACK_BYTES: usize = 64 << 10;
@@ -103,6 +103,28 @@ pub fn place_locals(code: &Code) -> Result<(Vec<(Place, usize)>, usize), RenderE
 /// Bytes of scratch memory, aligned to [`LOCAL_ALIGNMENT`], that each thread running a kernel must pass to it.
 pub fn scratch_bytes(code: &Code) -> Result<usize, RenderError> {
     place_locals(code).map(|(_, bytes)| bytes)
+}
+
+/// Which of [`Code::locals`] the statements touch.
+pub fn used_locals(code: &Code, body: &[Stmt]) -> Vec<bool> {
+    fn walk(body: &[Stmt], mark: &mut dyn FnMut(&Access)) {
+        for s in body {
+            match s {
+                Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => mark(access),
+                Stmt::Loop { body, .. } | Stmt::If { body, .. } => walk(body, mark),
+                _ => {}
+            }
+        }
+    }
+    let mut used = vec![false; code.locals.len()];
+    walk(body, &mut |access| {
+        if let Memory::Local(i) = access.mem
+            && let Some(u) = used.get_mut(i as usize)
+        {
+            *u = true;
+        }
+    });
+    used
 }
 
 /// The value of an expression of parameters alone; `None` on overflow or where it depends on anything else.

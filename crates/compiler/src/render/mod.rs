@@ -1,14 +1,21 @@
 //! Linear code to source text.
 //!
 //! A renderer takes verified, legalised [`Code`](winograph_ir::linear::Code) and writes text; it decides nothing. What
-//! it cannot write is a [`RenderError`]. [`frame`] holds what every CPU renderer and runtime must agree on: what a work
-//! item is, how many there are and where a kernel's own memory lies.
+//! it cannot write is a [`RenderError`]. [`frame`] holds what renderers and runtimes must agree on: what a work item is, how
+//! many there are and where a kernel's own memory lies. The languages are all like C: `clike` holds what they share, `gpu`
+//! what those for GPUs do.
 
 pub mod c;
+mod clike;
+pub mod cuda;
 pub mod frame;
+mod gpu;
+pub mod metal;
 
 pub use c::{CSource, render_c};
+pub use cuda::{CudaSource, KernelLaunch, render_cuda};
 pub use frame::{grid_items, item_cost, scratch_bytes};
+pub use metal::render_metal;
 
 /// Why a kernel cannot be written as source text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +37,7 @@ pub enum RenderError {
         what: String,
     },
     /// Code that is right but that this renderer has no words for.
-    #[error("kernel {kernel}: {what} is not supported by the C renderer")]
+    #[error("kernel {kernel}: {what} is not supported by this renderer")]
     Unsupported {
         /// Name of the kernel.
         kernel: String,

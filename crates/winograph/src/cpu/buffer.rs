@@ -82,4 +82,8 @@ unsafe impl Memory for Buffer {
     fn address(&self) -> *mut u8 {
         self.as_ptr()
     }
+
+    fn is_host(&self) -> bool {
+        true
+    }
 }

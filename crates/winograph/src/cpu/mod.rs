@@ -14,7 +14,7 @@ pub use machine::host_target;
 pub use module::{CpuModule, Loaded};
 pub use pool::Pool;
 
-use crate::device::{Device, DeviceError, Memory, Module};
+use crate::device::{Arg, Device, DeviceError, Memory, Module};
 use crate::env::Env;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -123,22 +123,14 @@ impl Device for CpuDevice {
     }
 
     fn write(&self, to: &mut dyn Memory, offset: usize, from: &[u8]) -> Result<(), DeviceError> {
-        let arg = to.arg(offset, from.len()).ok_or(DeviceError::OutOfBounds {
-            offset,
-            bytes: from.len(),
-            len: to.bytes(),
-        })?;
+        let arg = part(to, offset, from.len())?;
         // SAFETY: the memory has that many bytes there, borrowed for writing; `from` cannot overlap it.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), arg.address, from.len()) };
         Ok(())
     }
 
     fn read(&self, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError> {
-        let arg = from.arg(offset, to.len()).ok_or(DeviceError::OutOfBounds {
-            offset,
-            bytes: to.len(),
-            len: from.bytes(),
-        })?;
+        let arg = part(from, offset, to.len())?;
         // SAFETY: the memory has that many bytes there; `to` is borrowed for writing and cannot overlap it.
         unsafe { std::ptr::copy_nonoverlapping(arg.address, to.as_mut_ptr(), to.len()) };
         Ok(())
@@ -148,4 +140,16 @@ impl Device for CpuDevice {
         // Launches have run when they return.
         Ok(())
     }
+
+    fn is_host(&self) -> bool {
+        true
+    }
+}
+
+/// A part of memory, which must be the host's.
+fn part(memory: &dyn Memory, offset: usize, bytes: usize) -> Result<Arg, DeviceError> {
+    if !memory.is_host() {
+        return Err(DeviceError::Foreign { device: "cpu".to_string() });
+    }
+    memory.arg(offset, bytes).ok_or(DeviceError::OutOfBounds { offset, bytes, len: memory.bytes() })
 }

@@ -3,10 +3,11 @@
 use super::buffer::Buffer;
 use super::pool::Pool;
 use crate::device::{Arg, DeviceError, Module};
+use crate::launch::{Signature, refuse};
 use libloading::Library;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use winograph_compiler::render::{frame, grid_items, item_cost, scratch_bytes};
+use winograph_compiler::render::{item_cost, scratch_bytes};
 use winograph_ir::linear::Code;
 
 /// A kernel's function; see `winograph_compiler::render::c`.
@@ -35,20 +36,10 @@ impl Loaded {
 }
 
 struct Kernel {
-    name: String,
+    signature: Signature,
     function: Function,
     scratch: usize,
     grain: i64,
-    sizes: Sizes,
-    alignments: Vec<usize>,
-}
-
-/// What depends on parameters.
-enum Sizes {
-    /// Nothing: the number of items and the bytes of each argument.
-    Fixed { items: i64, bytes: Vec<usize> },
-    /// To be computed from the code.
-    Symbolic(Box<Code>),
 }
 
 /// Compiled kernels on the CPU.
@@ -72,22 +63,11 @@ impl CpuModule {
     ) -> Result<CpuModule, DeviceError> {
         let mut kernels = Vec::with_capacity(codes.len());
         for (code, symbol) in codes.iter().zip(symbols) {
-            let sizes = if code.ints.params().is_empty() {
-                let items = grid_items(code, &[]);
-                match items.zip(arg_bytes(code, &[])) {
-                    Some((items, bytes)) => Sizes::Fixed { items, bytes },
-                    None => return Err(refuse(&code.name, "sizes overflow")),
-                }
-            } else {
-                Sizes::Symbolic(Box::new(code.clone()))
-            };
             kernels.push(Kernel {
-                name: code.name.clone(),
+                signature: Signature::new(code, 1)?,
                 function: library.function(symbol)?,
                 scratch: scratch_bytes(code)?,
                 grain: GRAIN.div_ceil(item_cost(code).max(1)) as i64,
-                sizes,
-                alignments: code.args.iter().map(|m| m.dtype.size()).collect(),
             });
         }
         Ok(CpuModule { kernels, source, pool, scratch: Mutex::new(Vec::new()), _library: library })
@@ -102,64 +82,6 @@ impl CpuModule {
         free.clear();
         drop(free);
         Buffer::zeroed(bytes)
-    }
-}
-
-fn refuse(kernel: &str, reason: impl Into<String>) -> DeviceError {
-    DeviceError::Launch { kernel: kernel.to_string(), reason: reason.into() }
-}
-
-/// Bytes that each argument must have.
-fn arg_bytes(code: &Code, params: &[i64]) -> Option<Vec<usize>> {
-    let bytes = |m: &winograph_ir::linear::MemoryDecl| {
-        let len = usize::try_from(frame::eval_params(code, m.layout.len, params)?.max(0)).ok()?;
-        len.checked_mul(m.dtype.size())
-    };
-    code.args.iter().map(bytes).collect()
-}
-
-impl Kernel {
-    /// The number of items, once arguments and parameters are found to be right.
-    fn check(&self, args: &[Arg], params: &[i64]) -> Result<i64, DeviceError> {
-        if args.len() != self.alignments.len() {
-            let reason = format!("{} arguments where {} are needed", args.len(), self.alignments.len());
-            return Err(refuse(&self.name, reason));
-        }
-        let symbolic;
-        let (items, bytes) = match &self.sizes {
-            Sizes::Fixed { items, bytes } => {
-                if !params.is_empty() {
-                    return Err(refuse(&self.name, format!("{} parameters where none is needed", params.len())));
-                }
-                (*items, bytes)
-            }
-            Sizes::Symbolic(code) => {
-                let infos = code.ints.params();
-                if params.len() != infos.len() {
-                    let reason = format!("{} parameters where {} are needed", params.len(), infos.len());
-                    return Err(refuse(&self.name, reason));
-                }
-                for (p, &x) in infos.iter().zip(params) {
-                    if x < p.lo || x > p.hi {
-                        let reason = format!("parameter {} is {x}, not within {}..={}", p.name, p.lo, p.hi);
-                        return Err(refuse(&self.name, reason));
-                    }
-                }
-                let items = grid_items(code, params);
-                symbolic = arg_bytes(code, params).ok_or_else(|| refuse(&self.name, "sizes overflow"))?;
-                (items.ok_or_else(|| refuse(&self.name, "sizes overflow"))?, &symbolic)
-            }
-        };
-        for (i, ((arg, &needed), &align)) in args.iter().zip(bytes).zip(&self.alignments).enumerate() {
-            if arg.bytes < needed {
-                let reason = format!("argument {i} has {} bytes where {needed} are needed", arg.bytes);
-                return Err(refuse(&self.name, reason));
-            }
-            if needed > 0 && (arg.address.is_null() || !arg.address.addr().is_multiple_of(align)) {
-                return Err(refuse(&self.name, format!("argument {i} is not aligned to {align} bytes")));
-            }
-        }
-        Ok(items)
     }
 }
 
@@ -186,7 +108,7 @@ impl Module for CpuModule {
         let Some(k) = self.kernels.get(kernel) else {
             return Err(refuse(&kernel.to_string(), format!("the module has {} kernels", self.kernels.len())));
         };
-        let items = k.check(args, params)?;
+        let items = k.signature.check(args, params)?;
         let stride = k.scratch.next_multiple_of(4096);
         let scratch = match k.scratch {
             0 => None,
@@ -203,7 +125,7 @@ impl Module for CpuModule {
         self.pool.run(items, k.grain, &|thread, begin, end| {
             let scratch = shared.scratch.wrapping_add(thread * stride);
             // SAFETY: the function belongs to a library that is loaded. Arguments and parameters are as many as it
-            // takes, arguments as large as its accesses (proved by the verifier) may reach, by `check`; the caller
+            // takes, arguments as large as its accesses (proved by the verifier) may reach, by `Signature::check`; the caller
             // promises that they are live and that nothing interferes. The thread's scratch piece is as large as the
             // code's locals, and no other running piece has its number.
             unsafe { (k.function)(shared.args.as_ptr(), params.as_ptr(), scratch, begin, end) }

@@ -1,6 +1,12 @@
 //! Small kernels for tests: a builder of linear code and what is needed to run it.
 #![allow(dead_code)]
 
+pub(crate) mod accesses;
+pub(crate) mod matrix;
+pub(crate) mod nested;
+pub(crate) mod ops;
+pub(crate) mod threads;
+
 use std::ffi::OsString;
 use winograph::cpu::{Buffer, CpuDevice, CpuOptions};
 use winograph::device::{Memory, Module};
@@ -50,9 +56,13 @@ impl Builder {
     }
 
     pub(crate) fn local(&mut self, dtype: DType, len: i64) -> Mem {
+        self.local_in(Scope::Scratch, dtype, len)
+    }
+
+    pub(crate) fn local_in(&mut self, scope: Scope, dtype: DType, len: i64) -> Mem {
         let len = self.code.ints.constant(len);
         let n = self.code.locals.len();
-        let d = self.decl("tmp", dtype, len, Scope::Scratch, true);
+        let d = self.decl("tmp", dtype, len, scope, true);
         self.code.locals.push(d);
         Mem::Local(n as u32)
     }
@@ -156,6 +166,41 @@ pub(crate) fn launch(module: &dyn Module, kernel: usize, buffers: &[&Buffer], pa
     let args: Vec<_> = buffers.iter().map(|b| b.arg(0, b.len()).unwrap()).collect();
     // SAFETY: the buffers live in this call, each test has its own, and the kernels of tests stay within them.
     unsafe { module.launch(kernel, &args, params) }.unwrap();
+}
+
+/// A kernel with what it reads, what its last argument holds before and what it should hold then.
+pub(crate) struct Case {
+    pub(crate) what: String,
+    pub(crate) code: Code,
+    pub(crate) inputs: Vec<Vec<Scalar>>,
+    pub(crate) params: Vec<i64>,
+    pub(crate) before: Vec<Scalar>,
+    pub(crate) expected: Vec<Scalar>,
+}
+
+impl Case {
+    /// Prints values that are not as expected and counts them.
+    pub(crate) fn differences(&self, device: &str, found: &[Scalar]) -> usize {
+        assert_eq!(found.len(), self.expected.len(), "{device}: {}", self.what);
+        let mut wrong = 0;
+        for (at, (got, want)) in found.iter().zip(&self.expected).enumerate() {
+            if !same(*got, *want) {
+                let given: Vec<_> = self.inputs.iter().map(|v| v[at.min(v.len() - 1)]).collect();
+                let what = &self.what;
+                eprintln!(
+                    "{device}: {what}: element {at} ({given:?}) is {got:?} ({:x}), expected {want:?}",
+                    got.bits()
+                );
+                wrong += 1;
+            }
+        }
+        wrong
+    }
+}
+
+/// As many zeros of the same dtype.
+pub(crate) fn zeros(like: &[Scalar]) -> Vec<Scalar> {
+    like.iter().map(|v| Scalar::zero(v.dtype())).collect()
 }
 
 /// Whether two values are the same bits, or both NaN.

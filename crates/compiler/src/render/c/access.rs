@@ -6,8 +6,9 @@
 
 use super::kernel::{Kernel, Value};
 use super::memory::{gather, masked_gather, masked_load, masked_scatter, masked_store, scatter};
-use super::types::{CType, Elem, int_literal, literal};
+use super::types::{CType, Elem, int_literal};
 use crate::render::RenderError;
+use crate::render::clike::{clamp, condition, floor_div, literal};
 use winograph_ir::linear::{Access, Memory, Reg, Type};
 use winograph_ir::{DType, IntId, RangeId, Scalar};
 
@@ -45,9 +46,7 @@ impl Kernel<'_> {
                 hi.push(format!("{} + 1", self.floor_div(&rest, -l.coef)));
             }
         }
-        // Numbers are all at least 0 if no sign bit is set among them.
-        uniform.sort();
-        let cond = (!uniform.is_empty()).then(|| format!("({}) >= 0", uniform.join(" | ")));
+        let cond = condition(uniform);
         if lo.is_empty() && hi.is_empty() {
             return Ok(Interval::Uniform(cond));
         }
@@ -55,7 +54,7 @@ impl Kernel<'_> {
         hi.sort();
         let n = self.fresh();
         let (lo_name, hi_name) = (format!("lo{n}"), format!("hi{n}"));
-        let clamp = |bounds: Vec<String>, start: String, sign: &str| {
+        let clamped = |bounds: Vec<String>, start: String, sign: &str| {
             bounds.into_iter().fold(start, |acc, b| if acc.is_empty() { b } else { format!("wg_{sign}({b}, {acc})") })
         };
         for (name, sign) in [("max", ">"), ("min", "<")] {
@@ -63,8 +62,8 @@ impl Kernel<'_> {
                 format!("WG_INLINE i64 {f}(i64 a, i64 b) {{ return a {sign} b ? a : b; }}\n")
             });
         }
-        let lo = clamp(lo, "0".into(), "max");
-        let hi = clamp(hi, lanes.to_string(), "min");
+        let lo = clamped(lo, "0".into(), "max");
+        let hi = clamped(hi, lanes.to_string(), "min");
         self.line(&format!("const i64 {lo_name} = {lo};"));
         match cond {
             Some(c) => self.line(&format!("const i64 {hi_name} = {c} ? {hi} : 0;")),
@@ -77,7 +76,7 @@ impl Kernel<'_> {
         match d {
             1 => format!("({e})"),
             d if d & (d - 1) == 0 => format!("(({e}) >> {})", d.trailing_zeros()),
-            d => format!("{}({e}, {})", self.prelude.floor_div(), int_literal(d)),
+            d => format!("{}({e}, {})", floor_div(self.prelude, "i64"), int_literal(d)),
         }
     }
 
@@ -118,7 +117,7 @@ impl Kernel<'_> {
             self.expect(t.lanes == 1 && !t.dtype.is_float(), "a scalar integer as dynamic index")?;
             let index = self.operand(dynamic.index, t)?;
             let (size, stride) = (self.expr(dynamic.size)?, self.expr(dynamic.stride)?);
-            let clamp = self.prelude.clamp();
+            let clamp = clamp(self.prelude);
             offset = format!("{clamp}({}, {size}) * {stride} + {offset}", index.text);
         }
         Ok(Address { pointer, offset, stride: if ty.lanes == 1 { 0 } else { l.coef } })
@@ -132,7 +131,7 @@ impl Kernel<'_> {
         let (p, off) = (&at.pointer, &at.offset);
         let raw = self.ctype(ty);
         let one = Type { lanes: 1, ..ty };
-        let fill_text = literal(fill);
+        let fill_text = literal(self.prelude, fill);
         let text = match interval {
             Interval::Uniform(cond) if at.stride == 0 => {
                 let element = self.truth(one, format!("{p}[{off}]"));

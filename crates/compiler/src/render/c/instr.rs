@@ -5,8 +5,9 @@
 
 use super::access::Interval;
 use super::kernel::{Kernel, Value};
-use super::types::{CType, Elem, identifier, int_literal, literal};
+use super::types::{CType, Elem, identifier, int_literal};
 use crate::render::RenderError;
+use crate::render::clike::{self, Operand, literal};
 use winograph_ir::linear::{Instr, Reg, Type};
 use winograph_ir::{BinaryOp, DType, IntId, RangeId, ReduceOp, Scalar, UnaryOp};
 
@@ -26,7 +27,7 @@ impl Kernel<'_> {
                 let text = if matches!(d, DType::F32 | DType::F64) && *s == Scalar::from_f64(d, -0.0) {
                     format!("{}()", self.prelude.minus_zero(Elem::of(d)))
                 } else {
-                    literal(*s)
+                    literal(self.prelude, *s)
                 };
                 self.splat_text(ty, &text)
             }
@@ -172,24 +173,24 @@ impl Kernel<'_> {
     }
 
     fn unary(&mut self, op: UnaryOp, ty: Type, x: &Value) -> Result<String> {
-        if op.is_transcendental() {
-            return Err(self.not_lowered(format!("the operation {}", op.name())));
-        }
-        self.expect(op.accepts(ty.dtype), "an operand that the operation takes")?;
-        self.no_half(ty.dtype, op.name())?;
+        self.expect(op.is_transcendental() || op.accepts(ty.dtype), "an operand that the operation takes")?;
         let t = self.value_type(ty, x.mask);
+        let vector = match op {
+            UnaryOp::Sqrt | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Trunc | UnaryOp::Round => t.elem.is_float(),
+            UnaryOp::Not | UnaryOp::Neg | UnaryOp::Abs => !matches!(ty.dtype, DType::F16 | DType::BF16),
+            _ => false,
+        };
+        if ty.lanes == 1 || !vector {
+            return clike::unary(self.prelude, op, ty.dtype, &x.text).map_err(|e| self.not_lowered(e));
+        }
         let (e, name) = (t.elem, self.prelude.ty(t));
         let x = &x.text;
         Ok(match op {
-            UnaryOp::Not if ty.dtype == DType::Bool && ty.lanes == 1 => format!("!{x}"),
             UnaryOp::Not => format!("({name})~{x}"),
             UnaryOp::Neg if e.is_float() => format!("-{x}"),
             UnaryOp::Neg => {
                 let w = self.wrapping(t);
                 format!("({name})-({w}){x}")
-            }
-            UnaryOp::Abs if e.is_float() && t.lanes == 1 => {
-                format!("__builtin_fabs{}({x})", if e == Elem::F32 { "f" } else { "" })
             }
             UnaryOp::Abs if e.is_float() => {
                 let u = t.with(e.unsigned());
@@ -200,29 +201,30 @@ impl Kernel<'_> {
             UnaryOp::Abs if e == Elem::U8 => x.clone(),
             UnaryOp::Abs => {
                 let w = self.wrapping(t);
-                if t.lanes == 1 {
-                    format!("{x} < 0 ? ({name})-({w}){x} : {x}")
-                } else {
-                    let sel = self.prelude.select(t);
-                    format!("{sel}({x} < ({name}){{}}, ({name})-({w}){x}, {x})")
-                }
+                let sel = self.prelude.select(t);
+                format!("{sel}({x} < ({name}){{}}, ({name})-({w}){x}, {x})")
             }
             UnaryOp::Sqrt => format!("{}({x})", self.prelude.sqrt(t)),
             UnaryOp::Floor => format!("{}({x})", self.prelude.rounding("floor", t)),
             UnaryOp::Ceil => format!("{}({x})", self.prelude.rounding("ceil", t)),
             UnaryOp::Trunc => format!("{}({x})", self.prelude.rounding("trunc", t)),
-            UnaryOp::Round => format!("{}({x})", self.prelude.rounding("rint", t)),
-            _ => return Err(self.not_lowered(format!("the operation {}", op.name()))),
+            _ => format!("{}({x})", self.prelude.rounding("rint", t)),
         })
     }
 
     /// `op` on values of one type; masks have the width of `a`'s.
     pub(super) fn binary(&mut self, op: BinaryOp, ty: Type, a: &Value, b: &Value) -> Result<String> {
         let (x, y) = (&a.text, &b.text);
-        if ty.dtype == DType::Bool {
-            return Ok(self.binary_bool(op, ty, x, y, a.mask));
+        let not_nan = |k: Option<Scalar>| k.is_some_and(|s| !s.is_nan());
+        let half = matches!(ty.dtype, DType::F16 | DType::BF16);
+        if ty.lanes == 1 || half || op == BinaryOp::Pow {
+            let x = Operand { text: x, not_nan: not_nan(a.konst) };
+            let y = Operand { text: y, not_nan: not_nan(b.konst) };
+            return clike::binary(self.prelude, op, ty.dtype, x, y).map_err(|e| self.not_lowered(e));
         }
-        self.no_half(ty.dtype, op.name())?;
+        if ty.dtype == DType::Bool {
+            return Ok(self.binary_mask(op, ty, x, y, a.mask));
+        }
         let t = self.ctype(ty);
         let (e, name) = (t.elem, self.prelude.ty(t));
         if op.is_comparison() {
@@ -232,10 +234,8 @@ impl Kernel<'_> {
                 BinaryOp::Eq => "==",
                 _ => "!=",
             };
-            let result = if t.lanes == 1 { "u8".to_string() } else { self.prelude.ty(t.mask()) };
-            return Ok(format!("({result})({x} {sign} {y})"));
+            return Ok(format!("({})({x} {sign} {y})", self.prelude.ty(t.mask())));
         }
-        let not_nan = |k: Option<Scalar>| k.is_some_and(|s| !s.is_nan());
         Ok(match op {
             BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div if e.is_float() => {
                 let sign = match op {
@@ -256,7 +256,9 @@ impl Kernel<'_> {
                 format!("({name})(({w}){x} {sign} ({w}){y})")
             }
             BinaryOp::Div | BinaryOp::Rem => {
-                let f = self.divide(op, t);
+                let scalar = clike::divide(self.prelude, op, e);
+                let stem = if op == BinaryOp::Div { "div" } else { "rem" };
+                let f = self.prelude.per_lane_slow(stem, t, &format!("{scalar}(a[l], b[l])"));
                 format!("{f}({x}, {y})")
             }
             BinaryOp::Max | BinaryOp::Min => {
@@ -264,77 +266,47 @@ impl Kernel<'_> {
                 // The first operand where it wins or is NaN. With a second operand that is no NaN, that is where it
                 // does not lose.
                 let cond = match (e.is_float(), not_nan(a.konst), not_nan(b.konst)) {
-                    (true, false, true) if t.lanes == 1 => format!("!({x} {opposite} {y})"),
                     (true, false, true) => format!("~({x} {opposite} {y})"),
-                    (true, false, false) if t.lanes == 1 => format!("{x} {sign} {y} || {x} != {x}"),
                     (true, false, false) => format!("({x} {sign} {y}) | ({x} != {x})"),
                     _ => format!("{x} {sign} {y}"),
                 };
-                if t.lanes == 1 {
-                    format!("({cond}) ? {x} : {y}")
-                } else {
-                    format!("{}({cond}, {x}, {y})", self.prelude.select(t))
-                }
+                format!("{}({cond}, {x}, {y})", self.prelude.select(t))
             }
             BinaryOp::And => format!("({name})({x} & {y})"),
             BinaryOp::Or => format!("({name})({x} | {y})"),
             BinaryOp::Xor => format!("({name})({x} ^ {y})"),
-            BinaryOp::Shl | BinaryOp::Shr => {
-                let bits = 8 * e.bytes() - 1;
-                let amount = if t.lanes == 1 {
-                    format!("({y} & {bits})")
-                } else {
-                    format!("({y} & {}({bits}))", self.prelude.splat(t))
-                };
+            _ => {
+                let amount = format!("({y} & {}({}))", self.prelude.splat(t), 8 * e.bytes() - 1);
                 if op == BinaryOp::Shr {
                     format!("({name})({x} >> {amount})")
                 } else {
                     let w = self.wrapping(t);
-                    let cast = if t.lanes == 1 { String::new() } else { format!("({w})") };
-                    format!("({name})(({w}){x} << {cast}{amount})")
+                    format!("({name})(({w}){x} << ({w}){amount})")
                 }
             }
-            _ => return Err(self.not_lowered(format!("the operation {}", op.name()))),
         })
     }
 
-    fn binary_bool(&mut self, op: BinaryOp, ty: Type, x: &str, y: &str, mask: Elem) -> String {
+    fn binary_mask(&mut self, op: BinaryOp, ty: Type, x: &str, y: &str, mask: Elem) -> String {
         let t = self.value_type(ty, mask);
         let name = self.prelude.ty(t);
-        let not = |s: &str| if ty.lanes == 1 { format!("!{s}") } else { format!("~{s}") };
         let text = match op {
             BinaryOp::Add | BinaryOp::Or | BinaryOp::Max => format!("{x} | {y}"),
-            BinaryOp::Lt => format!("{} & {y}", not(x)),
-            BinaryOp::Le => format!("{} | {y}", not(x)),
+            BinaryOp::Lt => format!("~{x} & {y}"),
+            BinaryOp::Le => format!("~{x} | {y}"),
             BinaryOp::Xor | BinaryOp::Ne => format!("{x} ^ {y}"),
-            BinaryOp::Eq => not(&format!("({x} ^ {y})")),
+            BinaryOp::Eq => format!("~({x} ^ {y})"),
             _ => format!("{x} & {y}"),
         };
         format!("({name})({text})")
     }
 
-    /// Integer division, or the remainder of floats.
-    fn divide(&mut self, op: BinaryOp, t: CType) -> String {
-        let e = t.elem;
-        let stem = if op == BinaryOp::Div { "div" } else { "rem" };
-        let scalar = if e.is_float() {
-            if e == Elem::F32 { "__builtin_fmodf".to_string() } else { "__builtin_fmod".to_string() }
-        } else {
-            let (n, u) = (e.name(), e.wrapping().name());
-            self.prelude.helper(format!("wg_{stem}_{n}"), |_, name| {
-                let (minus, sign) =
-                    if op == BinaryOp::Div { (format!("({n})-({u})a"), "/") } else { ("0".into(), "%") };
-                // The least value by -1 is beyond the type.
-                let guard = if e == Elem::U8 { String::new() } else { format!("b == -1 ? {minus} : ") };
-                format!("WG_INLINE {n} {name}({n} a, {n} b) {{ return b == 0 ? 0 : {guard}({n})(a {sign} b); }}\n")
-            })
-        };
-        if t.lanes == 1 { scalar } else { self.prelude.per_lane_slow(stem, t, &format!("{scalar}(a[l], b[l])")) }
-    }
-
     /// `x` of dtype `from` converted to `ty`.
     pub(super) fn cast_text(&mut self, from: DType, ty: Type, x: &Value) -> String {
         let (d, lanes) = (ty.dtype, ty.lanes);
+        if lanes == 1 {
+            return clike::cast(self.prelude, from, d, &x.text);
+        }
         if from == d {
             return x.text.clone();
         }
@@ -353,13 +325,6 @@ impl Kernel<'_> {
         let (s, t) = (self.ctype(source), self.ctype(ty));
         let name = self.prelude.ty(t);
         if d == DType::Bool {
-            if lanes == 1 {
-                return if is_half(from) {
-                    format!("(u8)(({} & 0x7fff) != 0)", x.text)
-                } else {
-                    format!("(u8)({} != 0)", x.text)
-                };
-            }
             let (sn, m) = (self.prelude.ty(s), self.prelude.ty(s.mask()));
             return if is_half(from) {
                 let splat = self.prelude.splat(s);
@@ -371,9 +336,6 @@ impl Kernel<'_> {
         if from.is_float() && d.is_int() {
             return format!("{}({})", self.prelude.float_to_int(s, t.elem), x.text);
         }
-        if lanes == 1 {
-            return format!("({name}){}", x.text);
-        }
         if from == DType::Bool {
             let m = self.mask_text(x, t.elem.signed());
             return if d.is_int() { format!("({name})-{m}") } else { format!("__builtin_convertvector(-{m}, {name})") };
@@ -382,19 +344,15 @@ impl Kernel<'_> {
     }
 
     fn bitcast(&mut self, from: DType, ty: Type, x: &Value) -> String {
-        let (a, b) = (Elem::of(from), Elem::of(ty.dtype));
+        if ty.lanes == 1 {
+            return clike::bitcast(self.prelude, from, ty.dtype, &x.text);
+        }
         if from == ty.dtype {
             return x.text.clone();
         }
         // Truth values are bytes 0 and 1 to all others, and any other byte than 0 is true.
         if from == DType::Bool || ty.dtype == DType::Bool {
             return self.cast_text(from, ty, x);
-        }
-        if ty.lanes == 1 {
-            if a == b {
-                return x.text.clone();
-            }
-            return format!("{}({})", self.prelude.bits(a, b), x.text);
         }
         let t = self.ctype(ty);
         format!("({}){}", self.prelude.ty(t), x.text)
@@ -427,16 +385,8 @@ impl Kernel<'_> {
         Ok(format!("{f}({})", x.text))
     }
 
-    /// The unsigned type in which arithmetic on an integer type wraps.
+    /// The unsigned type in which arithmetic on vectors of an integer type wraps.
     fn wrapping(&mut self, t: CType) -> String {
-        let e = if t.lanes == 1 { t.elem.wrapping() } else { t.elem.unsigned() };
-        self.prelude.ty(t.with(e))
-    }
-
-    fn no_half(&self, d: DType, op: &str) -> Result<()> {
-        if matches!(d, DType::F16 | DType::BF16) {
-            return Err(self.not_lowered(format!("{op} on {d}")));
-        }
-        Ok(())
+        self.prelude.ty(t.with(t.elem.unsigned()))
     }
 }

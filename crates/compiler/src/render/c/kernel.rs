@@ -1,12 +1,12 @@
 //! One kernel as a C function.
 
-use super::ints::{IntWriter, Linear, Unbound};
 use super::prelude::Prelude;
-use super::types::{CType, Elem, identifier, literal};
+use super::types::{CType, Elem, identifier};
 use crate::render::RenderError;
-use crate::render::frame::{Frame, Nest, Place, place_locals};
+use crate::render::clike::{IntWriter, Linear, Unbound, Unlowered, comment, condition, literal};
+use crate::render::frame::{Frame, Nest, Place, place_locals, used_locals};
 use std::fmt::Write;
-use winograph_ir::linear::{Access, Code, Instr, Memory, Reg, Stmt, Type};
+use winograph_ir::linear::{Code, Reg, Stmt, Type};
 use winograph_ir::{DType, IntId, RangeId, Scalar};
 
 type Result<T> = std::result::Result<T, RenderError>;
@@ -52,7 +52,7 @@ impl<'a> Kernel<'a> {
         let mut k = Kernel {
             code,
             prelude,
-            ints: IntWriter { ints: &code.ints, scope: Default::default() },
+            ints: IntWriter { ints: &code.ints, scope: Default::default(), narrow: false },
             values: vec![None; code.regs.len()],
             locals,
             out: String::new(),
@@ -74,7 +74,7 @@ impl<'a> Kernel<'a> {
         }
         for (i, t) in code.tables.iter().enumerate() {
             let (e, name) = (Elem::of(t.dtype).name(), k.table_name(i as u32));
-            let values: Vec<String> = t.values.iter().map(|&v| literal(v)).collect();
+            let values: Vec<String> = t.values.iter().map(|&v| literal(k.prelude, v)).collect();
             let values = if values.is_empty() { "0".to_string() } else { values.join(", ") };
             k.line(&format!("static const {e} {name}[] __attribute__((aligned(64))) = {{{values}}};"));
         }
@@ -152,8 +152,7 @@ impl<'a> Kernel<'a> {
     /// The body of an item, after its opening brace.
     fn item(&mut self, body: &[Stmt]) -> Result<()> {
         self.indent += 1;
-        let mut used = vec![false; self.code.locals.len()];
-        mark_locals(body, &mut used);
+        let used = used_locals(self.code, body);
         for (i, m) in self.code.locals.iter().enumerate() {
             if !used[i] {
                 continue;
@@ -208,8 +207,7 @@ impl<'a> Kernel<'a> {
                 for &e in gate.iter() {
                     parts.push(self.expr(e)?);
                 }
-                parts.sort();
-                let cond = if parts.is_empty() { "1".into() } else { format!("({}) >= 0", parts.join(" | ")) };
+                let cond = condition(parts).unwrap_or_else(|| "1".into());
                 self.line(&format!("if ({cond}) {{"));
                 self.indent += 1;
                 self.body(body)?;
@@ -339,37 +337,11 @@ impl<'a> Kernel<'a> {
         RenderError::Malformed { kernel: self.code.name.clone(), what: what.to_string() }
     }
 
-    pub(super) fn not_lowered(&self, what: String) -> RenderError {
-        RenderError::NotLowered { kernel: self.code.name.clone(), what }
+    pub(super) fn not_lowered(&self, what: Unlowered) -> RenderError {
+        RenderError::NotLowered { kernel: self.code.name.clone(), what: what.0 }
     }
 
     pub(super) fn expect(&self, holds: bool, what: &str) -> Result<()> {
         if holds { Ok(()) } else { Err(self.malformed(&format!("expected {what}"))) }
     }
-}
-
-fn mark_locals(body: &[Stmt], used: &mut [bool]) {
-    let mut mark = |access: &Access| {
-        if let Memory::Local(i) = access.mem
-            && let Some(u) = used.get_mut(i as usize)
-        {
-            *u = true;
-        }
-    };
-    for s in body {
-        match s {
-            Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => mark(access),
-            _ => {}
-        }
-    }
-    for s in body {
-        if let Stmt::Loop { body, .. } | Stmt::If { body, .. } = s {
-            mark_locals(body, used);
-        }
-    }
-}
-
-/// Text that cannot end a comment.
-fn comment(s: &str) -> String {
-    s.chars().map(|c| if c.is_ascii_graphic() && c != '*' && c != '/' && c != '\\' { c } else { '_' }).collect()
 }

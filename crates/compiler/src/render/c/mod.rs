@@ -15,13 +15,13 @@
 mod access;
 mod convert;
 mod instr;
-mod ints;
 mod kernel;
 mod memory;
 mod prelude;
 mod types;
 
 use super::RenderError;
+use super::clike::identifier;
 use crate::Target;
 use winograph_ir::linear::Code;
 
@@ -43,10 +43,10 @@ pub fn render_c(codes: &[Code], target: &Target) -> Result<CSource, RenderError>
     let mut bodies = String::new();
     let mut symbols = Vec::with_capacity(codes.len());
     for (i, code) in codes.iter().enumerate() {
-        let symbol = format!("wg_{i}_{}", types::identifier(&code.name));
+        let symbol = format!("wg_{i}_{}", identifier(&code.name));
         bodies.push_str(&kernel::Kernel::render(code, &symbol, &mut prelude)?);
         symbols.push(symbol);
     }
-    let head = format!("/* {}, {} bytes a vector */\n", types::identifier(&target.name), target.vector_bytes);
+    let head = format!("/* {}, {} bytes a vector */\n", identifier(&target.name), target.vector_bytes);
     Ok(CSource { text: head + &prelude.text() + &bodies, symbols })
 }

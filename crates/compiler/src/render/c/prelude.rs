@@ -2,9 +2,11 @@
 //! others, so that little is left for the C compiler to read.
 
 use super::types::{CType, Elem};
+use crate::render::clike::Dialect;
 use rustc_hash::FxHashSet;
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use winograph_ir::{DType, Scalar};
 
 /// Types and helper functions asked for so far.
 #[derive(Default)]
@@ -44,7 +46,7 @@ impl Prelude {
     pub(super) fn text(&self) -> String {
         let mut out = String::new();
         for e in Elem::ALL {
-            let _ = writeln!(out, "typedef {} {};", e.c_name(), e.name());
+            let _ = writeln!(out, "typedef {} {};", c_name(e), e.name());
         }
         out.push_str("typedef __UINTPTR_TYPE__ uptr;\n");
         out.push_str("#ifndef __has_builtin\n#define __has_builtin(x) 0\n#endif\n");
@@ -67,33 +69,6 @@ impl Prelude {
         }
         out.push_str(&self.helpers);
         out
-    }
-
-    /// Floor division; 0 where the divisor is not positive.
-    pub(super) fn floor_div(&mut self) -> String {
-        self.helper("wg_floor_div".into(), |_, n| {
-            format!(
-                "WG_INLINE i64 {n}(i64 a, i64 b) {{\n  if (b <= 0) return 0;\n  i64 q = a / b;\n  return q - (a % b < 0);\n}}\n"
-            )
-        })
-    }
-
-    /// Remainder of floor division; 0 where the divisor is not positive.
-    pub(super) fn floor_mod(&mut self) -> String {
-        self.helper("wg_floor_mod".into(), |_, n| {
-            format!(
-                "WG_INLINE i64 {n}(i64 a, i64 b) {{\n  if (b <= 0) return 0;\n  i64 r = a % b;\n  return r < 0 ? r + b : r;\n}}\n"
-            )
-        })
-    }
-
-    /// `x` clamped to `0..=size - 1`.
-    pub(super) fn clamp(&mut self) -> String {
-        self.helper("wg_clamp".into(), |_, n| {
-            format!(
-                "WG_INLINE i64 {n}(i64 x, i64 size) {{\n  x = x >= size ? size - 1 : x;\n  return x < 0 ? 0 : x;\n}}\n"
-            )
-        })
     }
 
     /// A scalar in every lane.
@@ -268,5 +243,62 @@ impl Prelude {
         self.helper(format!("wg_bits_{f}_{t}"), |_, n| {
             format!("WG_INLINE {t} {n}({f} x) {{\n  {t} r;\n  __builtin_memcpy(&r, &x, sizeof r);\n  return r;\n}}\n")
         })
+    }
+}
+
+/// The C type behind the name, without any header.
+fn c_name(e: Elem) -> &'static str {
+    match e {
+        Elem::I8 => "__INT8_TYPE__",
+        Elem::U8 => "__UINT8_TYPE__",
+        Elem::I16 => "__INT16_TYPE__",
+        Elem::U16 => "__UINT16_TYPE__",
+        Elem::I32 => "__INT32_TYPE__",
+        Elem::U32 => "__UINT32_TYPE__",
+        Elem::I64 => "__INT64_TYPE__",
+        Elem::U64 => "__UINT64_TYPE__",
+        Elem::F32 => "float",
+        Elem::F64 => "double",
+    }
+}
+
+impl Dialect for Prelude {
+    fn define(&mut self, name: String, text: &dyn Fn(&str) -> String) -> String {
+        self.helper(name, |_, n| text(n))
+    }
+
+    fn truth(&self) -> &'static str {
+        "u8"
+    }
+
+    fn non_finite(&self, s: Scalar) -> String {
+        let x = s.to_f64();
+        let (suffix, payload) = if s.dtype() == DType::F32 { ("f", 0x3f_ffff) } else { ("", 0x7_ffff_ffff_ffff) };
+        let sign = if x.is_sign_negative() { "-" } else { "" };
+        if x.is_nan() {
+            format!("({sign}__builtin_nan{suffix}(\"0x{:x}\"))", s.bits() & payload)
+        } else {
+            format!("({sign}__builtin_inf{suffix}())")
+        }
+    }
+
+    fn math(&self, stem: &str, e: Elem) -> String {
+        format!("__builtin_{stem}{}", if e == Elem::F32 { "f" } else { "" })
+    }
+
+    fn float_to_int(&mut self, from: Elem, to: Elem) -> String {
+        Prelude::float_to_int(self, CType::new(from, 1), to)
+    }
+
+    fn half_to_f32(&mut self, half: DType) -> String {
+        Prelude::half_to_f32(self, half, 1)
+    }
+
+    fn f32_to_half(&mut self, half: DType) -> String {
+        Prelude::f32_to_half(self, half, 1)
+    }
+
+    fn bits(&mut self, from: Elem, to: Elem) -> String {
+        Prelude::bits(self, from, to)
     }
 }

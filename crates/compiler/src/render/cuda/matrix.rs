@@ -1,0 +1,139 @@
+//! The matrix units of CUDA devices from compute capability 8.0 on: `mma.sync` on fragments in registers.
+//!
+//! The places of elements are those of the PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16" with `.tf32`,
+//! `.f16` and `.bf16` factors.
+
+use super::prelude::Prelude;
+use crate::render::clike::{Dialect, Elem};
+use winograph_ir::DType;
+use winograph_ir::linear::{Fragment, MatrixUnit};
+
+/// Names of the units that can be rendered.
+pub const MATRIX_UNITS: [&str; 3] = ["m16n8k8.tf32", "m16n8k16.f16", "m16n8k16.bf16"];
+
+/// A unit by its name. Of a thread's number in its warp, the two lowest bits count within a group of 4 and the others
+/// the groups.
+pub fn matrix_unit(name: &str) -> Option<MatrixUnit> {
+    let fragment = |dtype, thread_row: [u32; 5], thread_col: [u32; 5], elements: &[(u32, u32)]| Fragment {
+        dtype,
+        thread_row: thread_row.to_vec(),
+        thread_col: thread_col.to_vec(),
+        element_row: elements.iter().map(|e| e.0).collect(),
+        element_col: elements.iter().map(|e| e.1).collect(),
+    };
+    let groups = [0, 0, 1, 2, 4];
+    let c = fragment(DType::F32, groups, [2, 4, 0, 0, 0], &[(0, 1), (8, 0)]);
+    let (k, a, b, factor_bits) = match name {
+        "m16n8k8.tf32" => (
+            8,
+            fragment(DType::F32, groups, [1, 2, 0, 0, 0], &[(8, 0), (0, 4)]),
+            fragment(DType::F32, [1, 2, 0, 0, 0], groups, &[(4, 0)]),
+            11,
+        ),
+        "m16n8k16.f16" | "m16n8k16.bf16" => {
+            let d = if name.ends_with("bf16") { DType::BF16 } else { DType::F16 };
+            (
+                16,
+                fragment(d, groups, [2, 4, 0, 0, 0], &[(0, 1), (8, 0), (0, 8)]),
+                fragment(d, [2, 4, 0, 0, 0], groups, &[(1, 0), (8, 0)]),
+                24,
+            )
+        }
+        _ => return None,
+    };
+    Some(MatrixUnit { name: name.to_string(), m: 16, n: 8, k, a, b, c, factor_bits })
+}
+
+/// For each element of `hardware`, the one of `given` that is at the same place in every thread; `None` where there is
+/// none.
+fn order(hardware: &Fragment, given: &Fragment) -> Option<Vec<usize>> {
+    if hardware.dtype != given.dtype || hardware.elements() != given.elements() {
+        return None;
+    }
+    let same = |e: u32, g: u32| (0..32).all(|t| hardware.place(t, e) == given.place(t, g));
+    (0..hardware.elements()).map(|e| (0..given.elements()).find(|&g| same(e, g)).map(|g| g as usize)).collect()
+}
+
+/// A function for a unit, its operands in the order of the unit's elements.
+pub(super) fn helper(p: &mut Prelude, unit: &MatrixUnit) -> Option<String> {
+    let hardware = matrix_unit(&unit.name).filter(|h| (h.m, h.n, h.k) == (unit.m, unit.n, unit.k))?;
+    let (a, b, c) = (order(&hardware.a, &unit.a)?, order(&hardware.b, &unit.b)?, order(&hardware.c, &unit.c)?);
+    let kind = unit.name.rsplit('.').next()?;
+    // Names tell apart units that number their elements in other ways.
+    let digits = |o: &[usize]| o.iter().map(|i| i.to_string()).collect::<String>();
+    let name = format!("wg_{}_{}_{}_{}", unit.name.replace('.', "_"), digits(&a), digits(&b), digits(&c));
+    let (shape, t) = (format!("m16n8k{}", unit.k), Elem::of(hardware.a.dtype).name());
+    let params = |ty: &str, stem: &str, n: usize| (0..n).map(|i| format!("{ty}{stem}{i}")).collect::<Vec<_>>();
+    let mut list = params("f32 &", "d", c.len());
+    list.extend(params(&format!("{t} "), "a", a.len()));
+    list.extend(params(&format!("{t} "), "b", b.len()));
+    list.extend(params("f32 ", "c", c.len()));
+    // Registers of 32 bits: one tf32 number or two half floats, the first one lower.
+    let mut lines = String::new();
+    let mut registers = |stem: &str, order: &[usize]| -> Vec<String> {
+        let per = if kind == "tf32" { 1 } else { 2 };
+        let parts = order.chunks(per).enumerate().map(|(n, part)| {
+            match part {
+                [one] => lines.push_str(&format!(
+                    "  u32 {stem}r{n};\n  asm(\"cvt.rna.tf32.f32 %0, %1;\" : \"=r\"({stem}r{n}) : \"f\"({stem}{one}));\n"
+                )),
+                [lo, hi] => {
+                    lines.push_str(&format!("  const u32 {stem}r{n} = (u32){stem}{lo} | (u32){stem}{hi} << 16;\n"))
+                }
+                _ => {}
+            }
+            format!("\"r\"({stem}r{n})")
+        });
+        parts.collect()
+    };
+    let (ar, br) = (registers("a", &a), registers("b", &b));
+    let mut at = 0;
+    let mut places = |n: usize| {
+        let all: Vec<String> = (at..at + n).map(|i| format!("%{i}")).collect();
+        at += n;
+        format!("{{{}}}", all.join(", "))
+    };
+    let operands = [places(c.len()), places(ar.len()), places(br.len()), places(c.len())].join(", ");
+    let outputs: Vec<String> = c.iter().map(|i| format!("\"=f\"(d{i})")).collect();
+    let inputs: Vec<String> = ar.into_iter().chain(br).chain(c.iter().map(|i| format!("\"f\"(c{i})"))).collect();
+    let mma = format!("mma.sync.aligned.{shape}.row.col.f32.{kind}.{kind}.f32");
+    Some(p.define(name, &|f| {
+        format!(
+            "WG_INLINE void {f}({}) {{\n{lines}  asm volatile(\"{mma} {operands};\" : {} : {});\n}}\n",
+            list.join(", "),
+            outputs.join(", "),
+            inputs.join(", ")
+        )
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fragments_cover_their_matrices() {
+        for name in MATRIX_UNITS {
+            let u = matrix_unit(name).unwrap();
+            for (f, rows, cols) in [(&u.a, u.m, u.k), (&u.b, u.k, u.n), (&u.c, u.m, u.n)] {
+                let mut places: Vec<_> = (0..32).flat_map(|t| (0..f.elements()).map(move |e| f.place(t, e))).collect();
+                places.sort_unstable();
+                let all: Vec<_> = (0..rows).flat_map(|r| (0..cols).map(move |c| (r, c))).collect();
+                assert_eq!(places, all, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn elements_may_be_numbered_otherwise_but_not_placed_otherwise() {
+        let hardware = matrix_unit("m16n8k8.tf32").unwrap();
+        let mut given = hardware.clone();
+        given.a.element_row.reverse();
+        given.a.element_col.reverse();
+        assert_eq!(order(&hardware.a, &given.a), Some(vec![0, 2, 1, 3]));
+        given.a.thread_row[2] = 2;
+        given.a.thread_row[3] = 1;
+        assert_eq!(order(&hardware.a, &given.a), None);
+        assert_eq!(helper(&mut Prelude::default(), &given), None);
+    }
+}

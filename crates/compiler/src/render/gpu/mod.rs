@@ -1,0 +1,67 @@
+//! Linear code for GPUs: what CUDA C and Metal have in common.
+//!
+//! Grid loops become blocks: those of one nest flattened, the innermost fastest, as in [`frame`](super::frame); several
+//! nests concatenate. Thread loops become the threads of a block. A vector register is one scalar variable per lane:
+//! lanes of a GPU's threads are threads, and what vectors are for is memory. Accesses of 2 to 16 neighbouring bytes
+//! become one where the address is proved to be a multiple of them.
+//!
+//! A [`Language`] says what the languages differ in.
+
+mod access;
+mod align;
+mod instr;
+mod kernel;
+mod shape;
+
+pub(super) use kernel::render;
+pub(super) use shape::Shape;
+
+use super::clike::{Dialect, Elem};
+use winograph_ir::linear::MatrixUnit;
+
+/// Memory that a pointer points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Space {
+    /// Of the device.
+    Global,
+    /// Of a block.
+    Shared,
+    /// Of a thread.
+    Thread,
+    /// A table that is read at one place by all threads together.
+    Constant,
+    /// A table that threads read at places of their own.
+    Table,
+}
+
+/// An argument of a kernel.
+pub(super) struct Arg<'a> {
+    pub(super) elem: Elem,
+    pub(super) name: &'a str,
+    pub(super) written: bool,
+}
+
+/// A language for GPUs.
+pub(super) trait Language: Dialect {
+    /// The beginning of a kernel's function, to the opening brace.
+    fn function(&self, symbol: &str, args: &[Arg<'_>], params: usize, shape: &Shape<'_>) -> String;
+
+    /// The number of the block, as `u32`.
+    fn block(&self) -> &'static str;
+
+    /// The number of the thread in its block, as `u32`.
+    fn thread(&self) -> &'static str;
+
+    /// The statement that waits for all threads of a block and for what they wrote to shared memory.
+    fn barrier(&self) -> &'static str;
+
+    /// The type that points to elements named `ty`.
+    fn pointer(&self, space: Space, ty: &str, constant: bool) -> String;
+
+    /// The declaration of an array, aligned to 16 bytes. Tables have initial values and are declared before functions.
+    fn array(&self, space: Space, elem: Elem, name: &str, len: usize, values: Option<&str>) -> String;
+
+    /// A function `f(d.., a.., b.., c..)` that sets the elements of `d` to a matrix unit's result, operands by element;
+    /// `None` where the language has no such unit.
+    fn matrix(&mut self, unit: &MatrixUnit) -> Option<String>;
+}

@@ -1,0 +1,260 @@
+//! NVIDIA's driver: the few functions that a device needs, loaded when they are first asked for.
+//!
+//! `cudarc` would declare them, too. It is not used because it panics where a driver lacks a function and reads the
+//! driver's error codes as a Rust `enum`, which codes of later drivers do not fit in; here both are errors.
+
+use crate::device::DeviceError;
+use libloading::Library;
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::sync::OnceLock;
+
+pub(super) type Status = c_int;
+pub(super) type Context = *mut c_void;
+pub(super) type Module = *mut c_void;
+pub(super) type Function = *mut c_void;
+pub(super) type Event = *mut c_void;
+/// An address on the device.
+pub(super) type Address = u64;
+
+/// The driver must know at least this version of CUDA: 11.2.
+const LEAST_VERSION: c_int = 11020;
+
+const NAMES: [&str; 2] = if cfg!(windows) { ["nvcuda.dll", "nvcuda"] } else { ["libcuda.so.1", "libcuda.so"] };
+
+/// `CUDA_ERROR_OUT_OF_MEMORY`.
+const OUT_OF_MEMORY: Status = 2;
+/// `CUDA_ERROR_NO_DEVICE`.
+const NO_DEVICE: Status = 100;
+
+/// Declares the functions: field, symbol, types of the arguments. All of them return a status.
+macro_rules! functions {
+    ($($field:ident $symbol:literal ($($arg:ty),*);)*) => {
+        /// The driver's functions. The pointers are valid as long as the library is loaded, which is for ever.
+        pub(super) struct Functions {
+            $(pub(super) $field: unsafe extern "C" fn($($arg),*) -> Status,)*
+        }
+
+        impl Functions {
+            fn find(library: &Library) -> Result<Functions, String> {
+                Ok(Functions {
+                    $($field: {
+                        // SAFETY: the type is that of cuda.h, which has not changed it since the function came.
+                        let found = unsafe { library.get::<unsafe extern "C" fn($($arg),*) -> Status>($symbol) };
+                        *found.map_err(|e| e.to_string())?
+                    },)*
+                })
+            }
+        }
+    };
+}
+
+functions! {
+    init b"cuInit" (c_uint);
+    version b"cuDriverGetVersion" (*mut c_int);
+    count b"cuDeviceGetCount" (*mut c_int);
+    device b"cuDeviceGet" (*mut c_int, c_int);
+    name b"cuDeviceGetName" (*mut c_char, c_int, c_int);
+    attribute b"cuDeviceGetAttribute" (*mut c_int, c_int, c_int);
+    total_memory b"cuDeviceTotalMem_v2" (*mut usize, c_int);
+    retain b"cuDevicePrimaryCtxRetain" (*mut Context, c_int);
+    release b"cuDevicePrimaryCtxRelease_v2" (c_int);
+    set_current b"cuCtxSetCurrent" (Context);
+    synchronize b"cuCtxSynchronize" ();
+    allocate b"cuMemAlloc_v2" (*mut Address, usize);
+    free b"cuMemFree_v2" (Address);
+    fill b"cuMemsetD8_v2" (Address, u8, usize);
+    write b"cuMemcpyHtoD_v2" (Address, *const c_void, usize);
+    read b"cuMemcpyDtoH_v2" (*mut c_void, Address, usize);
+    load b"cuModuleLoadData" (*mut Module, *const c_void);
+    unload b"cuModuleUnload" (Module);
+    function b"cuModuleGetFunction" (*mut Function, Module, *const c_char);
+    function_attribute b"cuFuncGetAttribute" (*mut c_int, c_int, Function);
+    set_function_attribute b"cuFuncSetAttribute" (Function, c_int, c_int);
+    launch b"cuLaunchKernel" (
+        Function, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, *mut c_void, *mut *mut c_void, *mut *mut c_void
+    );
+    event b"cuEventCreate" (*mut Event, c_uint);
+    record b"cuEventRecord" (Event, *mut c_void);
+    wait b"cuEventSynchronize" (Event);
+    elapsed b"cuEventElapsedTime" (*mut f32, Event, Event);
+    destroy_event b"cuEventDestroy_v2" (Event);
+    error_name b"cuGetErrorName" (Status, *mut *const c_char);
+    error_string b"cuGetErrorString" (Status, *mut *const c_char);
+}
+
+/// The loaded driver, initialised.
+pub(super) struct Driver {
+    pub(super) functions: Functions,
+    /// Why it could not be initialised, though it is there.
+    start: Status,
+    _library: Library,
+}
+
+impl Driver {
+    /// The driver of this machine, loaded once.
+    pub(super) fn get() -> Result<&'static Driver, DeviceError> {
+        static DRIVER: OnceLock<Result<Driver, String>> = OnceLock::new();
+        match DRIVER.get_or_init(Driver::load) {
+            Ok(driver) => Ok(driver),
+            Err(reason) => Err(DeviceError::NoLibrary {
+                library: "the CUDA driver",
+                reason: reason.clone(),
+                hint: "it comes with NVIDIA's driver for the graphics card; version 460 (CUDA 11.2) or later is needed",
+            }),
+        }
+    }
+
+    fn load() -> Result<Driver, String> {
+        let mut reason = String::new();
+        for name in NAMES {
+            // SAFETY: the driver's initialisers have no preconditions.
+            match unsafe { Library::new(name) } {
+                Ok(library) => return Driver::start(library),
+                Err(e) if reason.is_empty() => reason = e.to_string(),
+                Err(_) => {}
+            }
+        }
+        Err(reason)
+    }
+
+    fn start(library: Library) -> Result<Driver, String> {
+        let functions = Functions::find(&library)?;
+        let mut version = 0;
+        // SAFETY: the pointer is to an integer that lives until the call returns; this needs no initialisation.
+        let status = unsafe { (functions.version)(&mut version) };
+        if status == 0 && version < LEAST_VERSION {
+            let (major, minor) = (version / 1000, version % 1000 / 10);
+            return Err(format!("it is too old: it knows CUDA {major}.{minor}"));
+        }
+        // SAFETY: called before any other function that needs it; the flags must be 0.
+        let start = unsafe { (functions.init)(0) };
+        Ok(Driver { functions, start, _library: library })
+    }
+
+    /// Number of devices; 0 where there is none.
+    pub(super) fn device_count(&self) -> Result<usize, DeviceError> {
+        if self.start == NO_DEVICE {
+            return Ok(0);
+        }
+        self.check("be initialised", self.start)?;
+        let mut count = 0;
+        // SAFETY: the pointer is to an integer that lives until the call returns.
+        self.check("count devices", unsafe { (self.functions.count)(&mut count) })?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
+    /// A status as a result.
+    pub(super) fn check(&self, action: &str, status: Status) -> Result<(), DeviceError> {
+        match status {
+            0 => Ok(()),
+            _ => Err(DeviceError::Driver { action: action.to_string(), reason: self.describe(status) }),
+        }
+    }
+
+    /// A status of an allocation as a result.
+    pub(super) fn check_memory(&self, bytes: usize, status: Status) -> Result<(), DeviceError> {
+        match status {
+            OUT_OF_MEMORY => Err(DeviceError::OutOfMemory { bytes }),
+            _ => self.check("allocate memory", status),
+        }
+    }
+
+    fn describe(&self, status: Status) -> String {
+        let text = |f: unsafe extern "C" fn(Status, *mut *const c_char) -> Status| {
+            let mut at = std::ptr::null();
+            // SAFETY: any number may be given; the pointer is to a pointer that lives until the call returns.
+            let found = unsafe { f(status, &mut at) } == 0 && !at.is_null();
+            // SAFETY: the driver gives static texts that end in a zero byte.
+            found.then(|| unsafe { CStr::from_ptr(at) }.to_string_lossy().into_owned())
+        };
+        match (text(self.functions.error_name), text(self.functions.error_string)) {
+            (Some(name), Some(what)) => format!("{what} ({name})"),
+            _ => format!("error {status}"),
+        }
+    }
+}
+
+/// The primary context of a device, kept as long as the value lives.
+pub(super) struct Device {
+    pub(super) driver: &'static Driver,
+    handle: c_int,
+    context: Context,
+}
+
+// SAFETY: contexts may be used from any thread; every use makes the context current in its thread first.
+unsafe impl Send for Device {}
+// SAFETY: as above; the driver locks what threads share.
+unsafe impl Sync for Device {}
+
+impl Device {
+    /// A device by its number.
+    pub(super) fn open(ordinal: usize) -> Result<Device, DeviceError> {
+        let none = |reason: String| DeviceError::NoDevice { device: format!("cuda:{ordinal}"), reason };
+        let driver = Driver::get()?;
+        let count = driver.device_count()?;
+        if ordinal >= count {
+            return Err(none(match count {
+                0 => "the driver finds no GPU".into(),
+                1 => "there is one GPU, number 0".into(),
+                n => format!("there are {n} GPUs, numbered from 0"),
+            }));
+        }
+        let number = c_int::try_from(ordinal).map_err(|e| none(e.to_string()))?;
+        let f = &driver.functions;
+        let (mut handle, mut context) = (0, std::ptr::null_mut());
+        // SAFETY: the pointer is to an integer that lives until the call returns.
+        driver.check("open a device", unsafe { (f.device)(&mut handle, number) })?;
+        // SAFETY: likewise; the handle is a device's.
+        driver.check("open a device's context", unsafe { (f.retain)(&mut context, handle) })?;
+        Ok(Device { driver, handle, context })
+    }
+
+    /// The driver's functions, with the context current in this thread.
+    pub(super) fn enter(&self) -> Result<&'static Functions, DeviceError> {
+        let f = &self.driver.functions;
+        // SAFETY: the context is retained as long as `self` lives.
+        self.driver.check("make a context current", unsafe { (f.set_current)(self.context) })?;
+        Ok(f)
+    }
+
+    /// An attribute by its number in cuda.h.
+    pub(super) fn attribute(&self, number: c_int) -> Result<usize, DeviceError> {
+        let mut value = 0;
+        // SAFETY: the pointer is to an integer that lives until the call returns.
+        let status = unsafe { (self.driver.functions.attribute)(&mut value, number, self.handle) };
+        self.driver.check("read an attribute of a device", status)?;
+        Ok(usize::try_from(value).unwrap_or(0))
+    }
+
+    /// The device's name.
+    pub(super) fn name(&self) -> Result<String, DeviceError> {
+        let mut text = [0u8; 256];
+        // SAFETY: there is room for as many bytes as said, and the last one stays 0.
+        let status = unsafe { (self.driver.functions.name)(text.as_mut_ptr().cast(), 255, self.handle) };
+        self.driver.check("read a device's name", status)?;
+        Ok(CStr::from_bytes_until_nul(&text).map(|t| t.to_string_lossy().into_owned()).unwrap_or_default())
+    }
+
+    /// Bytes of memory.
+    pub(super) fn memory(&self) -> Result<usize, DeviceError> {
+        let mut bytes = 0;
+        // SAFETY: the pointer is to an integer that lives until the call returns.
+        let status = unsafe { (self.driver.functions.total_memory)(&mut bytes, self.handle) };
+        self.driver.check("read the size of a device's memory", status)?;
+        Ok(bytes)
+    }
+
+    /// Waits for everything that was queued.
+    pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
+        let f = self.enter()?;
+        // SAFETY: the context is current.
+        self.driver.check("run kernels", unsafe { (f.synchronize)() })
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // SAFETY: retained in `open`; what belongs to the context holds the device and is gone.
+        unsafe { (self.driver.functions.release)(self.handle) };
+    }
+}

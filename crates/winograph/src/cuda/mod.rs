@@ -1,0 +1,255 @@
+//! NVIDIA GPUs: kernels as CUDA C, compiled by NVRTC, launched through the driver. Both are libraries that are loaded
+//! when they are first needed, so that the same program runs where there are none.
+
+mod driver;
+mod events;
+mod memory;
+mod module;
+mod nvrtc;
+mod resources;
+
+pub use module::CudaModule;
+pub use nvrtc::{Architecture, Binary, Nvrtc};
+pub use resources::{KernelResources, parse_resources};
+
+use crate::device::{Device, DeviceError, Memory, Module};
+use crate::env::Env;
+use driver::Driver;
+use memory::CudaBuffer;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use winograph_compiler::Target;
+use winograph_compiler::render::render_cuda;
+use winograph_compiler::target::Gpu;
+use winograph_ir::linear::Code;
+
+/// Numbers of attributes in cuda.h.
+mod attribute {
+    pub(super) const MAX_THREADS: i32 = 1;
+    pub(super) const WARP: i32 = 10;
+    pub(super) const L2: i32 = 38;
+    pub(super) const MAJOR: i32 = 75;
+    pub(super) const MINOR: i32 = 76;
+    pub(super) const SHARED: i32 = 97;
+}
+
+/// Options of a CUDA device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CudaOptions {
+    /// File of NVRTC, or the folder it is in; `None` looks where it is usually installed.
+    pub nvrtc: Option<PathBuf>,
+    /// What the compiler is to know about the device; `None` asks the driver.
+    pub target: Option<Target>,
+}
+
+impl CudaOptions {
+    /// What the environment asks for.
+    pub fn from_env(env: &Env) -> CudaOptions {
+        CudaOptions { nvrtc: env.nvrtc.clone(), target: None }
+    }
+}
+
+/// One of this machine's NVIDIA GPUs.
+///
+/// NVRTC is looked for when something is to be compiled. Launches and copies are queued on the device's default stream
+/// and run in order.
+pub struct CudaDevice {
+    name: String,
+    description: String,
+    capability: u32,
+    memory: usize,
+    target: Target,
+    options: CudaOptions,
+    nvrtc: OnceLock<Nvrtc>,
+    device: Arc<driver::Device>,
+}
+
+impl CudaDevice {
+    /// Number of GPUs; 0 where the driver finds none.
+    ///
+    /// # Errors
+    /// There is no driver, or it is too old or cannot be initialised.
+    pub fn count() -> Result<usize, DeviceError> {
+        Driver::get()?.device_count()
+    }
+
+    /// A GPU by its number, with default options.
+    ///
+    /// # Errors
+    /// There is no driver or no such GPU, or it cannot be used.
+    pub fn new(ordinal: usize) -> Result<CudaDevice, DeviceError> {
+        CudaDevice::with_options(ordinal, CudaOptions::default())
+    }
+
+    /// A GPU by its number.
+    ///
+    /// # Errors
+    /// There is no driver or no such GPU, or it cannot be used.
+    pub fn with_options(ordinal: usize, options: CudaOptions) -> Result<CudaDevice, DeviceError> {
+        let device = Arc::new(driver::Device::open(ordinal)?);
+        let (major, minor) = (device.attribute(attribute::MAJOR)?, device.attribute(attribute::MINOR)?);
+        let capability = u32::try_from(10 * major + minor).unwrap_or(0);
+        let target = match &options.target {
+            Some(t) => t.clone(),
+            None => target_of(&device, capability)?,
+        };
+        Ok(CudaDevice {
+            name: format!("cuda:{ordinal}"),
+            description: device.name()?,
+            capability,
+            memory: device.memory()?,
+            target,
+            options,
+            nvrtc: OnceLock::new(),
+            device,
+        })
+    }
+
+    /// What the driver calls the GPU.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// Compute capability, as 90 for 9.0.
+    pub fn capability(&self) -> u32 {
+        self.capability
+    }
+
+    /// Bytes of memory.
+    pub fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// The run-time compiler.
+    ///
+    /// # Errors
+    /// It is not found.
+    pub fn nvrtc(&self) -> Result<&Nvrtc, DeviceError> {
+        if let Some(n) = self.nvrtc.get() {
+            return Ok(n);
+        }
+        let found = Nvrtc::load(self.options.nvrtc.as_deref())?;
+        Ok(self.nvrtc.get_or_init(|| found))
+    }
+
+    /// Compiles kernels.
+    ///
+    /// # Errors
+    /// No NVRTC, or one that does not know the GPU; kernels that cannot be written or compiled; too little of what they
+    /// take.
+    pub fn load(&self, codes: &[Code]) -> Result<CudaModule, DeviceError> {
+        let source = render_cuda(codes, &self.target)?;
+        let nvrtc = self.nvrtc()?;
+        let architecture = nvrtc.architecture_for(self.capability).ok_or_else(|| DeviceError::NoDevice {
+            device: self.name.clone(),
+            reason: format!(
+                "NVRTC {}.{} compiles for compute capability {} and later, and this GPU has {}",
+                nvrtc.version().0,
+                nvrtc.version().1,
+                nvrtc.architectures().first().copied().unwrap_or(0),
+                self.capability
+            ),
+        })?;
+        let binary = nvrtc.compile(&source.text, architecture)?;
+        CudaModule::new(self.device.clone(), codes, source, &binary)
+    }
+
+    /// The times of `repeat` repetitions of what `launch` queues, by the GPU's own clock: from the start of the first
+    /// launch to the end of the last. All are queued before the first is waited for.
+    ///
+    /// # Errors
+    /// Those of `launch`, and of kernels that fail.
+    pub fn time_launches(
+        &self,
+        repeat: usize,
+        launch: &mut dyn FnMut() -> Result<(), DeviceError>,
+    ) -> Result<Vec<Duration>, DeviceError> {
+        events::time(&self.device, repeat, launch)
+    }
+}
+
+/// What the driver says about a GPU.
+fn target_of(device: &driver::Device, capability: u32) -> Result<Target, DeviceError> {
+    let known = Target::by_name("cuda:sm_90").unwrap_or_else(|| Target::cpu(16));
+    let l2 = device.attribute(attribute::L2)?;
+    let gpu = Gpu {
+        lanes: device.attribute(attribute::WARP)?,
+        max_threads: device.attribute(attribute::MAX_THREADS)?,
+        shared: device.attribute(attribute::SHARED)?,
+        ..known.gpu.clone().unwrap_or(Gpu {
+            lanes: 32,
+            sector: 32,
+            max_threads: 1024,
+            access: 16,
+            registers: 255,
+            shared: 48 << 10,
+        })
+    };
+    Ok(Target { name: format!("cuda:sm_{capability}"), l2, l3: l2, gpu: Some(gpu), ..known })
+}
+
+impl Device for CudaDevice {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn compile(&self, codes: &[Code]) -> Result<Arc<dyn Module>, DeviceError> {
+        Ok(Arc::new(self.load(codes)?))
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
+        Ok(Box::new(CudaBuffer::zeroed(self.device.clone(), bytes)?))
+    }
+
+    fn write(&self, to: &mut dyn Memory, offset: usize, from: &[u8]) -> Result<(), DeviceError> {
+        let at = self.part(to, offset, from.len())?;
+        if from.is_empty() {
+            return Ok(());
+        }
+        let f = self.device.enter()?;
+        // SAFETY: the device's memory has that many bytes there, borrowed for writing, and the slice as many.
+        self.device.driver.check("copy to the device", unsafe { (f.write)(at, from.as_ptr().cast(), from.len()) })
+    }
+
+    fn read(&self, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError> {
+        let at = self.part(from, offset, to.len())?;
+        if to.is_empty() {
+            return Ok(());
+        }
+        let f = self.device.enter()?;
+        // SAFETY: the device's memory has that many bytes there, and the slice, borrowed for writing, as many.
+        let status = unsafe { (f.read)(to.as_mut_ptr().cast(), at, to.len()) };
+        self.device.driver.check("copy from the device", status)
+    }
+
+    fn synchronize(&self) -> Result<(), DeviceError> {
+        self.device.synchronize()
+    }
+
+    fn timed(&self, launch: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError> {
+        Ok(self.time_launches(1, launch)?.first().copied().unwrap_or_default())
+    }
+}
+
+impl CudaDevice {
+    /// The address of a part of memory, which must be a GPU's.
+    fn part(&self, memory: &dyn Memory, offset: usize, bytes: usize) -> Result<u64, DeviceError> {
+        if memory.is_host() {
+            return Err(DeviceError::Foreign { device: self.name.clone() });
+        }
+        let arg = memory.arg(offset, bytes);
+        let arg = arg.ok_or(DeviceError::OutOfBounds { offset, bytes, len: memory.bytes() })?;
+        Ok(arg.address.addr() as u64)
+    }
+}
+
+impl std::fmt::Debug for CudaDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CudaDevice").field("name", &self.name).field("gpu", &self.description).finish_non_exhaustive()
+    }
+}

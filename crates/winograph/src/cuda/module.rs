@@ -1,0 +1,167 @@
+//! Compiled kernels on a GPU.
+
+use super::driver::{Device, Function, Module as Handle};
+use super::nvrtc::Binary;
+use super::resources::KernelResources;
+use crate::device::{Arg, DeviceError, Module};
+use crate::launch::{Signature, refuse};
+use std::ffi::{CString, c_int, c_uint, c_void};
+use std::sync::Arc;
+use winograph_compiler::render::cuda::ALIGNMENT;
+use winograph_compiler::render::{CudaSource, KernelLaunch};
+use winograph_ir::linear::Code;
+
+/// `CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES`, `..._LOCAL_SIZE_BYTES`, `..._NUM_REGS` and
+/// `..._MAX_DYNAMIC_SHARED_SIZE_BYTES`.
+const SHARED: c_int = 1;
+const LOCAL: c_int = 3;
+const REGISTERS: c_int = 4;
+const DYNAMIC_SHARED: c_int = 8;
+
+/// Bytes of dynamic shared memory that a launch may ask for without having announced it.
+const UNANNOUNCED: u32 = 48 << 10;
+
+/// Blocks of a launch, at most.
+const MAX_BLOCKS: i64 = i32::MAX as i64;
+
+struct Kernel {
+    signature: Signature,
+    function: Function,
+    launch: KernelLaunch,
+    resources: KernelResources,
+}
+
+/// Compiled kernels on a GPU.
+pub struct CudaModule {
+    kernels: Vec<Kernel>,
+    source: String,
+    handle: Handle,
+    device: Arc<Device>,
+}
+
+// SAFETY: handles of the driver may be used from any thread with the context current, which every use sees to.
+unsafe impl Send for CudaModule {}
+// SAFETY: as above; nothing is changed through `&self`.
+unsafe impl Sync for CudaModule {}
+
+impl CudaModule {
+    /// Loads a binary that was compiled from `source`, which was rendered from `codes`.
+    pub(super) fn new(
+        device: Arc<Device>,
+        codes: &[Code],
+        source: CudaSource,
+        binary: &Binary,
+    ) -> Result<CudaModule, DeviceError> {
+        let f = device.enter()?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the context is current; the image is one that NVRTC made, PTX with a zero byte at its end.
+        let status = unsafe { (f.load)(&mut handle, binary.image.as_ptr().cast()) };
+        device.driver.check("load compiled kernels", status)?;
+        let mut module = CudaModule { kernels: Vec::with_capacity(codes.len()), source: source.text, handle, device };
+        for (code, launch) in codes.iter().zip(source.kernels) {
+            let kernel = module.kernel(code, launch, binary)?;
+            module.kernels.push(kernel);
+        }
+        Ok(module)
+    }
+
+    fn kernel(&self, code: &Code, launch: KernelLaunch, binary: &Binary) -> Result<Kernel, DeviceError> {
+        let driver = self.device.driver;
+        let f = self.device.enter()?;
+        let symbol = CString::new(launch.symbol.as_str()).map_err(|e| refuse(&code.name, e.to_string()))?;
+        let mut function = std::ptr::null_mut();
+        // SAFETY: the module is loaded, and the name ends in a zero byte.
+        let status = unsafe { (f.function)(&mut function, self.handle, symbol.as_ptr()) };
+        driver.check(&format!("find the kernel {}", launch.symbol), status)?;
+        let attribute = |number: c_int| -> Result<u32, DeviceError> {
+            let mut value = 0;
+            // SAFETY: the function belongs to a loaded module; the pointer is to an integer that lives long enough.
+            let status = unsafe { (f.function_attribute)(&mut value, number, function) };
+            driver.check("read what a kernel takes", status)?;
+            Ok(u32::try_from(value).unwrap_or(0))
+        };
+        let reported = binary.resources.iter().find(|r| r.0 == launch.symbol);
+        let resources = KernelResources {
+            registers: attribute(REGISTERS)?,
+            spill_bytes: reported.map_or(0, |r| r.1.spill_bytes),
+            stack_bytes: attribute(LOCAL)?,
+            shared_bytes: attribute(SHARED)?,
+        };
+        if launch.shared_bytes > UNANNOUNCED {
+            let bytes = c_int::try_from(launch.shared_bytes).unwrap_or(c_int::MAX);
+            // SAFETY: the function belongs to a loaded module.
+            let status = unsafe { (f.set_function_attribute)(function, DYNAMIC_SHARED, bytes) };
+            driver.check(&format!("give {} {bytes} bytes of shared memory", code.name), status)?;
+        }
+        Ok(Kernel { signature: Signature::new(code, ALIGNMENT)?, function, launch, resources })
+    }
+
+    /// What a kernel takes of the GPU.
+    pub fn resources(&self, kernel: usize) -> Option<KernelResources> {
+        self.kernels.get(kernel).map(|k| k.resources)
+    }
+
+    /// How a kernel is launched.
+    pub fn launch_shape(&self, kernel: usize) -> Option<&KernelLaunch> {
+        self.kernels.get(kernel).map(|k| &k.launch)
+    }
+}
+
+impl Drop for CudaModule {
+    fn drop(&mut self) {
+        // Kernels that are still queued need their code. There is nobody to tell of a failure.
+        let _ = self.device.synchronize();
+        if let Ok(f) = self.device.enter() {
+            // SAFETY: loaded in `new`; no kernel runs, and nothing refers to its functions any more.
+            unsafe { (f.unload)(self.handle) };
+        }
+    }
+}
+
+impl Module for CudaModule {
+    fn len(&self) -> usize {
+        self.kernels.len()
+    }
+
+    fn source(&self) -> &str {
+        &self.source
+    }
+
+    unsafe fn launch(&self, kernel: usize, args: &[Arg], params: &[i64]) -> Result<(), DeviceError> {
+        let Some(k) = self.kernels.get(kernel) else {
+            return Err(refuse(&kernel.to_string(), format!("the module has {} kernels", self.kernels.len())));
+        };
+        let blocks = k.signature.check(args, params)?;
+        if blocks <= 0 {
+            return Ok(());
+        }
+        if blocks > MAX_BLOCKS {
+            return Err(refuse(k.signature.name(), format!("{blocks} blocks where a launch has at most {MAX_BLOCKS}")));
+        }
+        let mut addresses: Vec<u64> = args.iter().map(|a| a.address.addr() as u64).collect();
+        let mut params = params.to_vec();
+        let mut pointers: Vec<*mut c_void> = addresses.iter_mut().map(|a| std::ptr::from_mut(a).cast()).collect();
+        pointers.extend(params.iter_mut().map(|p| std::ptr::from_mut(p).cast::<c_void>()));
+        let f = self.device.enter()?;
+        // SAFETY: the function takes as many addresses, then as many 64-bit integers, as there are pointers, and the
+        // driver copies them before it returns. Arguments are large enough for all that the kernel's verified accesses
+        // may reach, by `Signature::check`; the caller promises that they are live memory of the device and that
+        // nothing interferes. The number of blocks fits in 31 bits.
+        let status = unsafe {
+            (f.launch)(
+                k.function,
+                blocks as c_uint,
+                1,
+                1,
+                k.launch.threads,
+                1,
+                1,
+                k.launch.shared_bytes,
+                std::ptr::null_mut(),
+                pointers.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        };
+        self.device.driver.check(&format!("launch {}", k.signature.name()), status)
+    }
+}

@@ -1,0 +1,148 @@
+//! Memory on a device that the calls of a program use.
+
+use crate::device::{Arg, Device, DeviceError, Memory};
+use crate::tensor::storage::Storage;
+use std::sync::{Arc, Mutex, PoisonError};
+use winograph_compiler::{Place, Program};
+
+/// What one call works on. On a device whose memory is not the host's, arguments and results have copies there.
+pub(crate) struct Workspace {
+    arena: Box<dyn Memory>,
+    args: Vec<Option<Box<dyn Memory>>>,
+    outputs: Vec<Option<Box<dyn Memory>>>,
+}
+
+impl Workspace {
+    /// Memory of `bytes` bytes for intermediates, and none for arguments and results.
+    pub(crate) fn arena(device: &dyn Device, bytes: usize) -> Result<Workspace, DeviceError> {
+        Ok(Workspace { arena: device.allocate(bytes)?, args: Vec::new(), outputs: Vec::new() })
+    }
+
+    /// Copies arguments to the device, where its memory is not the host's.
+    pub(crate) fn upload(&mut self, device: &dyn Device, args: &[Arc<Storage>]) -> Result<(), DeviceError> {
+        for (to, from) in self.args.iter_mut().zip(args) {
+            if let Some(to) = to {
+                device.write(&mut **to, 0, from.bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies results to the host, where its memory is not the device's.
+    pub(crate) fn download(&self, device: &dyn Device, outputs: &mut [&mut Storage]) -> Result<(), DeviceError> {
+        for (from, to) in self.outputs.iter().zip(outputs) {
+            if let Some(from) = from {
+                device.read(&**from, 0, to.bytes_mut())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A part of the memory for intermediates.
+    pub(crate) fn intermediate(&self, offset: usize, bytes: usize) -> Option<Arg> {
+        self.arena.arg(offset, bytes)
+    }
+
+    /// An argument as the device sees it.
+    pub(crate) fn argument(&self, slot: usize, args: &[Arc<Storage>]) -> Option<Arg> {
+        match self.args.get(slot) {
+            Some(Some(copy)) => copy.arg(0, copy.bytes()),
+            _ => args.get(slot).map(|s| s.arg()),
+        }
+    }
+
+    /// A result as the device sees it.
+    pub(crate) fn output(&self, slot: usize, outputs: &mut [&mut Storage]) -> Option<Arg> {
+        match self.outputs.get(slot) {
+            Some(Some(copy)) => copy.arg(0, copy.bytes()),
+            _ => outputs.get_mut(slot).map(|s| s.arg_mut()),
+        }
+    }
+}
+
+/// A constant of a program where its kernels read it.
+pub(crate) enum Constant {
+    /// On the host, whose memory is the device's.
+    Host(Arc<Storage>),
+    /// A copy on the device.
+    Copy(Box<dyn Memory>),
+}
+
+impl Constant {
+    /// Puts a constant where the device reads it.
+    pub(crate) fn new(device: &dyn Device, storage: Arc<Storage>) -> Result<Constant, DeviceError> {
+        if device.is_host() {
+            return Ok(Constant::Host(storage));
+        }
+        let mut copy = device.allocate(storage.bytes().len())?;
+        device.write(&mut *copy, 0, storage.bytes())?;
+        Ok(Constant::Copy(copy))
+    }
+
+    /// The constant as the device sees it.
+    pub(crate) fn arg(&self) -> Option<Arg> {
+        match self {
+            Constant::Host(storage) => Some(storage.arg()),
+            Constant::Copy(memory) => memory.arg(0, memory.bytes()),
+        }
+    }
+}
+
+/// One workspace for each call that is under way, kept for the next.
+pub(crate) struct Workspaces {
+    arena: usize,
+    args: Vec<Option<usize>>,
+    outputs: Vec<Option<usize>>,
+    free: Mutex<Vec<Workspace>>,
+}
+
+impl Workspaces {
+    /// Workspaces for calls of a program. None is allocated yet.
+    pub(crate) fn new(program: &Program, device: &dyn Device) -> Workspaces {
+        let (mut args, mut outputs) = (Vec::new(), Vec::new());
+        if !device.is_host() {
+            for &at in program.run.iter().flat_map(|s| &s.args) {
+                let Some(buffer) = program.buffers.get(at) else { continue };
+                let (list, slot) = match buffer.place {
+                    Place::Argument(slot) => (&mut args, slot),
+                    Place::Output(slot) => (&mut outputs, slot),
+                    Place::Constant(_) | Place::Prepared(_) | Place::Arena(_) => continue,
+                };
+                if list.len() <= slot {
+                    list.resize(slot + 1, None);
+                }
+                let bytes = buffer.len.saturating_mul(buffer.dtype.size());
+                list[slot] = Some(list[slot].map_or(bytes, |b: usize| b.max(bytes)));
+            }
+        }
+        Workspaces { arena: program.arena_bytes, args, outputs, free: Mutex::new(Vec::new()) }
+    }
+
+    /// Memory that nobody else uses until it is given back.
+    pub(crate) fn take(&self, device: &dyn Device) -> Result<Workspace, DeviceError> {
+        let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(workspace) = kept {
+            return Ok(workspace);
+        }
+        let all = |sizes: &[Option<usize>]| {
+            let one = |size: &Option<usize>| size.map(|bytes| device.allocate(bytes)).transpose();
+            sizes.iter().map(one).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Workspace { arena: device.allocate(self.arena)?, args: all(&self.args)?, outputs: all(&self.outputs)? })
+    }
+
+    /// Keeps memory for another call.
+    pub(crate) fn give_back(&self, workspace: Workspace) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
+    }
+}
+
+impl Storage {
+    fn arg(&self) -> Arg {
+        Arg { address: self.bytes().as_ptr().cast_mut(), bytes: self.bytes().len() }
+    }
+
+    fn arg_mut(&mut self) -> Arg {
+        Arg { address: self.bytes_mut().as_mut_ptr(), bytes: self.bytes().len() }
+    }
+}

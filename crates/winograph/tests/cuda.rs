@@ -1,0 +1,247 @@
+//! A real GPU: every kernel of the tests and whole programs, bit for bit against definitions and the CPU. Skipped with a
+//! message where there is no driver, no GPU or no NVRTC.
+#![cfg(feature = "cuda")]
+
+mod kernels;
+
+use kernels::*;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use winograph::cpu::CpuDevice;
+use winograph::cuda::{CudaDevice, CudaOptions};
+use winograph::device::{Device, DeviceError, Memory, Module};
+use winograph::{ArgSpec, ConvOptions, DType, FunctionOptions, Options, Tensor, compile_with};
+use winograph_compiler::{Algorithm, Target};
+use winograph_ir::Scalar;
+use winograph_ir::linear::Code;
+
+/// The first GPU with a target of the tests' choice, or a message why there is none.
+fn gpu(target: Option<Target>) -> Option<CudaDevice> {
+    let fetched = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().map(|p| p.join("nvrtc"));
+    let asked = std::env::var_os("WINOGRAPH_NVRTC").map(PathBuf::from);
+    let nvrtc = asked.or(fetched.filter(|f| f.is_dir()));
+    let found =
+        CudaDevice::with_options(0, CudaOptions { nvrtc, target }).and_then(|d| d.nvrtc().map(|_| ()).map(|()| d));
+    found.map_err(|e| eprintln!("skipped: {e}")).ok()
+}
+
+fn bytes(v: &[Scalar]) -> Vec<u8> {
+    v.iter().flat_map(|s| s.bits().to_le_bytes().into_iter().take(s.dtype().size())).collect()
+}
+
+fn scalars(bytes: &[u8], dtype: DType) -> Vec<Scalar> {
+    let read = |c: &[u8]| {
+        let mut all = [0u8; 8];
+        all[..c.len()].copy_from_slice(c);
+        Scalar::from_bits(dtype, u64::from_le_bytes(all))
+    };
+    bytes.chunks_exact(dtype.size()).map(read).collect()
+}
+
+fn upload(gpu: &CudaDevice, v: &[Scalar]) -> Box<dyn Memory> {
+    let data = bytes(v);
+    let mut memory = gpu.allocate(data.len()).unwrap();
+    gpu.write(&mut *memory, 0, &data).unwrap();
+    memory
+}
+
+/// Runs cases and compares what they leave.
+fn check(cases: Vec<Case>) {
+    let Some(gpu) = gpu(None) else { return };
+    let codes: Vec<_> = cases.iter().map(|c| c.code.clone()).collect();
+    let module = gpu.load(&codes).unwrap();
+    let mut wrong = 0;
+    for (i, case) in cases.iter().enumerate() {
+        let mut memory: Vec<_> = case.inputs.iter().map(|v| upload(&gpu, v)).collect();
+        memory.push(upload(&gpu, &case.before));
+        let args: Vec<_> = memory.iter().map(|m| m.arg(0, m.bytes()).unwrap()).collect();
+        // SAFETY: the memory lives until it is read, which waits for the launch, and each case has its own.
+        unsafe { module.launch(i, &args, &case.params) }.unwrap();
+        let out = memory.last().unwrap();
+        let mut data = vec![0; out.bytes()];
+        gpu.read(&**out, 0, &mut data).unwrap();
+        wrong += case.differences("cuda", &scalars(&data, case.expected[0].dtype()));
+    }
+    assert_eq!(wrong, 0, "{wrong} wrong values");
+}
+
+#[test]
+fn elementwise_operations() {
+    check(
+        [ops::unary(), ops::binary(), ops::max_and_min_with_a_constant(), ops::fma()].into_iter().flatten().collect(),
+    );
+}
+
+#[test]
+fn conversions() {
+    check([ops::casts(), ops::bitcasts()].into_iter().flatten().collect());
+}
+
+#[test]
+fn other_instructions() {
+    let all = [ops::where_of_all_widths(), ops::folds(), ops::index_and_select(), ops::pack_constants_and_tables()];
+    check(all.into_iter().flatten().collect());
+}
+
+#[test]
+fn accesses() {
+    check(accesses::lanes_strides_and_gates(16));
+}
+
+#[test]
+fn nests_and_parameters() {
+    check(nested::nested());
+}
+
+#[test]
+fn threads_shared_memory_and_barriers() {
+    check(threads::threads());
+}
+
+#[test]
+fn matrix_units() {
+    check(matrix::products());
+}
+
+/// A CPU that compiles for another target, so that both devices run the same linear code.
+struct As {
+    cpu: CpuDevice,
+    target: Target,
+}
+
+impl Device for As {
+    fn name(&self) -> &str {
+        self.cpu.name()
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn compile(&self, codes: &[Code]) -> Result<Arc<dyn Module>, DeviceError> {
+        self.cpu.compile(codes)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
+        self.cpu.allocate(bytes)
+    }
+
+    fn write(&self, to: &mut dyn Memory, offset: usize, from: &[u8]) -> Result<(), DeviceError> {
+        self.cpu.write(to, offset, from)
+    }
+
+    fn read(&self, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError> {
+        self.cpu.read(from, offset, to)
+    }
+
+    fn synchronize(&self) -> Result<(), DeviceError> {
+        self.cpu.synchronize()
+    }
+
+    fn is_host(&self) -> bool {
+        true
+    }
+}
+
+/// Runs a function of one f32 argument on both and compares the bits of its result, twice: memory is used again.
+fn same_as_cpu(
+    what: &str,
+    algorithm: Algorithm,
+    shape: &[usize],
+    f: impl Fn(&Tensor) -> winograph::Result<Tensor>,
+) -> winograph::Result<()> {
+    let target = Target::cpu(16);
+    let Some(gpu) = gpu(Some(target.clone())) else { return Ok(()) };
+    let devices: [Arc<dyn Device>; 2] = [Arc::new(gpu), Arc::new(As { cpu: device(None, 2), target })];
+    let mut results = Vec::new();
+    for device in devices {
+        let options = FunctionOptions {
+            device: Some(device),
+            compiler: Some(Options { algorithm, ..Options::default() }),
+            ..FunctionOptions::default()
+        };
+        let function = compile_with(&[ArgSpec::new(DType::F32, shape)], &options, |args| Ok(vec![f(&args[0])?]))?;
+        let mut bits = Vec::new();
+        for seed in [3, 4] {
+            let x = Tensor::randn(shape, DType::F32, seed)?;
+            let y = function.call(&[&x])?[0].to_vec::<f32>()?;
+            bits.push(y.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+        }
+        let mut outputs = function.buffers()?;
+        let x = Tensor::randn(shape, DType::F32, 3)?;
+        let times = function.call_timed(&[&x], &mut outputs.iter_mut().collect::<Vec<_>>())?;
+        assert_eq!(times.len(), function.program().run.len());
+        results.push(bits);
+    }
+    assert_eq!(results[0], results[1], "{what}");
+    Ok(())
+}
+
+#[test]
+fn convolutions() -> winograph::Result<()> {
+    let w = Tensor::randn(&[8, 6, 3, 3], DType::F32, 1)?;
+    let b = Tensor::randn(&[8], DType::F32, 2)?;
+    for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
+        same_as_cpu(&format!("{algorithm:?}"), algorithm, &[2, 6, 17, 13], |x| {
+            x.conv2d(&w, Some(&b), &ConvOptions::padding(1))?.relu()
+        })?;
+    }
+    let w = Tensor::randn(&[6, 1, 5, 5], DType::F32, 1)?;
+    let options = ConvOptions { groups: 6, ..ConvOptions::padding(2) };
+    same_as_cpu("depthwise", Algorithm::Direct, &[1, 6, 20, 20], |x| x.conv2d(&w, None, &options))
+}
+
+#[test]
+fn elementwise_and_reductions() -> winograph::Result<()> {
+    let auto = Algorithm::Auto;
+    same_as_cpu("elementwise", auto, &[3, 50], |x| x.exp()?.add(&x.sin()?)?.div(&x.tanh()?))?;
+    same_as_cpu("sum", auto, &[37, 65], |x| x.sum(&[1], false))?;
+    same_as_cpu("max", auto, &[37, 65], |x| x.max(&[0], false))?;
+    same_as_cpu("softmax", auto, &[9, 33], |x| x.softmax(1))?;
+    same_as_cpu("transposed", auto, &[33, 40], |x| x.transpose(0, 1)?.contiguous())?;
+    same_as_cpu("constants alone", auto, &[4], |_| Tensor::from_slice(&[1f32, 2.0], &[2])?.exp())
+}
+
+#[test]
+fn what_cannot_be_is_an_error() {
+    let e = CudaDevice::new(4096).expect_err("a device");
+    assert!(matches!(e, DeviceError::NoDevice { .. } | DeviceError::NoLibrary { .. }), "{e}");
+    let Some(gpu) = gpu(None) else { return };
+    let e = gpu.allocate(1 << 50).err().unwrap();
+    assert!(matches!(e, DeviceError::OutOfMemory { .. }), "{e}");
+    let mut memory = gpu.allocate(16).unwrap();
+    let e = gpu.write(&mut *memory, 8, &[0; 9]).unwrap_err();
+    assert!(matches!(e, DeviceError::OutOfBounds { .. }), "{e}");
+    let host = device(None, 1).allocate(16).unwrap();
+    let e = gpu.read(&*host, 0, &mut [0; 4]).unwrap_err();
+    assert!(matches!(e, DeviceError::Foreign { .. }), "{e}");
+    let e = device(None, 1).write(&mut *memory, 0, &[0; 4]).unwrap_err();
+    assert!(matches!(e, DeviceError::Foreign { .. }), "{e}");
+    let case = &threads::threads()[0];
+    let module = gpu.load(std::slice::from_ref(&case.code)).unwrap();
+    let args = [memory.arg(0, 16).unwrap(), memory.arg(0, 16).unwrap()];
+    // SAFETY: refused before anything is touched.
+    let e = unsafe { module.launch(0, &args, &[]) }.unwrap_err();
+    assert!(matches!(e, DeviceError::Launch { .. }), "{e}");
+    // SAFETY: likewise.
+    let e = unsafe { module.launch(1, &args, &[]) }.unwrap_err();
+    assert!(matches!(e, DeviceError::Launch { .. }), "{e}");
+}
+
+#[test]
+fn launches_are_timed_by_the_device() {
+    let Some(gpu) = gpu(None) else { return };
+    eprintln!("{}: compute capability {}, {} bytes", gpu.description(), gpu.capability(), gpu.memory());
+    let case = &threads::threads()[0];
+    let module = gpu.load(std::slice::from_ref(&case.code)).unwrap();
+    assert!(module.resources(0).unwrap().registers > 0);
+    assert_eq!(module.launch_shape(0).unwrap().threads, 64);
+    let memory = [upload(&gpu, &case.inputs[0]), upload(&gpu, &case.before)];
+    let args: Vec<_> = memory.iter().map(|m| m.arg(0, m.bytes()).unwrap()).collect();
+    // SAFETY: the memory lives until the times are there, which waits for the launches.
+    let mut launch = || unsafe { module.launch(0, &args, &[]) };
+    let times = gpu.time_launches(5, &mut launch).unwrap();
+    assert_eq!(times.len(), 5);
+    assert!(times.iter().all(|&t| t < Duration::from_secs(1)), "{times:?}");
+}
