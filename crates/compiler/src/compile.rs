@@ -87,9 +87,18 @@ pub fn compile_observed(
 ) -> Result<(Program, Explanation), CompileError> {
     verify::tensor::verify(tensors).map_err(|error| CompileError::Verify { pass: "input", error })?;
     let mut driver = Driver { observer, explanation: Explanation::default() };
-    let check = |g: &Graph, pass: &'static str| match options.verify_each_pass {
+    let verifies = options.verify_each_pass || cfg!(debug_assertions);
+    let check = |g: &Graph, pass: &'static str| match verifies {
         true => verify::indexed::verify(g).map_err(|error| CompileError::Verify { pass, error }),
         false => Ok(()),
+    };
+    let check_kernel = |k: &Kernel, pass: &'static str| match k.unproved() {
+        Some(what) if verifies => {
+            let kernel = format!("{} after {pass}", output_name(k));
+            let error = VerifyError { invariant: "bounds", place: kernel.clone(), found: what };
+            Err(CompileError::Refused { kernel, error })
+        }
+        _ => Ok(()),
     };
     let mut g = driver.pass("rangeify", || rangeify::rangeify(tensors), text::print_indexed);
     check(&g, "rangeify")?;
@@ -114,7 +123,9 @@ pub fn compile_observed(
     driver.explanation.stages = stages;
     check(&g, "fuse")?;
     let mut kernels = driver.pass("split", || split::split(&g), |k| k.iter().map(|k| k.text() + "\n").collect());
+    kernels.iter().try_for_each(|k| check_kernel(k, "split"))?;
     driver.pass("legalize", || kernels.iter_mut().for_each(legalize), |()| String::new());
+    kernels.iter().try_for_each(|k| check_kernel(k, "legalize"))?;
     let choices = driver.pass(
         "layout",
         || layout::layout(&mut kernels, &g.buffers, target, options.layout),
@@ -146,6 +157,7 @@ pub fn compile_observed(
         },
         |s| s.iter().flatten().map(|s| format!("{}\n", name(s))).collect(),
     )?;
+    scheduled.iter().try_for_each(|s| check_kernel(&s.kernel, "schedule"))?;
     let codes = driver.pass(
         "lower",
         || scheduled.iter().map(|s| emit::lower(s, name(s))).collect::<Vec<Code>>(),

@@ -85,6 +85,29 @@ impl Kernel {
         format!("kernel {}\n{}", self.role.name(), print_nest(&self.graph, &self.loops, &stores))
     }
 
+    /// An access that is not proved in bounds, in words; axes looked up by data are clamped and need no proof.
+    pub fn unproved(&self) -> Option<String> {
+        let mut ints = self.graph.ints.clone();
+        let mut check = |what: &str, buffer: BufId, index: &[IntId], gate: &[IntId]| {
+            let b = self.graph.buffer(buffer);
+            (!in_bounds(&mut ints, &b.shape, index, gate))
+                .then(|| format!("a {what} of {} is not proved in bounds", b.name))
+        };
+        for s in &self.stores {
+            if let Some(found) = check("store", s.buffer, &s.index, &s.gate) {
+                return Some(found);
+            }
+        }
+        for v in self.loads() {
+            if let Val::Load { src: Source::Buffer(b), index, gate, .. } = self.graph.val(v)
+                && let Some(found) = check("load", *b, index, gate)
+            {
+                return Some(found);
+            }
+        }
+        None
+    }
+
     /// Replaces ranges by expressions of new ones everywhere. `bound` gives the ranges that take the place of a
     /// reduce range. Conditions in `guard` are added to the gates of stores, and of loads that are not in bounds
     /// without them.

@@ -20,6 +20,23 @@ fn sums_products(g: &Graph, reduce: ValId) -> bool {
     matches!(g.val(x), Val::Binary { op: BinaryOp::Mul, .. }) && !g.topological(&[x]).iter().any(table)
 }
 
+/// How many products a value adds up, where it is a sum.
+fn added_products(g: &Graph, value: ValId) -> usize {
+    let (mut count, mut stack) = (0, vec![value]);
+    while let Some(v) = stack.pop() {
+        match *g.val(v) {
+            Val::Binary { op: BinaryOp::Add, a, b } => stack.extend([a, b]),
+            Val::Binary { op: BinaryOp::Mul, a, b }
+                if matches!((g.val(a), g.val(b)), (Val::Load { .. }, Val::Load { .. })) =>
+            {
+                count += 1
+            }
+            _ => {}
+        }
+    }
+    count
+}
+
 /// `winograd`: rewrites every sliding-window sum of products for which the options or the cost model want it.
 ///
 /// Takes the indexed graph; leaves matching reductions rewritten and a report for each reduction of products. An error
@@ -31,10 +48,6 @@ pub fn run(g: &mut Graph, options: &Options) -> Result<Vec<WindowReport>, String
         let value = g.defs[def].value;
         let reduces: Vec<_> =
             g.topological(&[value]).into_iter().filter(|&v| matches!(g.val(v), Val::Reduce { .. })).collect();
-        let [reduce] = reduces[..] else {
-            def += 1;
-            continue;
-        };
         let buffer = g.buffer(g.defs[def].buffer).name.clone();
         let refused = |reason: String| WindowReport {
             buffer: buffer.clone(),
@@ -43,6 +56,15 @@ pub fn run(g: &mut Graph, options: &Options) -> Result<Vec<WindowReport>, String
             tile: vec![],
             taps: vec![],
             amplification: None,
+        };
+        let [reduce] = reduces[..] else {
+            let products = added_products(g, value);
+            if reduces.is_empty() && products > 1 {
+                let reason = format!("it is {products} added products: without a reduction there is no window to see");
+                reports.push(refused(reason));
+            }
+            def += 1;
+            continue;
         };
         if g.defs[def].role == Role::Other && sums_products(g, reduce) {
             g.defs[def].role = Role::Direct;

@@ -41,6 +41,9 @@ pub(crate) fn build_graph(
     };
     for t in outputs {
         let id = build.visit(op, t, args.len(), kind)?;
+        let prepared = build.prepared(id);
+        // What is prepared is copied into the caller's memory at each call.
+        let id = if prepared == id { id } else { build.graph.add(TensorOp::Contiguous { x: prepared }) };
         build.graph.outputs.push(id);
     }
     Ok((build.graph, build.data))
