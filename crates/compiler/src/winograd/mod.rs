@@ -10,6 +10,7 @@ pub mod rewrite;
 
 use crate::explain::WindowReport;
 use crate::options::{Algorithm, Options};
+use rustc_hash::FxHashSet;
 use winograph_ir::indexed::{Graph, Role, Source, Val, ValId};
 use winograph_ir::op::{BinaryOp, ReduceOp};
 
@@ -20,10 +21,14 @@ fn sums_products(g: &Graph, reduce: ValId) -> bool {
     matches!(g.val(x), Val::Binary { op: BinaryOp::Mul, .. }) && !g.topological(&[x]).iter().any(table)
 }
 
-/// How many products a value adds up, where it is a sum.
+/// How many different products a value adds up, where it is a sum.
 fn added_products(g: &Graph, value: ValId) -> usize {
     let (mut count, mut stack) = (0, vec![value]);
+    let mut seen = FxHashSet::default();
     while let Some(v) = stack.pop() {
+        if !seen.insert(v) {
+            continue;
+        }
         match *g.val(v) {
             Val::Binary { op: BinaryOp::Add, a, b } => stack.extend([a, b]),
             Val::Binary { op: BinaryOp::Mul, a, b }
