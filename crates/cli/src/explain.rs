@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use winograph::cpu::host_target;
 use winograph::{DType, TensorBuffer};
-use winograph_compiler::explain::KernelReport;
+use winograph_compiler::explain::{KernelReport, NestReport};
 use winograph_compiler::optimize::plan::Factor;
 use winograph_compiler::options::{GridRule, LayoutRule};
 use winograph_compiler::render::render_c;
@@ -34,6 +34,7 @@ struct Report {
     passes: Vec<Pass>,
     windows: Vec<Window>,
     stages: Vec<Stage>,
+    scopes: Vec<Scope>,
     layouts: Vec<Layout>,
     kernels: Vec<Kernel>,
     arena_bytes: usize,
@@ -68,6 +69,15 @@ struct Stage {
 }
 
 #[derive(Debug, Serialize)]
+struct Scope {
+    /// Buffers that the chain's kernels write, in order.
+    buffers: Vec<String>,
+    /// Whether they are one launch.
+    fused: bool,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
 struct Layout {
     buffer: String,
     /// Axes by number, slowest first.
@@ -81,13 +91,25 @@ struct Kernel {
     role: &'static str,
     prepare: bool,
     output: String,
-    ranges: Vec<Range>,
+    /// What runs in it, in order.
+    nests: Vec<Nest>,
     grid: Vec<i64>,
     /// Loops within a work item, outermost first; branches of the code one after another.
     loops: Vec<i64>,
     stages: Vec<Local>,
     buffers: Vec<Buffer>,
     accesses: Vec<Touch>,
+}
+
+/// One loop nest of a kernel.
+#[derive(Debug, Serialize)]
+struct Nest {
+    name: String,
+    role: &'static str,
+    output: String,
+    /// Sizes of the kernel's common loops that it sits under, outermost first.
+    under: Vec<i64>,
+    ranges: Vec<Range>,
     /// Threads that were considered on a GPU, the chosen ones first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     assignments: Vec<Assignment>,
@@ -237,6 +259,11 @@ fn report(
             .into_iter()
             .map(|s| Stage { stage: s.stage, kept: s.kept, reason: s.reason })
             .collect(),
+        scopes: explanation
+            .scopes
+            .into_iter()
+            .map(|c| Scope { buffers: c.buffers, fused: c.fused, reason: c.reason })
+            .collect(),
         layouts: explanation
             .layouts
             .into_iter()
@@ -249,8 +276,7 @@ fn report(
     }
 }
 
-fn kernel(k: &KernelReport, program: &Program, step: &Step, target: &Target) -> Option<Kernel> {
-    let code = program.kernels.get(step.kernel)?;
+fn nest(k: &NestReport) -> Nest {
     let axis = |letter: char, role: &'static str| {
         move |(i, (factors, &size)): (usize, (&Vec<Factor>, &i64))| Range {
             name: format!("{letter}{i}"),
@@ -267,6 +293,24 @@ fn kernel(k: &KernelReport, program: &Program, step: &Step, target: &Target) -> 
     };
     let maps = k.plan.loops.iter().zip(&k.loops).enumerate().map(axis('a', "map"));
     let reduces = k.plan.reduces.iter().zip(&k.reduces).enumerate().map(axis('r', "reduce"));
+    Nest {
+        name: k.name.clone(),
+        role: k.role.name(),
+        output: k.output.clone(),
+        under: k.under.clone(),
+        ranges: maps.chain(reduces).collect(),
+        assignments: k
+            .grid
+            .candidates
+            .iter()
+            .map(|(threads, sectors)| Assignment { threads: threads.clone(), sectors: *sectors })
+            .collect(),
+        plan: k.plan.to_string(),
+    }
+}
+
+fn kernel(k: &KernelReport, program: &Program, step: &Step, target: &Target) -> Option<Kernel> {
+    let code = program.kernels.get(step.kernel)?;
     let buffers = code.args.iter().enumerate().map(|(i, decl)| {
         let named = step.args.get(i).and_then(|&b| program.buffers.get(b));
         Buffer {
@@ -293,20 +337,13 @@ fn kernel(k: &KernelReport, program: &Program, step: &Step, target: &Target) -> 
         name: code.name.clone(),
         role: code.role.name(),
         prepare: k.prepare,
-        output: k.output.clone(),
-        ranges: maps.chain(reduces).collect(),
+        output: k.nests.last().map(|n| n.output.clone()).unwrap_or_default(),
+        nests: k.nests.iter().map(nest).collect(),
         grid: kernels::grid(code),
         loops: loops(code),
         stages: stages.collect(),
         buffers: buffers.collect(),
         accesses: kernels::touches(program, step, target.gpu.as_ref()),
-        assignments: k
-            .grid
-            .candidates
-            .iter()
-            .map(|(threads, sectors)| Assignment { threads: threads.clone(), sectors: *sectors })
-            .collect(),
-        plan: k.plan.to_string(),
     })
 }
 
@@ -393,6 +430,13 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
     for s in &r.stages {
         writeln!(out, "  {}: {}: {}", s.stage, if s.kept { "kept" } else { "removed" }, s.reason)?;
     }
+    if !r.scopes.is_empty() {
+        writeln!(out, "\nLaunches (scope): chains of kernels around a sum of products")?;
+    }
+    for s in &r.scopes {
+        let what = if s.fused { "one launch" } else { "separate launches" };
+        writeln!(out, "  {}: {what}: {}", s.buffers.join(", "), s.reason)?;
+    }
     writeln!(out, "\nLayouts (layout): axes from slowest to contiguous")?;
     for l in &r.layouts {
         writeln!(out, "  {}: {}: {}", l.buffer, list(&l.order), l.reason)?;
@@ -411,13 +455,18 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
 fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Result {
     let when = if k.prepare { ", once, in prepare" } else { "" };
     writeln!(out, "  {} ({}{when}) writes {}", k.name, k.role, k.output)?;
-    for r in &k.ranges {
-        writeln!(out, "    range {} {} of {}: {}", r.name, r.role, r.size, r.kinds.join(", "))?;
-    }
     let sizes = |list: &[i64]| match list {
         [] => "none".to_string(),
         _ => list.iter().map(i64::to_string).collect::<Vec<_>>().join(" x "),
     };
+    for n in &k.nests {
+        if k.nests.len() > 1 {
+            writeln!(out, "    nest {} ({}) writes {}, under {}", n.name, n.role, n.output, sizes(&n.under))?;
+        }
+        for r in &n.ranges {
+            writeln!(out, "    range {} {} of {}: {}", r.name, r.role, r.size, r.kinds.join(", "))?;
+        }
+    }
     writeln!(out, "    grid {}, loops {}", sizes(&k.grid), sizes(&k.loops))?;
     if k.stages.is_empty() {
         writeln!(out, "    stages: none but registers")?;
@@ -442,12 +491,14 @@ fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Resu
             )?,
         }
     }
-    for (n, a) in k.assignments.iter().enumerate() {
-        let which = if n == 0 { "chosen" } else { "instead" };
-        writeln!(out, "    {which} threads {}: about {:.0} sectors at one element a thread", a.threads, a.sectors)?;
-    }
-    if with_plan {
-        writeln!(out, "    plan {}", k.plan)?;
+    for nest in &k.nests {
+        for (n, a) in nest.assignments.iter().enumerate() {
+            let which = if n == 0 { "chosen" } else { "instead" };
+            writeln!(out, "    {which} threads {}: about {:.0} sectors at one element a thread", a.threads, a.sectors)?;
+        }
+        if with_plan {
+            writeln!(out, "    plan {}", nest.plan)?;
+        }
     }
     Ok(())
 }

@@ -201,7 +201,7 @@ fn seed_protocol() {
 
     let out = run(winograph(&args).env("WINO", "0").env("DEBUG", "2"));
     assert!(text(&out.stdout).lines().last().unwrap().starts_with("WINO=0 (direct): "), "{out:?}");
-    assert!(text(&out.stderr).contains("us  multiply"), "DEBUG=2 shows kernels with times");
+    assert!(text(&out.stderr).contains("us  fused"), "DEBUG=2 shows kernels with times");
     let out = run(winograph(&args).env("DEBUG", "4"));
     assert!(text(&out.stderr).contains("typedef"), "DEBUG=4 shows their source");
 
@@ -297,7 +297,8 @@ fn explain_tells_reasons() {
     assert!(v["windows"][0]["reason"].is_string() && v["source"].is_string() && v["passes"][0]["dump"].is_string());
     let k = &v["kernels"][0];
     assert_eq!((&k["role"], &k["prepare"]), (&"weight_transform".into(), &true.into()));
-    assert!(k["ranges"][0]["kinds"].is_array() && k["buffers"][0]["layout"].is_string() && k["plan"].is_string());
+    let nest = &k["nests"][0];
+    assert!(nest["ranges"][0]["kinds"].is_array() && nest["plan"].is_string() && k["buffers"][0]["layout"].is_string());
     assert_eq!(fails(2, &mut winograph(&["explain", "conv", "--tile", "0"])).lines().count(), 3);
 }
 

@@ -1,19 +1,20 @@
 //! The driver: runs the passes in order, times them through the caller's observer, keeps what they decided.
 
-use crate::explain::{Explanation, KernelReport, Observer, PassReport, Silent};
-use crate::kernel::Kernel;
+use crate::explain::{Explanation, KernelReport, NestReport, Observer, PassReport, Silent};
+use crate::kernel::{Kernel, Launch};
+use crate::lower::link::{self, Part};
 use crate::lower::{emit, legalize};
 use crate::optimize::grid::{self, GridReport};
 use crate::optimize::heuristic;
 use crate::optimize::plan::{Plan, PlanError, Scheduled};
-use crate::options::Options;
+use crate::options::{LayoutRule, Options};
 use crate::program::{Place, Program, ProgramBuffer, Step};
-use crate::schedule::{fuse, layout, memory, rangeify, split};
+use crate::schedule::{flatten, fuse, layout, memory, rangeify, scope, split};
 use crate::target::Target;
 use crate::winograd;
 use rustc_hash::FxHashMap;
 use thiserror::Error;
-use winograph_ir::indexed::{Graph, Origin};
+use winograph_ir::indexed::{BufId, Graph, Origin};
 use winograph_ir::int::{Ints, RangeId};
 use winograph_ir::linear::Code;
 use winograph_ir::tensor::TensorGraph;
@@ -126,18 +127,36 @@ pub fn compile_observed(
     kernels.iter().try_for_each(|k| check_kernel(k, "split"))?;
     driver.pass("legalize", || kernels.iter_mut().for_each(legalize), |()| String::new());
     kernels.iter().try_for_each(|k| check_kernel(k, "legalize"))?;
+    let constant = constant_kernels(&kernels);
+    let (launches, scopes) = driver.pass(
+        "scope",
+        || scope::scope(&mut kernels, &constant, target),
+        |(launches, _)| launches.iter().map(|l| format!("{l:?}\n")).collect(),
+    );
+    driver.explanation.scopes = scopes;
+    kernels.iter().try_for_each(|k| check_kernel(k, "scope"))?;
+    if options.layout == LayoutRule::Auto && target.gpu.is_none() {
+        driver.pass("flatten", || flatten::flatten(&mut kernels), |()| String::new());
+        kernels.iter().try_for_each(|k| check_kernel(k, "flatten"))?;
+    }
     let choices = driver.pass(
         "layout",
         || layout::layout(&mut kernels, &g.buffers, target, options.layout),
         |choices| choices.iter().map(|c| format!("{}: {:?}\n", c.buffer, c.order)).collect(),
     );
     driver.explanation.layouts = choices;
+    let mut inside = vec![false; kernels.len()];
+    for launch in launches.iter().filter(|l| l.kernels.len() > 1) {
+        launch.kernels.iter().for_each(|&n| inside[n] = true);
+    }
     let planned = driver.pass(
         "plan",
         || {
             kernels
                 .iter()
-                .map(|k| match &target.gpu {
+                .enumerate()
+                .map(|(n, k)| match &target.gpu {
+                    None if inside[n] => (heuristic::plan(k, target).serial(), GridReport::default()),
                     None => (heuristic::plan(k, target), GridReport::default()),
                     Some(gpu) => grid::plan(k, gpu, options.grid),
                 })
@@ -163,29 +182,42 @@ pub fn compile_observed(
         || scheduled.iter().map(|s| emit::lower(s, name(s))).collect::<Vec<Code>>(),
         |codes| codes.iter().map(text::print_linear).collect(),
     );
+    let names: Vec<String> = codes.iter().map(|c| c.name.clone()).collect();
+    let (codes, args): (Vec<Code>, Vec<Vec<BufId>>) =
+        driver.pass("link", || launched(&kernels, &scheduled, &launches, codes).into_iter().unzip(), |_| String::new());
     for code in &codes {
         verify::linear::verify(code).map_err(|error| CompileError::Refused { kernel: code.name.clone(), error })?;
     }
-    let outputs: Vec<(String, Plan)> = kernels.iter().map(output_name).zip(plans).collect();
-    let program = driver.pass("memory", || assemble(&kernels, codes), |_| String::new());
-    let (program, order) = program;
+    let (program, order) = driver.pass("memory", || assemble(&args, codes), |_| String::new());
     for (prepare, at) in order {
         let steps = if prepare.is_some() { &program.prepare } else { &program.run };
         let step = &steps[prepare.unwrap_or(at.1)];
         let code = &program.kernels[step.kernel];
-        let (output, plan) = outputs[at.0].clone();
-        let kernel = &kernels[at.0];
-        let sizes = |ranges: &[RangeId]| ranges.iter().map(|&r| kernel.graph.ints.max_size(r)).collect();
+        let launch = &launches[at.0];
+        let nests: Vec<NestReport> = launch
+            .kernels
+            .iter()
+            .map(|&n| {
+                let kernel = &kernels[n];
+                let sizes = |ranges: &[RangeId]| ranges.iter().map(|&r| kernel.graph.ints.max_size(r)).collect();
+                NestReport {
+                    name: names[n].clone(),
+                    role: kernel.role,
+                    output: output_name(kernel),
+                    under: sizes(&kernel.outer),
+                    plan: plans[n].clone(),
+                    loops: sizes(&kernel.loops),
+                    reduces: sizes(&kernel.reduce_ranges()),
+                    grid: std::mem::take(&mut grids[n]),
+                }
+            })
+            .collect();
         driver.explanation.kernels.push(KernelReport {
             name: code.name.clone(),
             role: code.role,
-            output,
-            plan,
-            loops: sizes(&kernel.loops),
-            reduces: sizes(&kernel.reduce_ranges()),
             kernel: step.kernel,
             prepare: prepare.is_some(),
-            grid: std::mem::take(&mut grids[at.0]),
+            nests,
         });
     }
     Ok((program, driver.explanation))
@@ -198,7 +230,68 @@ fn legalize(k: &mut Kernel) {
     }
 }
 
-fn output_name(k: &Kernel) -> String {
+/// Which kernels depend on constants alone; they are prepared.
+fn constant_kernels(kernels: &[Kernel]) -> Vec<bool> {
+    let mut known: FxHashMap<BufId, bool> = FxHashMap::default();
+    kernels
+        .iter()
+        .map(|k| {
+            let (mut reads_any, mut all) = (false, true);
+            let written: Vec<BufId> = k.stores.iter().map(|s| s.buffer).collect();
+            for (i, b) in k.graph.buffers.iter().enumerate().filter(|(i, _)| !written.contains(&BufId(*i as u32))) {
+                reads_any = true;
+                all &= match b.origin {
+                    Origin::Constant(_) => true,
+                    Origin::Internal => known.get(&k.args[i]).copied().unwrap_or(false),
+                    _ => false,
+                };
+            }
+            let constant = reads_any && all;
+            known.extend(written.iter().map(|b| (k.args[b.0 as usize], constant)));
+            constant
+        })
+        .collect()
+}
+
+/// The code of each launch and the program's buffers behind its arguments.
+fn launched(
+    kernels: &[Kernel],
+    scheduled: &[Scheduled],
+    launches: &[Launch],
+    codes: Vec<Code>,
+) -> Vec<(Code, Vec<BufId>)> {
+    let mut codes: Vec<Option<Code>> = codes.into_iter().map(Some).collect();
+    launches
+        .iter()
+        .map(|launch| {
+            if let [n] = launch.kernels[..]
+                && kernels[n].outer.is_empty()
+                && let Some(code) = codes[n].take()
+            {
+                return (code, kernels[n].args.clone());
+            }
+            let name = launch_name(launch, scheduled);
+            let parts = launch
+                .kernels
+                .iter()
+                .filter_map(|&n| Some(Part { kernel: &scheduled[n].kernel, code: codes[n].take()? }))
+                .collect();
+            link::link(launch, parts, name)
+        })
+        .collect()
+}
+
+/// A launch's name: that of its kernel with the most work, after the sizes of the launch's loops.
+fn launch_name(launch: &Launch, scheduled: &[Scheduled]) -> String {
+    let work = |s: &Scheduled| -> f64 {
+        let k = &s.kernel;
+        k.outer.iter().chain(&k.loops).chain(&k.reduce_ranges()).map(|&r| k.graph.ints.max_size(r) as f64).product()
+    };
+    let most = launch.kernels.iter().map(|&n| &scheduled[n]).max_by(|a, b| work(a).total_cmp(&work(b)));
+    most.map(name).unwrap_or_default()
+}
+
+pub(crate) fn output_name(k: &Kernel) -> String {
     k.stores.first().map(|s| k.graph.buffer(s.buffer).name.clone()).unwrap_or_default()
 }
 
@@ -214,7 +307,16 @@ pub fn name(s: &Scheduled) -> String {
     let ints = &s.kernel.graph.ints;
     let reduces = s.kernel.reduce_ranges();
     let maps = s.unroll.iter().filter(|r| !reduces.contains(r));
-    let all = s.grid.iter().chain(&s.thread).chain(&s.serial).chain(&s.lane).chain(maps).chain(&reduces);
+    let all = s
+        .kernel
+        .outer
+        .iter()
+        .chain(&s.grid)
+        .chain(&s.thread)
+        .chain(&s.serial)
+        .chain(&s.lane)
+        .chain(maps)
+        .chain(&reduces);
     let mut out = if reduces.is_empty() { "E" } else { "r" }.to_string();
     for &r in all {
         out.push('_');
@@ -226,15 +328,15 @@ pub fn name(s: &Scheduled) -> String {
 type Order = Vec<(Option<usize>, (usize, usize))>;
 
 /// Puts kernels into program order: what depends on constants alone is prepared; equal kernels are there once.
-fn assemble(kernels: &[Kernel], codes: Vec<Code>) -> (Program, Order) {
+fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>) -> (Program, Order) {
     let mut program = Program::default();
     let mut index: FxHashMap<usize, usize> = FxHashMap::default();
     let mut constant: FxHashMap<usize, bool> = FxHashMap::default();
     let mut known: FxHashMap<String, Vec<usize>> = FxHashMap::default();
     let mut order = Vec::new();
-    for (n, (k, code)) in kernels.iter().zip(codes).enumerate() {
-        let mut args = Vec::with_capacity(k.args.len());
-        for (decl, &id) in code.args.iter().zip(&k.args) {
+    for (n, (ids, code)) in launch_args.iter().zip(codes).enumerate() {
+        let mut args = Vec::with_capacity(ids.len());
+        for (decl, &id) in code.args.iter().zip(ids) {
             let id = id.0 as usize;
             let at = *index.entry(id).or_insert_with(|| {
                 let place = match decl.origin {

@@ -4,6 +4,7 @@ use crate::optimize::grid::GridReport;
 use crate::optimize::plan::Plan;
 use crate::schedule::fuse::Decision;
 use crate::schedule::layout::Choice;
+use crate::schedule::scope;
 use winograph_ir::indexed::Role;
 
 /// Everything that was decided in one compilation.
@@ -15,6 +16,8 @@ pub struct Explanation {
     pub windows: Vec<WindowReport>,
     /// Stages kept or removed.
     pub stages: Vec<Decision>,
+    /// Chains of kernels, and whether they became one launch.
+    pub scopes: Vec<scope::Choice>,
     /// Layouts of the compiler's own buffers.
     pub layouts: Vec<Choice>,
     /// Kernels in program order: steps of `prepare`, then steps of `run`.
@@ -56,18 +59,31 @@ pub struct KernelReport {
     pub name: String,
     /// What it computes.
     pub role: Role,
+    /// Place in the program's kernels.
+    pub kernel: usize,
+    /// Whether it runs once, in `prepare`.
+    pub prepare: bool,
+    /// What runs in it, in order: one loop nest, or several under common loops.
+    pub nests: Vec<NestReport>,
+}
+
+/// One loop nest of a kernel.
+#[derive(Clone, Debug)]
+pub struct NestReport {
+    /// Its name.
+    pub name: String,
+    /// What it computes.
+    pub role: Role,
     /// The buffer it writes.
     pub output: String,
+    /// Sizes of the common loops it sits under, outermost first.
+    pub under: Vec<i64>,
     /// Its schedule.
     pub plan: Plan,
     /// Sizes of the plan's map axes `a0`, `a1`, ... (with parameters: at their greatest values).
     pub loops: Vec<i64>,
     /// Sizes of the plan's reduce axes `r0`, `r1`, ...
     pub reduces: Vec<i64>,
-    /// Place in the program's kernels.
-    pub kernel: usize,
-    /// Whether it runs once, in `prepare`.
-    pub prepare: bool,
     /// Assignments of threads that were considered, on a GPU.
     pub grid: GridReport,
 }

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Gate, Graph, Role, Source, Val, ValId};
 use winograph_ir::int::{IntId, Ints, RangeId};
+use winograph_ir::linear::LoopKind;
 use winograph_ir::text::{NestStore, print_nest};
 
 /// One launch: for all values of `loops`, `stores`.
@@ -15,12 +16,34 @@ pub struct Kernel {
     pub graph: Graph,
     /// For each of the graph's buffers, which buffer of the program it is.
     pub args: Vec<BufId>,
+    /// Ranges around the kernel, outermost first: a [`Launch`] binds them. A kernel that is a launch of its own has
+    /// none.
+    pub outer: Vec<RangeId>,
     /// Map ranges, outermost first.
     pub loops: Vec<RangeId>,
     /// What is written.
     pub stores: Vec<Store>,
     /// What the kernel computes.
     pub role: Role,
+}
+
+/// What is launched at once: kernels that run one after another under common loops.
+///
+/// A kernel sits under the first so many of the loops as it has [`outer`](Kernel::outer) ranges. Buffers that only
+/// these kernels touch, of scope `scratch`, belong to one iteration of the loops around their writer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The common loops, outermost first: grid loops, then serial ones.
+    pub outer: Vec<LoopKind>,
+    /// Places in the list of kernels, in the order in which they run.
+    pub kernels: Vec<usize>,
+}
+
+impl Launch {
+    /// A kernel on its own.
+    pub fn single(kernel: usize) -> Launch {
+        Launch { outer: Vec::new(), kernels: vec![kernel] }
+    }
 }
 
 /// One element written per point of the loops.

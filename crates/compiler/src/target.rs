@@ -15,6 +15,9 @@ pub struct Target {
     pub l2: usize,
     /// Last-level cache.
     pub l3: usize,
+    /// Threads that share out a launch's work items, at least 1. It decides how work is cut up and never what is
+    /// computed.
+    pub threads: usize,
     /// What a GPU has beyond that; `None` for a CPU.
     pub gpu: Option<Gpu>,
 }
@@ -46,6 +49,7 @@ impl Target {
             l1: 32 << 10,
             l2: 1 << 20,
             l3: 32 << 20,
+            threads: 1,
             gpu: None,
         }
     }
@@ -61,6 +65,7 @@ impl Target {
                 l1: 128 << 10,
                 l2: 40 << 20,
                 l3: 40 << 20,
+                threads: 1,
                 gpu: Some(gpu),
             }
         };

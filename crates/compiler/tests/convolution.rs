@@ -15,7 +15,7 @@ fn run(conv: &Conv, options: &Options) -> (Vec<f32>, bool) {
     let (program, explanation) = compile(&conv.graph(), &Target::cpu(64), options).unwrap();
     if std::env::var_os("SHOW").is_some() {
         for k in &explanation.kernels {
-            println!("{} {:?} {} {} prepare={}", k.name, k.role, k.output, k.plan, k.prepare);
+            println!("{} {:?} {:?} prepare={}", k.name, k.role, k.nests, k.prepare);
         }
         for k in &program.kernels {
             println!("{}", winograph_ir::text::print_linear(k));

@@ -7,7 +7,7 @@
 use super::unroll::{Unroller, points};
 use crate::optimize::plan::Scheduled;
 use rustc_hash::{FxHashMap, FxHashSet};
-use winograph_ir::indexed::{BufId, Graph, Scope, Source, Val, ValId};
+use winograph_ir::indexed::{BufId, Graph, Source, Val, ValId};
 use winograph_ir::int::{IntId, RangeId};
 use winograph_ir::linear::{Access, Code, Dynamic, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt, Type};
 use winograph_ir::op::{BinaryOp, ReduceOp};
@@ -73,7 +73,7 @@ pub fn lower(scheduled: &Scheduled, name: String) -> Code {
                     dtype: b.dtype,
                     shape: b.shape.clone(),
                     layout: b.layout.clone()?,
-                    scope: Scope::Global,
+                    scope: b.scope,
                     origin: b.origin,
                     written: written.contains(&BufId(i as u32)),
                 })

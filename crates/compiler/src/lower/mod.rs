@@ -2,6 +2,7 @@
 
 pub mod emit;
 pub mod legalize;
+pub mod link;
 pub mod math;
 pub mod matvec;
 #[cfg(test)]

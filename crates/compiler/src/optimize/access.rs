@@ -59,7 +59,8 @@ pub fn table_ranges(kernel: &Kernel) -> Vec<RangeId> {
 pub fn touches(kernel: &Kernel, unrolled: &[RangeId]) -> Vec<Touch> {
     let g = &kernel.graph;
     let size = |r: RangeId| g.ints.max_size(r) as f64;
-    let outer: f64 = kernel.loops.iter().filter(|r| !unrolled.contains(r)).map(|&r| size(r)).product();
+    let around = kernel.outer.iter().chain(kernel.loops.iter().filter(|r| !unrolled.contains(r)));
+    let outer: f64 = around.map(|&r| size(r)).product();
     let looped: Vec<ValId> = kernel
         .reduces()
         .into_iter()

@@ -178,6 +178,14 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The plan without parallel loops: for a kernel inside of a launch's loops.
+    pub fn serial(mut self) -> Plan {
+        for factor in self.loops.iter_mut().flatten().filter(|f| f.kind == Kind::Grid) {
+            factor.kind = Kind::Loop;
+        }
+        self
+    }
+
     /// Replaces a kernel's ranges by the plan's factors. Where factors cover more than their axis, what lies beyond
     /// is gated.
     pub fn apply(&self, kernel: &Kernel) -> Result<Scheduled, PlanError> {

@@ -82,7 +82,14 @@ impl Facts {
 /// Lays out the internal buffers of a program. `buffers` is the program's list, which kernels refer to.
 pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule: LayoutRule) -> Vec<Choice> {
     let facts: Vec<Facts> = kernels.iter_mut().map(|k| Facts::new(k, target)).collect();
-    let mut inner: Vec<usize> = buffers.iter().map(|b| b.shape.len().saturating_sub(1)).collect();
+    // Kernels may see fewer axes than the program's list says.
+    let mut ranks: Vec<usize> = buffers.iter().map(|b| b.shape.len()).collect();
+    for k in kernels.iter() {
+        for (b, id) in k.graph.buffers.iter().zip(&k.args) {
+            ranks[id.0 as usize] = b.shape.len();
+        }
+    }
+    let mut inner: Vec<usize> = ranks.iter().map(|r| r.saturating_sub(1)).collect();
     for k in kernels.iter() {
         for (at, id) in k.args.iter().enumerate() {
             if let Some(axis) = access::inner_axis(&k.graph, BufId(at as u32)) {
@@ -102,7 +109,7 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
         let mut improved = false;
         for k in kernels.iter() {
             let mine: Vec<usize> = k.args.iter().map(|a| a.0 as usize).filter(|b| own.contains(b)).collect();
-            improved |= choose_together(&mine, buffers, &facts, &users, &mut inner);
+            improved |= choose_together(&mine, &ranks, &facts, &users, &mut inner);
         }
         if !improved {
             break;
@@ -118,7 +125,7 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
         if users[b].is_empty() {
             continue;
         }
-        let rank = buffers[b].shape.len();
+        let rank = ranks[b];
         let (order, reason) = match rule {
             LayoutRule::Auto => axis_order(kernels, &facts, b, rank, inner[b]),
             LayoutRule::Creation => ((0..rank).collect(), "the order in which its ranges were made".to_string()),
@@ -134,7 +141,7 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
         let used = own.iter().filter(|&&b| !users[b].is_empty());
         for (choice, &b) in out.iter_mut().zip(used) {
             if let Some((axis, block)) = wanted_block(kernels, &users[b], b, inner[b], target) {
-                let planes = planes_of(kernels, b, buffers[b].shape.len());
+                let planes = planes_of(kernels, b, ranks[b]);
                 choice.block = Some((axis, block));
                 choice.reason +=
                     &format!("; packed by {block} along it: a reduction loop reads that much at each step");
@@ -217,14 +224,14 @@ fn set_layout(k: &mut Kernel, buffer: usize, order: &[usize], block: Option<(usi
 /// anything.
 fn choose_together(
     mine: &[usize],
-    buffers: &[Buffer],
+    ranks: &[usize],
     facts: &[Facts],
     users: &[Vec<usize>],
     inner: &mut Vec<usize>,
 ) -> bool {
     let mut mine: Vec<usize> = mine.to_vec();
-    let ranks = |mine: &[usize]| mine.iter().map(|&b| buffers[b].shape.len().max(1)).product::<usize>();
-    while ranks(&mine) > MAX_COMBINATIONS {
+    let combinations = |mine: &[usize]| mine.iter().map(|&b| ranks[b].max(1)).product::<usize>();
+    while combinations(&mine) > MAX_COMBINATIONS {
         mine.pop();
     }
     let mut affected: Vec<usize> = mine.iter().flat_map(|&b| users[b].iter().copied()).collect();
@@ -233,10 +240,10 @@ fn choose_together(
     let total = |inner: &[usize]| affected.iter().map(|&n| facts[n].cost(inner)).sum::<f64>();
     let mut best = (total(inner), inner.clone());
     let mut trial = inner.clone();
-    for n in 0..ranks(&mine) {
+    for n in 0..combinations(&mine) {
         let mut rest = n;
         for &b in &mine {
-            let rank = buffers[b].shape.len().max(1);
+            let rank = ranks[b].max(1);
             trial[b] = rest % rank;
             rest /= rank;
         }

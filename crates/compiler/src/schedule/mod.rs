@@ -1,7 +1,10 @@
 //! From a tensor graph to kernels.
 
+pub mod flatten;
 pub mod fuse;
 pub mod layout;
 pub mod memory;
+pub mod narrow;
 pub mod rangeify;
+pub mod scope;
 pub mod split;

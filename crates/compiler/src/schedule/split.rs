@@ -95,7 +95,7 @@ fn extract(from: &Graph, def: &Def) -> Kernel {
     let index = loops.iter().map(|&r| g.ints.range(r)).collect();
     let loops = loops.into_iter().filter(|&r| g.ints.const_size(r) != Some(1)).collect();
     let stores = vec![Store { buffer: out, index, gate: [].into(), value: memo[&def.value] }];
-    Kernel { graph: g, args, loops, stores, role: def.role }
+    Kernel { graph: g, args, outer: Vec::new(), loops, stores, role: def.role }
 }
 
 fn import_buffer(from: &Graph, g: &mut Graph, args: &mut Vec<BufId>, id: BufId) -> BufId {

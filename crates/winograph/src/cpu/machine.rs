@@ -3,9 +3,10 @@
 use std::fs;
 use winograph_compiler::Target;
 
-/// The target that describes this machine. Cache sizes come from sysfs where it can be read.
+/// The target that describes this machine, with as many threads as this process may use. Cache sizes come from sysfs where it can be read.
 pub fn host_target() -> Target {
     let mut target = Target::cpu(vector_bytes());
+    target.threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     if cfg!(target_arch = "aarch64") {
         target.vector_registers = 32;
     }

@@ -71,8 +71,9 @@ impl CpuDevice {
             Some(n) => n,
             None => std::thread::available_parallelism().map_or(1, |n| n.get()),
         };
+        let target = Target { threads, ..host_target() };
         Ok(CpuDevice {
-            target: host_target(),
+            target,
             cache: Cache::new(options.cache_dir.clone(), options.temp_dir.clone()),
             machine: machine::fingerprint(),
             compiler: OnceLock::new(),

@@ -1,0 +1,268 @@
+//! From the codes of a launch's kernels to the code of the launch.
+//!
+//! Takes one code per kernel, in which the ranges around it are free; leaves one code in which each kernel's statements
+//! stand inside of the launch's loops that it sits under, in order. Buffers of scope `scratch` or `shared` become memory
+//! of the code's own.
+
+use crate::kernel::{Kernel, Launch};
+use rustc_hash::FxHashMap;
+use winograph_ir::indexed::{BufId, Gate, Layout, LayoutDim, Role, Scope, Table};
+use winograph_ir::int::{IntId, Ints, RangeId};
+use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt};
+
+/// A kernel, its code, and the program's buffer behind each of the code's arguments.
+pub struct Part<'a> {
+    /// The kernel: its `outer` ranges are free in the code.
+    pub kernel: &'a Kernel,
+    /// Its code.
+    pub code: Code,
+}
+
+/// The code of a launch, and the program's buffer behind each of its arguments.
+pub fn link(launch: &Launch, parts: Vec<Part<'_>>, name: String) -> (Code, Vec<BufId>) {
+    let mut linker = Linker::new(&parts, name);
+    let outer = linker.outer(&parts);
+    let pieces: Vec<(usize, Vec<Stmt>)> = parts
+        .iter()
+        .map(|part| {
+            let under = part.kernel.outer.len();
+            (under, linker.part(part, &outer[..under]))
+        })
+        .collect();
+    let roles: Vec<Role> = parts.iter().map(|p| p.kernel.role).collect();
+    let mut code = linker.code;
+    code.role = match roles[..] {
+        [first, ref rest @ ..] if rest.iter().all(|r| *r == first) => first,
+        _ => Role::Fused,
+    };
+    code.body = nest(&launch.outer, &outer, 0, pieces);
+    (code, linker.args)
+}
+
+/// Statements inside of the loops they sit under, from loop number `depth` on.
+fn nest(kinds: &[LoopKind], ranges: &[RangeId], depth: usize, pieces: Vec<(usize, Vec<Stmt>)>) -> Vec<Stmt> {
+    let mut out = Vec::new();
+    let mut inside: Vec<(usize, Vec<Stmt>)> = Vec::new();
+    let close = |inside: &mut Vec<(usize, Vec<Stmt>)>, out: &mut Vec<Stmt>| {
+        if let (false, Some(&range)) = (inside.is_empty(), ranges.get(depth)) {
+            let body = nest(kinds, ranges, depth + 1, std::mem::take(inside));
+            out.push(Stmt::Loop { range, kind: kinds.get(depth).copied().unwrap_or(LoopKind::Serial), body });
+        }
+    };
+    for (under, body) in pieces {
+        if under > depth {
+            inside.push((under, body));
+        } else {
+            close(&mut inside, &mut out);
+            out.extend(body);
+        }
+    }
+    close(&mut inside, &mut out);
+    out
+}
+
+struct Linker {
+    code: Code,
+    args: Vec<BufId>,
+    /// Where each of the program's buffers is.
+    places: FxHashMap<BufId, Memory>,
+    tables: FxHashMap<Table, u32>,
+}
+
+/// What changes from a kernel's code to the launch's.
+struct Renaming<'a> {
+    from: &'a Code,
+    ranges: Vec<RangeId>,
+    ints: FxHashMap<IntId, IntId>,
+    regs: u32,
+    units: u32,
+    memories: FxHashMap<Memory, Memory>,
+}
+
+impl Linker {
+    fn new(parts: &[Part<'_>], name: String) -> Linker {
+        let ints = parts.first().map(|p| Ints::with_params_of(&p.code.ints)).unwrap_or_default();
+        let code = Code {
+            name,
+            role: Role::Other,
+            ints,
+            args: Vec::new(),
+            locals: Vec::new(),
+            tables: Vec::new(),
+            units: Vec::new(),
+            regs: Vec::new(),
+            body: Vec::new(),
+        };
+        Linker { code, args: Vec::new(), places: FxHashMap::default(), tables: FxHashMap::default() }
+    }
+
+    /// The launch's loops, with the sizes that the kernel under most of them gives.
+    fn outer(&mut self, parts: &[Part<'_>]) -> Vec<RangeId> {
+        let Some(most) = parts.iter().max_by_key(|p| p.kernel.outer.len()) else { return Vec::new() };
+        let from = &most.code.ints;
+        let mut memo = FxHashMap::default();
+        most.kernel
+            .outer
+            .iter()
+            .map(|&r| {
+                let info = from.range_info(r);
+                let size = self.code.ints.import(from, info.size, &|_| None, &mut memo);
+                self.code.ints.new_range_with(size, info.role, info.ordinal)
+            })
+            .collect()
+    }
+
+    /// Takes over a kernel's statements.
+    fn part(&mut self, part: &Part<'_>, outer: &[RangeId]) -> Vec<Stmt> {
+        let from = &part.code;
+        let mut memo = FxHashMap::default();
+        let ranges = (0..from.ints.range_count())
+            .map(|r| {
+                let r = RangeId(r as u32);
+                if let Some(at) = part.kernel.outer.iter().position(|&o| o == r) {
+                    return outer[at];
+                }
+                let info = from.ints.range_info(r);
+                let size = self.code.ints.import(&from.ints, info.size, &|_| None, &mut memo);
+                self.code.ints.new_range_with(size, info.role, info.ordinal)
+            })
+            .collect();
+        let mut renaming = Renaming {
+            from,
+            ranges,
+            ints: FxHashMap::default(),
+            regs: self.code.regs.len() as u32,
+            units: self.code.units.len() as u32,
+            memories: FxHashMap::default(),
+        };
+        self.code.regs.extend(&from.regs);
+        self.code.units.extend(from.units.iter().cloned());
+        for (i, decl) in from.args.iter().enumerate() {
+            let id = part.kernel.args[i];
+            let mem = match self.places.get(&id) {
+                Some(&mem) => mem,
+                None => {
+                    let decl = self.declare(decl, &mut renaming);
+                    let mem = if decl.scope == Scope::Global {
+                        self.args.push(id);
+                        self.code.args.push(decl);
+                        Memory::Arg(self.code.args.len() as u32 - 1)
+                    } else {
+                        self.code.locals.push(decl);
+                        Memory::Local(self.code.locals.len() as u32 - 1)
+                    };
+                    self.places.insert(id, mem);
+                    mem
+                }
+            };
+            let known = match mem {
+                Memory::Arg(n) => &mut self.code.args[n as usize],
+                Memory::Local(n) => &mut self.code.locals[n as usize],
+                Memory::Table(_) => continue,
+            };
+            known.written |= decl.written;
+            renaming.memories.insert(Memory::Arg(i as u32), mem);
+        }
+        for (i, table) in from.tables.iter().enumerate() {
+            let next = self.code.tables.len() as u32;
+            let at = *self.tables.entry(table.clone()).or_insert(next);
+            if at == next {
+                self.code.tables.push(table.clone());
+            }
+            renaming.memories.insert(Memory::Table(i as u32), Memory::Table(at));
+        }
+        from.body.iter().map(|s| self.stmt(s, &mut renaming)).collect()
+    }
+
+    fn declare(&mut self, decl: &MemoryDecl, renaming: &mut Renaming<'_>) -> MemoryDecl {
+        let layout = Layout {
+            dims: decl.layout.dims.iter().map(|d| LayoutDim { stride: self.int(d.stride, renaming), ..*d }).collect(),
+            len: self.int(decl.layout.len, renaming),
+        };
+        MemoryDecl { shape: self.ints(&decl.shape, renaming), layout, ..decl.clone() }
+    }
+
+    fn int(&mut self, e: IntId, renaming: &mut Renaming<'_>) -> IntId {
+        let Renaming { from, ranges, ints, .. } = renaming;
+        let range = |code: &mut Code, r: RangeId| code.ints.range(ranges[r.0 as usize]);
+        // `import` asks for expressions by a shared reference: make those that it can ask for first.
+        let known: FxHashMap<RangeId, IntId> =
+            from.ints.free_ranges(e).iter().map(|&r| (r, range(&mut self.code, r))).collect();
+        self.code.ints.import(&from.ints, e, &|r| known.get(&r).copied(), ints)
+    }
+
+    fn ints<C: FromIterator<IntId>>(&mut self, list: &[IntId], renaming: &mut Renaming<'_>) -> C {
+        list.iter().map(|&e| self.int(e, renaming)).collect()
+    }
+
+    fn gate(&mut self, gate: &Gate, renaming: &mut Renaming<'_>) -> Gate {
+        // Canonical order depends on ids.
+        let gate: Vec<IntId> = self.ints(gate, renaming);
+        self.code.ints.conjunction(&gate).unwrap_or_else(|| [self.code.ints.constant(-1)].into())
+    }
+
+    fn access(&mut self, a: &Access, renaming: &mut Renaming<'_>) -> Access {
+        Access {
+            mem: renaming.memories.get(&a.mem).copied().unwrap_or(a.mem),
+            index: self.ints(&a.index, renaming),
+            addr: self.int(a.addr, renaming),
+            gate: self.gate(&a.gate, renaming),
+            lane: a.lane.map(|l| renaming.ranges[l.0 as usize]),
+            dynamic: a.dynamic.map(|d| winograph_ir::linear::Dynamic {
+                axis: d.axis,
+                index: Reg(d.index.0 + renaming.regs),
+                size: self.int(d.size, renaming),
+                stride: self.int(d.stride, renaming),
+            }),
+        }
+    }
+
+    fn instr(&mut self, instr: &Instr, renaming: &mut Renaming<'_>) -> Instr {
+        let base = renaming.regs;
+        let r = |reg: Reg| Reg(reg.0 + base);
+        let lane = |l: Option<RangeId>, renaming: &Renaming<'_>| l.map(|l| renaming.ranges[l.0 as usize]);
+        match instr {
+            Instr::Const(s) => Instr::Const(*s),
+            Instr::Index { value, lane: l } => {
+                Instr::Index { value: self.int(*value, renaming), lane: lane(*l, renaming) }
+            }
+            Instr::Load { access, fill } => Instr::Load { access: self.access(access, renaming), fill: *fill },
+            Instr::Unary { op, x } => Instr::Unary { op: *op, x: r(*x) },
+            Instr::Binary { op, a, b } => Instr::Binary { op: *op, a: r(*a), b: r(*b) },
+            Instr::Fma { a, b, c } => Instr::Fma { a: r(*a), b: r(*b), c: r(*c) },
+            Instr::Where { cond, a, b } => Instr::Where { cond: r(*cond), a: r(*a), b: r(*b) },
+            Instr::Select { gate, lane: l, a, b } => {
+                Instr::Select { gate: self.gate(gate, renaming), lane: lane(*l, renaming), a: r(*a), b: r(*b) }
+            }
+            Instr::Cast { x } => Instr::Cast { x: r(*x) },
+            Instr::Bitcast { x } => Instr::Bitcast { x: r(*x) },
+            Instr::Splat { x } => Instr::Splat { x: r(*x) },
+            Instr::Pack { lanes } => Instr::Pack { lanes: lanes.iter().map(|&x| r(x)).collect() },
+            Instr::Matrix { unit, a, b, c } => {
+                Instr::Matrix { unit: unit + renaming.units, a: r(*a), b: r(*b), c: r(*c) }
+            }
+            Instr::Fold { op, x } => Instr::Fold { op: *op, x: r(*x) },
+        }
+    }
+
+    fn stmt(&mut self, s: &Stmt, renaming: &mut Renaming<'_>) -> Stmt {
+        let base = renaming.regs;
+        let r = |reg: Reg| Reg(reg.0 + base);
+        match s {
+            Stmt::Let { reg, instr } => Stmt::Let { reg: r(*reg), instr: self.instr(instr, renaming) },
+            Stmt::Var { reg, init } => Stmt::Var { reg: r(*reg), init: r(*init) },
+            Stmt::Set { reg, value } => Stmt::Set { reg: r(*reg), value: r(*value) },
+            Stmt::Store { access, value } => Stmt::Store { access: self.access(access, renaming), value: r(*value) },
+            Stmt::Loop { range, kind, body } => Stmt::Loop {
+                range: renaming.ranges[range.0 as usize],
+                kind: *kind,
+                body: body.iter().map(|s| self.stmt(s, renaming)).collect(),
+            },
+            Stmt::If { gate, body } => Stmt::If {
+                gate: self.gate(gate, renaming),
+                body: body.iter().map(|s| self.stmt(s, renaming)).collect(),
+            },
+            Stmt::Barrier(scope) => Stmt::Barrier(*scope),
+        }
+    }
+}
