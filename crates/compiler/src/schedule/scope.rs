@@ -60,8 +60,8 @@ pub fn scope(kernels: &mut [Kernel], constant: &[bool], target: &Target) -> (Vec
     }
     // A launch runs where its last kernel did: what the others read has been written by then.
     let mut out = Vec::new();
-    for n in 0..kernels.len() {
-        match fused[n] {
+    for (n, at) in fused.into_iter().enumerate() {
+        match at {
             None => out.push(Launch::single(n)),
             Some(at) if launches[at].kernels.last() == Some(&n) => out.push(launches[at].clone()),
             Some(_) => {}
