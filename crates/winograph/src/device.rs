@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use winograph_compiler::Target;
 use winograph_compiler::render::RenderError;
+use winograph_ir::interp::InterpError;
 use winograph_ir::linear::Code;
 
 /// A machine that runs kernels.
@@ -99,6 +100,40 @@ pub trait Module: Send + Sync {
     /// reads it where the kernel writes, and where arguments overlap the kernel was made for it. The code has passed
     /// its verifier.
     unsafe fn launch(&self, kernel: usize, args: &[Arg], params: &[i64]) -> Result<(), DeviceError>;
+}
+
+/// A part of memory that must be the host's.
+fn host_part(device: &str, memory: &dyn Memory, offset: usize, bytes: usize) -> Result<Arg, DeviceError> {
+    if !memory.is_host() {
+        return Err(DeviceError::Foreign { device: device.to_string() });
+    }
+    memory.arg(offset, bytes).ok_or(DeviceError::OutOfBounds { offset, bytes, len: memory.bytes() })
+}
+
+/// [`Device::write`] of a device whose memory is the host's.
+pub(crate) fn write_host(
+    device: &str,
+    to: &mut dyn Memory,
+    offset: usize,
+    from: &[u8],
+) -> Result<(), DeviceError> {
+    let arg = host_part(device, to, offset, from.len())?;
+    // SAFETY: the memory has that many bytes there, borrowed for writing; `from` cannot overlap it.
+    unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), arg.address, from.len()) };
+    Ok(())
+}
+
+/// [`Device::read`] of a device whose memory is the host's.
+pub(crate) fn read_host(
+    device: &str,
+    from: &dyn Memory,
+    offset: usize,
+    to: &mut [u8],
+) -> Result<(), DeviceError> {
+    let arg = host_part(device, from, offset, to.len())?;
+    // SAFETY: the memory has that many bytes there; `to` is borrowed for writing and cannot overlap it.
+    unsafe { std::ptr::copy_nonoverlapping(arg.address, to.as_mut_ptr(), to.len()) };
+    Ok(())
 }
 
 /// Why a device could not do what it was asked for.
@@ -212,6 +247,23 @@ pub enum DeviceError {
         kernel: String,
         /// Why.
         reason: String,
+    },
+    /// The virtual GPU found what a real one would get wrong silently: a race, an access out of bounds, a barrier that
+    /// some threads miss.
+    #[error("the virtual GPU stopped: {0}")]
+    Stopped(#[from] InterpError),
+    /// A kernel that the virtual GPU would run for too long.
+    #[error(
+        "kernel {kernel} takes about {work} instructions, and the virtual GPU runs at most {limit} of one launch: take \
+         a smaller size, or let `explain` count what it moves, which works at any size"
+    )]
+    TooMuchWork {
+        /// The kernel.
+        kernel: String,
+        /// Its instructions, of all threads together.
+        work: u64,
+        /// Most that it may have.
+        limit: u64,
     },
     /// Threads could not be started, or as many as asked for cannot be.
     #[error("cannot start {threads} threads: {reason}")]

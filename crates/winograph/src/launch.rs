@@ -25,7 +25,7 @@ pub(crate) fn refuse(kernel: &str, reason: impl Into<String>) -> DeviceError {
 }
 
 /// Bytes that each argument must have.
-fn arg_bytes(code: &Code, params: &[i64]) -> Option<Vec<usize>> {
+pub(crate) fn arg_bytes(code: &Code, params: &[i64]) -> Option<Vec<usize>> {
     let bytes = |m: &MemoryDecl| {
         let len = usize::try_from(frame::eval_params(code, m.layout.len, params)?.max(0)).ok()?;
         len.checked_mul(m.dtype.size())

@@ -25,6 +25,7 @@ pub mod npy;
 mod random;
 pub mod settings;
 pub mod tensor;
+pub mod virtual_gpu;
 mod workspace;
 
 pub use error::{Error, Result};

@@ -14,7 +14,7 @@ pub use machine::host_target;
 pub use module::{CpuModule, Loaded};
 pub use pool::Pool;
 
-use crate::device::{Arg, Device, DeviceError, Memory, Module};
+use crate::device::{Device, DeviceError, Memory, Module, read_host, write_host};
 use crate::env::Env;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -124,17 +124,11 @@ impl Device for CpuDevice {
     }
 
     fn write(&self, to: &mut dyn Memory, offset: usize, from: &[u8]) -> Result<(), DeviceError> {
-        let arg = part(to, offset, from.len())?;
-        // SAFETY: the memory has that many bytes there, borrowed for writing; `from` cannot overlap it.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), arg.address, from.len()) };
-        Ok(())
+        write_host(self.name(), to, offset, from)
     }
 
     fn read(&self, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError> {
-        let arg = part(from, offset, to.len())?;
-        // SAFETY: the memory has that many bytes there; `to` is borrowed for writing and cannot overlap it.
-        unsafe { std::ptr::copy_nonoverlapping(arg.address, to.as_mut_ptr(), to.len()) };
-        Ok(())
+        read_host(self.name(), from, offset, to)
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
@@ -145,12 +139,4 @@ impl Device for CpuDevice {
     fn is_host(&self) -> bool {
         true
     }
-}
-
-/// A part of memory, which must be the host's.
-fn part(memory: &dyn Memory, offset: usize, bytes: usize) -> Result<Arg, DeviceError> {
-    if !memory.is_host() {
-        return Err(DeviceError::Foreign { device: "cpu".to_string() });
-    }
-    memory.arg(offset, bytes).ok_or(DeviceError::OutOfBounds { offset, bytes, len: memory.bytes() })
 }
