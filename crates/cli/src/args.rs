@@ -110,9 +110,19 @@ pub(crate) struct ConvArgs {
     /// When weights are known; `--protocol seed` has them transformed in each call
     #[arg(long, value_enum, default_value = "prepared")]
     pub(crate) weights: Weights,
-    /// Where to run
+    /// Where to run: cpu; cuda:N, an NVIDIA GPU; virtual:TARGET, a GPU in the interpreter, for small sizes, which checks
+    /// every access and counts what it moves (targets cuda:sm_80, cuda:sm_90, metal)
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub(crate) device: String,
+    /// How buffers of the compiler's own are laid out
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) layout: LayoutArg,
+    /// How a GPU's parallel axes are bound to blocks and threads
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) grid: GridArg,
+    /// Where stages of one kernel live
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) stages: StagesArg,
 }
 
 /// Arguments of `bench conv`.
@@ -155,6 +165,15 @@ pub(crate) enum GridArg {
     RangeId,
 }
 
+/// A rule for stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StagesArg {
+    /// Wherever that costs least
+    Auto,
+    /// Each in a kernel of its own: Winograd in three
+    Global,
+}
+
 /// Arguments of `explain conv`.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainConv {
@@ -166,12 +185,6 @@ pub(crate) struct ExplainConv {
     /// Machine to compile for: cpu (this one), cuda:sm_80, cuda:sm_90 or metal
     #[arg(long, default_value = "cpu")]
     pub(crate) target: String,
-    /// How buffers of the compiler's own are laid out
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(crate) layout: LayoutArg,
-    /// How a GPU's parallel axes are bound to blocks and threads
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(crate) grid: GridArg,
     /// Also print the kernels as C
     #[arg(long)]
     pub(crate) source: bool,

@@ -4,12 +4,15 @@ use crate::args::{Algo, BenchConv, Protocol};
 use crate::error::{Error, Result};
 use crate::forms::{self, Data, Form};
 use crate::json::{Kernel, Report, Row};
+use crate::machine::Machine;
 use crate::measure::{self, Subject, median};
 use crate::progress::Progress;
 use crate::shapes::Case;
 use crate::{kernels, output, reference, report, seed};
 use std::time::Duration;
 use winograph::Function;
+use winograph_ir::interp::gpu::SiteCounts;
+use winograph_ir::linear::Code;
 
 /// Runs the command.
 pub(crate) fn conv(args: &BenchConv) -> Result<()> {
@@ -32,25 +35,26 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
     let runs = args.runs as usize;
     let forms_at_most = args.algo.len() + 1;
     let mut progress = Progress::new((2 * forms_at_most + 1 + measure::steps(forms_at_most, runs)) as u64);
-    let device = forms::device(args.threads)?;
-    // Looking for the compiler is not part of compiling.
-    device.compiler().map_err(|e| Error::failure("cannot compile kernels", e))?;
+    let machine = Machine::open(&case.device, args.threads)?;
+    let device = &machine.device;
     let data = Data::new(case)?;
 
     let mut built: Vec<Form> = Vec::new();
     for &algo in &args.algo {
         progress.step(&format!("compiling {}", algo.name()));
-        built.push(forms::build(algo, case, &data.w, &device)?);
+        built.push(forms::build(algo, case, &data.w, device)?);
     }
     // Forms that do not apply show the direct form's figures.
     if built.iter().any(|f| !f.verdict.applied) && !args.algo.contains(&Algo::Direct) {
         progress.step("compiling direct");
-        built.push(forms::build(Algo::Direct, case, &data.w, &device)?);
+        built.push(forms::build(Algo::Direct, case, &data.w, device)?);
     }
     progress.step("computing in f64");
-    let exact = reference::convolution(case, &data.x_values, &data.w_values, device.threads())?;
+    let exact = reference::convolution(case, &data.x_values, &data.w_values, machine.threads)?;
 
-    let mut subjects = Vec::new();
+    let mut subjects: Vec<Subject<'_>> = Vec::new();
+    // What the launches of each subject moved, where the device counts it.
+    let mut counted: Vec<Option<Vec<Vec<SiteCounts>>>> = Vec::new();
     // For each form the subject that stands for it.
     let mut subject_of: Vec<Option<usize>> = Vec::new();
     for form in &built {
@@ -58,10 +62,15 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
         subject_of.push(usable.map(|_| subjects.len()));
         if let Some(function) = usable {
             progress.step(&format!("first call of {}", form.algo.name()));
+            let launched = || machine.virtual_gpu.as_ref().map(|gpu| gpu.take_launches());
+            launched();
             subjects.push(Subject::new(function, &data.x, &data.w)?);
+            counted.push(launched().map(|l| l.into_iter().map(|l| l.counts.sites).collect()));
         }
     }
-    measure::measure(&mut subjects, runs, &mut progress)?;
+    if machine.virtual_gpu.is_none() {
+        measure::measure(&mut subjects, runs, &mut progress)?;
+    }
     drop(progress);
 
     let direct = built.iter().position(|f| f.algo == Algo::Direct);
@@ -69,11 +78,22 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
     let mut results = Vec::new();
     for (at, form) in built.iter().enumerate().take(args.algo.len()) {
         let shown = if subject_of[at].is_some() { Some(at) } else { direct };
-        let found = shown.and_then(|i| Some((&subjects[subject_of[i]?], built[i].function.as_ref()?)));
-        let Some((subject, function)) = found else {
+        let found = shown.and_then(|i| Some((subject_of[i]?, built[i].function.as_ref()?)));
+        let Some((subject_at, function)) = found else {
             return Err(Error::failure("cannot report the results", format!("{} was not run", form.algo.name())));
         };
+        let subject = &subjects[subject_at];
         let mut row = row(case, form, subject, function, &exact);
+        let counts = |n: usize, code: &Code| match &counted[subject_at] {
+            Some(launches) => launches.get(n).cloned(),
+            None => device.target().gpu.as_ref().and_then(|gpu| kernels::counts(code, gpu)),
+        };
+        row.kernels =
+            launches(function, &subject.kernels_us, form.algo == Algo::Tensor && form.verdict.applied, counts);
+        if machine.virtual_gpu.is_some() {
+            // The interpreter's times are nobody's business.
+            (row.first_ms, row.prepare_ms) = (f64::NAN, f64::NAN);
+        }
         if let (Algo::Graph | Algo::Auto, true, Some(t)) = (form.algo, form.verdict.applied, tensor)
             && form.verdict.tile == built[t].verdict.tile
             && let Some(rival) = subject_of[t].map(|i| &subjects[i])
@@ -82,7 +102,13 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
         }
         results.push(row);
     }
-    Ok(Report { device: "cpu", threads: device.threads(), shape: case.into(), flops: case.flops(), results })
+    Ok(Report {
+        device: device.name().to_string(),
+        threads: machine.threads,
+        shape: case.into(),
+        flops: case.flops(),
+        results,
+    })
 }
 
 fn row(case: &Case, form: &Form, subject: &Subject<'_>, function: &Function, exact: &[f64]) -> Row {
@@ -105,12 +131,17 @@ fn row(case: &Case, form: &Form, subject: &Subject<'_>, function: &Function, exa
         rel_l2_err,
         amplification: form.verdict.amplification,
         bitwise_equal_to_tensor: None,
-        kernels: launches(function, &subject.kernels_us, form.algo == Algo::Tensor && form.verdict.applied),
+        kernels: vec![],
     }
 }
 
-/// The launches of each call with their times.
-fn launches(function: &Function, times: &[f64], tensor_level: bool) -> Vec<Kernel> {
+/// The launches of each call with their times; `counts` knows what the accesses of a step move.
+fn launches(
+    function: &Function,
+    times: &[f64],
+    tensor_level: bool,
+    counts: impl Fn(usize, &Code) -> Option<Vec<SiteCounts>>,
+) -> Vec<Kernel> {
     let program = function.program();
     let times = times.iter().copied().chain(std::iter::repeat(f64::NAN));
     program
@@ -118,15 +149,16 @@ fn launches(function: &Function, times: &[f64], tensor_level: bool) -> Vec<Kerne
         .iter()
         .zip(times)
         .zip(kernels::roles(program, tensor_level))
-        .filter_map(|((step, time_us), role)| {
+        .enumerate()
+        .filter_map(|(n, ((step, time_us), role))| {
             let code = program.kernels.get(step.kernel)?;
             Some(Kernel {
                 name: code.name.clone(),
                 role,
                 grid: kernels::grid(code),
-                block: vec![],
+                block: kernels::block(code),
                 time_us,
-                accesses: kernels::touches(program, step, None),
+                accesses: kernels::touches(program, step, counts(n, code).as_deref()),
             })
         })
         .collect()

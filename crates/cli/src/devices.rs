@@ -2,7 +2,7 @@
 
 use crate::args::DevicesArgs;
 use crate::error::{Error, Result};
-use crate::{forms, output};
+use crate::{machine, output};
 use serde::Serialize;
 use std::fmt::Write as _;
 use winograph::device::Device as _;
@@ -36,7 +36,7 @@ fn processor() -> String {
 /// Runs the command.
 pub(crate) fn devices(args: &DevicesArgs) -> Result<()> {
     let env = settings::env().map_err(|e| Error::of("cannot read the environment", e))?;
-    let device = forms::device(None)?;
+    let device = machine::cpu(None)?;
     let target = device.target();
     let compiler = device.compiler();
     let cpu = Cpu {

@@ -1,11 +1,12 @@
 //! `winograph explain conv`: what the compiler decides about a convolution, and why. Nothing is compiled to machine code
 //! and nothing is run.
 
-use crate::args::{Algo, ExplainConv, GridArg, LayoutArg};
+use crate::args::{Algo, ExplainConv};
 use crate::error::{Error, Result};
 use crate::forms::{self, Verdict};
 use crate::json::Shape;
 use crate::kernels::{self, Touch};
+use crate::machine::Name;
 use crate::output;
 use crate::report::list;
 use crate::shapes::Case;
@@ -15,7 +16,6 @@ use winograph::cpu::host_target;
 use winograph::{DType, TensorBuffer};
 use winograph_compiler::explain::{KernelReport, NestReport};
 use winograph_compiler::optimize::plan::Factor;
-use winograph_compiler::options::{GridRule, LayoutRule};
 use winograph_compiler::render::render_c;
 use winograph_compiler::{Explanation, Options, Program, Step, Target};
 use winograph_ir::indexed::Origin;
@@ -23,7 +23,11 @@ use winograph_ir::linear::{Code, LoopKind, MemoryDecl, Stmt};
 
 #[derive(Debug, Serialize)]
 struct Report {
-    device: String,
+    target: String,
+    /// The rules asked for.
+    layout: &'static str,
+    grid: &'static str,
+    stage_rule: &'static str,
     vector_bytes: usize,
     shape: Shape,
     algo: &'static str,
@@ -94,6 +98,10 @@ struct Kernel {
     /// What runs in it, in order.
     nests: Vec<Nest>,
     grid: Vec<i64>,
+    /// Threads of a block, the slowest in their number first.
+    block: Vec<i64>,
+    /// Nothing is run.
+    time_us: Option<f64>,
     /// Loops within a work item, outermost first; branches of the code one after another.
     loops: Vec<i64>,
     stages: Vec<Local>,
@@ -167,17 +175,10 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
     if args.source && target.gpu.is_some() {
         return Err(Error::usage("--source writes C for the CPU: leave it out with a GPU as --target".to_string()));
     }
-    let options = Options {
-        layout: match args.layout {
-            LayoutArg::Auto => LayoutRule::Auto,
-            LayoutArg::Creation => LayoutRule::Creation,
-        },
-        grid: match args.grid {
-            GridArg::Auto => GridRule::Auto,
-            GridArg::RangeId => GridRule::RangeId,
-        },
-        ..forms::options(args.algo, &case)
-    };
+    if case.device != Name::Cpu {
+        return Err(Error::usage("explain runs nothing: name a machine with --target instead of --device"));
+    }
+    let options = forms::options(args.algo, &case);
     let (verdict, program, explanation) = plan(args.algo, &case, &target, &options, args.passes)?;
     let source = match args.source {
         true => Some(
@@ -233,7 +234,10 @@ fn report(
         explanation.kernels.iter().zip(steps).filter_map(|(k, step)| kernel(k, program, step, target)).collect();
     let passes = explanation.passes.into_iter();
     Report {
-        device: target.name.clone(),
+        target: target.name.clone(),
+        layout: case.rules.layout.name(),
+        grid: case.rules.grid.name(),
+        stage_rule: case.rules.stages.name(),
         vector_bytes: target.vector_bytes,
         shape: case.into(),
         algo: algo.name(),
@@ -333,6 +337,7 @@ fn kernel(k: &KernelReport, program: &Program, step: &Step, target: &Target) -> 
         dtype: decl.dtype.to_string(),
         shape: shape(code, decl),
     });
+    let counts = target.gpu.as_ref().and_then(|gpu| kernels::counts(code, gpu));
     Some(Kernel {
         name: code.name.clone(),
         role: code.role.name(),
@@ -343,7 +348,9 @@ fn kernel(k: &KernelReport, program: &Program, step: &Step, target: &Target) -> 
         loops: loops(code),
         stages: stages.collect(),
         buffers: buffers.collect(),
-        accesses: kernels::touches(program, step, target.gpu.as_ref()),
+        block: kernels::block(code),
+        time_us: None,
+        accesses: kernels::touches(program, step, counts.as_deref()),
     })
 }
 
@@ -351,7 +358,7 @@ fn kernel(k: &KernelReport, program: &Program, step: &Step, target: &Target) -> 
 fn loops(code: &Code) -> Vec<i64> {
     let mut out = Vec::new();
     code.for_each_stmt(&mut |s| {
-        if let Stmt::Loop { range, kind: LoopKind::Serial | LoopKind::Thread, .. } = s {
+        if let Stmt::Loop { range, kind: LoopKind::Serial, .. } = s {
             out.push(code.ints.max_size(*range));
         }
     });
@@ -394,7 +401,7 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
     writeln!(
         out,
         "{} with vectors of {} bytes: input {}, weight {}, stride {}, padding {}, dilation {}, groups {}",
-        r.device,
+        r.target,
         r.vector_bytes,
         list(&s.input),
         list(&s.weight),
@@ -467,7 +474,10 @@ fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Resu
             writeln!(out, "    range {} {} of {}: {}", r.name, r.role, r.size, r.kinds.join(", "))?;
         }
     }
-    writeln!(out, "    grid {}, loops {}", sizes(&k.grid), sizes(&k.loops))?;
+    match &k.block[..] {
+        [] => writeln!(out, "    grid {}, loops {}", sizes(&k.grid), sizes(&k.loops))?,
+        block => writeln!(out, "    grid {}, block {}, loops {}", sizes(&k.grid), sizes(block), sizes(&k.loops))?,
+    }
     if k.stages.is_empty() {
         writeln!(out, "    stages: none but registers")?;
     }
@@ -478,18 +488,7 @@ fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Resu
         writeln!(out, "    buffer {} {}[{}] {}, at {}", b.name, b.dtype, list(&b.shape), b.origin, b.layout)?;
     }
     for a in &k.accesses {
-        write!(out, "    {} {} ({}) by {}", a.kind, a.buffer, a.space, elements(a.vector))?;
-        match &a.moved {
-            None => writeln!(out)?,
-            Some(m) => writeln!(
-                out,
-                ": {} requests move {} sectors, at least {} ({:.2} times)",
-                m.requests,
-                m.sectors,
-                m.least_sectors,
-                m.sectors as f64 / m.least_sectors.max(1) as f64
-            )?,
-        }
+        writeln!(out, "    {a}")?;
     }
     for nest in &k.nests {
         for (n, a) in nest.assignments.iter().enumerate() {
@@ -501,8 +500,4 @@ fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Resu
         }
     }
     Ok(())
-}
-
-fn elements(n: u32) -> String {
-    if n == 1 { "single elements".to_string() } else { format!("vectors of {n}") }
 }

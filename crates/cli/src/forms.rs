@@ -4,8 +4,8 @@ use crate::args::{Algo, Weights};
 use crate::error::{Error, Result};
 use crate::shapes::Case;
 use std::sync::Arc;
-use winograph::cpu::{CpuDevice, CpuOptions};
-use winograph::{ArgSpec, DType, Function, FunctionOptions, Tensor, compile_with, settings};
+use winograph::device::Device;
+use winograph::{ArgSpec, DType, Function, FunctionOptions, Tensor, compile_with};
 use winograph_compiler::winograd::cook_toom::Transforms;
 use winograph_compiler::winograd::cost;
 use winograph_compiler::{Algorithm, Explanation, Options};
@@ -83,7 +83,7 @@ impl Data {
 /// The compiler's options for an algorithm.
 pub(crate) fn options(algo: Algo, case: &Case) -> Options {
     let algorithm = match algo {
-        Algo::Direct | Algo::Tensor => return Options { algorithm: Algorithm::Direct, ..Options::default() },
+        Algo::Direct | Algo::Tensor => return Options { algorithm: Algorithm::Direct, ..case.rules.clone() },
         Algo::Graph => Algorithm::Winograd,
         Algo::Auto => Algorithm::Auto,
     };
@@ -96,7 +96,7 @@ pub(crate) fn options(algo: Algo, case: &Case) -> Options {
             if kept.is_empty() { vec![tile[0]] } else { kept }
         }
     });
-    Options { algorithm, tile, points: case.points.clone(), ..Options::default() }
+    Options { algorithm, tile, points: case.points.clone(), ..case.rules.clone() }
 }
 
 /// Dtypes and shapes of the function's arguments.
@@ -141,7 +141,7 @@ pub(crate) struct Form {
 }
 
 /// Compiles a form for a device.
-pub(crate) fn build(algo: Algo, case: &Case, w: &Tensor, device: &Arc<CpuDevice>) -> Result<Form> {
+pub(crate) fn build(algo: Algo, case: &Case, w: &Tensor, device: &Arc<dyn Device>) -> Result<Form> {
     let how =
         FunctionOptions { device: Some(device.clone()), compiler: Some(options(algo, case)), ..Default::default() };
     let mut chosen = None;
@@ -155,14 +155,4 @@ pub(crate) fn build(algo: Algo, case: &Case, w: &Tensor, device: &Arc<CpuDevice>
         }
         Err(e) => Err(Error::of(&format!("cannot compile the {} form", algo.name()), e)),
     }
-}
-
-/// The device, with as many threads as asked for.
-pub(crate) fn device(threads: Option<u32>) -> Result<Arc<CpuDevice>> {
-    let env = settings::env().map_err(|e| Error::of("cannot read the environment", e))?;
-    let mut options = CpuOptions::from_env(env);
-    if let Some(n) = threads {
-        options.threads = Some(n as usize);
-    }
-    CpuDevice::new(options).map(Arc::new).map_err(|e| Error::failure("cannot open the device", e))
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 /// The whole of it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    pub(crate) device: &'static str,
+    pub(crate) device: String,
     pub(crate) threads: usize,
     pub(crate) shape: Shape,
     /// Operations of the direct sum.

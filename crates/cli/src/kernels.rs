@@ -4,7 +4,7 @@ use serde::Serialize;
 use winograph_compiler::target::Gpu;
 use winograph_compiler::{Place, Program, Step};
 use winograph_ir::indexed::{Role, Scope};
-use winograph_ir::interp::gpu::GpuModel;
+use winograph_ir::interp::gpu::{GpuModel, SiteCounts};
 use winograph_ir::interp::sectors;
 use winograph_ir::linear::{Access, Code, Instr, Memory, Stmt};
 
@@ -24,6 +24,28 @@ pub(crate) struct Touch {
     pub(crate) moved: Option<Moved>,
 }
 
+impl std::fmt::Display for Touch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let elements = match self.vector {
+            1 => "single elements".to_string(),
+            n => format!("vectors of {n}"),
+        };
+        write!(f, "{} {} ({}) by {elements}", self.kind, self.buffer, self.space)?;
+        let Some(m) = &self.moved else { return Ok(()) };
+        match self.space {
+            "global" => write!(
+                f,
+                ": {} requests move {} sectors, at least {} ({:.2} times)",
+                m.requests,
+                m.sectors,
+                m.least_sectors,
+                m.sectors as f64 / m.least_sectors.max(1) as f64
+            ),
+            _ => write!(f, ": {} requests, {} bank conflicts", m.requests, m.bank_conflicts),
+        }
+    }
+}
+
 /// What the accesses of one kind move in a launch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Moved {
@@ -37,23 +59,27 @@ pub(crate) struct Moved {
     pub(crate) bank_conflicts: u64,
 }
 
+impl Moved {
+    fn of(c: &SiteCounts) -> Moved {
+        Moved {
+            requests: c.requests,
+            sectors: c.sectors,
+            least_sectors: c.least_sectors,
+            bank_conflicts: c.bank_conflicts,
+        }
+    }
+}
+
 /// What a kernel's accesses move in a launch on a GPU, exactly; `None` where an address depends on data or there are too
 /// many kinds of warps to go through.
-fn moved(code: &Code, gpu: &Gpu) -> Option<Vec<Moved>> {
-    let model = GpuModel { lanes: gpu.lanes as u32, sector_bytes: gpu.sector as u32, ..GpuModel::default() };
+pub(crate) fn counts(code: &Code, gpu: &Gpu) -> Option<Vec<SiteCounts>> {
     let params: Vec<i64> = code.ints.params().iter().map(|p| p.hi).collect();
-    let counts = sectors::count(code, &params, &model)?;
-    Some(
-        counts
-            .iter()
-            .map(|c| Moved {
-                requests: c.requests,
-                sectors: c.sectors,
-                least_sectors: c.least_sectors,
-                bank_conflicts: c.bank_conflicts,
-            })
-            .collect(),
-    )
+    sectors::count(code, &params, &model(gpu))
+}
+
+/// A GPU's memory as the interpreter sees it.
+pub(crate) fn model(gpu: &Gpu) -> GpuModel {
+    GpuModel { lanes: gpu.lanes as u32, sector_bytes: gpu.sector as u32, ..GpuModel::default() }
 }
 
 /// Name of a scope.
@@ -67,15 +93,14 @@ pub(crate) fn space(scope: Scope) -> &'static str {
 }
 
 /// Every way in which a step touches its buffers, once each, in the order of the code. Constant tables are not among
-/// them. On a GPU with what they move.
-pub(crate) fn touches(program: &Program, step: &Step, gpu: Option<&Gpu>) -> Vec<Touch> {
+/// them. `moved` says what each access moves, on a GPU.
+pub(crate) fn touches(program: &Program, step: &Step, moved: Option<&[SiteCounts]>) -> Vec<Touch> {
     let Some(code) = program.kernels.get(step.kernel) else { return vec![] };
-    let moved = gpu.and_then(|gpu| moved(code, gpu));
     let mut site = 0;
     let mut ints = code.ints.clone();
     let mut out: Vec<Touch> = Vec::new();
     let mut add = |access: &Access, lanes: u32, kind: &'static str| {
-        let mine = moved.as_ref().and_then(|m| m.get(site)).copied();
+        let mine = moved.and_then(|m| m.get(site)).map(Moved::of);
         site += 1;
         let (buffer, scope) = match access.mem {
             Memory::Arg(i) => {
@@ -161,6 +186,11 @@ struct From {
     x: bool,
     w: bool,
     product: bool,
+}
+
+/// Sizes of a kernel's thread loops, the slowest in the thread's number first; none on a CPU.
+pub(crate) fn block(code: &Code) -> Vec<i64> {
+    code.nest().map_or_else(Vec::new, |n| n.threads.iter().map(|&r| code.ints.max_size(r)).collect())
 }
 
 /// Sizes of a kernel's parallel loops, outermost first.

@@ -8,6 +8,7 @@ mod explain;
 mod forms;
 mod json;
 mod kernels;
+mod machine;
 mod measure;
 mod output;
 mod progress;

@@ -76,6 +76,18 @@ pub(crate) fn text(report: &Report) -> String {
     );
     out.push_str(&table(&report.results.iter().map(cells).collect::<Vec<_>>()));
     out.push('\n');
+    for row in report.results.iter().filter(|r| r.kernels.iter().any(|k| k.accesses.iter().any(|a| a.moved.is_some())))
+    {
+        let _ = writeln!(out, "{}: what each launch moves", row.algo);
+        for k in &row.kernels {
+            let sizes = |list: &[i64]| list.iter().map(i64::to_string).collect::<Vec<_>>().join(" x ");
+            let _ = writeln!(out, "  {} ({}), grid {}, block {}", k.name, k.role, sizes(&k.grid), sizes(&k.block));
+            for a in &k.accesses {
+                let _ = writeln!(out, "    {a}");
+            }
+        }
+        out.push('\n');
+    }
     for row in &report.results {
         let _ = match row.applied {
             true => writeln!(out, "{}: {}", row.algo, row.reason),

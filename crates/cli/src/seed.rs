@@ -3,13 +3,14 @@
 use crate::args::{Algo, Weights};
 use crate::error::{Error, Result};
 use crate::forms::{self, Data};
+use crate::machine::{Machine, Name};
 use crate::measure::Subject;
 use crate::output;
 use crate::progress::Progress;
 use crate::shapes::Case;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use winograph::cpu::CpuDevice;
+use winograph::device::Device;
 use winograph::settings;
 
 /// Calls before the first timed one.
@@ -22,7 +23,10 @@ const LIMIT: f64 = 1.2;
 /// Runs the protocol: weights are transformed in each call.
 pub(crate) fn run(mut case: Case, threads: Option<u32>) -> Result<()> {
     case.weights = Weights::EachCall;
-    let device = forms::device(threads)?;
+    if let Name::Virtual(_) = case.device {
+        return Err(Error::usage("--protocol seed measures times, and a virtual device has none"));
+    }
+    let device = Machine::open(&case.device, threads)?.device;
     let data = Data::new(&case)?;
     let mut progress = Progress::new(6);
     let old = fastest(Algo::Tensor, &case, &data, &device, &mut progress)?;
@@ -52,7 +56,7 @@ fn asked() -> Result<Option<(&'static str, Algo)>> {
 }
 
 /// Milliseconds of the fastest call of a form.
-fn fastest(algo: Algo, case: &Case, data: &Data, device: &Arc<CpuDevice>, progress: &mut Progress) -> Result<f64> {
+fn fastest(algo: Algo, case: &Case, data: &Data, device: &Arc<dyn Device>, progress: &mut Progress) -> Result<f64> {
     progress.step(&format!("compiling {}", algo.name()));
     let form = forms::build(algo, case, &data.w, device)?;
     let Some(function) = form.function.as_ref().filter(|_| form.verdict.applied) else {

@@ -1,8 +1,11 @@
 //! The convolution that is asked for: lists are read and checked here.
 
-use crate::args::{ConvArgs, Weights};
+use crate::args::{ConvArgs, GridArg, LayoutArg, StagesArg, Weights};
 use crate::error::{Error, Result};
+use crate::machine::Name;
 use winograph::{ConvOptions, DType, Tensor};
+use winograph_compiler::Options;
+use winograph_compiler::options::{GridRule, LayoutRule, StageRule};
 use winograph_compiler::winograd::cost::TILES;
 use winograph_compiler::winograd::detect::unsupported_taps;
 use winograph_compiler::winograd::rational::Rational;
@@ -13,9 +16,6 @@ const INPUT: [usize; 4] = [1, 16, 64, 64];
 const WEIGHT: [usize; 4] = [16, 16, 3, 3];
 /// Padding of the reference case.
 const PADDING: usize = 1;
-
-/// Devices that there are.
-const DEVICES: [&str; 1] = ["cpu"];
 
 /// A convolution whose arguments fit each other. All lists have one entry per spatial axis.
 #[derive(Clone, Debug)]
@@ -35,18 +35,15 @@ pub(crate) struct Case {
     pub(crate) tile: Option<Vec<usize>>,
     pub(crate) points: Option<Vec<Rational>>,
     pub(crate) weights: Weights,
+    pub(crate) device: Name,
+    /// The compiler's options that are asked for by name: layouts, grids, stages.
+    pub(crate) rules: Options,
 }
 
 impl Case {
     /// Reads and checks the arguments. Everything that can be wrong with them is found here.
     pub(crate) fn new(args: &ConvArgs) -> Result<Case> {
-        if !DEVICES.contains(&args.device.as_str()) {
-            return Err(Error::usage(format!(
-                "unknown device '{}': known devices are {}",
-                args.device,
-                DEVICES.join(", ")
-            )));
-        }
+        let device = Name::parse(&args.device)?;
         let input = match &args.input {
             Some(text) => numbers("--input", text)?,
             None => INPUT.to_vec(),
@@ -88,6 +85,8 @@ impl Case {
             tile: tile(&args.tile, rank)?,
             points: args.points.as_deref().map(points).transpose()?,
             weights: args.weights,
+            device,
+            rules: rules(args),
             input,
             weight,
         };
@@ -149,6 +148,24 @@ impl Case {
             }
         }
         Ok(())
+    }
+}
+
+fn rules(args: &ConvArgs) -> Options {
+    Options {
+        layout: match args.layout {
+            LayoutArg::Auto => LayoutRule::Auto,
+            LayoutArg::Creation => LayoutRule::Creation,
+        },
+        grid: match args.grid {
+            GridArg::Auto => GridRule::Auto,
+            GridArg::RangeId => GridRule::RangeId,
+        },
+        stages: match args.stages {
+            StagesArg::Auto => StageRule::Auto,
+            StagesArg::Global => StageRule::Global,
+        },
+        ..Options::default()
     }
 }
 

@@ -211,7 +211,7 @@ fn seed_protocol() {
 
 #[test]
 fn wrong_usage() {
-    let cases: [(&str, &str); 28] = [
+    let cases: [(&str, &str); 31] = [
         ("--tile 0", "tile of 0"),
         ("--tile 5", "tile of 5"),
         ("--tile 4,4,4", "3 numbers for 2 spatial axes"),
@@ -225,7 +225,13 @@ fn wrong_usage() {
         ("--points 0,1", "--points has 2 points"),
         ("--points 0,1 --tile 4", "F(4,3) takes 5"),
         ("--nope", "unexpected argument '--nope'"),
-        ("--device cuda", "unknown device 'cuda': known devices are cpu"),
+        (
+            "--device cuda",
+            "unknown device 'cuda': expected cpu, cuda:N with the number of a GPU, or virtual:TARGET with one of",
+        ),
+        ("--device virtual:cpu", "virtual:TARGET with one of cuda:sm_80, cuda:sm_90, metal"),
+        ("--device virtual:metal --threads 2", "--threads is about the CPU"),
+        ("--device virtual:metal --protocol seed", "a virtual device has none"),
         ("--algo fast", "possible values: direct, tensor, graph, auto"),
         ("--algo graph,graph", "graph is there twice"),
         ("--input 1,2", "expected 3 to 5"),
@@ -257,6 +263,9 @@ fn failures() {
     let mut command = winograph(&["bench", "conv", "--json"]);
     let stderr = fails(1, command.env("WINOGRAPH_CC", "no-such-compiler"));
     assert!(stderr.contains("cause: no C compiler found (tried no-such-compiler)"), "{stderr}");
+    // The thousandth GPU is nowhere, with and without a driver.
+    let stderr = fails(1, &mut winograph(&["bench", "conv", "--device", "cuda:1000"]));
+    assert!(stderr.starts_with("error: cannot open the device\ncause: "), "{stderr}");
 }
 
 #[test]
@@ -300,6 +309,15 @@ fn explain_tells_reasons() {
     let nest = &k["nests"][0];
     assert!(nest["ranges"][0]["kinds"].is_array() && nest["plan"].is_string() && k["buffers"][0]["layout"].is_string());
     assert_eq!(fails(2, &mut winograph(&["explain", "conv", "--tile", "0"])).lines().count(), 3);
+    for (args, message) in [
+        ("--target cuda:sm_70", "unknown target `cuda:sm_70`: expected one of cpu, cuda:sm_80, cuda:sm_90, metal"),
+        ("--device cuda:0", "name a machine with --target instead of --device"),
+        ("--target metal --source", "--source writes C for the CPU"),
+    ] {
+        let args: Vec<&str> = ["explain", "conv"].into_iter().chain(args.split(' ')).collect();
+        let stderr = fails(2, &mut winograph(&args));
+        assert!(stderr.contains(message), "{args:?}: {stderr}");
+    }
 }
 
 #[test]
@@ -326,4 +344,60 @@ fn readers_may_leave() {
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert!(child.wait().unwrap().code().is_some(), "it ends by itself");
     assert_eq!(stderr, "");
+}
+
+#[test]
+fn virtual_gpus_run_what_explain_predicts() {
+    for target in ["cuda:sm_80", "cuda:sm_90", "metal"] {
+        let device = format!("virtual:{target}");
+        let conv =
+            [&SMALL[..], &["--padding", "1", "--tile", "2", "--layout", "creation", "--grid", "range-id"]].concat();
+        let run =
+            json(&[&["bench", "conv", "--json", "--device", &device, "--algo", "graph,tensor"], &conv[..]].concat());
+        assert_eq!(run["device"], device.as_str());
+        for row in run["results"].as_array().unwrap() {
+            assert!(row["rel_l2_err"].as_f64().unwrap() < 1e-5, "{row}");
+            assert!(row["min_ms"].is_null() && row["first_ms"].is_null(), "the interpreter's times say nothing");
+        }
+        let explained =
+            json(&[&["explain", "conv", "--json", "--target", target, "--algo", "graph"], &conv[..]].concat());
+        assert_eq!(
+            (&explained["target"], &explained["layout"], &explained["grid"]),
+            (&target.into(), &"creation".into(), &"range-id".into())
+        );
+        let predicted: Vec<&Value> =
+            explained["kernels"].as_array().unwrap().iter().filter(|k| k["prepare"] == false).collect();
+        let ran = run["results"][0]["kernels"].as_array().unwrap();
+        assert_eq!(predicted.len(), ran.len());
+        for (p, r) in predicted.iter().zip(ran) {
+            for key in ["name", "role", "grid", "block", "accesses"] {
+                assert_eq!(p[key], r[key], "{key}");
+            }
+            assert!(r["time_us"].is_null() && p["time_us"].is_null());
+            assert!(!r["block"].as_array().unwrap().is_empty());
+            for a in r["accesses"].as_array().unwrap() {
+                assert_eq!(
+                    keys(a),
+                    ["bank_conflicts", "buffer", "kind", "least_sectors", "requests", "sectors", "space", "vector"]
+                );
+                assert!(
+                    a["sectors"].as_u64() >= a["least_sectors"].as_u64() && a["requests"].as_u64() > Some(0),
+                    "{a}"
+                );
+            }
+        }
+    }
+    let out = succeeds(&[&["bench", "conv", "--device", "virtual:metal", "--algo", "direct"], &SMALL[..]].concat());
+    assert!(out.contains("direct: what each launch moves") && out.contains(" requests move "), "{out}");
+    let large = ["bench", "conv", "--device", "virtual:metal", "--input", "1,256,56,56", "--weight", "256,256,3,3"];
+    let stderr = fails(1, &mut winograph(&large));
+    assert!(stderr.contains("take a smaller size"), "{stderr}");
+}
+
+#[test]
+fn global_stages_are_three_kernels() {
+    let v = json(&["explain", "conv", "--algo", "graph", "--stages", "global", "--json"]);
+    let kernels = v["kernels"].as_array().unwrap().iter().filter(|k| k["prepare"] == false);
+    let roles: Vec<_> = kernels.map(|k| k["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["input_transform", "multiply", "output_transform"]);
 }

@@ -130,7 +130,7 @@ pub fn compile_observed(
     let constant = constant_kernels(&kernels);
     let (launches, scopes) = driver.pass(
         "scope",
-        || scope::scope(&mut kernels, &constant, target),
+        || scope::scope(&mut kernels, &constant, target, options.stages),
         |(launches, _)| launches.iter().map(|l| format!("{l:?}\n")).collect(),
     );
     driver.explanation.scopes = scopes;

@@ -24,6 +24,16 @@ pub enum LayoutRule {
     Creation,
 }
 
+impl LayoutRule {
+    /// Name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LayoutRule::Auto => "auto",
+            LayoutRule::Creation => "creation",
+        }
+    }
+}
+
 /// How a GPU's parallel ranges are bound to its blocks and threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum GridRule {
@@ -33,6 +43,36 @@ pub enum GridRule {
     /// tinygrad's rule: by the order in which ranges were made, the last one fastest among blocks, the first one fastest
     /// among threads.
     RangeId,
+}
+
+impl GridRule {
+    /// Name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            GridRule::Auto => "auto",
+            GridRule::RangeId => "range-id",
+        }
+    }
+}
+
+/// Where the stages of a rewrite may live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum StageRule {
+    /// Wherever that costs least.
+    #[default]
+    Auto,
+    /// In global memory, each computed by a kernel of its own.
+    Global,
+}
+
+impl StageRule {
+    /// Name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            StageRule::Auto => "auto",
+            StageRule::Global => "global",
+        }
+    }
 }
 
 /// Options of one compilation.
@@ -49,6 +89,8 @@ pub struct Options {
     pub layout: LayoutRule,
     /// How a GPU's parallel ranges are bound.
     pub grid: GridRule,
+    /// Where stages may live.
+    pub stages: StageRule,
     /// Run the verifiers after every pass. They always run on the code that is to be executed.
     pub verify_each_pass: bool,
 }

@@ -111,12 +111,7 @@ fn host_part(device: &str, memory: &dyn Memory, offset: usize, bytes: usize) -> 
 }
 
 /// [`Device::write`] of a device whose memory is the host's.
-pub(crate) fn write_host(
-    device: &str,
-    to: &mut dyn Memory,
-    offset: usize,
-    from: &[u8],
-) -> Result<(), DeviceError> {
+pub(crate) fn write_host(device: &str, to: &mut dyn Memory, offset: usize, from: &[u8]) -> Result<(), DeviceError> {
     let arg = host_part(device, to, offset, from.len())?;
     // SAFETY: the memory has that many bytes there, borrowed for writing; `from` cannot overlap it.
     unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), arg.address, from.len()) };
@@ -124,12 +119,7 @@ pub(crate) fn write_host(
 }
 
 /// [`Device::read`] of a device whose memory is the host's.
-pub(crate) fn read_host(
-    device: &str,
-    from: &dyn Memory,
-    offset: usize,
-    to: &mut [u8],
-) -> Result<(), DeviceError> {
+pub(crate) fn read_host(device: &str, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError> {
     let arg = host_part(device, from, offset, to.len())?;
     // SAFETY: the memory has that many bytes there; `to` is borrowed for writing and cannot overlap it.
     unsafe { std::ptr::copy_nonoverlapping(arg.address, to.as_mut_ptr(), to.len()) };

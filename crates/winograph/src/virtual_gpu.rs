@@ -65,14 +65,14 @@ impl VirtualGpu {
         };
         let found = Target::by_name(target)
             .ok_or_else(|| missing(format!("'{target}' is no target; a virtual device stands for {}", gpus())))?;
-        VirtualGpu::of(found).ok_or_else(|| missing(format!("{target} is no GPU; a virtual device stands for {}", gpus())))
+        VirtualGpu::of(found)
+            .ok_or_else(|| missing(format!("{target} is no GPU; a virtual device stands for {}", gpus())))
     }
 
     /// The virtual GPU of any target that is a GPU.
     pub fn of(target: Target) -> Option<VirtualGpu> {
         let gpu = target.gpu.as_ref()?;
-        let model =
-            GpuModel { lanes: gpu.lanes as u32, sector_bytes: gpu.sector as u32, ..GpuModel::default() };
+        let model = GpuModel { lanes: gpu.lanes as u32, sector_bytes: gpu.sector as u32, ..GpuModel::default() };
         let name = format!("virtual:{}", target.name);
         Some(VirtualGpu { name, model, target, limit: WORK_LIMIT, launches: Log::default() })
     }

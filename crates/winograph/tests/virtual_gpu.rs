@@ -60,7 +60,9 @@ fn instructions() {
 
 #[test]
 fn accesses_and_threads() {
-    check([accesses::lanes_strides_and_gates(16), threads::threads(), matrix::products()].into_iter().flatten().collect());
+    check(
+        [accesses::lanes_strides_and_gates(16), threads::threads(), matrix::products()].into_iter().flatten().collect(),
+    );
 }
 
 /// Runs a function on the virtual GPU of every target, under the new and the old rules, and on the CPU. Whatever a plan
@@ -145,7 +147,9 @@ fn reductions_and_softmax() -> Result<()> {
         agrees(&format!("max over {axis}"), std::slice::from_ref(&x), 0.0, |a| Ok(vec![a[0].max(&[axis], false)?]))?;
         agrees(&format!("softmax over {axis}"), std::slice::from_ref(&x), 1e-5, |a| Ok(vec![a[0].softmax(axis)?]))?;
     }
-    agrees("everything", std::slice::from_ref(&x), 1e-5, |a| Ok(vec![a[0].mean(&[], false)?, a[0].argmax(None, false)?]))?;
+    agrees("everything", std::slice::from_ref(&x), 1e-5, |a| {
+        Ok(vec![a[0].mean(&[], false)?, a[0].argmax(None, false)?])
+    })?;
     agrees("layer norm", &[x], 1e-5, |a| {
         let centred = a[0].sub(&a[0].mean(&[-1], true)?)?;
         Ok(vec![centred.mul(&a[0].var(&[-1], false, true)?.add(1e-5)?.rsqrt()?)?])
@@ -209,10 +213,16 @@ fn what_is_planted_is_found() {
     assert!(right.is_ok());
     assert_eq!(y, (0..64).rev().map(f64::from).collect::<Vec<_>>());
     let (missing, y) = outcome("", "t");
-    assert!(matches!(&missing, Err(DeviceError::Stopped(InterpError::Race { memory, .. })) if memory == "s"), "{missing:?}");
+    assert!(
+        matches!(&missing, Err(DeviceError::Stopped(InterpError::Race { memory, .. })) if memory == "s"),
+        "{missing:?}"
+    );
     assert_eq!(y, [0.0; 64], "a kernel that is stopped leaves nothing");
     let (raced, _) = outcome("barrier shared", "t/40");
-    assert!(matches!(&raced, Err(DeviceError::Stopped(InterpError::Race { memory, .. })) if memory == "y"), "{raced:?}");
+    assert!(
+        matches!(&raced, Err(DeviceError::Stopped(InterpError::Race { memory, .. })) if memory == "y"),
+        "{raced:?}"
+    );
     let (wrong, _) = outcome("barrier shared", "t + 1");
     assert!(
         matches!(
@@ -249,7 +259,10 @@ fn what_cannot_be_is_an_error() -> Result<()> {
     let text = |target: &str| VirtualGpu::new(target).err().map(|e| e.to_string()).unwrap_or_default();
     for target in ["cpu", "cuda", "cuda:sm_10", ""] {
         let found = text(target);
-        assert!(found.contains("cuda:sm_80, cuda:sm_90, metal") && found.contains(&format!("virtual:{target}")), "{found}");
+        assert!(
+            found.contains("cuda:sm_80, cuda:sm_90, metal") && found.contains(&format!("virtual:{target}")),
+            "{found}"
+        );
     }
     assert!(VirtualGpu::of(Target::cpu(32)).is_none());
     let device = Arc::new(gpu("cuda:sm_90").with_limit(1000));

@@ -7,6 +7,7 @@
 use super::narrow::{Block, narrow};
 use crate::kernel::{Kernel, Launch};
 use crate::optimize::heuristic;
+use crate::options::StageRule;
 use crate::target::Target;
 use winograph_ir::indexed::{BufId, Origin, Source, Val};
 use winograph_ir::int::RangeId;
@@ -25,11 +26,16 @@ pub struct Choice {
 
 /// Groups kernels into launches, in an order in which writers come before readers. `constant` says which kernels
 /// depend on constants alone.
-pub fn scope(kernels: &mut [Kernel], constant: &[bool], target: &Target) -> (Vec<Launch>, Vec<Choice>) {
+pub fn scope(
+    kernels: &mut [Kernel],
+    constant: &[bool],
+    target: &Target,
+    rule: StageRule,
+) -> (Vec<Launch>, Vec<Choice>) {
     let mut choices = Vec::new();
     let mut fused: Vec<Option<usize>> = vec![None; kernels.len()];
     let mut launches: Vec<Launch> = Vec::new();
-    if target.gpu.is_none() {
+    if target.gpu.is_none() && rule == StageRule::Auto {
         for n in 0..kernels.len() {
             if constant[n] || fused[n].is_some() {
                 continue;
