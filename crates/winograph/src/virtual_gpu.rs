@@ -173,12 +173,13 @@ impl Module for VirtualModule {
         // The interpreter has memory of its own, so that a kernel that is stopped leaves none of it behind.
         let mut memory: Vec<Vec<u8>> = Vec::with_capacity(args.len());
         for (arg, &len) in args.iter().zip(&bytes) {
+            if len == 0 {
+                memory.push(Vec::new());
+                continue;
+            }
             // SAFETY: the argument has at least `len` bytes, which the caller promises are live and not written by
             // anything else meanwhile.
-            memory.push(match len {
-                0 => Vec::new(),
-                _ => unsafe { std::slice::from_raw_parts(arg.address, len) }.to_vec(),
-            });
+            memory.push(unsafe { std::slice::from_raw_parts(arg.address, len) }.to_vec());
         }
         let counts = gpu::run(code, &mut memory, params, &self.model)?;
         for ((decl, arg), data) in code.args.iter().zip(args).zip(&memory) {
