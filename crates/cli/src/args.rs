@@ -29,13 +29,15 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// One convolution, computed in several ways and compared with an f64 convolution
-    Conv(BenchConv),
+    Conv(Box<BenchConv>),
+    /// What a call costs beside its kernels, and `realize` of a graph seen before; tinygrad's beside it if installed
+    Overhead(BenchOverhead),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ExplainCommand {
     /// How one convolution is compiled
-    Conv(ExplainConv),
+    Conv(Box<ExplainConv>),
 }
 
 /// A way to compute a convolution.
@@ -142,6 +144,20 @@ pub(crate) struct BenchConv {
     /// Measure and print in another way
     #[arg(long, value_enum, conflicts_with_all = ["json", "algo", "runs"])]
     pub(crate) protocol: Option<Protocol>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `bench overhead`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchOverhead {
+    /// Number of timed calls
+    #[arg(long, value_name = "N", default_value = "2000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) calls: u32,
+    /// Python in which tinygrad is looked for
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    pub(crate) python: String,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -11,6 +11,7 @@ mod kernels;
 mod machine;
 mod measure;
 mod output;
+mod overhead;
 mod progress;
 mod reference;
 mod report;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench { what: BenchCommand::Conv(args) } => bench::conv(&args),
+        Command::Bench { what: BenchCommand::Overhead(args) } => overhead::run(&args),
         Command::Explain { what: ExplainCommand::Conv(args) } => explain::conv(&args),
         Command::Devices(args) => devices::devices(&args),
     };

@@ -210,6 +210,27 @@ fn seed_protocol() {
 }
 
 #[test]
+fn overhead_is_printed_for_functions_and_for_realize() {
+    let args = ["bench", "overhead", "--calls", "3", "--python", "no-such-python"];
+    let table = succeeds(&args);
+    for part in [
+        "compiled function",
+        "after pause",
+        "realize, structure seen before",
+        "no figures of tinygrad: cannot run no-such-python",
+    ] {
+        assert!(table.contains(part), "{part} in\n{table}");
+    }
+    let v = json(&[&args[..], &["--json"]].concat());
+    for (list, time) in [("functions", "call_us"), ("realize", "realize_us")] {
+        let rows = v[list].as_array().unwrap();
+        assert!(!rows.is_empty() && rows.iter().all(|r| r[time].as_f64().unwrap() > 0.0), "{v}");
+    }
+    assert!(v["functions"].as_array().unwrap().iter().all(|f| f["kernels"] == 3), "{v}");
+    assert!(v["tinygrad"].as_array().unwrap().is_empty());
+}
+
+#[test]
 fn wrong_usage() {
     let cases: [(&str, &str); 31] = [
         ("--tile 0", "tile of 0"),

@@ -3,11 +3,12 @@
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::execute::{CompileTimes, Compiled};
+use crate::reuse;
 use crate::settings::settings;
 use crate::tensor::storage::Storage;
+use crate::tensor::structure::structure;
 use crate::tensor::{Element, Leaves, State, Tensor, TensorBuffer, build_graph, shape};
-use rustc_hash::FxHashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use winograph_compiler::explain::Explanation;
 use winograph_compiler::{Options, Program, Target};
@@ -247,28 +248,6 @@ fn check<'a>(
     Ok(())
 }
 
-/// Programs of realized graphs that are kept for the next graph of the same structure.
-const KEPT_PROGRAMS: usize = 256;
-
-/// The program for a graph without constants, compiled for the process's defaults: the one of a graph of the same
-/// structure if there was one.
-fn compiled_before(op: &'static str, graph: &TensorGraph) -> Result<Arc<Compiled>> {
-    static KEPT: OnceLock<Mutex<FxHashMap<String, Arc<Compiled>>>> = OnceLock::new();
-    let kept = KEPT.get_or_init(Mutex::default);
-    let key = winograph_ir::text::print_tensor(graph);
-    if let Some(found) = kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-        return Ok(found.clone());
-    }
-    let defaults = settings()?;
-    let compiled = Arc::new(Compiled::new(op, graph, vec![], &defaults.device, &defaults.options, false)?);
-    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-    if kept.len() >= KEPT_PROGRAMS {
-        kept.clear();
-    }
-    kept.insert(key, compiled.clone());
-    Ok(compiled)
-}
-
 impl Tensor {
     /// Computes the elements and keeps them, once; what they were computed from is forgotten.
     ///
@@ -288,11 +267,11 @@ impl Tensor {
         if pending.is_empty() {
             return Ok(());
         }
-        let (graph, leaves) = build_graph(op, &pending, &[], Leaves::Arguments)?;
+        let (structure, values) = structure(op, &pending, &[])?;
         let mut results =
             pending.iter().map(|t| Storage::zeroed(t.numel() * t.dtype().size())).collect::<Result<Vec<_>>>()?;
-        let compiled = compiled_before(op, &graph)?;
-        compiled.run(op, &leaves, &mut results.iter_mut().collect::<Vec<_>>())?;
+        let (compiled, args) = reuse::program(op, structure, values)?;
+        compiled.run(op, &args, &mut results.iter_mut().collect::<Vec<_>>())?;
         for (t, data) in pending.iter().zip(results) {
             t.0.set_ready(Arc::new(data));
         }

@@ -23,6 +23,7 @@ pub mod function;
 mod launch;
 pub mod npy;
 mod random;
+mod reuse;
 pub mod settings;
 pub mod tensor;
 pub mod virtual_gpu;

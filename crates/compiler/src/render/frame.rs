@@ -5,9 +5,9 @@
 //! nest are computed once a call.
 
 use super::RenderError;
-use winograph_ir::IntId;
-use winograph_ir::RangeId;
+use winograph_ir::int::Ints;
 use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, Stmt};
+use winograph_ir::{IntId, RangeId};
 
 /// Bytes of a kernel's own memory that go on the stack; what does not fit there goes to scratch memory.
 pub const STACK_BYTES: usize = 64 << 10;
@@ -151,23 +151,43 @@ pub fn grid_items(code: &Code, params: &[i64]) -> Option<i64> {
 }
 
 /// A rough count of the instructions that one work item executes, by which a runtime decides how many items to hand
-/// out at a time. Loops count with their greatest sizes; of several nests the dearest counts.
+/// out at a time and whether sleeping threads are worth waking. Loops count with their greatest sizes, lanes that lie
+/// apart one by one; of several nests the dearest counts.
 pub fn item_cost(code: &Code) -> u64 {
-    fn walk(code: &Code, body: &[Stmt]) -> u64 {
-        body.iter().fold(0u64, |sum, s| {
-            sum.saturating_add(match s {
+    fn walk(ints: &mut Ints, body: &[Stmt]) -> u64 {
+        let mut sum = 0u64;
+        for s in body {
+            sum = sum.saturating_add(match s {
                 Stmt::Let { instr: Instr::Const(_) | Instr::Index { .. }, .. } | Stmt::Barrier(_) => 0,
-                Stmt::Let { .. } | Stmt::Var { .. } | Stmt::Set { .. } | Stmt::Store { .. } => 1,
+                Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => touch(ints, access),
+                Stmt::Let { .. } | Stmt::Var { .. } | Stmt::Set { .. } => 1,
                 Stmt::Loop { range, body, .. } => {
-                    let trips = code.ints.max_size(*range).max(0) as u64;
-                    walk(code, body).saturating_add(1).saturating_mul(trips)
+                    let trips = ints.max_size(*range).max(0) as u64;
+                    walk(ints, body).saturating_add(1).saturating_mul(trips)
                 }
-                Stmt::If { body, .. } => walk(code, body).saturating_add(1),
-            })
-        })
+                Stmt::If { body, .. } => walk(ints, body).saturating_add(1),
+            });
+        }
+        sum
     }
     match Frame::of(code) {
-        Ok(f) => f.nests.iter().map(|n| walk(code, n.body)).max().unwrap_or(0),
+        Ok(f) => f.nests.iter().map(|n| walk(&mut code.ints.clone(), n.body)).max().unwrap_or(0),
         Err(_) => 0,
+    }
+}
+
+/// Instructions of a load or a store.
+fn touch(ints: &mut Ints, access: &Access) -> u64 {
+    let Some(lane) = access.lane else { return 1 };
+    let gated = access.gate.iter().any(|&g| ints.depends_on(g, lane));
+    match ints.split_linear(access.addr, lane) {
+        Some((0 | 1, _)) => {
+            if gated {
+                4
+            } else {
+                1
+            }
+        }
+        _ => ints.max_size(lane).max(1) as u64 + if gated { 4 } else { 0 },
     }
 }

@@ -12,7 +12,7 @@ pub use cache::{Cache, Fetched};
 pub use compiler::Compiler;
 pub use machine::host_target;
 pub use module::{CpuModule, Loaded};
-pub use pool::Pool;
+pub use pool::{Pool, Share};
 
 use crate::device::{Device, DeviceError, Memory, Module, read_host, write_host};
 use crate::env::Env;

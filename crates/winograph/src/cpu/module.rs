@@ -1,7 +1,7 @@
 //! Compiled kernels in this process.
 
 use super::buffer::Buffer;
-use super::pool::Pool;
+use super::pool::{Pool, Share};
 use crate::device::{Arg, DeviceError, Module};
 use crate::launch::{Signature, refuse};
 use libloading::Library;
@@ -15,6 +15,10 @@ type Function = unsafe extern "C" fn(*const *mut u8, *const i64, *mut u8, i64, i
 
 /// Instructions that a thread takes at a time, at least: some microseconds.
 const GRAIN: u64 = 4096;
+
+/// Instructions that a launch has, at least, where sleeping threads are woken for it: some ten microseconds. Waking
+/// one costs the caller a few, and it takes about as long again until the thread runs.
+const WAKE: u64 = 8 * GRAIN;
 
 /// A shared library.
 pub struct Loaded(Library);
@@ -39,7 +43,7 @@ struct Kernel {
     signature: Signature,
     function: Function,
     scratch: usize,
-    grain: i64,
+    share: Share,
 }
 
 /// Compiled kernels on the CPU.
@@ -63,11 +67,12 @@ impl CpuModule {
     ) -> Result<CpuModule, DeviceError> {
         let mut kernels = Vec::with_capacity(codes.len());
         for (code, symbol) in codes.iter().zip(symbols) {
+            let items = |cost: u64| cost.div_ceil(item_cost(code).max(1)) as i64;
             kernels.push(Kernel {
                 signature: Signature::new(code, 1)?,
                 function: library.function(symbol)?,
                 scratch: scratch_bytes(code)?,
-                grain: GRAIN.div_ceil(item_cost(code).max(1)) as i64,
+                share: Share { grain: items(GRAIN), wake: items(WAKE) },
             });
         }
         Ok(CpuModule { kernels, source, pool, scratch: Mutex::new(Vec::new()), _library: library })
@@ -122,7 +127,7 @@ impl Module for CpuModule {
             scratch: scratch.as_ref().map_or(std::ptr::null_mut(), |b| b.as_ptr()),
         };
         let shared = &shared;
-        self.pool.run(items, k.grain, &|thread, begin, end| {
+        self.pool.run(items, k.share, &|thread, begin, end| {
             let scratch = shared.scratch.wrapping_add(thread * stride);
             // SAFETY: the function belongs to a library that is loaded. Arguments and parameters are as many as it
             // takes, arguments as large as its accesses (proved by the verifier) may reach, by `Signature::check`; the caller

@@ -1,13 +1,12 @@
 //! From lazy tensors to the compiler's graph.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tensor::Tensor;
-use crate::tensor::node::{Op, State};
 use crate::tensor::storage::Storage;
-use rustc_hash::FxHashMap;
+use crate::tensor::structure::{Step, Structure, structure};
 use std::sync::Arc;
-use winograph_ir::DType;
 use winograph_ir::tensor::{InputKind, NodeId, TensorGraph, TensorOp};
+use winograph_ir::{DType, Scalar};
 
 /// What leaves with known elements are to the compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,35 +28,56 @@ pub(crate) fn build_graph(
     args: &[Tensor],
     leaves: Leaves,
 ) -> Result<(TensorGraph, Vec<Arc<Storage>>)> {
+    let (structure, values) = structure(op, outputs, args)?;
+    Ok((graph_of(&structure, leaves, Some(&values.constants)), values.leaves))
+}
+
+/// The graph of a structure. Its inputs are the placeholders, then the leaves, then, where constants are not given,
+/// one element for each constant.
+pub(crate) fn graph_of(structure: &Structure, leaves: Leaves, constants: Option<&[Scalar]>) -> TensorGraph {
     let mut build = Build::default();
-    build.graph.inputs = vec![InputKind::Argument; args.len()];
-    for (slot, arg) in args.iter().enumerate() {
-        let id = build.input(slot, arg);
-        build.ids.insert(arg.key(), id);
-    }
     let kind = match leaves {
         Leaves::Constants => InputKind::Constant,
         Leaves::Arguments => InputKind::Argument,
     };
-    for t in outputs {
-        let id = build.visit(op, t, args.len(), kind)?;
+    let count = |f: fn(&Step) -> bool| structure.steps.iter().filter(|s| f(s)).count();
+    let args = count(|s| matches!(s, Step::Argument { .. }));
+    let read = count(|s| matches!(s, Step::Leaf { .. }));
+    build.graph.inputs = vec![InputKind::Argument; args];
+    build.graph.inputs.resize(args + read, kind);
+    let (mut leaf, mut constant) = (args, 0);
+    let mut ids: Vec<NodeId> = Vec::with_capacity(structure.steps.len());
+    for step in &structure.steps {
+        let id = match step {
+            Step::Argument { slot, dtype, shape } => build.input(*slot, *dtype, shape),
+            Step::Leaf { dtype, shape } => {
+                leaf += 1;
+                build.input(leaf - 1, *dtype, shape)
+            }
+            Step::Constant { dtype, shape } => {
+                constant += 1;
+                match constants.map(|c| c.get(constant - 1).copied().unwrap_or(Scalar::zero(*dtype))) {
+                    Some(value) => build.full(value, shape),
+                    None => build.constant(args + read + constant - 1, *dtype, shape),
+                }
+            }
+            Step::Op(op) => build.add(op, &ids),
+        };
+        ids.push(id);
+    }
+    for &at in &structure.outputs {
+        let Some(&id) = ids.get(at as usize) else { continue };
         let prepared = build.prepared(id);
         // What is prepared is copied into the caller's memory at each call.
         let id = if prepared == id { id } else { build.graph.add(TensorOp::Contiguous { x: prepared }) };
         build.graph.outputs.push(id);
     }
-    Ok((build.graph, build.data))
+    build.graph
 }
 
 #[derive(Default)]
 struct Build {
     graph: TensorGraph,
-    /// By the address of the node. All of them stay alive meanwhile, through `held` and the outputs.
-    ids: FxHashMap<usize, NodeId>,
-    /// Another thread may realize a node meanwhile, so each is looked at once and its operation kept.
-    held: Vec<Arc<Op>>,
-    leaves: FxHashMap<(usize, DType, Vec<usize>), NodeId>,
-    data: Vec<Arc<Storage>>,
     /// Per node, what it depends on.
     depends: Vec<Depends>,
 }
@@ -70,59 +90,38 @@ struct Depends {
 }
 
 impl Build {
-    fn input(&mut self, slot: usize, t: &Tensor) -> NodeId {
-        let shape = t.shape().iter().map(|&s| self.graph.ints.constant(s as i64)).collect();
-        self.graph.add(TensorOp::Input { slot, dtype: t.dtype(), shape })
+    fn input(&mut self, slot: usize, dtype: DType, shape: &[usize]) -> NodeId {
+        let shape = self.sizes(shape);
+        self.graph.add(TensorOp::Input { slot, dtype, shape })
     }
 
-    /// Adds what a tensor is made of, operands first, without recursion.
-    fn visit(&mut self, name: &'static str, root: &Tensor, args: usize, kind: InputKind) -> Result<NodeId> {
-        let mut stack: Vec<(Tensor, Option<Arc<Op>>)> = vec![(root.clone(), None)];
-        while let Some((t, op)) = stack.pop() {
-            if self.ids.contains_key(&t.key()) {
-                continue;
-            }
-            let id = match op {
-                Some(op) => {
-                    let id = self.add(&op);
-                    self.held.push(op);
-                    id
-                }
-                None => match t.0.state() {
-                    State::Argument => {
-                        return Err(Error::Unbound { op: name, shape: t.shape().to_vec() });
-                    }
-                    State::Ready(data) => {
-                        let key = (Arc::as_ptr(&data) as usize, t.dtype(), t.shape().to_vec());
-                        match self.leaves.get(&key) {
-                            Some(&id) => id,
-                            None => {
-                                let id = self.input(args + self.data.len(), &t);
-                                self.data.push(data);
-                                self.graph.inputs.push(kind);
-                                self.leaves.insert(key, id);
-                                id
-                            }
-                        }
-                    }
-                    State::Lazy(op) => {
-                        let mut children: Vec<Tensor> = Vec::new();
-                        op.for_each_child(|c| children.push(c.clone()));
-                        stack.push((t, Some(op)));
-                        stack.extend(children.into_iter().rev().map(|c| (c, None)));
-                        continue;
-                    }
-                },
-            };
-            self.ids.insert(t.key(), id);
+    fn sizes(&mut self, shape: &[usize]) -> Vec<winograph_ir::int::IntId> {
+        shape.iter().map(|&s| self.graph.ints.constant(s as i64)).collect()
+    }
+
+    fn full(&mut self, value: Scalar, shape: &[usize]) -> NodeId {
+        let shape = self.sizes(shape);
+        self.graph.add(TensorOp::Full { value, shape })
+    }
+
+    /// A value that is known when the program runs, repeated.
+    fn constant(&mut self, slot: usize, dtype: DType, shape: &[usize]) -> NodeId {
+        self.graph.inputs.push(InputKind::Argument);
+        let x = self.input(slot, dtype, &[]);
+        if shape.is_empty() {
+            return x;
         }
-        self.ids.get(&root.key()).copied().ok_or(Error::Execution { op: name, cause: "a tensor without a node".into() })
+        let ones = self.sizes(&vec![1; shape.len()]);
+        let x = self.graph.add(TensorOp::Reshape { x, shape: ones });
+        let shape = self.sizes(shape);
+        self.graph.add(TensorOp::Expand { x, shape })
     }
 
     /// Adds an operation whose operands have been added.
-    fn add(&mut self, op: &Op) -> NodeId {
-        let (ids, ints) = (&self.ids, &mut self.graph.ints);
-        let op = op.map(|t| ids.get(&t.key()).copied().unwrap_or(NodeId(u32::MAX)), |&d| ints.constant(d as i64));
+    fn add(&mut self, op: &TensorOp<u32, usize>, ids: &[NodeId]) -> NodeId {
+        let ints = &mut self.graph.ints;
+        let id = |&at: &u32| ids.get(at as usize).copied().unwrap_or(NodeId(u32::MAX));
+        let op = op.map(id, |&d| ints.constant(d as i64));
         let mut argument = false;
         op.for_each_child(|&c| argument |= self.depends(c).argument);
         let op = if argument { op.map(|&c| self.prepared(c), |&d| d) } else { op };

@@ -22,12 +22,13 @@ mod pool;
 mod reduce;
 pub(crate) mod shape;
 pub(crate) mod storage;
+pub(crate) mod structure;
 mod winograd;
 
 pub use buffer::TensorBuffer;
 pub use conv::ConvOptions;
 pub use element::{Element, Number, Operand};
-pub(crate) use graph::{Leaves, build_graph};
+pub(crate) use graph::{Leaves, build_graph, graph_of};
 pub use index::SliceRange;
 pub(crate) use node::State;
 pub use pool::PoolOptions;
