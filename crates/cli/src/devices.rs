@@ -24,6 +24,8 @@ struct Cpu {
     compiler_missing: Option<String>,
     /// Folder of the kernel cache; `None` where it is off.
     cache: Option<String>,
+    /// Why no kernels are kept although a folder is named.
+    cache_refused: Option<String>,
 }
 
 /// What the machine calls its processor.
@@ -55,6 +57,7 @@ pub(crate) fn devices(args: &DevicesArgs) -> Result<()> {
             .map(|v| v.lines().next().unwrap_or_default().to_string()),
         compiler_missing: compiler.as_ref().err().map(|e| e.to_string()),
         cache: env.kernel_cache().map(|p| p.display().to_string()),
+        cache_refused: device.cache().folder().err(),
     };
     if args.json {
         let list = serde_json::json!({ "devices": [cpu] });
@@ -75,7 +78,8 @@ pub(crate) fn devices(args: &DevicesArgs) -> Result<()> {
             _ => format!("none found: {}", cpu.compiler_missing.unwrap_or_default()),
         },
     );
-    line("  kernel cache", cpu.cache.unwrap_or_else(|| "off".to_string()));
+    let cache = cpu.cache.unwrap_or_else(|| "off".to_string());
+    line("  kernel cache", cpu.cache_refused.map_or(cache, |why| format!("not used: {why}")));
     output::print(&out)
 }
 

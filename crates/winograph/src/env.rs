@@ -14,6 +14,8 @@ pub struct Env {
     pub cache_dir: Option<PathBuf>,
     /// `WINOGRAPH_CACHE`: `0` switches the kernel cache off, `1` on (the default).
     pub cache: Option<bool>,
+    /// `WINOGRAPH_CACHE_MB`: most megabytes (of 2^20 bytes) that the kernel cache has, here in bytes.
+    pub cache_bytes: Option<u64>,
     /// `WINOGRAPH_THREADS`: number of threads, at least 1.
     pub threads: Option<usize>,
     /// `WINOGRAPH_NVRTC`: NVRTC's library, or the folder it is in.
@@ -77,6 +79,8 @@ impl Env {
             cc: get("WINOGRAPH_CC"),
             cache_dir: get("WINOGRAPH_CACHE_DIR").map(PathBuf::from),
             cache: switch("WINOGRAPH_CACHE")?,
+            cache_bytes: number("WINOGRAPH_CACHE_MB", "a number of megabytes from 1 to 1048576", 1, 1 << 20)?
+                .map(|mb| mb << 20),
             threads: number("WINOGRAPH_THREADS", "a number of threads from 1 to 4096", 1, 4096)?.map(|x| x as usize),
             nvrtc: get("WINOGRAPH_NVRTC").map(PathBuf::from),
             wino: switch("WINO")?,

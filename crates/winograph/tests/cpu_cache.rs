@@ -116,27 +116,49 @@ fn threads_and_devices_share_a_folder() {
 
 /// Runs when another test starts this program again as a process of its own.
 #[test]
-#[ignore = "part of `processes_share_a_folder`"]
 fn child_process() {
-    let dir = PathBuf::from(std::env::var_os("WINOGRAPH_TEST_CACHE").expect("set by the parent"));
-    let device = CpuDevice::new(options(Some(dir))).unwrap();
-    for i in 0..3 {
+    let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<usize>().ok());
+    let (Some(dir), Some(first)) = (std::env::var_os("WINOGRAPH_TEST_CACHE"), number("WINOGRAPH_TEST_FIRST")) else {
+        return;
+    };
+    let device = CpuDevice::new(options(Some(dir.into()))).unwrap();
+    for i in first..first + 3 {
         run(&device, i as f64);
     }
+}
+
+/// Starts this program again: it computes with kernels `first..first + 3`.
+fn child(dir: &Path, first: usize) -> std::process::Child {
+    std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_process", "--quiet"])
+        .env("WINOGRAPH_TEST_CACHE", dir)
+        .env("WINOGRAPH_TEST_FIRST", first.to_string())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Each kill meets another moment of starting, looking up, compiling, storing and loading.
+#[test]
+fn a_killed_process_leaves_nothing_that_harms_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    for kill in 0..200usize {
+        let mut process = child(dir.path(), kill / 8);
+        // 0 to 130 ms, in no order.
+        std::thread::sleep(std::time::Duration::from_micros((kill as u64 * 7919) % 200 * 650));
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    let device = CpuDevice::new(options(Some(dir.path().to_path_buf()))).unwrap();
+    let found: Vec<Fetched> = (0..28).map(|i| run(&device, i as f64)).collect();
+    assert!(found.contains(&Fetched::Cached), "no process got as far as storing a kernel: {found:?}");
+    assert!((0..28).all(|i| run(&device, i as f64) == Fetched::Cached));
 }
 
 #[test]
 fn processes_share_a_folder() {
     let dir = tempfile::tempdir().unwrap();
-    let spawn = |_| {
-        std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_process", "--ignored", "--quiet"])
-            .env("WINOGRAPH_TEST_CACHE", dir.path())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap()
-    };
-    let children: Vec<_> = (0..4).map(spawn).collect();
+    let children: Vec<_> = (0..4).map(|_| child(dir.path(), 0)).collect();
     for mut c in children {
         assert!(c.wait().unwrap().success());
     }
@@ -164,6 +186,65 @@ fn without_a_folder_that_can_be_written_nothing_is_kept() {
     let device = CpuDevice::new(options(Some(locked.clone()))).unwrap();
     let can_write = fs::write(locked.join("probe"), "").is_ok();
     assert_eq!(run(&device, 1.0), if can_write { Fetched::Stored } else { Fetched::Compiled });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_others_can_write_to_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let shared = dir.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+    let device = CpuDevice::new(options(Some(shared.clone()))).unwrap();
+    assert_eq!(run(&device, 1.0), Fetched::Compiled);
+    assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
+    let why = device.cache().folder().unwrap_err();
+    assert!(why.contains("can be written to by other users") && why.contains("chmod"), "{why}");
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(run(&device, 1.0), Fetched::Stored);
+}
+
+#[test]
+fn a_cache_stays_within_its_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = CpuOptions { cache_bytes: Some(30_000), ..options(Some(dir.path().to_path_buf())) };
+    for i in 0..6 {
+        // The first store of a device looks at the folder.
+        assert_eq!(run(&CpuDevice::new(small.clone()).unwrap(), i as f64), Fetched::Stored);
+    }
+    let bytes: u64 = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+    assert!((1..=30_000).contains(&bytes), "{bytes} bytes");
+    let device = CpuDevice::new(options(Some(dir.path().to_path_buf()))).unwrap();
+    for i in 0..6 {
+        run(&device, i as f64);
+    }
+}
+
+/// A compiler that fails in one folder, as it does where that is full.
+#[cfg(unix)]
+#[test]
+fn where_the_folder_is_full_kernels_are_made_elsewhere() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (cache, cc) = (dir.path().join("full"), dir.path().join("cc"));
+    let real = CpuDevice::new(options(None)).unwrap().compiler().unwrap().program().display().to_string();
+    let full = "echo 'No space left on device' >&2; exit 1";
+    fs::write(&cc, format!("#!/bin/sh\ncase \"$*\" in *{}*) {full};; esac\nexec {real} \"$@\"\n", cache.display()))
+        .unwrap();
+    fs::set_permissions(&cc, fs::Permissions::from_mode(0o755)).unwrap();
+    let with = |o| CpuOptions { cc: Some(cc.clone().into()), ..o };
+    let device = CpuDevice::new(with(options(Some(cache.clone())))).unwrap();
+    assert_eq!(run(&device, 1.0), Fetched::Compiled);
+    assert_eq!(fs::read_dir(&cache).unwrap().count(), 0, "temporary files are left over");
+    // All folders are full.
+    let none = CpuDevice::new(CpuOptions { temp_dir: cache.clone(), ..with(options(None)) }).unwrap();
+    let e = none.load(&[kernel(1.0)]).err().unwrap().to_string();
+    assert!(e.contains("No space left on device") && e.contains("the C compiler failed"), "{e}");
+    // The compiler vanishes after it was found.
+    fs::remove_file(&cc).unwrap();
+    let e = device.load(&[kernel(2.0)]).err().unwrap().to_string();
+    assert!(e.contains("cannot run the C compiler") && e.contains(cc.to_str().unwrap()), "{e}");
 }
 
 #[test]

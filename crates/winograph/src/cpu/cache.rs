@@ -5,10 +5,12 @@
 //! entry gives (truncated, damaged) is compiled again. Any number of processes may share a folder; nothing is locked,
 //! and two that compile the same kernel at the same time both succeed.
 //!
-//! A folder that cannot be written costs the reuse and nothing else: libraries are then made in the folder for
-//! temporary files and removed as soon as they are loaded.
+//! A folder that cannot be written, or that is full, costs the reuse and nothing else: libraries are then made in a
+//! folder of their own among the temporary files and removed as soon as they are loaded. The same goes for a folder
+//! that others can write to, since what is in it is loaded into this process.
 
 use super::compiler::Compiler;
+use super::folder;
 use super::module::Loaded;
 use crate::device::DeviceError;
 use std::fs;
@@ -18,11 +20,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Part of every key: changes with the meaning of what is stored.
 const FORMAT: &str = "winograph kernels 1\n";
 
+/// How names of temporary files begin.
+pub(super) const TEMPORARY: &str = ".tmp-";
+
+/// Bytes that the files of a cache have at most, unless asked otherwise.
+pub const CACHE_BYTES: u64 = 1 << 30;
+
+/// Libraries that are stored between two looks at how large the folder is.
+const STORES: u64 = 64;
+
 /// Where compiled kernels are kept.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Cache {
     dir: Option<PathBuf>,
     temp: PathBuf,
+    most_bytes: u64,
+    stores: AtomicU64,
 }
 
 /// Where a library came from.
@@ -37,39 +50,57 @@ pub enum Fetched {
 }
 
 impl Cache {
-    /// A cache in `dir`, or none; `temp` is the folder for libraries that are not kept.
-    pub fn new(dir: Option<PathBuf>, temp: PathBuf) -> Cache {
-        Cache { dir, temp }
+    /// A cache in `dir`, or none, of at most about `most_bytes` bytes; `temp` is the folder for libraries that are not
+    /// kept.
+    pub fn new(dir: Option<PathBuf>, temp: PathBuf, most_bytes: u64) -> Cache {
+        Cache { dir, temp, most_bytes, stores: AtomicU64::new(0) }
+    }
+
+    /// The folder where kernels are kept, made if need be; `None` if none was asked for.
+    ///
+    /// # Errors
+    /// Why none are kept: a folder that cannot be made, or that others can write to.
+    pub fn folder(&self) -> Result<Option<&Path>, String> {
+        let Some(dir) = &self.dir else { return Ok(None) };
+        folder::create(dir).map_err(|e| format!("{} cannot be made: {e}", dir.display()))?;
+        folder::check_private(dir)?;
+        Ok(Some(dir))
     }
 
     /// The library of a source: from the cache, or compiled. `machine` says what compiled code depends on.
     pub fn load(&self, source: &str, compiler: &Compiler, machine: &str) -> Result<(Loaded, Fetched), DeviceError> {
-        let key = key(source, compiler, machine);
-        if let Some(dir) = &self.dir {
+        if let Ok(Some(dir)) = self.folder() {
+            let key = key(source, compiler, machine);
             if let Some(path) = lookup(dir, &key)
                 && let Ok(loaded) = Loaded::open(&path)
             {
+                folder::mark_used(&path);
                 return Ok((loaded, Fetched::Cached));
             }
-            if fs::create_dir_all(dir).is_ok()
-                && let Some(temp) = TempFile::new(dir)
+            // Where this fails for want of room, the folder for temporary files may still have some; a source that the
+            // compiler refuses it refuses again, with its message.
+            if let Some(temp) = TempFile::new(dir)
+                && compiler.compile(source, temp.path()).is_ok()
+                && let Ok(bytes) = fs::read(temp.path())
             {
-                compiler.compile(source, temp.path())?;
-                if let Some(path) = store(dir, &key, &temp)
-                    && let Ok(loaded) = Loaded::open(&path)
-                {
-                    return Ok((loaded, Fetched::Stored));
+                // Loaded before it is moved: whoever removes the file then does no harm.
+                let loaded = Loaded::open(temp.path());
+                if let Some(path) = store(dir, &key, &temp, &bytes) {
+                    if self.stores.fetch_add(1, Ordering::Relaxed).is_multiple_of(STORES) {
+                        folder::prune(dir, self.most_bytes);
+                    }
+                    if let Ok(loaded) = loaded.or_else(|_| Loaded::open(&path)) {
+                        return Ok((loaded, Fetched::Stored));
+                    }
+                } else if let Ok(loaded) = loaded {
+                    return Ok((loaded, Fetched::Compiled));
                 }
-                return Ok((Loaded::open(temp.path())?, Fetched::Compiled));
             }
         }
-        let temp = TempFile::new(&self.temp).ok_or_else(|| DeviceError::File {
-            action: "create a file in",
-            path: self.temp.clone(),
-            source: std::io::ErrorKind::PermissionDenied.into(),
-        })?;
-        compiler.compile(source, temp.path())?;
-        Ok((Loaded::open(temp.path())?, Fetched::Compiled))
+        let temp = TempDir::new(&self.temp)?;
+        let library = temp.0.join("kernels.so");
+        compiler.compile(source, &library)?;
+        Ok((Loaded::open(&library)?, Fetched::Compiled))
     }
 }
 
@@ -102,9 +133,9 @@ fn lookup(dir: &Path, key: &str) -> Option<PathBuf> {
     (blake3::hash(&bytes).to_hex().as_str() == content).then_some(path)
 }
 
-/// Moves a compiled library into place and enters it; `None` where that fails.
-fn store(dir: &Path, key: &str, library: &TempFile) -> Option<PathBuf> {
-    let content = blake3::hash(&fs::read(library.path()).ok()?).to_hex().to_string();
+/// Moves a compiled library of these bytes into place and enters it; `None` where that fails.
+fn store(dir: &Path, key: &str, library: &TempFile, bytes: &[u8]) -> Option<PathBuf> {
+    let content = blake3::hash(bytes).to_hex().to_string();
     let path = library_path(dir, &content);
     fs::rename(library.path(), &path).ok()?;
     let entry = TempFile::new(dir)?;
@@ -114,24 +145,55 @@ fn store(dir: &Path, key: &str, library: &TempFile) -> Option<PathBuf> {
     Some(path)
 }
 
+/// A folder for this user alone that is removed with all that is in it when dropped.
+struct TempDir(PathBuf);
+
+impl TempDir {
+    fn new(parent: &Path) -> Result<TempDir, DeviceError> {
+        let (_, made) = unused(parent, "", folder::create_new).map_err(|source| DeviceError::File {
+            action: "make a folder in",
+            path: parent.to_path_buf(),
+            source,
+        })?;
+        Ok(TempDir(made))
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Makes something under a name that nothing has.
+fn unused<T>(
+    dir: &Path,
+    extension: &str,
+    mut make: impl FnMut(&Path) -> std::io::Result<T>,
+) -> std::io::Result<(T, PathBuf)> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let mut tries = 0;
+    loop {
+        let n = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(format!("{TEMPORARY}{}-{n}{extension}", std::process::id()));
+        tries += 1;
+        match make(&path) {
+            Ok(made) => return Ok((made, path)),
+            // Another process may have had this number, or share the folder from another machine.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && tries < 1000 => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
 /// A file of a name of its own that is removed when dropped, if it is still there.
 struct TempFile(PathBuf);
 
 impl TempFile {
     /// An empty file in `dir`; `None` where none can be created.
     fn new(dir: &Path) -> Option<TempFile> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        // Another process may have had this number, or share the folder from another machine.
-        for _ in 0..1000 {
-            let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let path = dir.join(format!(".tmp-{}-{n}.so", std::process::id()));
-            match fs::OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(_) => return Some(TempFile(path)),
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(_) => return None,
-            }
-        }
-        None
+        let create = |path: &Path| fs::OpenOptions::new().write(true).create_new(true).open(path);
+        Some(TempFile(unused(dir, ".so", create).ok()?.1))
     }
 
     fn path(&self) -> &Path {

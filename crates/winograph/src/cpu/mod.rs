@@ -3,12 +3,13 @@
 mod buffer;
 mod cache;
 mod compiler;
+mod folder;
 mod machine;
 mod module;
 mod pool;
 
 pub use buffer::{ALIGNMENT, Buffer};
-pub use cache::{Cache, Fetched};
+pub use cache::{CACHE_BYTES, Cache, Fetched};
 pub use compiler::Compiler;
 pub use machine::host_target;
 pub use module::{CpuModule, Loaded};
@@ -32,6 +33,8 @@ pub struct CpuOptions {
     pub path: Option<OsString>,
     /// Folder of the kernel cache; `None` keeps no kernels.
     pub cache_dir: Option<PathBuf>,
+    /// Bytes that the cache has at most; `None` takes [`CACHE_BYTES`].
+    pub cache_bytes: Option<u64>,
     /// Folder for temporary files.
     pub temp_dir: PathBuf,
     /// Number of threads; `None` takes as many as this process may use (affinity and cgroups are respected).
@@ -45,6 +48,7 @@ impl CpuOptions {
             cc: env.cc.clone(),
             path: env.path.clone(),
             cache_dir: env.kernel_cache(),
+            cache_bytes: env.cache_bytes,
             temp_dir: env.temp_dir.clone(),
             threads: env.threads,
         }
@@ -74,7 +78,11 @@ impl CpuDevice {
         let target = Target { threads, ..host_target() };
         Ok(CpuDevice {
             target,
-            cache: Cache::new(options.cache_dir.clone(), options.temp_dir.clone()),
+            cache: Cache::new(
+                options.cache_dir.clone(),
+                options.temp_dir.clone(),
+                options.cache_bytes.unwrap_or(CACHE_BYTES),
+            ),
             machine: machine::fingerprint(),
             compiler: OnceLock::new(),
             pool: Arc::new(Pool::new(threads)?),
@@ -85,6 +93,11 @@ impl CpuDevice {
     /// Number of threads that share out a launch.
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    /// The cache of compiled kernels.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// The C compiler.
