@@ -66,7 +66,8 @@ pub struct Dynamic {
     pub stride: IntId,
 }
 
-/// What a register is computed from. Operands have the result's number of lanes; there is no implicit broadcast.
+/// What a register is computed from. Operands have the result's number of lanes, but for splats, packs, shuffles, folds
+/// and matrix units; there is no implicit broadcast.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Instr {
     /// A scalar constant.
@@ -149,6 +150,16 @@ pub enum Instr {
     Pack {
         /// One scalar per lane.
         lanes: Box<[Reg]>,
+    },
+    /// Lanes picked from two registers of one type: lane `i` of the result is lane `pattern[i]` of `a` and `b` put one after
+    /// the other. The result has as many lanes as the pattern has numbers.
+    Shuffle {
+        /// Lanes `0..lanes`.
+        a: Reg,
+        /// Lanes `lanes..2 * lanes`.
+        b: Reg,
+        /// Where each lane of the result comes from.
+        pattern: Box<[u32]>,
     },
     /// A matrix unit's multiply-accumulate by all threads of a warp together: `c + a·b`. The operands and the result are
     /// fragments: one element per vector lane of a register, placed as the unit says.

@@ -287,7 +287,7 @@ fn random_linear(entropy: Vec<u64>) -> Code {
             dynamic: None,
         };
         let (a, b) = (reg(&mut c), reg(&mut c));
-        let instr = match c.below(9) {
+        let instr = match c.below(10) {
             0 => Instr::Load { access, fill: c.scalar(DType::F32) },
             1 => Instr::Index { value: access.addr, lane },
             2 => Instr::Select { gate, lane, a, b },
@@ -305,6 +305,7 @@ fn random_linear(entropy: Vec<u64>) -> Code {
                 continue;
             }
             7 => Instr::Pack { lanes: [a, b, a].into() },
+            8 => Instr::Shuffle { a, b, pattern: (0..c.below(9)).map(|_| c.below(40) as u32).collect() },
             _ => Instr::Const(c.scalar(DType::F64)),
         };
         body.push(Stmt::Let { reg: Reg(known as u32), instr });

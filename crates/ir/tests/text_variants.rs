@@ -313,6 +313,7 @@ fn instr_variant(instr: &Instr) -> usize {
         Instr::Pack { .. } => 11,
         Instr::Fold { .. } => 12,
         Instr::Matrix { .. } => 13,
+        Instr::Shuffle { .. } => 14,
     }
 }
 
@@ -427,6 +428,7 @@ fn every_instruction_and_statement() {
     bind(Instr::Bitcast { x }, DType::I32, 1);
     bind(Instr::Splat { x }, DType::F32, 16);
     bind(Instr::Pack { lanes: [x, x].into() }, DType::F32, 2);
+    bind(Instr::Shuffle { a: x, b: x, pattern: [1, 0].into() }, DType::F32, 2);
     let units: Vec<MatrixUnit> = DType::ALL.into_iter().enumerate().map(|(n, d)| unit(n as u32, d)).collect();
     for unit in 0..units.len() as u32 {
         bind(Instr::Matrix { unit, a: x, b: x, c: x }, DType::F32, 1);
@@ -471,7 +473,7 @@ fn every_instruction_and_statement() {
                 instrs.push(instr_variant(instr));
             }
         });
-        for (seen, count) in [(&mut instrs, 14), (&mut stmts, 7)] {
+        for (seen, count) in [(&mut instrs, 15), (&mut stmts, 7)] {
             seen.sort_unstable();
             seen.dedup();
             assert_eq!(*seen, (0..count).collect::<Vec<_>>());

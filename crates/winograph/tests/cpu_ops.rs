@@ -73,3 +73,8 @@ fn index_and_select() {
 fn pack_constants_and_tables() {
     check(ops::pack_constants_and_tables());
 }
+
+#[test]
+fn shuffles() {
+    check(ops::shuffles());
+}

@@ -80,7 +80,13 @@ fn conversions() {
 
 #[test]
 fn other_instructions() {
-    let all = [ops::where_of_all_widths(), ops::folds(), ops::index_and_select(), ops::pack_constants_and_tables()];
+    let all = [
+        ops::where_of_all_widths(),
+        ops::folds(),
+        ops::index_and_select(),
+        ops::pack_constants_and_tables(),
+        ops::shuffles(),
+    ];
     check(all.into_iter().flatten().collect());
 }
 

@@ -4,6 +4,7 @@
 //! reductions, vector accesses straight from affine lane addresses. Values are evaluated once per scope; reductions with
 //! the same loops share them.
 
+use super::lane_groups::{LaneGroups, Vectors, Work};
 use super::unroll::{Unroller, points};
 use crate::optimize::plan::Scheduled;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -13,17 +14,19 @@ use winograph_ir::linear::{Access, Code, Dynamic, Instr, LoopKind, Memory, Memor
 use winograph_ir::op::{BinaryOp, ReduceOp};
 use winograph_ir::{DType, Scalar};
 
-struct Emit {
-    g: Graph,
-    unroller: Unroller,
+pub(super) struct Emit {
+    pub(super) g: Graph,
+    pub(super) unroller: Unroller,
     unroll: Vec<RangeId>,
     reduce_ranges: FxHashSet<RangeId>,
-    lane: Option<RangeId>,
-    lanes: u32,
-    regs: Vec<Type>,
+    pub(super) lane: Option<RangeId>,
+    pub(super) lanes: u32,
+    pub(super) regs: Vec<Type>,
     blocks: Vec<Vec<Stmt>>,
     memo: Vec<FxHashMap<ValId, Reg>>,
     splats: Vec<FxHashMap<Reg, Reg>>,
+    pub(super) vectors: Vec<Vectors>,
+    pub(super) groups: LaneGroups,
     open: Vec<RangeId>,
 }
 
@@ -44,6 +47,8 @@ pub fn lower(scheduled: &Scheduled, name: String) -> Code {
         blocks: vec![Vec::new()],
         memo: vec![FxHashMap::default()],
         splats: vec![FxHashMap::default()],
+        vectors: vec![Vectors::default()],
+        groups: LaneGroups::default(),
         open: Vec::new(),
     };
     let loops: Vec<(RangeId, LoopKind)> = scheduled
@@ -97,15 +102,17 @@ impl Emit {
         self.blocks.push(Vec::new());
         self.memo.push(FxHashMap::default());
         self.splats.push(FxHashMap::default());
+        self.vectors.push(Vectors::default());
     }
 
     fn pop(&mut self) -> Vec<Stmt> {
         self.memo.pop();
         self.splats.pop();
+        self.vectors.pop();
         self.blocks.pop().unwrap_or_default()
     }
 
-    fn stmt(&mut self, s: Stmt) {
+    pub(super) fn stmt(&mut self, s: Stmt) {
         if let Some(block) = self.blocks.last_mut() {
             block.push(s);
         }
@@ -116,13 +123,13 @@ impl Emit {
         Reg(self.regs.len() as u32 - 1)
     }
 
-    fn let_(&mut self, dtype: DType, lanes: u32, instr: Instr) -> Reg {
+    pub(super) fn let_(&mut self, dtype: DType, lanes: u32, instr: Instr) -> Reg {
         let reg = self.reg(dtype, lanes);
         self.stmt(Stmt::Let { reg, instr });
         reg
     }
 
-    fn known(&self, v: ValId) -> Option<Reg> {
+    pub(super) fn known(&self, v: ValId) -> Option<Reg> {
         self.memo.iter().rev().find_map(|m| m.get(&v)).copied()
     }
 
@@ -137,7 +144,7 @@ impl Emit {
     }
 
     /// The register with `lanes` lanes: itself or a splat of it.
-    fn widen(&mut self, reg: Reg, lanes: u32) -> Reg {
+    pub(super) fn widen(&mut self, reg: Reg, lanes: u32) -> Reg {
         let ty = self.regs[reg.0 as usize];
         if ty.lanes == lanes {
             return reg;
@@ -175,9 +182,17 @@ impl Emit {
             }
         }
         let roots: Vec<ValId> = work.iter().map(|w| w.3).collect();
+        let common = |e: &IntId| work.iter().all(|w: &Work| w.2.contains(e));
+        self.groups.context = work.first().map_or(Vec::new(), |w| w.2.iter().copied().filter(common).collect());
+        self.group_loads(&roots);
         self.reduces(&roots);
-        for (buffer, index, gate, value) in work {
-            self.store(buffer, &index, &gate, value);
+        let groups = self.group_stores(&work);
+        for (n, (buffer, index, gate, value)) in work.iter().enumerate() {
+            match groups.iter().find(|g| g.members.contains(&n)) {
+                None => self.store(*buffer, index, gate, *value),
+                Some(group) if group.members.last() == Some(&n) => self.store_windows(group, &work),
+                Some(_) => {}
+            }
         }
     }
 
@@ -210,7 +225,13 @@ impl Emit {
     }
 
     /// The access to an element, or `None` if some part of it is not linear in the lane.
-    fn access(&mut self, src: Source, index: &[IntId], gate: &[IntId], lane: Option<RangeId>) -> Option<Access> {
+    pub(super) fn access(
+        &mut self,
+        src: Source,
+        index: &[IntId],
+        gate: &[IntId],
+        lane: Option<RangeId>,
+    ) -> Option<Access> {
         let (mem, layout) = match src {
             Source::Buffer(b) => (Memory::Arg(b.0), self.g.buffer(b).layout.clone()?),
             Source::Table(t) => {
@@ -300,6 +321,7 @@ impl Emit {
             }
         }
         let roots: Vec<ValId> = terms.iter().map(|t| t.3).collect();
+        self.group_loads(&roots);
         self.reduces(&roots);
         for (acc, op, fused, x, lanes) in terms {
             let dtype = self.g.dtype(x);
@@ -336,7 +358,7 @@ impl Emit {
     }
 
     /// The register that holds a value, computed here if it is not known.
-    fn eval(&mut self, root: ValId) -> Reg {
+    pub(super) fn eval(&mut self, root: ValId) -> Reg {
         let mut stack = vec![(root, false)];
         while let Some((v, ready)) = stack.pop() {
             if self.known(v).is_some() {
@@ -357,7 +379,7 @@ impl Emit {
         }
     }
 
-    fn operand(&mut self, v: ValId, lanes: u32) -> Reg {
+    pub(super) fn operand(&mut self, v: ValId, lanes: u32) -> Reg {
         let reg = self.eval(v);
         self.widen(reg, lanes)
     }
@@ -366,6 +388,9 @@ impl Emit {
         let dtype = self.g.dtype(v);
         let lanes = if self.is_vector(v) { self.lanes } else { 1 };
         let lane = if lanes > 1 { self.lane } else { None };
+        if let Some(r) = self.grouped(v) {
+            return r;
+        }
         let instr = match self.g.val(v).clone() {
             Val::Const(s) => Instr::Const(s),
             Val::Index { value, .. } => {
@@ -448,7 +473,7 @@ impl Emit {
         self.let_(dtype, self.lanes, Instr::Pack { lanes: parts.into() })
     }
 
-    fn gate_per_lane(&mut self, gate: &[IntId], lane: RangeId) -> Reg {
+    pub(super) fn gate_per_lane(&mut self, gate: &[IntId], lane: RangeId) -> Reg {
         let (yes, no) = (self.g.constant(Scalar::from_bool(true)), self.g.constant(Scalar::from_bool(false)));
         let mut parts = Vec::with_capacity(self.lanes as usize);
         for l in 0..self.lanes as i64 {

@@ -329,6 +329,11 @@ impl<'a> Compiler<'a> {
             Instr::Matrix { unit, .. } if self.thread => Op::Matrix { unit: *unit, dst, a: r(0), b: r(1), c: r(2) },
             Instr::Matrix { .. } => return Err(self.bad("a matrix unit needs the threads of a warp".to_string())),
             Instr::Pack { .. } => Op::Pack { dst, lanes: read.into() },
+            Instr::Shuffle { a, pattern, .. } => {
+                let of = self.code.ty(*a).lanes;
+                let from = |&p: &u32| if p < of { r(0) + p } else { r(1) + (p - of) };
+                Op::Pack { dst, lanes: pattern.iter().map(from).collect() }
+            }
             Instr::Fold { op, x } => {
                 let t = self.code.ty(*x);
                 Op::Fold { op: *op, dtype: t.dtype, dst, x: r(0), lanes: t.lanes }

@@ -338,8 +338,10 @@ impl Parser<'_> {
         if let Some(op) = self.c.accept_known(|w| BinaryOp::ALL.into_iter().find(|o| o.name() == w)) {
             return Ok(Instr::Binary { op, a: self.reg()?, b: self.next_reg()? });
         }
-        const WORDS: [&str; 12] =
-            ["const", "index", "load", "fma", "where", "select", "cast", "bitcast", "splat", "pack", "matrix", "fold"];
+        const WORDS: [&str; 13] = [
+            "const", "index", "load", "fma", "where", "select", "cast", "bitcast", "splat", "pack", "shuffle",
+            "matrix", "fold",
+        ];
         let word = self.c.known("an instruction", |w| WORDS.into_iter().find(|k| *k == w))?;
         Ok(match word {
             "const" => Instr::Const(self.c.scalar()?),
@@ -376,6 +378,11 @@ impl Parser<'_> {
                     lanes.push(self.reg()?);
                 }
                 Instr::Pack { lanes: lanes.into() }
+            }
+            "shuffle" => {
+                let (a, b) = (self.reg()?, self.next_reg()?);
+                let pattern = self.c.list(|c| c.natural(2 * MAX_LANES, "the number of a lane"))?;
+                Instr::Shuffle { a, b, pattern: pattern.into_iter().map(|p| p as u32).collect() }
             }
             "matrix" => {
                 let place = self.c.place();

@@ -201,6 +201,9 @@ impl Printer<'_> {
             Instr::Bitcast { x } => format!("bitcast {}", self.reg(*x)),
             Instr::Splat { x } => format!("splat {}", self.reg(*x)),
             Instr::Pack { lanes } => format!("pack {}", self.regs(lanes)),
+            Instr::Shuffle { a, b, pattern } => {
+                format!("shuffle {} [{}]", self.regs(&[*a, *b]), join(pattern, |p| p.to_string()))
+            }
             Instr::Matrix { unit, a, b, c } => {
                 let name = self.code.units.get(*unit as usize).map(|u| quote_name(&u.name));
                 format!("matrix {} {}", name.unwrap_or_else(|| "?".to_string()), self.regs(&[*a, *b, *c]))

@@ -14,7 +14,7 @@ pub(crate) fn operands(instr: &Instr) -> Vec<Reg> {
         | Instr::Bitcast { x }
         | Instr::Splat { x }
         | Instr::Fold { x, .. } => vec![*x],
-        Instr::Binary { a, b, .. } | Instr::Select { a, b, .. } => vec![*a, *b],
+        Instr::Binary { a, b, .. } | Instr::Select { a, b, .. } | Instr::Shuffle { a, b, .. } => vec![*a, *b],
         Instr::Fma { a, b, c } | Instr::Matrix { a, b, c, .. } => vec![*a, *b, *c],
         Instr::Where { cond, a, b } => vec![*cond, *a, *b],
         Instr::Pack { lanes } => lanes.to_vec(),
@@ -199,6 +199,17 @@ pub(crate) fn check_instr(code: &Code, ty: Type, instr: &Instr) -> Result<(), St
                 return Err(format!("{} scalars for {} lanes", lanes.len(), ty.lanes));
             }
             lanes.iter().try_for_each(|r| expect("a lane", t(*r)?, scalar))
+        }
+        Instr::Shuffle { a, b, pattern } => {
+            let of = t(*a)?;
+            expect("the second operand", t(*b)?, of)?;
+            if pattern.len() != ty.lanes as usize || of.dtype != ty.dtype {
+                return Err(format!("{} lanes of {} as {}x{}", pattern.len(), of.dtype, ty.dtype, ty.lanes));
+            }
+            match pattern.iter().find(|&&p| p >= 2 * of.lanes) {
+                Some(p) => Err(format!("lane {p} of two registers of {} lanes", of.lanes)),
+                None => Ok(()),
+            }
         }
         Instr::Fold { x, op } => {
             let of = t(*x)?;

@@ -302,3 +302,54 @@ pub(crate) fn pack_constants_and_tables() -> Vec<Case> {
     }
     cases
 }
+
+/// Shuffles that interleave, reverse, shift, repeat, widen and narrow.
+pub(crate) fn shuffles() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for d in DType::ALL {
+        for from in LANES {
+            for to in LANES {
+                let v = interesting(d);
+                let count = 2 * from as usize;
+                let v: Vec<_> = (0..count).map(|i| v[i % v.len()]).collect();
+                let patterns: [fn(u32, u32) -> u32; 5] = [
+                    |i, n| i / 2 % n + i % 2 * n,
+                    |i, n| 2 * n - 1 - i % (2 * n),
+                    |i, n| (i + 1) % (2 * n),
+                    |i, n| i * i % n,
+                    |i, n| 4 * i % (2 * n),
+                ];
+                for (which, pattern) in patterns.into_iter().enumerate() {
+                    let pattern: Vec<u32> = (0..to).map(|i| pattern(i, from)).collect();
+                    let mut b = Builder::new("shuffle");
+                    let (lane, wide) = (b.range(from as i64), b.range(to as i64));
+                    let x = b.arg(d, count as i64, false);
+                    let out = b.arg(d, to as i64, true);
+                    let mut body = Vec::new();
+                    let mut halves = Vec::new();
+                    for half in 0..2 {
+                        let addr = b.int(&[(lane, 1)], half * from as i64);
+                        let read = b.access(x, addr, Some(lane));
+                        halves.push(b.load(d, from, read, &mut body));
+                    }
+                    let shuffle = Instr::Shuffle { a: halves[0], b: halves[1], pattern: pattern.clone().into() };
+                    let value = b.emit(d, to, shuffle, &mut body);
+                    let addr = b.int(&[(wide, 1)], 0);
+                    let access = b.access(out, addr, Some(wide));
+                    body.push(Stmt::Store { access, value });
+                    b.code.body = body;
+                    let expected: Vec<_> = pattern.iter().map(|&p| v[p as usize]).collect();
+                    cases.push(Case {
+                        what: format!("shuffle {which} {d} x{from} to x{to}"),
+                        code: b.code,
+                        inputs: vec![v.clone()],
+                        params: vec![],
+                        before: zeros(&expected),
+                        expected,
+                    });
+                }
+            }
+        }
+    }
+    cases
+}

@@ -1,11 +1,12 @@
 //! Loads and stores.
 //!
 //! An address is `stride * lane + rest`. Gates are half-spaces in the lane, so the lanes that are touched are an
-//! interval, computed once for an access. Memory is not touched in the others: AVX-512 masks them, elsewhere a loop
-//! runs over the interval unless it is full.
+//! interval, computed once for all accesses of a body that have the same one. Memory is not touched in the others:
+//! AVX-512 and AVX2 mask them, elsewhere a loop runs over the interval unless it is full. Conditions that do not depend
+//! on the lane need no mask: where they do not hold, contiguous loads read the fill value from an array of it.
 
 use super::kernel::{Kernel, Value};
-use super::memory::{gather, masked_gather, masked_load, masked_scatter, masked_store, scatter};
+use super::memory::{between, gather, masked_gather, masked_load, masked_scatter, masked_store, scatter};
 use super::types::{CType, Elem, int_literal};
 use crate::render::RenderError;
 use crate::render::clike::{clamp, condition, floor_div, literal};
@@ -18,8 +19,15 @@ type Result<T> = std::result::Result<T, RenderError>;
 pub(super) enum Interval {
     /// In all lanes or in none, by this condition; `None`: always.
     Uniform(Option<String>),
-    /// In the lanes from `lo` below `hi`, which may lie beyond the vector's ends.
-    Lanes { lo: String, hi: String },
+    /// In the lanes from `lo` below `hi`, which may lie beyond the vector's ends, if the condition holds.
+    Lanes { cond: Option<String>, lo: String, hi: String },
+}
+
+impl Interval {
+    /// The end of an interval of lanes under a condition.
+    pub(super) fn end(cond: Option<String>, hi: &str) -> String {
+        cond.map_or_else(|| hi.to_string(), |c| format!("({c} ? {hi} : 0)"))
+    }
 }
 
 /// The place of an access: the pointer's name, the offset of lane 0 and the distance of lanes, in elements.
@@ -52,8 +60,6 @@ impl Kernel<'_> {
         }
         lo.sort();
         hi.sort();
-        let n = self.fresh();
-        let (lo_name, hi_name) = (format!("lo{n}"), format!("hi{n}"));
         let clamped = |bounds: Vec<String>, start: String, sign: &str| {
             bounds.into_iter().fold(start, |acc, b| if acc.is_empty() { b } else { format!("wg_{sign}({b}, {acc})") })
         };
@@ -64,12 +70,17 @@ impl Kernel<'_> {
         }
         let lo = clamped(lo, "0".into(), "max");
         let hi = clamped(hi, lanes.to_string(), "min");
-        self.line(&format!("const i64 {lo_name} = {lo};"));
-        match cond {
-            Some(c) => self.line(&format!("const i64 {hi_name} = {c} ? {hi} : 0;")),
-            None => self.line(&format!("const i64 {hi_name} = {hi};")),
-        }
-        Ok(Interval::Lanes { lo: lo_name, hi: hi_name })
+        let known = self.intervals.iter().rev().find_map(|m| m.get(&(lo.clone(), hi.clone()))).copied();
+        let n = known.unwrap_or_else(|| {
+            let n = self.fresh();
+            self.line(&format!("const i64 lo{n} = {lo};"));
+            self.line(&format!("const i64 hi{n} = {hi};"));
+            if let Some(m) = self.intervals.last_mut() {
+                m.insert((lo, hi), n);
+            }
+            n
+        });
+        Ok(Interval::Lanes { cond, lo: format!("lo{n}"), hi: format!("hi{n}") })
     }
 
     fn floor_div(&mut self, e: &str, d: i64) -> String {
@@ -84,14 +95,7 @@ impl Kernel<'_> {
     pub(super) fn interval_mask(&mut self, t: CType, lo: &str, hi: &str) -> String {
         // Lane numbers must fit in the integers that are compared.
         let e = if t.lanes > 127 && t.elem.bytes() < 4 { Elem::I32 } else { t.elem.signed() };
-        let n = t.with(e);
-        let f = self.prelude.helper(format!("wg_between_{}", n.name()), |p, name| {
-            let (ty, splat, iota) = (p.ty(n), p.splat(n), p.iota(n));
-            let lanes = n.lanes;
-            format!(
-                "WG_INLINE {ty} {name}(i64 lo, i64 hi) {{\n  lo = lo < 0 ? 0 : lo > {lanes} ? {lanes} : lo;\n  hi = hi < 0 ? 0 : hi > {lanes} ? {lanes} : hi;\n  return ({ty})(({iota} >= {splat}(lo)) & ({iota} < {splat}(hi)));\n}}\n"
-            )
-        });
+        let f = between(self.prelude, t.with(e));
         let call = format!("{f}({lo}, {hi})");
         if e == t.elem.signed() {
             call
@@ -148,7 +152,14 @@ impl Kernel<'_> {
                 }
             }
             Interval::Uniform(cond) => {
-                let whole = if at.stride == 1 {
+                let whole = if let (1, Some(c)) = (at.stride, &cond) {
+                    // Address arithmetic on integers: the place may not be there.
+                    let (t, m) = (self.prelude.ty(raw), self.prelude.memory_ty(raw));
+                    let place = self.where_holds(&at, raw, c, &fill_text);
+                    let whole = self.truth(ty, format!("({t})*(const {m} *)({place})"));
+                    self.define(reg, ty, Elem::I8, None, &whole);
+                    return Ok(());
+                } else if at.stride == 1 {
                     let (t, m) = (self.prelude.ty(raw), self.prelude.memory_ty(raw));
                     format!("({t})*(const {m} *)({p} + ({off}))")
                 } else {
@@ -165,11 +176,19 @@ impl Kernel<'_> {
                     None => whole,
                 }
             }
-            Interval::Lanes { lo, hi } => {
+            Interval::Lanes { cond, lo, hi } => {
                 let call = if at.stride == 1 {
-                    format!("{}({p}, {off}, {lo}, {hi}, {fill_text})", masked_load(self.prelude, raw))
+                    let f = masked_load(self.prelude, raw);
+                    match cond {
+                        Some(c) => {
+                            let place = self.where_holds(&at, raw, &c, &fill_text);
+                            format!("{f}({place}, 0, {lo}, {hi}, {fill_text})")
+                        }
+                        None => format!("{f}({p}, {off}, {lo}, {hi}, {fill_text})"),
+                    }
                 } else {
                     let f = masked_gather(self.prelude, raw);
+                    let hi = Interval::end(cond, &hi);
                     format!("{f}({p}, {off}, {}, {lo}, {hi}, {fill_text})", int_literal(at.stride))
                 };
                 self.truth(ty, call)
@@ -177,6 +196,14 @@ impl Kernel<'_> {
         };
         self.define(reg, ty, Elem::I8, None, &text);
         Ok(())
+    }
+
+    /// The place of a contiguous load where a condition holds; elsewhere that of as many fill values.
+    fn where_holds(&mut self, at: &Address, raw: CType, cond: &str, fill: &str) -> String {
+        let (e, size) = (raw.elem.name(), raw.elem.bytes());
+        let fills = self.prelude.fill(raw, fill);
+        let (p, off) = (&at.pointer, &at.offset);
+        format!("(const {e} *)({cond} ? (uptr){p} + (uptr)({off}) * {size} : (uptr){fills})")
     }
 
     /// Bytes from memory as truth values: any byte but 0 is true.
@@ -212,12 +239,12 @@ impl Kernel<'_> {
                 let f = scatter(self.prelude, raw);
                 (cond, format!("{f}({p} + ({off}), {}, {v});", int_literal(at.stride)))
             }
-            Interval::Lanes { lo, hi } if at.stride == 1 => {
-                (None, format!("{}({p}, {off}, {lo}, {hi}, {v});", masked_store(self.prelude, raw)))
+            Interval::Lanes { cond, lo, hi } if at.stride == 1 => {
+                (cond, format!("{}({p}, {off}, {lo}, {hi}, {v});", masked_store(self.prelude, raw)))
             }
-            Interval::Lanes { lo, hi } => {
+            Interval::Lanes { cond, lo, hi } => {
                 let f = masked_scatter(self.prelude, raw);
-                (None, format!("{f}({p}, {off}, {}, {lo}, {hi}, {v});", int_literal(at.stride)))
+                (cond, format!("{f}({p}, {off}, {}, {lo}, {hi}, {v});", int_literal(at.stride)))
             }
         };
         match cond {

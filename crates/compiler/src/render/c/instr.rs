@@ -86,9 +86,9 @@ impl Kernel<'_> {
                 match interval {
                     Interval::Uniform(None) => a.text,
                     Interval::Uniform(Some(c)) => format!("{c} ? {} : {}", a.text, b.text),
-                    Interval::Lanes { lo, hi } => {
+                    Interval::Lanes { cond, lo, hi } => {
                         let t = self.value_type(ty, mask);
-                        let m = self.interval_mask(t, &lo, &hi);
+                        let m = self.interval_mask(t, &lo, &Interval::end(cond, &hi));
                         format!("{}({m}, {}, {})", self.prelude.select(t), a.text, b.text)
                     }
                 }
@@ -126,6 +126,18 @@ impl Kernel<'_> {
                     let t = self.value_type(ty, mask);
                     format!("({}){{{}}}", self.prelude.ty(t), parts.join(", "))
                 }
+            }
+            Instr::Shuffle { a, b, pattern } => {
+                let from = self.reg_type(*a)?;
+                self.expect(
+                    from.dtype == d && pattern.len() == ty.lanes as usize,
+                    "a shuffle of the register's dtype",
+                )?;
+                self.expect(pattern.iter().all(|&p| p < 2 * from.lanes), "a shuffle of lanes that are there")?;
+                let (x, mut y) = (self.operand(*a, from)?, self.operand(*b, from)?);
+                mask = x.mask;
+                y.text = self.mask_text(&y, mask);
+                self.shuffle(ty, from, &x, &y, pattern)
             }
             Instr::Fold { op, x } => {
                 let from = self.reg_type(*x)?;
@@ -356,6 +368,30 @@ impl Kernel<'_> {
         }
         let t = self.ctype(ty);
         format!("({}){}", self.prelude.ty(t), x.text)
+    }
+
+    /// Lanes of two vectors; scalars are vectors of one lane, and scalar truth values are no masks.
+    fn shuffle(&mut self, ty: Type, from: Type, a: &Value, b: &Value, pattern: &[u32]) -> String {
+        let bools = ty.dtype == DType::Bool;
+        if from.lanes > 1 && ty.lanes > 1 {
+            let f = self.prelude.shuffle(self.value_type(from, a.mask), pattern);
+            return format!("{f}({}, {})", a.text, b.text);
+        }
+        let lane = |p: u32| {
+            let (x, at) = if p < from.lanes { (&a.text, p) } else { (&b.text, p - from.lanes) };
+            match (from.lanes == 1, ty.lanes == 1) {
+                (true, false) if bools => format!("-{x}"),
+                (true, _) => x.clone(),
+                (false, true) if bools => format!("({x}[{at}] != 0)"),
+                (false, _) => format!("{x}[{at}]"),
+            }
+        };
+        let lanes: Vec<String> = pattern.iter().map(|&p| lane(p)).collect();
+        if ty.lanes == 1 {
+            return lanes.concat();
+        }
+        let t = self.value_type(ty, a.mask);
+        format!("({}){{{}}}", self.prelude.ty(t), lanes.join(", "))
     }
 
     fn fold(&mut self, op: ReduceOp, from: Type, x: &Value) -> Result<String> {

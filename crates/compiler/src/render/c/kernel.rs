@@ -5,6 +5,7 @@ use super::types::{CType, Elem, identifier};
 use crate::render::RenderError;
 use crate::render::clike::{IntWriter, Linear, Unbound, Unlowered, comment, condition, literal};
 use crate::render::frame::{Frame, Nest, Place, place_locals, used_locals};
+use rustc_hash::FxHashMap;
 use std::fmt::Write;
 use winograph_ir::linear::{Code, Reg, Stmt, Type};
 use winograph_ir::{DType, IntId, RangeId, Scalar};
@@ -39,6 +40,8 @@ pub(super) struct Kernel<'a> {
     pub(super) prelude: &'a mut Prelude,
     ints: IntWriter<'a>,
     values: Vec<Option<Value>>,
+    /// Numbers of the intervals of lanes that the bodies around have, by their ends.
+    pub(super) intervals: Vec<FxHashMap<(String, String), usize>>,
     locals: Vec<(Place, usize)>,
     out: String,
     indent: usize,
@@ -54,6 +57,7 @@ impl<'a> Kernel<'a> {
             prelude,
             ints: IntWriter { ints: &code.ints, scope: Default::default(), narrow: false },
             values: vec![None; code.regs.len()],
+            intervals: vec![FxHashMap::default()],
             locals,
             out: String::new(),
             indent: 1,
@@ -170,7 +174,10 @@ impl<'a> Kernel<'a> {
     }
 
     fn body(&mut self, body: &[Stmt]) -> Result<()> {
-        body.iter().try_for_each(|s| self.stmt(s))
+        self.intervals.push(FxHashMap::default());
+        body.iter().try_for_each(|s| self.stmt(s))?;
+        self.intervals.pop();
+        Ok(())
     }
 
     fn stmt(&mut self, stmt: &Stmt) -> Result<()> {

@@ -36,16 +36,24 @@ pub(super) fn masked_load(p: &mut Prelude, t: CType) -> String {
     }
     let (splat, part) = (p.splat(t), load_part(p, t));
     let mask = lane_mask(p, t);
+    let between = avx2_masked(t).map(|x| (x, between(p, t)));
     p.helper(name, |p, n| {
         let (ty, m) = (p.ty(t), p.memory_ty(t));
         let lanes = t.lanes;
         let loops = format!(
             "  if (lo <= 0 && hi >= {lanes}) return *(const {m} *)(p + off);\n  return {part}(p, off, 1, lo, hi, fill);\n"
         );
+        let avx2 = |p: &mut Prelude| -> String {
+            let Some((stem, between)) = &between else { return String::new() };
+            let (m, bytes, v) = (p.ty(t.mask()), t.elem.bytes(), avx2_vector(t));
+            format!(
+                "#elif defined(__AVX2__)\n  {m} m = {between}(lo, hi);\n  {m} r = ({m})__builtin_ia32_maskload{stem}((const {v} *)((uptr)p + (uptr)off * {bytes}), ({v})m);\n  return ({ty})(r | (~m & ({m}){splat}(fill)));\n"
+            )
+        };
         let body = match x86_masked(t) {
             Some(x) => format!(
-                "#ifdef {}\n  return ({ty})__builtin_ia32_load{}_mask((const {} *)((uptr)p + (uptr)off * {}), ({}){splat}(fill), {mask}(lo, hi));\n#else\n{loops}#endif\n",
-                x.guard, x.stem, x.element, t.elem.bytes(), x.vector
+                "#ifdef {}\n  return ({ty})__builtin_ia32_load{}_mask((const {} *)((uptr)p + (uptr)off * {}), ({}){splat}(fill), {mask}(lo, hi));\n{}#else\n{loops}#endif\n",
+                x.guard, x.stem, x.element, t.elem.bytes(), x.vector, avx2(p)
             ),
             None => loops,
         };
@@ -67,13 +75,20 @@ pub(super) fn masked_store(p: &mut Prelude, t: CType) -> String {
         });
     }
     let (mask, part) = (lane_mask(p, t), store_part(p, t));
+    let between = avx2_masked(t).map(|x| (x, between(p, t)));
     p.helper(name, |p, n| {
         let (ty, m) = (p.ty(t), p.memory_ty(t));
         let lanes = t.lanes;
         let loops = format!("    {part}(p, off, 1, lo, hi, v);\n");
+        let avx2 = between.as_ref().map_or_else(String::new, |(stem, between)| {
+            let (bytes, v) = (t.elem.bytes(), avx2_vector(t));
+            format!(
+                "#elif defined(__AVX2__)\n    __builtin_ia32_maskstore{stem}(({v} *)((uptr)p + (uptr)off * {bytes}), ({v}){between}(lo, hi), ({v})v);\n"
+            )
+        });
         let partly = match x86_masked(t) {
             Some(x) => format!(
-                "#ifdef {}\n    __builtin_ia32_store{}_mask(({} *)((uptr)p + (uptr)off * {}), ({})v, {mask}(lo, hi));\n#else\n{loops}#endif\n",
+                "#ifdef {}\n    __builtin_ia32_store{}_mask(({} *)((uptr)p + (uptr)off * {}), ({})v, {mask}(lo, hi));\n{avx2}#else\n{loops}#endif\n",
                 x.guard, x.stem, x.element, t.elem.bytes(), x.vector
             ),
             None => loops,
@@ -188,5 +203,34 @@ fn x86_masked(t: CType) -> Option<X86Masked> {
         stem: format!("{stem}{bits}"),
         element,
         vector: format!("{element} __attribute__((vector_size({})))", t.bytes()),
+    })
+}
+
+/// How AVX2 names masked accesses of 16 or 32 bytes of elements of 4 or 8.
+fn avx2_masked(t: CType) -> Option<&'static str> {
+    match (t.elem.bytes(), t.bytes()) {
+        (4, 16) => Some("d"),
+        (4, 32) => Some("d256"),
+        (8, 16) => Some("q"),
+        (8, 32) => Some("q256"),
+        _ => None,
+    }
+}
+
+/// The type that AVX2's masked accesses take.
+fn avx2_vector(t: CType) -> String {
+    let element = if t.elem.bytes() == 8 { "long long" } else { "int" };
+    format!("{element} __attribute__((vector_size({})))", t.bytes())
+}
+
+/// `f(lo, hi)`: integers as wide as the elements, all ones in lanes `lo..hi`.
+pub(super) fn between(p: &mut Prelude, t: CType) -> String {
+    let n = t.mask();
+    p.helper(format!("wg_between_{}", n.name()), |p, name| {
+        let (ty, splat, iota) = (p.ty(n), p.splat(n), p.iota(n));
+        let lanes = n.lanes;
+        format!(
+            "WG_INLINE {ty} {name}(i64 lo, i64 hi) {{\n  lo = lo < 0 ? 0 : lo > {lanes} ? {lanes} : lo;\n  hi = hi < 0 ? 0 : hi > {lanes} ? {lanes} : hi;\n  return ({ty})(({iota} >= {splat}(lo)) & ({iota} < {splat}(hi)));\n}}\n"
+        )
     })
 }

@@ -3,7 +3,7 @@
 
 use super::types::{CType, Elem};
 use crate::render::clike::Dialect;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use winograph_ir::{DType, Scalar};
@@ -13,6 +13,8 @@ use winograph_ir::{DType, Scalar};
 pub(super) struct Prelude {
     types: BTreeSet<CType>,
     known: FxHashSet<String>,
+    shuffles: FxHashMap<(CType, Vec<u32>), usize>,
+    fills: FxHashMap<(CType, String), usize>,
     helpers: String,
 }
 
@@ -80,6 +82,16 @@ impl Prelude {
         })
     }
 
+    /// An array of a vector's lanes that all hold a value.
+    pub(super) fn fill(&mut self, t: CType, value: &str) -> String {
+        let next = self.fills.len();
+        let number = *self.fills.entry((t, value.to_string())).or_insert(next);
+        self.helper(format!("wg_fill{number}_{}", t.name()), |_, n| {
+            let (e, lanes, xs) = (t.elem.name(), t.lanes, vec![value; t.lanes as usize].join(", "));
+            format!("static const {e} {n}[{lanes}] __attribute__((aligned(64))) = {{{xs}}};\n")
+        })
+    }
+
     /// `0, 1, 2, ...` in the lanes.
     pub(super) fn iota(&mut self, t: CType) -> String {
         let xs: Vec<String> = (0..t.lanes).map(|i| i.to_string()).collect();
@@ -91,6 +103,29 @@ impl Prelude {
         self.helper(format!("wg_sel_{}", t.name()), |p, n| {
             let (ty, m) = (p.ty(t), p.ty(t.mask()));
             format!("WG_INLINE {ty} {n}({m} m, {ty} a, {ty} b) {{ return ({ty})((m & ({m})a) | (~m & ({m})b)); }}\n")
+        })
+    }
+
+    /// `f(a, b)`: lanes of two vectors of type `t`, by their numbers in `a` and `b` put one after the other.
+    pub(super) fn shuffle(&mut self, t: CType, pattern: &[u32]) -> String {
+        let next = self.shuffles.len();
+        let number = *self.shuffles.entry((t, pattern.to_vec())).or_insert(next);
+        self.helper(format!("wg_shuffle{number}_{}", t.name()), |p, n| {
+            let r = CType::new(t.elem, pattern.len() as u32);
+            let (ty, result, index) = (p.ty(t), p.ty(r), p.ty(t.mask()));
+            let numbers: Vec<String> = pattern.iter().map(|p| p.to_string()).collect();
+            let numbers = numbers.join(", ");
+            let lane = |&p: &u32| if p < t.lanes { format!("a[{p}]") } else { format!("b[{}]", p - t.lanes) };
+            let lanes: Vec<String> = pattern.iter().map(lane).collect();
+            // gcc before 12 has no function that changes the number of lanes.
+            let otherwise = if r == t && t.lanes <= 128 {
+                format!("  return __builtin_shuffle(a, b, ({index}){{{numbers}}});\n")
+            } else {
+                format!("  return ({result}){{{}}};\n", lanes.join(", "))
+            };
+            format!(
+                "WG_INLINE {result} {n}({ty} a, {ty} b) {{\n#if __has_builtin(__builtin_shufflevector)\n  return __builtin_shufflevector(a, b, {numbers});\n#else\n{otherwise}#endif\n}}\n"
+            )
         })
     }
 

@@ -3,7 +3,7 @@
 pub(super) use crate::render::clike::{Elem, identifier, int_literal};
 
 /// A C type: a scalar or a vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct CType {
     pub(super) elem: Elem,
     pub(super) lanes: u32,

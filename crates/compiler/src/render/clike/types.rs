@@ -4,7 +4,7 @@ use super::Dialect;
 use winograph_ir::{DType, Scalar};
 
 /// Element types that generated code works with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in crate::render) enum Elem {
     I8,
     U8,

@@ -94,6 +94,21 @@ impl Kernel<'_> {
                 }
                 all
             }
+            Instr::Shuffle { a, b, pattern } => {
+                let from = self.reg_type(*a)?;
+                self.expect(from.dtype == d && pattern.len() == lanes, "a shuffle's lanes of the register's dtype")?;
+                let (x, y) = (self.operand(*a, from)?, self.operand(*b, from)?);
+                let mut all = Vec::with_capacity(lanes);
+                for &p in pattern.iter() {
+                    let lane = x.lanes.iter().chain(&y.lanes).nth(p as usize).cloned();
+                    all.push(lane.ok_or_else(|| self.malformed("a shuffle of lanes that are not there"))?);
+                }
+                if !self.is_variable(*a) && !self.is_variable(*b) {
+                    self.alias(reg, ty, all, None);
+                    return Ok(());
+                }
+                all
+            }
             Instr::Fold { op, x } => {
                 let from = self.reg_type(*x)?;
                 self.expect(ty.lanes == 1 && from.dtype == d, "a scalar of the vector's dtype")?;
