@@ -242,6 +242,7 @@ impl Linker {
                 Instr::Matrix { unit: unit + renaming.units, a: r(*a), b: r(*b), c: r(*c) }
             }
             Instr::Fold { op, x } => Instr::Fold { op: *op, x: r(*x) },
+            Instr::Shuffle { a, b, pattern } => Instr::Shuffle { a: r(*a), b: r(*b), pattern: pattern.clone() },
         }
     }
 
