@@ -141,7 +141,7 @@ fn kernel(c: &Case) -> (Kernel, usize, usize) {
         }
     }
     let args = vec![BufId(0), BufId(1)];
-    (Kernel { graph: g, args, loops: vec![row, t], stores, role: Role::Other }, sizes[0], sizes[1])
+    (Kernel { graph: g, args, loops: vec![row, t], outer: vec![], stores, role: Role::Other }, sizes[0], sizes[1])
 }
 
 fn lowered(k: &Kernel, plan: &str) -> Code {
