@@ -97,7 +97,10 @@ impl Member {
     }
 }
 
-/// The most windows and shuffles for `n` accesses of so many lanes: beyond, single elements are no worse.
+/// Loads of one buffer with one fill value that differ in constants.
+type Alike = (BufId, Scalar, Vec<(ValId, Member)>);
+
+/// Whether so many windows and shuffles are few for `n` accesses of so many lanes: beyond, single elements are no worse.
 fn worth(cost: usize, n: usize, lanes: usize) -> bool {
     4 * cost <= 3 * n * lanes
 }
@@ -302,7 +305,7 @@ impl Emit {
         let Some(lane) = self.lane.filter(|_| self.lanes >= 4) else { return };
         let mut stack: Vec<ValId> = roots.iter().rev().copied().collect();
         let mut seen = FxHashSet::default();
-        let mut groups: Vec<(BufId, Scalar, Vec<(ValId, Member)>)> = Vec::new();
+        let mut groups: Vec<Alike> = Vec::new();
         while let Some(v) = stack.pop() {
             if !seen.insert(v) || self.known(v).is_some() || self.groups.of.contains_key(&v) {
                 continue;
@@ -315,9 +318,7 @@ impl Emit {
                     }
                     let context = self.groups.context.clone();
                     let Some(m) = self.member(b, &index, &gate, &context) else { continue };
-                    let alike = |g: &&mut (BufId, Scalar, Vec<(ValId, Member)>)| {
-                        (g.0, g.1.bits()) == (b, fill.bits()) && g.2[0].1.like(&m)
-                    };
+                    let alike = |g: &&mut Alike| (g.0, g.1.bits()) == (b, fill.bits()) && g.2[0].1.like(&m);
                     match groups.iter_mut().find(alike) {
                         Some(group) => group.2.push((v, m)),
                         None => groups.push((b, fill, vec![(v, m)])),
@@ -486,7 +487,7 @@ impl Emit {
                 // lane <= rest and lane >= -rest, for places s * lane + first.
                 let lo = members.iter().map(|m| m.1.pattern.place[0]).min().unwrap_or(first);
                 let (scaled, shifts) = match k {
-                    -1 => (s, [s * 1 + lo - 1, first]),
+                    -1 => (s, [s + lo - 1, first]),
                     1 => (s, [-lo, -first]),
                     k if k.abs() == s => (1, [-k.signum() * first; 2]),
                     _ => continue,
