@@ -32,6 +32,8 @@ pub(crate) enum BenchCommand {
     Conv(Box<BenchConv>),
     /// What a call costs beside its kernels, and `realize` of a graph seen before; tinygrad's beside it if installed
     Overhead(BenchOverhead),
+    /// How compile time grows with the size of a graph, without the C compiler
+    Compile(BenchCompile),
 }
 
 #[derive(Debug, Subcommand)]
@@ -145,6 +147,23 @@ pub(crate) struct BenchConv {
     #[arg(long, value_enum, conflicts_with_all = ["json", "algo", "runs"])]
     pub(crate) protocol: Option<Protocol>,
     /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `bench compile`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchCompile {
+    /// Numbers of nodes
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "10,100,1000,10000",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    pub(crate) nodes: Vec<u32>,
+    /// Print one JSON array
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod compile_time;
 mod devices;
 mod error;
 mod explain;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench { what: BenchCommand::Conv(args) } => bench::conv(&args),
+        Command::Bench { what: BenchCommand::Compile(args) } => compile_time::run(&args),
         Command::Bench { what: BenchCommand::Overhead(args) } => overhead::run(&args),
         Command::Explain { what: ExplainCommand::Conv(args) } => explain::conv(&args),
         Command::Devices(args) => devices::devices(&args),

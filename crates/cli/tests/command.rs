@@ -231,6 +231,16 @@ fn overhead_is_printed_for_functions_and_for_realize() {
 }
 
 #[test]
+fn compile_times_are_printed_for_each_kind_of_graph() {
+    let table = succeeds(&["bench", "compile", "--nodes", "2,5"]);
+    assert_eq!(table.lines().count(), 7, "{table}");
+    let v = json(&["bench", "compile", "--nodes", "4", "--json"]);
+    let rows = v.as_array().unwrap();
+    assert!(rows.iter().all(|r| r["nodes"] == 4 && r["ms"].as_f64().unwrap() > 0.0), "{v}");
+    assert!(rows.iter().any(|r| r["graph"] == "convolutions" && r["kernels"].as_u64().unwrap() >= 4), "{v}");
+}
+
+#[test]
 fn wrong_usage() {
     let cases: [(&str, &str); 31] = [
         ("--tile 0", "tile of 0"),

@@ -393,8 +393,8 @@ fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>) -> (Program, Order) {
         let at = list.len() - 1;
         order.push((prepare.then_some(at), (n, at)));
     }
-    let used_by_run: Vec<bool> =
-        (0..program.buffers.len()).map(|i| program.run.iter().any(|s| s.args.contains(&i))).collect();
+    let mut used_by_run = vec![false; program.buffers.len()];
+    program.run.iter().flat_map(|s| &s.args).for_each(|&i| used_by_run[i] = true);
     let prepared = |at: usize| constant.get(&at).copied().unwrap_or(false);
     let is_own = |b: &ProgramBuffer| matches!(b.place, Place::Arena(_));
     let own: Vec<bool> = program.buffers.iter().map(is_own).collect();

@@ -5,6 +5,7 @@
 //! its value in place of every load of it.
 
 use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 use winograph_ir::indexed::{BufId, Graph, Origin, Source, Val, ValId};
 use winograph_ir::int::{IntId, RangeId};
 
@@ -23,23 +24,87 @@ pub struct Decision {
     pub reason: String,
 }
 
+/// Who reads what, kept up while values change: looking through all definitions for each would take their number
+/// squared.
+struct Readers {
+    /// Buffers that each definition loads from.
+    reads: Vec<Vec<BufId>>,
+    /// Definitions that load from each buffer.
+    of: FxHashMap<BufId, BTreeSet<usize>>,
+}
+
+impl Readers {
+    fn new(g: &Graph) -> Readers {
+        let mut out = Readers { reads: vec![Vec::new(); g.defs.len()], of: FxHashMap::default() };
+        (0..g.defs.len()).for_each(|i| out.look(g, i));
+        out
+    }
+
+    /// Looks at a definition's value again.
+    fn look(&mut self, g: &Graph, def: usize) {
+        self.forget(def);
+        let source = |v| match g.val(v) {
+            Val::Load { src: Source::Buffer(b), .. } => Some(*b),
+            _ => None,
+        };
+        let mut read: Vec<BufId> = g.topological(&[g.defs[def].value]).into_iter().filter_map(source).collect();
+        read.sort_unstable();
+        read.dedup();
+        for &b in &read {
+            self.of.entry(b).or_default().insert(def);
+        }
+        self.reads[def] = read;
+    }
+
+    /// A definition is gone.
+    fn forget(&mut self, def: usize) {
+        for b in std::mem::take(&mut self.reads[def]) {
+            if let Some(of) = self.of.get_mut(&b) {
+                of.remove(&def);
+            }
+        }
+    }
+
+    /// The definitions after `def` that load from a buffer.
+    fn after(&self, def: usize, buffer: BufId) -> Vec<usize> {
+        self.of.get(&buffer).map_or_else(Vec::new, |of| of.range(def + 1..).copied().collect())
+    }
+}
+
 /// Removes stages by cost and definitions that nothing reads.
 pub fn fuse(g: &mut Graph) -> Vec<Decision> {
     let mut decisions = Vec::new();
+    let mut readers_of = Readers::new(g);
+    let mut gone = vec![false; g.defs.len()];
+    let is_output = |g: &Graph, i: usize| matches!(g.buffer(g.defs[i].buffer).origin, Origin::Output(_));
+    let dead = |g: &Graph, i: usize| Decision {
+        stage: g.buffer(g.defs[i].buffer).name.clone(),
+        kept: false,
+        reason: "nothing reads it".to_string(),
+    };
+    // Readers first: what only dead definitions read is dead too.
+    for i in (0..g.defs.len()).rev() {
+        if !is_output(g, i) && readers_of.after(i, g.defs[i].buffer).is_empty() {
+            decisions.push(dead(g, i));
+            readers_of.forget(i);
+            gone[i] = true;
+        }
+    }
     // Producers first, so that a chain collapses into its last reader; each removal changes the readers' values.
     let mut i = 0;
     while i < g.defs.len() {
         let buffer = g.defs[i].buffer;
-        let readers: Vec<usize> =
-            (i + 1..g.defs.len()).filter(|&j| loads_of(g, g.defs[j].value, buffer).next().is_some()).collect();
-        let stage = g.buffer(buffer).name.clone();
-        if let Origin::Output(_) = g.buffer(buffer).origin {
+        if gone[i] || is_output(g, i) {
             i += 1;
             continue;
         }
+        let stage = g.buffer(buffer).name.clone();
+        let readers = readers_of.after(i, buffer);
         if readers.is_empty() {
-            decisions.push(Decision { stage, kept: false, reason: "nothing reads it".to_string() });
-            g.defs.remove(i);
+            // Its loads were under conditions that hold nowhere.
+            decisions.push(dead(g, i));
+            readers_of.forget(i);
+            gone[i] = true;
             // What it alone read is dead too; those definitions come before it.
             i = 0;
             decisions.retain(|d| !d.kept);
@@ -52,8 +117,10 @@ pub fn fuse(g: &mut Graph) -> Vec<Decision> {
         };
         match verdict {
             Ok(reason) => {
+                readers_of.forget(i);
                 for &j in &readers {
                     inline(g, i, j);
+                    readers_of.look(g, j);
                 }
                 let role = g.defs[i].role;
                 for &j in &readers {
@@ -61,15 +128,15 @@ pub fn fuse(g: &mut Graph) -> Vec<Decision> {
                         g.defs[j].role = role;
                     }
                 }
-                g.defs.remove(i);
+                gone[i] = true;
                 decisions.push(Decision { stage, kept: false, reason });
             }
-            Err(reason) => {
-                decisions.push(Decision { stage, kept: true, reason });
-                i += 1;
-            }
+            Err(reason) => decisions.push(Decision { stage, kept: true, reason }),
         }
+        i += 1;
     }
+    let mut gone = gone.into_iter();
+    g.defs.retain(|_| !gone.next().unwrap_or(false));
     decisions
 }
 

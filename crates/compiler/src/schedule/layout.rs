@@ -100,15 +100,23 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
     let own: Vec<usize> = (0..buffers.len())
         .filter(|&i| buffers[i].layout.is_none() && matches!(buffers[i].origin, Origin::Internal))
         .collect();
-    let users: Vec<Vec<usize>> = (0..buffers.len())
-        .map(|b| (0..kernels.len()).filter(|&n| kernels[n].args.iter().any(|a| a.0 as usize == b)).collect())
-        .collect();
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); buffers.len()];
+    for (n, k) in kernels.iter().enumerate() {
+        for a in &k.args {
+            let list = &mut users[a.0 as usize];
+            if list.last() != Some(&n) {
+                list.push(n);
+            }
+        }
+    }
+    let mut is_own = vec![false; buffers.len()];
+    own.iter().for_each(|&b| is_own[b] = true);
     // All buffers of one kernel together, kernel by kernel, until nothing gets better.
     let rounds = if rule == LayoutRule::Auto { 4 } else { 0 };
     for _ in 0..rounds {
         let mut improved = false;
         for k in kernels.iter() {
-            let mine: Vec<usize> = k.args.iter().map(|a| a.0 as usize).filter(|b| own.contains(b)).collect();
+            let mine: Vec<usize> = k.args.iter().map(|a| a.0 as usize).filter(|&b| is_own[b]).collect();
             improved |= choose_together(&mine, &ranks, &facts, &users, &mut inner);
         }
         if !improved {
@@ -117,7 +125,7 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
     }
     let pads = rule == LayoutRule::Auto && target.gpu.is_none();
     let planes_of = |kernels: &[Kernel], b: usize, rank: usize| match pads {
-        true => unrolled_axes(kernels, &facts, b, rank),
+        true => unrolled_axes(kernels, &facts, &users[b], b, rank),
         false => vec![false; rank],
     };
     let mut out = Vec::new();
@@ -127,7 +135,7 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
         }
         let rank = ranks[b];
         let (order, reason) = match rule {
-            LayoutRule::Auto => axis_order(kernels, &facts, b, rank, inner[b]),
+            LayoutRule::Auto => axis_order(&unrolled_axes(kernels, &facts, &users[b], b, rank), inner[b]),
             LayoutRule::Creation => ((0..rank).collect(), "the order in which its ranges were made".to_string()),
         };
         out.push(Choice { buffer: buffers[b].name.clone(), order: order.clone(), block: None, reason });
@@ -227,7 +235,7 @@ fn choose_together(
     ranks: &[usize],
     facts: &[Facts],
     users: &[Vec<usize>],
-    inner: &mut Vec<usize>,
+    inner: &mut [usize],
 ) -> bool {
     let mut mine: Vec<usize> = mine.to_vec();
     let combinations = |mine: &[usize]| mine.iter().map(|&b| ranks[b].max(1)).product::<usize>();
@@ -238,29 +246,31 @@ fn choose_together(
     affected.sort_unstable();
     affected.dedup();
     let total = |inner: &[usize]| affected.iter().map(|&n| facts[n].cost(inner)).sum::<f64>();
-    let mut best = (total(inner), inner.clone());
-    let mut trial = inner.clone();
+    let before: Vec<usize> = mine.iter().map(|&b| inner[b]).collect();
+    let set = |inner: &mut [usize], axes: &[usize]| mine.iter().zip(axes).for_each(|(&b, &axis)| inner[b] = axis);
+    let mut best = (total(inner), before.clone());
+    let mut trial = before.clone();
     for n in 0..combinations(&mine) {
         let mut rest = n;
-        for &b in &mine {
+        for (axis, &b) in trial.iter_mut().zip(&mine) {
             let rank = ranks[b].max(1);
-            trial[b] = rest % rank;
+            *axis = rest % rank;
             rest /= rank;
         }
-        let cost = total(&trial);
+        set(inner, &trial);
+        let cost = total(inner);
         if cost < best.0 * (1.0 - 1e-9) {
             best = (cost, trial.clone());
         }
     }
-    let changed = best.1 != *inner;
-    *inner = best.1;
-    changed
+    set(inner, &best.1);
+    best.1 != before
 }
 
-/// Which axes of a buffer some kernel unrolls.
-fn unrolled_axes(kernels: &[Kernel], facts: &[Facts], buffer: usize, rank: usize) -> Vec<bool> {
+/// Which axes of a buffer some of its users unrolls.
+fn unrolled_axes(kernels: &[Kernel], facts: &[Facts], users: &[usize], buffer: usize, rank: usize) -> Vec<bool> {
     let mut unrolled = vec![false; rank];
-    for (k, f) in kernels.iter().zip(facts) {
+    for (k, f) in users.iter().map(|&n| (&kernels[n], &facts[n])) {
         for t in &f.touches {
             if k.args[t.buffer.0 as usize].0 as usize != buffer {
                 continue;
@@ -277,8 +287,8 @@ fn unrolled_axes(kernels: &[Kernel], facts: &[Facts], buffer: usize, rank: usize
 
 /// The order of a buffer's axes, slowest first: unrolled ones, those after the contiguous one, those in front of it, the
 /// contiguous one.
-fn axis_order(kernels: &[Kernel], facts: &[Facts], buffer: usize, rank: usize, inner: usize) -> (Vec<usize>, String) {
-    let unrolled = unrolled_axes(kernels, facts, buffer, rank);
+fn axis_order(unrolled: &[bool], inner: usize) -> (Vec<usize>, String) {
+    let rank = unrolled.len();
     let mut order: Vec<usize> = (0..rank).collect();
     // Axes in front of the contiguous one stay next to it: rows of tiles follow each other, and lanes may run on from one
     // row into the next.

@@ -1,45 +1,100 @@
 //! Memory planning: offsets in arenas for intermediates, by lifetime.
 
 use crate::program::{ALIGNMENT, Place, ProgramBuffer, Step};
+use std::cmp::Reverse;
+
+/// A buffer's life: from the first step that uses it to the last.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    buffer: usize,
+    bytes: usize,
+    first: usize,
+    last: usize,
+}
 
 /// Gives every buffer that `wanted` selects an offset in one arena such that buffers in use at the same step do not
-/// overlap; gives the arena's size in bytes. Larger buffers are placed first, each at the lowest offset that is free
-/// during its life.
+/// overlap; gives the arena's size in bytes. Buffers are placed one by one, each at the lowest offset that is free
+/// during its life: larger ones first or, where that takes more than what lives at once, in some other orders, of which
+/// the best counts.
 pub fn plan(
     buffers: &mut [ProgramBuffer],
     steps: &[Step],
     wanted: &dyn Fn(usize) -> bool,
     place: &dyn Fn(usize) -> Place,
 ) -> usize {
-    let mut lives: Vec<(usize, usize, usize, usize)> = Vec::new();
-    for (i, b) in buffers.iter().enumerate() {
-        if !wanted(i) {
-            continue;
+    let mut lives = lives(buffers, steps, wanted);
+    let least = peak(&lives, steps.len());
+    let area = |l: &Life| l.bytes as u128 * (l.last - l.first + 1) as u128;
+    let mut best: Option<(usize, Vec<(usize, usize)>)> = None;
+    for order in 0..4 {
+        match order {
+            0 => lives.sort_by_key(|l| (Reverse(l.bytes), l.first, l.buffer)),
+            1 => lives.sort_by_key(|l| (Reverse(area(l)), l.first, l.buffer)),
+            2 => lives.sort_by_key(|l| (l.first, Reverse(l.bytes), l.buffer)),
+            _ => lives.sort_by_key(|l| (Reverse(l.last - l.first), Reverse(l.bytes), l.first, l.buffer)),
         }
-        let uses: Vec<usize> = steps.iter().enumerate().filter(|(_, s)| s.args.contains(&i)).map(|(n, _)| n).collect();
-        let (Some(&first), Some(&last)) = (uses.first(), uses.last()) else { continue };
-        let bytes = (b.len * b.dtype.size()).div_ceil(ALIGNMENT).max(1) * ALIGNMENT;
-        lives.push((bytes, first, last, i));
+        let found = offsets(&lives, steps.len());
+        if best.as_ref().is_none_or(|b| found.0 < b.0) {
+            best = Some(found);
+        }
+        if best.as_ref().is_some_and(|b| b.0 <= least) {
+            break;
+        }
     }
-    lives.sort_by_key(|l| (std::cmp::Reverse(l.0), l.1, l.3));
-    let mut placed: Vec<(usize, usize, usize, usize)> = Vec::new();
+    let (total, offsets) = best.unwrap_or_default();
+    for (buffer, offset) in offsets {
+        buffers[buffer].place = place(offset);
+    }
+    total
+}
+
+fn lives(buffers: &[ProgramBuffer], steps: &[Step], wanted: &dyn Fn(usize) -> bool) -> Vec<Life> {
+    let mut of: Vec<Option<Life>> = vec![None; buffers.len()];
+    for (n, step) in steps.iter().enumerate() {
+        for &i in &step.args {
+            let Some(b) = buffers.get(i) else { continue };
+            let bytes = (b.len * b.dtype.size()).div_ceil(ALIGNMENT).max(1) * ALIGNMENT;
+            of[i].get_or_insert(Life { buffer: i, bytes, first: n, last: n }).last = n;
+        }
+    }
+    of.into_iter().flatten().filter(|l| wanted(l.buffer)).collect()
+}
+
+/// Most bytes that live at one step: no arena can be smaller.
+fn peak(lives: &[Life], steps: usize) -> usize {
+    let mut change = vec![0i128; steps + 1];
+    for l in lives {
+        change[l.first] += l.bytes as i128;
+        change[l.last + 1] -= l.bytes as i128;
+    }
+    let running = change.iter().scan(0i128, |sum, &c| {
+        *sum += c;
+        Some(*sum)
+    });
+    running.max().unwrap_or(0).max(0) as usize
+}
+
+/// The size of an arena and the buffers' offsets in it, placed in this order.
+fn offsets(lives: &[Life], steps: usize) -> (usize, Vec<(usize, usize)>) {
+    // Those placed so far as begin and end in the arena, at each step of their lives.
+    let mut busy_at: Vec<Vec<(usize, usize)>> = vec![Vec::new(); steps];
     let mut total = 0;
-    for (bytes, first, last, i) in lives {
-        let mut busy: Vec<(usize, usize)> =
-            placed.iter().filter(|p| p.2 <= last && first <= p.3).map(|p| (p.0, p.0 + p.1)).collect();
+    let mut out = Vec::with_capacity(lives.len());
+    for l in lives {
+        let mut busy: Vec<(usize, usize)> = busy_at[l.first..=l.last].concat();
         busy.sort_unstable();
         let mut offset = 0;
         for (begin, end) in busy {
-            if offset + bytes <= begin {
+            if offset + l.bytes <= begin {
                 break;
             }
             offset = offset.max(end);
         }
-        placed.push((offset, bytes, first, last));
-        total = total.max(offset + bytes);
-        buffers[i].place = place(offset);
+        busy_at[l.first..=l.last].iter_mut().for_each(|b| b.push((offset, offset + l.bytes)));
+        total = total.max(offset + l.bytes);
+        out.push((l.buffer, offset));
     }
-    total
+    (total, out)
 }
 
 #[cfg(test)]

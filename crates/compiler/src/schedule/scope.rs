@@ -9,6 +9,7 @@ use crate::kernel::{Kernel, Launch};
 use crate::optimize::heuristic;
 use crate::options::StageRule;
 use crate::target::Target;
+use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Origin, Source, Val};
 use winograph_ir::int::RangeId;
 use winograph_ir::linear::LoopKind;
@@ -36,11 +37,12 @@ pub fn scope(
     let mut fused: Vec<Option<usize>> = vec![None; kernels.len()];
     let mut launches: Vec<Launch> = Vec::new();
     if target.gpu.is_none() && rule == StageRule::Auto {
+        let users = users(kernels);
         for n in 0..kernels.len() {
             if constant[n] || fused[n].is_some() {
                 continue;
             }
-            let Some(chain) = chain(kernels, constant, n) else { continue };
+            let Some(chain) = chain(kernels, &users, constant, n) else { continue };
             if chain.iter().any(|&k| fused[k].is_some()) {
                 continue;
             }
@@ -82,8 +84,18 @@ fn contracts(k: &Kernel) -> bool {
     k.reduce_ranges().iter().any(|r| !unrolled.contains(r))
 }
 
-fn readers(kernels: &[Kernel], buffer: BufId, writer: usize) -> Vec<usize> {
-    (0..kernels.len()).filter(|&k| k != writer && kernels[k].args.contains(&buffer)).collect()
+/// The kernels that read or write each buffer of the program, in order.
+fn users(kernels: &[Kernel]) -> FxHashMap<BufId, Vec<usize>> {
+    let mut out: FxHashMap<BufId, Vec<usize>> = FxHashMap::default();
+    for (n, k) in kernels.iter().enumerate() {
+        for &b in &k.args {
+            let list = out.entry(b).or_default();
+            if list.last() != Some(&n) {
+                list.push(n);
+            }
+        }
+    }
+    out
 }
 
 /// The buffer a kernel writes, as its place in the program, if it is the compiler's own and still in global memory.
@@ -95,21 +107,27 @@ fn own_output(k: &Kernel) -> Option<BufId> {
 
 /// The kernels around a contraction that could be one launch with it: the one that computes its largest operand for it
 /// alone, and its only reader.
-fn chain(kernels: &[Kernel], constant: &[bool], at: usize) -> Option<Vec<usize>> {
+fn chain(kernels: &[Kernel], users: &FxHashMap<BufId, Vec<usize>>, constant: &[bool], at: usize) -> Option<Vec<usize>> {
+    let of = |buffer: &BufId| users.get(buffer).map_or(&[][..], |list| list);
+    let readers = |buffer, writer| of(&buffer).iter().copied().filter(|&k| k != writer).collect::<Vec<usize>>();
     if !contracts(&kernels[at]) {
         return None;
     }
-    let [reader] = readers(kernels, own_output(&kernels[at])?, at)[..] else { return None };
+    let [reader] = readers(own_output(&kernels[at])?, at)[..] else { return None };
     if contracts(&kernels[reader]) {
         return None;
     }
     let elements =
         |k: usize| kernels[k].loops.iter().map(|&r| kernels[k].graph.ints.max_size(r) as f64).product::<f64>();
-    let operand = (0..at)
+    let operand = kernels[at]
+        .args
+        .iter()
+        .flat_map(|b| of(b).iter().copied())
         .filter(|&k| {
-            !constant[k]
+            k < at
+                && !constant[k]
                 && !contracts(&kernels[k])
-                && own_output(&kernels[k]).is_some_and(|b| readers(kernels, b, k) == [at])
+                && own_output(&kernels[k]).is_some_and(|b| readers(b, k) == [at])
         })
         .max_by(|&a, &b| elements(a).total_cmp(&elements(b)).then(b.cmp(&a)));
     Some(operand.into_iter().chain([at, reader]).collect())
