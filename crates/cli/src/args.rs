@@ -226,9 +226,10 @@ pub(crate) struct ExplainConv {
     /// Also print what each pass leaves
     #[arg(long)]
     pub(crate) passes: bool,
-    /// Also print each kernel's plan as text that can be stored
-    #[arg(long)]
-    pub(crate) plan: bool,
+    /// Replay plans: those of a file, one line `NAME: PLAN` a kernel, or stored ones that come with the command (seed,
+    /// seed-tf32, seed-cores). Without a value: also print each kernel's plan as such a line
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    pub(crate) plan: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

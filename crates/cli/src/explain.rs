@@ -8,6 +8,7 @@ use crate::json::Shape;
 use crate::kernels::{self, Touch};
 use crate::machine::Name;
 use crate::output;
+use crate::plans;
 use crate::report::list;
 use crate::shapes::Case;
 use serde::Serialize;
@@ -122,6 +123,9 @@ struct Nest {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     assignments: Vec<Assignment>,
     plan: String,
+    /// What became of a stored plan that names this kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored_plan: Option<String>,
 }
 
 /// An assignment of threads to axes, the fastest first.
@@ -178,7 +182,7 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
     if case.device != Name::Cpu {
         return Err(Error::usage("explain runs nothing: name a machine with --target instead of --device"));
     }
-    let options = forms::options(args.algo, &case);
+    let options = Options { plans: plans::read(args.plan.as_deref())?, ..forms::options(args.algo, &case) };
     let (verdict, program, explanation) = plan(args.algo, &case, &target, &options, args.passes)?;
     let source = match args.source {
         true => Some(
@@ -191,7 +195,7 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
         let text = serde_json::to_string(&report).map_err(|e| Error::failure("cannot write JSON", e))?;
         return output::print(&format!("{text}\n"));
     }
-    output::print(&text(&report, args.plan))
+    output::print(&text(&report, args.plan.as_deref() == Some("")))
 }
 
 /// Plans a form, or the direct one where that form does not apply.
@@ -310,6 +314,10 @@ fn nest(k: &NestReport) -> Nest {
             .map(|(threads, sectors)| Assignment { threads: threads.clone(), sectors: *sectors })
             .collect(),
         plan: k.plan.to_string(),
+        stored_plan: k.stored.as_ref().map(|s| match s {
+            Ok(()) => "replayed".to_string(),
+            Err(why) => format!("replaced: {why}"),
+        }),
     }
 }
 
@@ -495,8 +503,11 @@ fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Resu
             let which = if n == 0 { "chosen" } else { "instead" };
             writeln!(out, "    {which} threads {}: about {:.0} sectors at one element a thread", a.threads, a.sectors)?;
         }
+        if let Some(stored) = &nest.stored_plan {
+            writeln!(out, "    stored plan {stored}")?;
+        }
         if with_plan {
-            writeln!(out, "    plan {}", nest.plan)?;
+            writeln!(out, "    plan {}: {}", nest.output, nest.plan)?;
         }
     }
     Ok(())

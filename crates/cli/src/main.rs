@@ -13,6 +13,7 @@ mod machine;
 mod measure;
 mod output;
 mod overhead;
+mod plans;
 mod progress;
 mod reference;
 mod report;

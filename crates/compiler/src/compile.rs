@@ -9,7 +9,7 @@ use crate::optimize::heuristic;
 use crate::optimize::plan::{Plan, PlanError, Scheduled};
 use crate::options::{LayoutRule, Options};
 use crate::program::{Place, Program, ProgramBuffer, Step};
-use crate::schedule::{flatten, fuse, layout, memory, rangeify, scope, split};
+use crate::schedule::{canonical, flatten, fuse, layout, memory, rangeify, scope, split};
 use crate::target::Target;
 use crate::winograd;
 use rustc_hash::FxHashMap;
@@ -60,6 +60,13 @@ pub fn compile(
     options: &Options,
 ) -> Result<(Program, Explanation), CompileError> {
     compile_observed(tensors, target, options, &mut Silent)
+}
+
+/// A kernel's plan and where it is from.
+struct Planned {
+    plan: Plan,
+    grid: GridReport,
+    stored: Option<Result<(), String>>,
 }
 
 struct Driver<'a> {
@@ -113,7 +120,7 @@ pub fn compile_observed(
     );
     driver.explanation.windows = windows.map_err(CompileError::Options)?;
     check(&g, "winograd")?;
-    let (g, stages) = driver.pass(
+    let (mut g, stages) = driver.pass(
         "fuse",
         || {
             let stages = fuse::fuse(&mut g);
@@ -139,6 +146,11 @@ pub fn compile_observed(
         driver.pass("flatten", || flatten::flatten(&mut kernels), |()| String::new());
         kernels.iter().try_for_each(|k| check_kernel(k, "flatten"))?;
     }
+    if target.gpu.is_some() {
+        let own_axes = options.layout == LayoutRule::Auto;
+        driver.pass("canonical", || canonical::canonical(&mut kernels, &mut g.buffers, own_axes), |()| String::new());
+        kernels.iter().try_for_each(|k| check_kernel(k, "canonical"))?;
+    }
     let choices = driver.pass(
         "layout",
         || layout::layout(&mut kernels, &g.buffers, target, options.layout),
@@ -155,16 +167,26 @@ pub fn compile_observed(
             kernels
                 .iter()
                 .enumerate()
-                .map(|(n, k)| match &target.gpu {
-                    None if inside[n] => (heuristic::plan(k, target).serial(), GridReport::default()),
-                    None => (heuristic::plan(k, target), GridReport::default()),
-                    Some(gpu) => grid::plan(k, gpu, options.grid),
+                .map(|(n, k)| {
+                    let stored = options.plans.plan(k, target, options.grid);
+                    let (plan, grid) = match &target.gpu {
+                        _ if matches!(stored, Some(Ok(_))) => Default::default(),
+                        None if inside[n] => (heuristic::plan(k, target).serial(), GridReport::default()),
+                        None => (heuristic::plan(k, target), GridReport::default()),
+                        Some(gpu) => grid::plan(k, gpu, options.grid),
+                    };
+                    match stored {
+                        Some(Ok(plan)) => Planned { plan, grid, stored: Some(Ok(())) },
+                        Some(Err(why)) => Planned { plan, grid, stored: Some(Err(why.to_string())) },
+                        None => Planned { plan, grid, stored: None },
+                    }
                 })
                 .collect::<Vec<_>>()
         },
-        |plans| plans.iter().map(|p| format!("{}\n", p.0)).collect(),
+        |plans| plans.iter().map(|p| format!("{}\n", p.plan)).collect(),
     );
-    let (plans, mut grids): (Vec<Plan>, Vec<GridReport>) = planned.into_iter().unzip();
+    let (plans, mut reports): (Vec<Plan>, Vec<(GridReport, _)>) =
+        planned.into_iter().map(|p| (p.plan, (p.grid, p.stored))).unzip();
     let scheduled = driver.pass(
         "schedule",
         || {
@@ -208,7 +230,8 @@ pub fn compile_observed(
                     plan: plans[n].clone(),
                     loops: sizes(&kernel.loops),
                     reduces: sizes(&kernel.reduce_ranges()),
-                    grid: std::mem::take(&mut grids[n]),
+                    stored: reports[n].1.clone(),
+                    grid: std::mem::take(&mut reports[n].0),
                 }
             })
             .collect();
@@ -302,27 +325,31 @@ fn size_name(ints: &Ints, r: RangeId) -> String {
     }
 }
 
-/// A kernel's name: `r_` or `E_`, then the sizes of grid and serial loops, lanes, unrolled axes and last the reduction.
+/// A kernel's name: `r_` or `E_`, then the sizes of grid, thread and serial loops, lanes, unrolled axes and last the
+/// reduction. On a matrix unit the lanes are the unit's, and the results in each of them come first among the unrolled.
 pub fn name(s: &Scheduled) -> String {
     let ints = &s.kernel.graph.ints;
-    let reduces = s.kernel.reduce_ranges();
-    let maps = s.unroll.iter().filter(|r| !reduces.contains(r));
-    let all = s
-        .kernel
-        .outer
-        .iter()
-        .chain(&s.grid)
-        .chain(&s.thread)
-        .chain(&s.serial)
-        .chain(&s.lane)
-        .chain(maps)
-        .chain(&reduces);
-    let mut out = if reduces.is_empty() { "E" } else { "r" }.to_string();
-    for &r in all {
-        out.push('_');
-        out.push_str(&size_name(ints, r));
-    }
-    out
+    let matrix = s.matrix.as_ref();
+    let reduces: Vec<RangeId> =
+        s.kernel.reduce_ranges().into_iter().filter(|&r| matrix.is_none_or(|m| m.k != r)).collect();
+    let sizes = |ranges: &[RangeId]| ranges.iter().map(|&r| size_name(ints, r)).collect::<Vec<_>>();
+    let maps: Vec<RangeId> = s.unroll.iter().copied().filter(|r| !reduces.contains(r)).collect();
+    let (warp, results) = match matrix {
+        Some(m) => (vec![m.unit.c.threads().to_string()], vec![m.unit.c.elements().to_string()]),
+        None => (vec![], sizes(s.lane.as_slice())),
+    };
+    let parts = [
+        sizes(&s.kernel.outer),
+        sizes(&s.grid),
+        sizes(&s.thread),
+        warp,
+        sizes(&s.serial),
+        results,
+        sizes(&maps),
+        sizes(&reduces),
+    ];
+    let kind = if s.kernel.reduce_ranges().is_empty() { "E" } else { "r" };
+    [vec![kind.to_string()], parts.concat()].concat().join("_")
 }
 
 type Order = Vec<(Option<usize>, (usize, usize))>;

@@ -70,6 +70,8 @@ pub struct KernelReport {
 /// One loop nest of a kernel.
 #[derive(Clone, Debug)]
 pub struct NestReport {
+    /// Whether the plan is a stored one; where a stored one does not fit, why another took its place.
+    pub stored: Option<Result<(), String>>,
     /// Its name.
     pub name: String,
     /// What it computes.

@@ -1,5 +1,6 @@
 //! What a caller may ask of the compiler: one hashable value, read from nowhere else.
 
+use crate::optimize::stored::StoredPlans;
 use crate::winograd::rational::Rational;
 
 /// How sliding-window sums of products are computed.
@@ -91,6 +92,8 @@ pub struct Options {
     pub grid: GridRule,
     /// Where stages may live.
     pub stages: StageRule,
+    /// Plans for some kernels; one that does not fit its kernel is replaced, and the explanation says why.
+    pub plans: StoredPlans,
     /// Run the verifiers after every pass. They always run on the code that is to be executed.
     pub verify_each_pass: bool,
 }

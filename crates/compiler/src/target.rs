@@ -1,5 +1,7 @@
 //! Plain data about machines.
 
+use crate::optimize::matrix_unit::{CUDA_UNITS, METAL_UNITS};
+
 /// What the compiler knows about a machine. Sizes are in bytes unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
@@ -37,6 +39,8 @@ pub struct Gpu {
     pub registers: usize,
     /// Bytes of shared memory of a workgroup.
     pub shared: usize,
+    /// Names of its matrix units, which [`matrix_unit`](crate::optimize::matrix_unit::matrix_unit) describes.
+    pub units: &'static [&'static str],
 }
 
 impl Target {
@@ -56,8 +60,8 @@ impl Target {
 
     /// The target of this name: `cpu`, `cuda:sm_80`, `cuda:sm_90` or `metal`.
     pub fn by_name(name: &str) -> Option<Target> {
-        let gpu = |shared: usize| {
-            let gpu = Gpu { lanes: 32, sector: 32, max_threads: 1024, access: 16, registers: 255, shared };
+        let gpu = |shared: usize, units: &'static [&'static str]| {
+            let gpu = Gpu { lanes: 32, sector: 32, max_threads: 1024, access: 16, registers: 255, shared, units };
             Target {
                 name: name.to_string(),
                 vector_bytes: 16,
@@ -71,9 +75,9 @@ impl Target {
         };
         match name {
             "cpu" => Some(Target::cpu(64)),
-            "cuda:sm_80" => Some(gpu(163 << 10)),
-            "cuda:sm_90" => Some(gpu(227 << 10)),
-            "metal" => Some(gpu(32 << 10)),
+            "cuda:sm_80" => Some(gpu(163 << 10, &CUDA_UNITS)),
+            "cuda:sm_90" => Some(gpu(227 << 10, &CUDA_UNITS)),
+            "metal" => Some(gpu(32 << 10, &METAL_UNITS)),
             _ => None,
         }
     }

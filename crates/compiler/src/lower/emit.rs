@@ -27,51 +27,69 @@ pub(super) struct Emit {
     splats: Vec<FxHashMap<Reg, Reg>>,
     pub(super) vectors: Vec<Vectors>,
     pub(super) groups: LaneGroups,
-    open: Vec<RangeId>,
+    pub(super) open: Vec<RangeId>,
 }
 
 /// Lowers a scheduled kernel.
 pub fn lower(scheduled: &Scheduled, name: String) -> Code {
-    let kernel = &scheduled.kernel;
-    let g = kernel.graph.clone();
-    let lanes = scheduled.lane.and_then(|l| g.ints.const_size(l)).unwrap_or(1) as u32;
-    let reduce_ranges = kernel.reduce_ranges().into_iter().collect();
-    let mut e = Emit {
-        g,
-        unroller: Unroller::default(),
-        unroll: scheduled.unroll.clone(),
-        reduce_ranges,
-        lane: scheduled.lane,
-        lanes,
-        regs: Vec::new(),
-        blocks: vec![Vec::new()],
-        memo: vec![FxHashMap::default()],
-        splats: vec![FxHashMap::default()],
-        vectors: vec![Vectors::default()],
-        groups: LaneGroups::default(),
-        open: Vec::new(),
-    };
-    let loops: Vec<(RangeId, LoopKind)> = scheduled
-        .grid
-        .iter()
-        .map(|&r| (r, LoopKind::Grid))
-        .chain(scheduled.thread.iter().map(|&r| (r, LoopKind::Thread)))
-        .chain(scheduled.serial.iter().map(|&r| (r, LoopKind::Serial)))
-        .collect();
+    if let Some(matrix) = &scheduled.matrix {
+        return super::matrix::lower(scheduled, matrix, name);
+    }
+    let mut e = Emit::new(scheduled);
+    let loops = loops(scheduled, &[]);
     for _ in &loops {
         e.push();
     }
     e.stores(scheduled);
-    for &(range, kind) in loops.iter().rev() {
-        let body = e.pop();
-        e.stmt(Stmt::Loop { range, kind, body });
+    e.close(&loops);
+    e.finish(scheduled, name)
+}
+
+/// The loops around a kernel's body, outermost first. Those of a warp's lanes come last among the thread loops.
+pub(super) fn loops(scheduled: &Scheduled, lanes: &[RangeId]) -> Vec<(RangeId, LoopKind)> {
+    let grid = scheduled.grid.iter().map(|&r| (r, LoopKind::Grid));
+    let thread = scheduled.thread.iter().chain(lanes).map(|&r| (r, LoopKind::Thread));
+    grid.chain(thread).chain(scheduled.serial.iter().map(|&r| (r, LoopKind::Serial))).collect()
+}
+
+impl Emit {
+    pub(super) fn new(scheduled: &Scheduled) -> Emit {
+        let kernel = &scheduled.kernel;
+        let g = kernel.graph.clone();
+        let lanes = scheduled.lane.and_then(|l| g.ints.const_size(l)).unwrap_or(1) as u32;
+        let reduce_ranges = kernel.reduce_ranges().into_iter().collect();
+        Emit {
+            g,
+            unroller: Unroller::default(),
+            unroll: scheduled.unroll.clone(),
+            reduce_ranges,
+            lane: scheduled.lane,
+            lanes,
+            regs: Vec::new(),
+            blocks: vec![Vec::new()],
+            memo: vec![FxHashMap::default()],
+            splats: vec![FxHashMap::default()],
+            vectors: vec![Vectors::default()],
+            groups: LaneGroups::default(),
+            open: Vec::new(),
+        }
     }
-    let body = e.blocks.pop().unwrap_or_default();
-    let written: Vec<BufId> = kernel.stores.iter().map(|s| s.buffer).collect();
-    let args =
-        e.g.buffers
-            .iter()
-            .enumerate()
+
+    /// Ends the loops for each of which a scope was opened.
+    pub(super) fn close(&mut self, loops: &[(RangeId, LoopKind)]) {
+        for &(range, kind) in loops.iter().rev() {
+            let body = self.pop();
+            self.stmt(Stmt::Loop { range, kind, body });
+        }
+    }
+
+    /// The code of what was emitted, without memory of its own and without matrix units.
+    pub(super) fn finish(mut self, scheduled: &Scheduled, name: String) -> Code {
+        let kernel = &scheduled.kernel;
+        let body = self.blocks.pop().unwrap_or_default();
+        let written: Vec<BufId> = kernel.stores.iter().map(|s| s.buffer).collect();
+        let buffers = self.g.buffers.iter().enumerate();
+        let args = buffers
             .filter_map(|(i, b)| {
                 Some(MemoryDecl {
                     name: b.name.clone(),
@@ -84,28 +102,33 @@ pub fn lower(scheduled: &Scheduled, name: String) -> Code {
                 })
             })
             .collect();
-    Code {
-        name,
-        role: kernel.role,
-        ints: e.g.ints,
-        args,
-        locals: Vec::new(),
-        tables: e.g.tables,
-        units: Vec::new(),
-        regs: e.regs,
-        body,
+        Code {
+            name,
+            role: kernel.role,
+            ints: self.g.ints,
+            args,
+            locals: Vec::new(),
+            tables: self.g.tables,
+            units: Vec::new(),
+            regs: self.regs,
+            body,
+        }
     }
-}
 
-impl Emit {
-    fn push(&mut self) {
+    /// Values from here on are vectors along another range. What was computed before stays.
+    pub(super) fn set_lane(&mut self, lane: Option<RangeId>, lanes: u32) {
+        (self.lane, self.lanes) = (lane, lanes);
+        self.splats.iter_mut().for_each(FxHashMap::clear);
+    }
+
+    pub(super) fn push(&mut self) {
         self.blocks.push(Vec::new());
         self.memo.push(FxHashMap::default());
         self.splats.push(FxHashMap::default());
         self.vectors.push(Vectors::default());
     }
 
-    fn pop(&mut self) -> Vec<Stmt> {
+    pub(super) fn pop(&mut self) -> Vec<Stmt> {
         self.memo.pop();
         self.splats.pop();
         self.vectors.pop();
@@ -118,7 +141,7 @@ impl Emit {
         }
     }
 
-    fn reg(&mut self, dtype: DType, lanes: u32) -> Reg {
+    pub(super) fn reg(&mut self, dtype: DType, lanes: u32) -> Reg {
         self.regs.push(Type { dtype, lanes });
         Reg(self.regs.len() as u32 - 1)
     }
@@ -133,7 +156,7 @@ impl Emit {
         self.memo.iter().rev().find_map(|m| m.get(&v)).copied()
     }
 
-    fn remember(&mut self, v: ValId, reg: Reg) {
+    pub(super) fn remember(&mut self, v: ValId, reg: Reg) {
         if let Some(m) = self.memo.last_mut() {
             m.insert(v, reg);
         }

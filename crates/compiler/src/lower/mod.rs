@@ -5,6 +5,7 @@ mod lane_groups;
 pub mod legalize;
 pub mod link;
 pub mod math;
+pub mod matrix;
 pub mod matvec;
 mod permute;
 #[cfg(test)]

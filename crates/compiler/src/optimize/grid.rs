@@ -7,11 +7,13 @@
 
 use super::access::{self, Stride, Touch};
 use super::heuristic;
-use super::plan::{Factor, Kind, Plan};
+use super::matrix_unit::matrix_unit;
+use super::plan::{Factor, Kind, Plan, PlanError};
 use crate::kernel::Kernel;
 use crate::options::GridRule;
 use crate::target::Gpu;
 use rustc_hash::FxHashMap;
+use winograph_ir::DType;
 use winograph_ir::indexed::Graph;
 use winograph_ir::int::{IntId, RangeId};
 
@@ -41,17 +43,7 @@ struct Search<'a> {
 
 /// The plan for a kernel on a GPU, and what else was considered.
 pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
-    let mut g = kernel.graph.clone();
-    let unrolled = heuristic::unrolled(kernel);
-    let touches = access::touches(kernel, &unrolled);
-    let addresses = touches
-        .iter()
-        .map(|t| {
-            let layout = g.buffer(t.buffer).layout.clone()?;
-            (!t.dynamic).then(|| g.flatten(&layout, &t.index))
-        })
-        .collect();
-    let mut search = Search { g, kernel, touches, addresses, unrolled, gpu };
+    let mut search = Search::new(kernel, gpu);
     let mut ranked = search.candidates();
     ranked.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| (a.0.len(), &a.0).cmp(&(b.0.len(), &b.0))));
     let name = |t: &Threads| match t[..] {
@@ -63,7 +55,93 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
     (search.build(threads, rule), report)
 }
 
-impl Search<'_> {
+/// A stored plan with what it leaves out: the order of blocks and threads by the rule, and the target's matrix unit.
+///
+/// # Errors
+/// Why the plan does not fit the kernel or the target.
+pub fn complete(kernel: &Kernel, stored: &Plan, gpu: &Gpu, rule: GridRule) -> Result<Plan, PlanError> {
+    let mut plan = stored.clone();
+    let mismatch = |what: String| Err(PlanError::Mismatch(what));
+    let kinds = |f: &[Factor], kind: Kind| f.iter().any(|f| f.kind == kind);
+    let on_unit = plan.loops.iter().any(|f| kinds(f, Kind::Matrix));
+    if on_unit && plan.unit.is_none() {
+        // A unit that rounds factors changes results by more than their order: a plan has to ask for it by name.
+        let exact = |name: &&&str| matrix_unit(name).is_some_and(|u| u.a.dtype == DType::F32 && u.factor_bits >= 24);
+        plan.unit = gpu.units.iter().find(exact).map(|name| name.to_string());
+        if plan.unit.is_none() {
+            return mismatch("the target has no matrix unit for f32 that does not round its factors".to_string());
+        }
+    }
+    if let Some(unit) = plan.unit.as_ref().filter(|u| !gpu.units.contains(&u.as_str())) {
+        return mismatch(format!("the target has no matrix unit {unit}"));
+    }
+    let places = plan.loops.len().min(kernel.loops.len());
+    let ordinal = |a: &usize| kernel.loops.get(*a).map(|&r| kernel.graph.ints.range_info(r).ordinal);
+    if plan.order.is_empty() {
+        plan.order = (0..places).collect();
+        if rule == GridRule::RangeId {
+            plan.order.sort_by_key(ordinal);
+        }
+    }
+    if plan.threads.is_empty() {
+        plan.threads = (0..places).filter(|&a| kinds(&plan.loops[a], Kind::Thread)).collect();
+        match rule {
+            GridRule::RangeId => plan.threads.sort_by_key(|a| std::cmp::Reverse(ordinal(a))),
+            GridRule::Auto => {
+                let search = Search::new(kernel, gpu);
+                let size = |a: usize| plan.loops[a].iter().find(|f| f.kind == Kind::Thread).and_then(|f| f.size);
+                let mut best: Option<(f64, Vec<usize>)> = None;
+                for order in permutations(&plan.threads) {
+                    let fastest_first: Threads = order.iter().rev().map(|&a| (a, size(a).unwrap_or(1))).collect();
+                    let sectors = search.sectors(&fastest_first);
+                    if best.as_ref().is_none_or(|b| sectors < b.0) {
+                        best = Some((sectors, order));
+                    }
+                }
+                plan.threads = best.map(|b| b.1).unwrap_or_default();
+            }
+        }
+    }
+    let threads: i64 = plan.loops.iter().flatten().filter(|f| f.kind == Kind::Thread).filter_map(|f| f.size).product();
+    let all = threads.saturating_mul(if on_unit { gpu.lanes as i64 } else { 1 });
+    if all > gpu.max_threads as i64 {
+        return mismatch(format!("{all} threads in a workgroup, the target has at most {}", gpu.max_threads));
+    }
+    Ok(plan)
+}
+
+/// All orders of a few axes; more than four keep theirs.
+fn permutations(axes: &[usize]) -> Vec<Vec<usize>> {
+    if axes.len() > 4 {
+        return vec![axes.to_vec()];
+    }
+    let mut out = vec![vec![]];
+    for _ in axes {
+        out = out
+            .into_iter()
+            .flat_map(|p: Vec<usize>| {
+                axes.iter().filter(|a| !p.contains(a)).map(|&a| [&p[..], &[a]].concat()).collect::<Vec<_>>()
+            })
+            .collect();
+    }
+    out
+}
+
+impl<'a> Search<'a> {
+    fn new(kernel: &'a Kernel, gpu: &'a Gpu) -> Search<'a> {
+        let mut g = kernel.graph.clone();
+        let unrolled = heuristic::unrolled(kernel);
+        let touches = access::touches(kernel, &unrolled);
+        let addresses = touches
+            .iter()
+            .map(|t| {
+                let layout = g.buffer(t.buffer).layout.clone()?;
+                (!t.dynamic).then(|| g.flatten(&layout, &t.index))
+            })
+            .collect();
+        Search { g, kernel, touches, addresses, unrolled, gpu }
+    }
+
     fn size(&self, axis: usize) -> Option<i64> {
         self.g.ints.const_size(self.kernel.loops[axis])
     }

@@ -3,4 +3,6 @@
 pub mod access;
 pub mod grid;
 pub mod heuristic;
+pub mod matrix_unit;
 pub mod plan;
+pub mod stored;

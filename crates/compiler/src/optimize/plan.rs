@@ -9,12 +9,18 @@
 //!
 //! A factor is a kind and a size; the first factor of an axis may leave its size out and takes what is left.
 //! `order` lists axes: their `grid` and `loop` factors nest in that order, grids outside of loops.
+//!
+//! Two map axes and a reduce axis may have `matrix` factors, each the innermost of its axis: these are on the matrix unit
+//! that `unit=` names, with the unit's sizes, and a warp's lanes are the unit's. A stored plan may leave out `order`,
+//! `threads` and `unit`; [`grid::complete`](super::grid::complete) fills them in.
 
+use super::matrix_unit::{factors, matrix_unit};
 use crate::kernel::Kernel;
 use rustc_hash::FxHashMap;
 use std::fmt;
 use thiserror::Error;
 use winograph_ir::int::RangeId;
+use winograph_ir::linear::MatrixUnit;
 
 /// What a factor of an axis becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,10 +35,12 @@ pub enum Kind {
     Unroll,
     /// Lanes of a vector.
     Vector,
+    /// One side of a matrix unit's operands.
+    Matrix,
 }
 
 impl Kind {
-    const ALL: [Kind; 5] = [Kind::Grid, Kind::Thread, Kind::Loop, Kind::Unroll, Kind::Vector];
+    const ALL: [Kind; 6] = [Kind::Grid, Kind::Thread, Kind::Loop, Kind::Unroll, Kind::Vector, Kind::Matrix];
 
     /// Name in the text of a plan.
     pub const fn name(self) -> &'static str {
@@ -42,6 +50,7 @@ impl Kind {
             Kind::Loop => "loop",
             Kind::Unroll => "unroll",
             Kind::Vector => "vector",
+            Kind::Matrix => "matrix",
         }
     }
 }
@@ -51,7 +60,7 @@ impl Kind {
 pub struct Factor {
     /// What it becomes.
     pub kind: Kind,
-    /// Its size; `None` for what the others leave.
+    /// Its size; `None` for what the others leave, or what the matrix unit takes.
     pub size: Option<i64>,
 }
 
@@ -66,6 +75,8 @@ pub struct Plan {
     pub order: Vec<usize>,
     /// Map loops with thread factors, the slowest in the thread's number first.
     pub threads: Vec<usize>,
+    /// The matrix unit of the `matrix` factors.
+    pub unit: Option<String>,
 }
 
 /// Why a plan does not fit.
@@ -94,6 +105,21 @@ pub struct Scheduled {
     pub unroll: Vec<RangeId>,
     /// The lane, if code is vectorised.
     pub lane: Option<RangeId>,
+    /// What is on a matrix unit, if anything is.
+    pub matrix: Option<MatrixRanges>,
+}
+
+/// The ranges that a matrix unit covers.
+#[derive(Clone, Debug)]
+pub struct MatrixRanges {
+    /// The unit.
+    pub unit: MatrixUnit,
+    /// The map range along the unit's rows.
+    pub row: RangeId,
+    /// The map range along its columns.
+    pub col: RangeId,
+    /// The reduce range.
+    pub k: RangeId,
 }
 
 impl fmt::Display for Plan {
@@ -119,7 +145,10 @@ impl fmt::Display for Plan {
                 }
             }
         }
-        Ok(())
+        match &self.unit {
+            Some(unit) => write!(f, " unit={unit}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -139,6 +168,10 @@ impl Plan {
                         .ok_or_else(|| bad(format!("`{axis}` in {name}= is not a map axis like a0")))?;
                     list.push(n);
                 }
+                continue;
+            }
+            if name == "unit" {
+                plan.unit = Some(value.to_string());
                 continue;
             }
             let (list, number) = match name.split_at_checked(1) {
@@ -162,11 +195,10 @@ impl Plan {
                         (kind, Some(size))
                     }
                 };
-                let kind = Kind::ALL
-                    .into_iter()
-                    .find(|k| k.name() == kind)
-                    .ok_or_else(|| bad(format!("`{kind}` is not a kind: grid, thread, loop, unroll or vector")))?;
-                if size.is_none() && i > 0 {
+                let kind = Kind::ALL.into_iter().find(|k| k.name() == kind).ok_or_else(|| {
+                    bad(format!("`{kind}` is not a kind: grid, thread, loop, unroll, vector or matrix"))
+                })?;
+                if size.is_none() && i > 0 && kind != Kind::Matrix {
                     return Err(bad(format!(
                         "factor `{text}` of {name}: only the first factor may leave its size out"
                     )));
@@ -189,6 +221,82 @@ impl Plan {
     /// Replaces a kernel's ranges by the plan's factors. Where factors cover more than their axis, what lies beyond
     /// is gated.
     pub fn apply(&self, kernel: &Kernel) -> Result<Scheduled, PlanError> {
+        let (plan, matrix) = self.on_unit(kernel)?;
+        plan.apply_sized(kernel, matrix)
+    }
+
+    /// The axes on a matrix unit, and the plan with the unit's sizes in its `matrix` factors.
+    fn on_unit(&self, kernel: &Kernel) -> Result<(Plan, Option<OnUnit>), PlanError> {
+        let mismatch = |what: String| Err(PlanError::Mismatch(what));
+        let has = |f: &Vec<Factor>| f.iter().any(|f| f.kind == Kind::Matrix);
+        let with = |axes: &[Vec<Factor>]| (0..axes.len()).filter(|&a| has(&axes[a])).collect::<Vec<usize>>();
+        let (maps, sums) = (with(&self.loops), with(&self.reduces));
+        if maps.is_empty() && sums.is_empty() {
+            return Ok((self.clone(), None));
+        }
+        let ([x, y], [k]) = (&maps[..], &sums[..]) else {
+            return mismatch("matrix factors are those of two map axes and one reduce axis".to_string());
+        };
+        let (x, y, k) = (*x, *y, *k);
+        for factors in [&self.loops[x], &self.loops[y], &self.reduces[k]] {
+            if factors.iter().rev().skip(1).any(|f| f.kind == Kind::Matrix) {
+                return mismatch("a matrix factor that is not the innermost of its axis".to_string());
+            }
+        }
+        let Some(unit) = self.unit.as_deref().and_then(matrix_unit) else {
+            let named = self.unit.as_ref().map_or("unit= is missing".to_string(), |u| format!("no unit `{u}`"));
+            return mismatch(format!("matrix factors, but {named}"));
+        };
+        let reduces = kernel.reduce_ranges();
+        if self.loops.len() != kernel.loops.len() || self.reduces.len() != reduces.len() {
+            // Said in full where sizes are applied.
+            return Ok((self.clone(), None));
+        }
+        let ints = &kernel.graph.ints;
+        let fits = |name: String, factors: &[Factor], range: RangeId, n: u32| {
+            let n = n as i64;
+            if let Some(size) = factors.last().and_then(|f| f.size)
+                && size != n
+            {
+                return Err(format!("{name} has matrix:{size}, unit {} takes {n}", unit.name));
+            }
+            let rest: i64 = factors[..factors.len() - 1].iter().filter_map(|f| f.size).product();
+            match ints.const_size(range) {
+                Some(s) if s % (n * rest) == 0 => Ok(()),
+                Some(s) => Err(format!("{name} of {s} is no multiple of the {} of unit {}", n * rest, unit.name)),
+                None => Err(format!("{name} has a size that is a parameter")),
+            }
+        };
+        let sides = |row: usize, col: usize| {
+            fits(format!("a{row}"), &self.loops[row], kernel.loops[row], unit.m)?;
+            fits(format!("a{col}"), &self.loops[col], kernel.loops[col], unit.n)?;
+            factors(kernel, &unit, kernel.loops[row], kernel.loops[col]).map(|_| (row, col))
+        };
+        // A lane's results are neighbours of a row: columns run along the axis that is contiguous in memory.
+        let (row, col) = if stride_of(kernel, y) <= stride_of(kernel, x) { (x, y) } else { (y, x) };
+        let (row, col) = match sides(row, col).or_else(|why| sides(col, row).map_err(|_| why)) {
+            Ok(sides) => sides,
+            Err(why) => return mismatch(why),
+        };
+        if let Err(why) = fits(format!("r{k}"), &self.reduces[k], reduces[k], unit.k) {
+            return mismatch(why);
+        }
+        let mut plan = self.clone();
+        let set = |factors: &mut Vec<Factor>, n: u32| {
+            if let Some(last) = factors.last_mut() {
+                last.size = Some(n as i64);
+            }
+        };
+        set(&mut plan.loops[row], unit.m);
+        set(&mut plan.loops[col], unit.n);
+        set(&mut plan.reduces[k], unit.k);
+        if plan.loops.iter().flatten().any(|f| f.kind == Kind::Vector) {
+            return mismatch("vector and matrix factors exclude each other".to_string());
+        }
+        Ok((plan, Some(OnUnit { unit, row, col, k })))
+    }
+
+    fn apply_sized(&self, kernel: &Kernel, on_unit: Option<OnUnit>) -> Result<Scheduled, PlanError> {
         let mut kernel = kernel.clone();
         let reduces = kernel.reduce_ranges();
         let mismatch = |what: String| Err(PlanError::Mismatch(what));
@@ -245,7 +353,7 @@ impl Plan {
                 let p = g.ints.range(part);
                 let scaled = g.ints.mul(e, size);
                 e = g.ints.add(scaled, p);
-                if g.ints.as_const(size) == Some(1) {
+                if g.ints.as_const(size) == Some(1) && factor.kind != Kind::Matrix {
                     continue;
                 }
                 if g.ints.as_const(size).is_none() && matches!(factor.kind, Kind::Unroll | Kind::Vector | Kind::Thread)
@@ -260,7 +368,7 @@ impl Plan {
                     Kind::Grid | Kind::Thread if !is_map => {
                         return mismatch(format!("a {} factor of a reduce axis", factor.kind.name()));
                     }
-                    Kind::Grid | Kind::Thread | Kind::Loop => {}
+                    Kind::Grid | Kind::Thread | Kind::Loop | Kind::Matrix => {}
                 }
                 parts.push((part, factor.kind));
             }
@@ -310,6 +418,34 @@ impl Plan {
             }
         }
         kernel.loops = parts_of[..old_loops.len()].iter().flatten().map(|p| p.0).collect();
-        Ok(Scheduled { kernel, grid, thread, serial, unroll, lane })
+        let part = |axis: usize| parts_of[axis].iter().find(|p| p.1 == Kind::Matrix).map(|p| p.0);
+        let matrix = match on_unit {
+            None => None,
+            Some(OnUnit { unit, row, col, k }) => match (part(row), part(col), part(old_loops.len() + k)) {
+                (Some(row), Some(col), Some(k)) => Some(MatrixRanges { unit, row, col, k }),
+                _ => return mismatch("a matrix factor without a range".to_string()),
+            },
+        };
+        Ok(Scheduled { kernel, grid, thread, serial, unroll, lane, matrix })
+    }
+}
+
+/// Axes on a matrix unit, by their places in the plan.
+struct OnUnit {
+    unit: MatrixUnit,
+    row: usize,
+    col: usize,
+    k: usize,
+}
+
+/// How far a kernel's store moves in memory with a map axis, in elements.
+fn stride_of(kernel: &Kernel, axis: usize) -> i64 {
+    let Some(store) = kernel.stores.first() else { return i64::MAX };
+    let mut g = kernel.graph.clone();
+    let Some(layout) = g.buffer(store.buffer).layout.clone() else { return i64::MAX };
+    let address = g.flatten(&layout, &store.index);
+    match g.ints.split_linear(address, kernel.loops[axis]) {
+        Some((c, _)) => c.abs(),
+        None => i64::MAX,
     }
 }

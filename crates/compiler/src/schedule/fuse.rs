@@ -140,7 +140,7 @@ pub fn fuse(g: &mut Graph) -> Vec<Decision> {
     decisions
 }
 
-fn loads_of(g: &Graph, value: ValId, buffer: BufId) -> impl Iterator<Item = ValId> + '_ {
+pub(super) fn loads_of(g: &Graph, value: ValId, buffer: BufId) -> impl Iterator<Item = ValId> + '_ {
     g.topological(&[value])
         .into_iter()
         .filter(move |&v| matches!(g.val(v), Val::Load { src: Source::Buffer(b), .. } if *b == buffer))
@@ -212,7 +212,7 @@ fn inside_reduction(g: &Graph, value: ValId, load: ValId) -> bool {
 }
 
 /// Puts the value of one definition in place of the loads of its buffer in another.
-fn inline(g: &mut Graph, stage: usize, reader: usize) {
+pub(super) fn inline(g: &mut Graph, stage: usize, reader: usize) {
     let def = g.defs[stage].clone();
     let mut memo = FxHashMap::default();
     let value = g.defs[reader].value;

@@ -1,9 +1,11 @@
 //! From a tensor graph to kernels.
 
+pub mod canonical;
 pub mod flatten;
 pub mod fuse;
 pub mod layout;
 pub mod memory;
+pub mod nest;
 pub mod narrow;
 pub mod rangeify;
 pub mod scope;

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use winograph_compiler::Target;
+use winograph_compiler::optimize::matrix_unit::CUDA_UNITS;
 use winograph_compiler::render::render_cuda;
 use winograph_compiler::target::Gpu;
 use winograph_ir::linear::Code;
@@ -177,6 +178,7 @@ fn target_of(device: &driver::Device, capability: u32) -> Result<Target, DeviceE
         lanes: device.attribute(attribute::WARP)?,
         max_threads: device.attribute(attribute::MAX_THREADS)?,
         shared: device.attribute(attribute::SHARED)?,
+        units: if capability >= 80 { &CUDA_UNITS } else { &[] },
         ..known.gpu.clone().unwrap_or(Gpu {
             lanes: 32,
             sector: 32,
@@ -184,6 +186,7 @@ fn target_of(device: &driver::Device, capability: u32) -> Result<Target, DeviceE
             access: 16,
             registers: 255,
             shared: 48 << 10,
+            units: &[],
         })
     };
     Ok(Target { name: format!("cuda:sm_{capability}"), l2, l3: l2, gpu: Some(gpu), ..known })

@@ -1,47 +1,16 @@
 //! The matrix units of CUDA devices from compute capability 8.0 on: `mma.sync` on fragments in registers.
-//!
-//! The places of elements are those of the PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16" with `.tf32`,
-//! `.f16` and `.bf16` factors.
 
 use super::prelude::Prelude;
+use crate::optimize::matrix_unit::CUDA_UNITS;
 use crate::render::clike::{Dialect, Elem};
-use winograph_ir::DType;
 use winograph_ir::linear::{Fragment, MatrixUnit};
 
 /// Names of the units that can be rendered.
-pub const MATRIX_UNITS: [&str; 3] = ["m16n8k8.tf32", "m16n8k16.f16", "m16n8k16.bf16"];
+pub const MATRIX_UNITS: [&str; 3] = CUDA_UNITS;
 
-/// A unit by its name. Of a thread's number in its warp, the two lowest bits count within a group of 4 and the others
-/// the groups.
+/// A unit that can be rendered, by its name; see [`optimize::matrix_unit`](crate::optimize::matrix_unit::matrix_unit).
 pub fn matrix_unit(name: &str) -> Option<MatrixUnit> {
-    let fragment = |dtype, thread_row: [u32; 5], thread_col: [u32; 5], elements: &[(u32, u32)]| Fragment {
-        dtype,
-        thread_row: thread_row.to_vec(),
-        thread_col: thread_col.to_vec(),
-        element_row: elements.iter().map(|e| e.0).collect(),
-        element_col: elements.iter().map(|e| e.1).collect(),
-    };
-    let groups = [0, 0, 1, 2, 4];
-    let c = fragment(DType::F32, groups, [2, 4, 0, 0, 0], &[(0, 1), (8, 0)]);
-    let (k, a, b, factor_bits) = match name {
-        "m16n8k8.tf32" => (
-            8,
-            fragment(DType::F32, groups, [1, 2, 0, 0, 0], &[(8, 0), (0, 4)]),
-            fragment(DType::F32, [1, 2, 0, 0, 0], groups, &[(4, 0)]),
-            11,
-        ),
-        "m16n8k16.f16" | "m16n8k16.bf16" => {
-            let d = if name.ends_with("bf16") { DType::BF16 } else { DType::F16 };
-            (
-                16,
-                fragment(d, groups, [2, 4, 0, 0, 0], &[(0, 1), (8, 0), (0, 8)]),
-                fragment(d, [2, 4, 0, 0, 0], groups, &[(1, 0), (8, 0)]),
-                24,
-            )
-        }
-        _ => return None,
-    };
-    Some(MatrixUnit { name: name.to_string(), m: 16, n: 8, k, a, b, c, factor_bits })
+    MATRIX_UNITS.contains(&name).then(|| crate::optimize::matrix_unit::matrix_unit(name)).flatten()
 }
 
 /// For each element of `hardware`, the one of `given` that is at the same place in every thread; `None` where there is
@@ -110,19 +79,6 @@ pub(super) fn helper(p: &mut Prelude, unit: &MatrixUnit) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fragments_cover_their_matrices() {
-        for name in MATRIX_UNITS {
-            let u = matrix_unit(name).unwrap();
-            for (f, rows, cols) in [(&u.a, u.m, u.k), (&u.b, u.k, u.n), (&u.c, u.m, u.n)] {
-                let mut places: Vec<_> = (0..32).flat_map(|t| (0..f.elements()).map(move |e| f.place(t, e))).collect();
-                places.sort_unstable();
-                let all: Vec<_> = (0..rows).flat_map(|r| (0..cols).map(move |c| (r, c))).collect();
-                assert_eq!(places, all, "{name}");
-            }
-        }
-    }
 
     #[test]
     fn elements_may_be_numbered_otherwise_but_not_placed_otherwise() {

@@ -1,0 +1,247 @@
+//! From a kernel with axes on a matrix unit to linear code.
+//!
+//! Takes a scheduled kernel that sums products with two map ranges and a reduce range on a unit; leaves a warp's code:
+//! loops over the bits of a lane's number, which say where the lane's elements of each operand are; fragments gathered
+//! from memory, by vectors where their places are linear; one accumulator per point of the unrolled map ranges; and the
+//! stores of what is computed from the sums, by pairs of neighbours.
+
+use super::emit::{Emit, loops};
+use super::unroll::points;
+use crate::optimize::matrix_unit;
+use crate::optimize::plan::{MatrixRanges, Scheduled};
+use winograph_ir::indexed::{BufId, Layout, LayoutDim, Origin, Scope, Source, ValId};
+use winograph_ir::int::{IntId, RangeId, RangeRole};
+use winograph_ir::linear::{Access, Code, Fragment, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt};
+use winograph_ir::{DType, Scalar};
+
+/// Places of a fragment's elements: its rows and columns in terms of the lane's bits and the element's number.
+struct Places {
+    /// Counts the elements of a lane; `None` where there is one.
+    element: Option<RangeId>,
+    elements: u32,
+    row: IntId,
+    col: IntId,
+}
+
+/// A point of the unrolled map ranges: what it stores, and its sum.
+struct Point {
+    buffer: BufId,
+    index: Vec<IntId>,
+    gate: Vec<IntId>,
+    value: ValId,
+    sum: ValId,
+    factors: [ValId; 2],
+}
+
+/// Lowers a scheduled kernel with axes on a matrix unit.
+pub fn lower(scheduled: &Scheduled, matrix: &MatrixRanges, name: String) -> Code {
+    let mut e = Emit::new(scheduled);
+    let unit = &matrix.unit;
+    let two = e.g.ints.constant(2);
+    // By bit: the lowest one is the innermost loop.
+    let bits: Vec<RangeId> = (0..unit.a.thread_row.len()).map(|_| e.g.ints.new_range(two, RangeRole::Map)).collect();
+    let lanes: Vec<RangeId> = bits.iter().rev().copied().collect();
+    let nest = loops(scheduled, &lanes);
+    let (pa, pb, pc) = (places(&mut e, &unit.a, &bits), places(&mut e, &unit.b, &bits), places(&mut e, &unit.c, &bits));
+    for _ in &nest {
+        e.push();
+    }
+    let work = gather(&mut e, scheduled, matrix);
+    let zero = e.let_(DType::F32, 1, Instr::Const(Scalar::zero(DType::F32)));
+    e.set_lane(pc.element, pc.elements);
+    let sums: Vec<Reg> = work
+        .iter()
+        .map(|_| {
+            let init = e.widen(zero, pc.elements);
+            let reg = e.reg(DType::F32, pc.elements);
+            e.stmt(Stmt::Var { reg, init });
+            reg
+        })
+        .collect();
+    sum_up(&mut e, scheduled, matrix, &work, &sums, &pa, &pb);
+    e.set_lane(pc.element, pc.elements);
+    let mut locals = Vec::new();
+    for (point, &sum) in work.iter().zip(&sums) {
+        store(&mut e, matrix, point, sum, &pc, &mut locals);
+    }
+    e.close(&nest);
+    let mut code = e.finish(scheduled, name);
+    code.units.push(unit.clone());
+    code.locals = locals;
+    code
+}
+
+/// Where the elements of a fragment are.
+fn places(e: &mut Emit, f: &Fragment, bits: &[RangeId]) -> Places {
+    let elements = f.elements();
+    let ints = &mut e.g.ints;
+    let element = (elements > 1).then(|| {
+        let size = ints.constant(elements as i64);
+        ints.new_range(size, RangeRole::Map)
+    });
+    let mut place = |thread: &[u32], weights: &[u32]| {
+        let mut terms: Vec<(IntId, i64)> = Vec::new();
+        for (&r, &w) in bits.iter().zip(thread) {
+            terms.push((ints.range(r), w as i64));
+        }
+        if let Some(r) = element {
+            let r = ints.range(r);
+            let first = weights.first().map_or(0, |&w| w as u64);
+            if weights.iter().enumerate().all(|(i, &w)| w as u64 == first << i) {
+                terms.push((r, first as i64));
+            } else {
+                for (i, &w) in weights.iter().enumerate() {
+                    let bit = ints.div_const(r, 1 << i);
+                    let bit = ints.rem_const(bit, 2);
+                    terms.push((bit, w as i64));
+                }
+            }
+        }
+        ints.sum(&terms, 0)
+    };
+    let (row, col) = (place(&f.thread_row, &f.element_row), place(&f.thread_col, &f.element_col));
+    Places { element, elements, row, col }
+}
+
+/// What every point of the unrolled map ranges stores, and the sums in it.
+fn gather(e: &mut Emit, scheduled: &Scheduled, matrix: &MatrixRanges) -> Vec<Point> {
+    let kernel = &scheduled.kernel;
+    let Ok(factors) = matrix_unit::factors(kernel, &matrix.unit, matrix.row, matrix.col) else { return Vec::new() };
+    let Some(product) = matrix_unit::product(kernel) else { return Vec::new() };
+    let maps: Vec<RangeId> = scheduled.unroll.iter().copied().filter(|r| kernel.loops.contains(r)).collect();
+    let mut out = Vec::new();
+    for store in &kernel.stores {
+        for point in points(&e.g, &maps) {
+            let (mut index, mut gate) = (store.index.clone(), store.gate.to_vec());
+            for &(r, c) in &point {
+                for i in index.iter_mut().chain(gate.iter_mut()) {
+                    *i = e.unroller.int_at(&mut e.g, *i, r, c);
+                }
+            }
+            let mut at = |v: ValId| e.unroller.at_point(&mut e.g, v, &point);
+            let (value, sum) = (at(store.value), at(product.reduce));
+            let factors = factors.map(&mut at);
+            out.push(Point { buffer: store.buffer, index, gate, value, sum, factors });
+        }
+    }
+    out
+}
+
+/// The loops over the rest of the reduction, with a multiply-accumulate per point.
+fn sum_up(
+    e: &mut Emit,
+    scheduled: &Scheduled,
+    matrix: &MatrixRanges,
+    work: &[Point],
+    sums: &[Reg],
+    pa: &Places,
+    pb: &Places,
+) {
+    let reduces: Vec<RangeId> = scheduled.kernel.reduce_ranges().into_iter().filter(|&r| r != matrix.k).collect();
+    let (unrolled, looped): (Vec<RangeId>, Vec<RangeId>) = reduces.iter().partition(|r| scheduled.unroll.contains(r));
+    for _ in &looped {
+        e.push();
+    }
+    e.open.extend(&reduces);
+    for step in points(&e.g, &unrolled) {
+        let mut fragments: Vec<[Reg; 2]> = Vec::with_capacity(work.len());
+        for side in 0..2 {
+            let (place, along, row) = if side == 0 { (pa, matrix.row, true) } else { (pb, matrix.col, false) };
+            e.set_lane(place.element, place.elements);
+            for (n, point) in work.iter().enumerate() {
+                let (on_axis, on_k) = if row { (place.row, place.col) } else { (place.col, place.row) };
+                let v = e.unroller.at_point(&mut e.g, point.factors[side], &step);
+                let v = e.g.substitute(v, &|r| {
+                    if r == along { Some(on_axis) } else { (r == matrix.k).then_some(on_k) }
+                });
+                let reg = e.eval(v);
+                let reg = e.widen(reg, place.elements);
+                match side {
+                    0 => fragments.push([reg, reg]),
+                    _ => fragments[n][1] = reg,
+                }
+            }
+        }
+        for (&[a, b], &c) in fragments.iter().zip(sums) {
+            let value = e.let_(DType::F32, matrix.unit.c.elements(), Instr::Matrix { unit: 0, a, b, c });
+            e.stmt(Stmt::Set { reg: c, value });
+        }
+    }
+    for _ in &reduces {
+        e.open.pop();
+    }
+    e.close(&looped.iter().map(|&r| (r, LoopKind::Serial)).collect::<Vec<_>>());
+}
+
+/// Computes what a point stores from its sum, and stores it: as one vector where the places of a lane's elements are
+/// linear, by pairs of neighbours through registers otherwise.
+fn store(e: &mut Emit, matrix: &MatrixRanges, point: &Point, sum: Reg, places: &Places, locals: &mut Vec<MemoryDecl>) {
+    let f = |r: RangeId| {
+        if r == matrix.row { Some(places.row) } else { (r == matrix.col).then_some(places.col) }
+    };
+    let sum_value = e.g.substitute(point.sum, &f);
+    e.remember(sum_value, sum);
+    let value = e.g.substitute(point.value, &f);
+    let index: Vec<IntId> = point.index.iter().map(|&i| e.g.ints.substitute(i, &f)).collect();
+    let gate: Vec<IntId> = point.gate.iter().map(|&i| e.g.ints.substitute(i, &f)).collect();
+    let reg = e.eval(value);
+    let reg = e.widen(reg, places.elements);
+    let source = Source::Buffer(point.buffer);
+    if let Some(access) = e.access(source, &index, &gate, places.element) {
+        return e.stmt(Stmt::Store { access, value: reg });
+    }
+    let Some(element) = places.element else { return };
+    // Lanes of a register are reached through memory with constant addresses, which compilers keep in registers.
+    let dtype = e.g.dtype(value);
+    let size = e.g.ints.constant(places.elements as i64);
+    let one = e.g.ints.constant(1);
+    let dims = vec![LayoutDim { axis: 0, div: 1, modulus: None, stride: one }];
+    let mem = Memory::Local(locals.len() as u32);
+    locals.push(MemoryDecl {
+        name: format!("fragment{}", locals.len()),
+        dtype,
+        shape: vec![size],
+        layout: Layout { dims, len: size },
+        scope: Scope::Register,
+        origin: Origin::Internal,
+        written: true,
+    });
+    let at = |addr: IntId, lane: Option<RangeId>| Access {
+        mem,
+        index: [addr].into(),
+        addr,
+        gate: [].into(),
+        lane,
+        dynamic: None,
+    };
+    let all = e.g.ints.range(element);
+    e.stmt(Stmt::Store { access: at(all, Some(element)), value: reg });
+    let two = e.g.ints.constant(2);
+    for pair in 0..places.elements as i64 / 2 {
+        let lane = e.g.ints.new_range(two, RangeRole::Map);
+        let lane_value = e.g.ints.range(lane);
+        let number = e.g.ints.add_const(lane_value, 2 * pair);
+        let fill = Scalar::zero(dtype);
+        let (paired, gates) = (moved(e, &index, element, number), moved(e, &gate, element, number));
+        if let Some(access) = e.access(source, &paired, &gates, Some(lane)) {
+            let half = e.let_(dtype, 2, Instr::Load { access: at(number, Some(lane)), fill });
+            e.stmt(Stmt::Store { access, value: half });
+            continue;
+        }
+        // Not linear in two neighbours: one by one.
+        for n in [2 * pair, 2 * pair + 1] {
+            let number = e.g.ints.constant(n);
+            let (index, gate) = (moved(e, &index, element, number), moved(e, &gate, element, number));
+            let Some(gate) = e.g.ints.conjunction(&gate) else { continue };
+            if let Some(access) = e.access(source, &index, &gate, None) {
+                let value = e.let_(dtype, 1, Instr::Load { access: at(number, None), fill });
+                e.stmt(Stmt::Store { access, value });
+            }
+        }
+    }
+}
+
+/// Expressions with the number of an element in place of the range that counts them.
+fn moved(e: &mut Emit, list: &[IntId], element: RangeId, number: IntId) -> Vec<IntId> {
+    list.iter().map(|&i| e.g.ints.substitute(i, &|r| (r == element).then_some(number))).collect()
+}
