@@ -263,6 +263,8 @@ impl Plan {
             let rest: i64 = factors[..factors.len() - 1].iter().filter_map(|f| f.size).product();
             match ints.const_size(range) {
                 Some(s) if s % (n * rest) == 0 => Ok(()),
+                // A ragged last block is gated; a register tile is full or there is none.
+                Some(_) if factors[0] == (Factor { kind: Kind::Grid, size: None }) => Ok(()),
                 Some(s) => Err(format!("{name} of {s} is no multiple of the {} of unit {}", n * rest, unit.name)),
                 None => Err(format!("{name} has a size that is a parameter")),
             }

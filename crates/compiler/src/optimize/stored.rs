@@ -20,10 +20,11 @@ pub struct StoredPlans {
 }
 
 /// Names and texts of the plans that come with the compiler.
-const KNOWN: [(&str, &str); 3] = [
+const KNOWN: [(&str, &str); 4] = [
     ("seed", include_str!("plans/seed.plan")),
     ("seed-tf32", include_str!("plans/seed_tf32.plan")),
     ("seed-cores", include_str!("plans/seed_cores.plan")),
+    ("blocks-tf32", include_str!("plans/blocks_tf32.plan")),
 ];
 
 impl StoredPlans {
