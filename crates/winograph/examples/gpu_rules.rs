@@ -39,8 +39,10 @@ mod measured {
 
     type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
-    /// Channels in, size, channels out.
-    const LAYERS: [(&str, usize, usize, usize); 8] = [
+    /// A name, channels in, size, channels out.
+    type Layer = (&'static str, usize, usize, usize);
+
+    const LAYERS: [Layer; 8] = [
         ("24 px", 16, 24, 16),
         ("32 px", 16, 32, 16),
         ("48 px", 16, 48, 16),
@@ -86,7 +88,7 @@ mod measured {
         replaced: Option<String>,
     }
 
-    fn planned(layer: (&str, usize, usize, usize), way: Way, plans: &str, target: &Target) -> Fallible<Planned> {
+    fn planned(layer: Layer, way: Way, plans: &str, target: &Target) -> Fallible<Planned> {
         let (_, c, size, k) = layer;
         let plans =
             if plans.is_empty() { StoredPlans::default() } else { StoredPlans::known(plans).ok_or("no plan")? };
@@ -107,7 +109,7 @@ mod measured {
             }])
         })?;
         let nests = explanation.kernels.iter().flat_map(|k| &k.nests);
-        let stored = nests.filter(|n| n.stored.is_some()).last();
+        let stored = nests.filter(|n| n.stored.is_some()).next_back();
         let multiply = stored.map_or_else(String::new, |n| n.name.clone());
         let replaced = stored.and_then(|n| n.stored.clone()).and_then(Result::err);
         Ok(Planned { program, multiply, replaced })
@@ -202,7 +204,7 @@ mod measured {
     }
 
     /// The largest error of some outputs, relative to the root of the mean square of the sums.
-    fn error(layer: (&str, usize, usize, usize), x: &[f32], w: &[f32], y: &[f32]) -> f64 {
+    fn error(layer: Layer, x: &[f32], w: &[f32], y: &[f32]) -> f64 {
         let (_, c, size, k) = layer;
         let (mut worst, mut square, mut count) = (0f64, 0f64, 0usize);
         for n in 0..4096usize {
@@ -227,7 +229,7 @@ mod measured {
         worst / (square / count as f64).sqrt()
     }
 
-    fn inputs(layer: (&str, usize, usize, usize)) -> Fallible<(Vec<f32>, Vec<f32>)> {
+    fn inputs(layer: Layer) -> Fallible<(Vec<f32>, Vec<f32>)> {
         let (_, c, size, k) = layer;
         let x = Tensor::randn(&[1, c, size, size], DType::F32, 1)?.to_vec::<f32>()?;
         let w = Tensor::randn(&[k, c, 3, 3], DType::F32, 2)?.to_vec::<f32>()?;
@@ -290,7 +292,7 @@ mod measured {
     }
 
     /// Kernels whose counters are compared: layer, way, plan and step.
-    fn selection() -> Vec<((&'static str, usize, usize, usize), Way, &'static str)> {
+    fn selection() -> Vec<(Layer, Way, &'static str)> {
         vec![
             (LAYERS[3], WAYS[1], "seed-tf32"),
             (LAYERS[3], WAYS[4], "seed-cores"),
