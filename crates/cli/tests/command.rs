@@ -325,7 +325,7 @@ fn explain_tells_reasons() {
     }
     assert!(!out.contains("    plan ") && !out.contains("def ") && !out.contains("typedef"));
     let more = succeeds(&[&args[..], &["--plan", "--passes", "--source"]].concat());
-    assert!(more.contains("    plan a0=") && more.contains("yield %") && more.contains("typedef"), "{more}");
+    assert!(more.contains("    plan out0.X: a0=") && more.contains("yield %") && more.contains("typedef"), "{more}");
 
     let direct = succeeds(&[&["explain", "conv", "--stride", "2"], &SMALL[..]].concat());
     assert!(direct.contains("kept: its window moves with stride 2, not 1"), "{direct}");
