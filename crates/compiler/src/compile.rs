@@ -9,7 +9,7 @@ use crate::optimize::heuristic;
 use crate::optimize::plan::{Plan, PlanError, Scheduled};
 use crate::options::{LayoutRule, Options};
 use crate::program::{Place, Program, ProgramBuffer, Step};
-use crate::schedule::{canonical, flatten, fuse, layout, memory, rangeify, scope, split};
+use crate::schedule::{canonical, flatten, fuse, layout, memory, nest, rangeify, scope, split};
 use crate::target::Target;
 use crate::winograd;
 use rustc_hash::FxHashMap;
@@ -100,17 +100,9 @@ pub fn compile_observed(
         true => verify::indexed::verify(g).map_err(|error| CompileError::Verify { pass, error }),
         false => Ok(()),
     };
-    let check_kernel = |k: &Kernel, pass: &'static str| match k.unproved() {
-        Some(what) if verifies => {
-            let kernel = format!("{} after {pass}", output_name(k));
-            let error = VerifyError { invariant: "bounds", place: kernel.clone(), found: what };
-            Err(CompileError::Refused { kernel, error })
-        }
-        _ => Ok(()),
-    };
     let mut g = driver.pass("rangeify", || rangeify::rangeify(tensors), text::print_indexed);
     check(&g, "rangeify")?;
-    let (mut g, windows) = driver.pass(
+    let (g, windows) = driver.pass(
         "winograd",
         || {
             let windows = winograd::run(&mut g, options);
@@ -120,16 +112,53 @@ pub fn compile_observed(
     );
     driver.explanation.windows = windows.map_err(CompileError::Options)?;
     check(&g, "winograd")?;
+    finish(driver, g, target, options)
+}
+
+/// Compiles an indexed graph as it is: from `fuse` on.
+///
+/// # Errors
+/// Those of [`compile`].
+pub fn compile_indexed(
+    graph: Graph,
+    target: &Target,
+    options: &Options,
+) -> Result<(Program, Explanation), CompileError> {
+    verify::indexed::verify(&graph).map_err(|error| CompileError::Verify { pass: "input", error })?;
+    finish(Driver { observer: &mut Silent, explanation: Explanation::default() }, graph, target, options)
+}
+
+/// The passes after the rewrites.
+fn finish(
+    mut driver: Driver<'_>,
+    mut g: Graph,
+    target: &Target,
+    options: &Options,
+) -> Result<(Program, Explanation), CompileError> {
+    let verifies = options.verify_each_pass || cfg!(debug_assertions);
+    let check_kernel = |k: &Kernel, pass: &'static str| match k.unproved() {
+        Some(what) if verifies => {
+            let kernel = format!("{} after {pass}", output_name(k));
+            let error = VerifyError { invariant: "bounds", place: kernel.clone(), found: what };
+            Err(CompileError::Refused { kernel, error })
+        }
+        _ => Ok(()),
+    };
     let (mut g, stages) = driver.pass(
         "fuse",
         || {
-            let stages = fuse::fuse(&mut g);
+            let mut stages = fuse::fuse(&mut g);
+            if target.gpu.is_some() {
+                nest::nest(&mut g, &mut stages);
+            }
             (g, stages)
         },
         |r| text::print_indexed(&r.0),
     );
     driver.explanation.stages = stages;
-    check(&g, "fuse")?;
+    if verifies {
+        verify::indexed::verify(&g).map_err(|error| CompileError::Verify { pass: "fuse", error })?;
+    }
     let mut kernels = driver.pass("split", || split::split(&g), |k| k.iter().map(|k| k.text() + "\n").collect());
     kernels.iter().try_for_each(|k| check_kernel(k, "split"))?;
     driver.pass("legalize", || kernels.iter_mut().for_each(legalize), |()| String::new());
