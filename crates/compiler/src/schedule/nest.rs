@@ -56,13 +56,28 @@ fn nests(g: &Graph, value: ValId, reader: &Def, load: ValId) -> bool {
     if !gate.is_empty() || !sums_alone(value, &own) || !sums_alone(reader.value, &outer) {
         return false;
     }
-    let mut used = Vec::new();
+    // Whole ranges, or quotients and remainders by a constant: each of them once, so that no element is read twice.
+    let (mut seen, mut used) = (Vec::new(), Vec::new());
     for &i in index.iter() {
-        match *g.ints.node(i) {
-            IntNode::Range(r) if !used.contains(&r) => used.push(r),
-            IntNode::Const(_) => {}
+        let part = match *g.ints.node(i) {
+            IntNode::Const(_) => continue,
+            IntNode::Range(r) => (r, 0),
+            IntNode::Div { num, den } | IntNode::Mod { num, den } => {
+                let sign = if matches!(g.ints.node(i), IntNode::Div { .. }) { 1 } else { -1 };
+                match (g.ints.node(num), g.ints.as_const(den)) {
+                    (IntNode::Range(r), Some(d)) => (*r, sign * d),
+                    _ => return false,
+                }
+            }
             _ => return false,
+        };
+        if seen.contains(&part) {
+            return false;
         }
+        if part.1 == 0 || seen.contains(&(part.0, -part.1)) {
+            used.push(part.0);
+        }
+        seen.push(part);
     }
     let repeated = |r: &&RangeId| g.ints.const_size(**r) != Some(1) && !used.contains(r);
     let size = |ranges: &[RangeId]| ranges.iter().map(|&r| g.ints.max_size(r).max(1)).fold(1i64, i64::saturating_mul);
