@@ -108,8 +108,8 @@ mod measured {
                 false => a[0].conv2d(&a[1], None, &pad)?,
             }])
         })?;
-        let nests = explanation.kernels.iter().flat_map(|k| &k.nests);
-        let stored = nests.filter(|n| n.stored.is_some()).next_back();
+        let mut nests = explanation.kernels.iter().flat_map(|k| &k.nests);
+        let stored = nests.rfind(|n| n.stored.is_some());
         let multiply = stored.map_or_else(String::new, |n| n.name.clone());
         let replaced = stored.and_then(|n| n.stored.clone()).and_then(Result::err);
         Ok(Planned { program, multiply, replaced })
