@@ -22,6 +22,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: ExplainCommand,
     },
+    /// Compare what is compiled with the interpreters
+    Check {
+        #[command(subcommand)]
+        what: CheckCommand,
+    },
     /// List the devices of this machine
     Devices(DevicesArgs),
 }
@@ -40,6 +45,29 @@ pub(crate) enum BenchCommand {
 pub(crate) enum ExplainCommand {
     /// How one convolution is compiled
     Conv(Box<ExplainConv>),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CheckCommand {
+    /// Random graphs of all operations and dtypes
+    Graphs(CheckGraphs),
+}
+
+/// Arguments of `check graphs`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckGraphs {
+    /// Number of graphs
+    #[arg(long, value_name = "N", default_value = "500", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub(crate) count: u32,
+    /// The first graph's number; the others follow
+    #[arg(long, value_name = "S", default_value = "0")]
+    pub(crate) seed: u64,
+    /// Optimisation level of the C compiler
+    #[arg(long, value_name = "LEVEL", default_value = "2", value_parser = clap::value_parser!(u8).range(0..=3))]
+    pub(crate) optimize: u8,
+    /// Graphs that are checked side by side [default: as many as there are processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) jobs: Option<u32>,
 }
 
 /// A way to compute a convolution.

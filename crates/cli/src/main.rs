@@ -7,6 +7,7 @@ mod devices;
 mod error;
 mod explain;
 mod forms;
+mod graphs;
 mod json;
 mod kernels;
 mod machine;
@@ -20,7 +21,7 @@ mod report;
 mod seed;
 mod shapes;
 
-use args::{BenchCommand, Cli, Command, ExplainCommand};
+use args::{BenchCommand, CheckCommand, Cli, Command, ExplainCommand};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Bench { what: BenchCommand::Compile(args) } => compile_time::run(&args),
         Command::Bench { what: BenchCommand::Overhead(args) } => overhead::run(&args),
         Command::Explain { what: ExplainCommand::Conv(args) } => explain::conv(&args),
+        Command::Check { what: CheckCommand::Graphs(args) } => graphs::run(&args),
         Command::Devices(args) => devices::devices(&args),
     };
     match done {

@@ -240,6 +240,21 @@ fn compile_times_are_printed_for_each_kind_of_graph() {
     assert!(rows.iter().any(|r| r["graph"] == "convolutions" && r["kernels"].as_u64().unwrap() >= 4), "{v}");
 }
 
+/// What has to hold for every graph, `winograph check graphs --help` says how to try others.
+#[test]
+fn random_graphs_agree() {
+    let text = succeeds(&["check", "graphs", "--count", "5000", "--optimize", "0"]);
+    assert!(text.starts_with("5000 random graphs agree (500 with sizes that are parameters"), "{text}");
+    let refused = text.split("of which ").nth(1).and_then(|t| t.split(' ').next()).unwrap();
+    assert!(refused.parse::<u32>().unwrap() <= 25, "{text}");
+}
+
+#[test]
+fn optimised_kernels_agree_too() {
+    let text = succeeds(&["check", "graphs", "--count", "150", "--seed", "1000000", "--jobs", "1"]);
+    assert!(text.starts_with("150 random graphs agree"), "{text}");
+}
+
 #[test]
 fn wrong_usage() {
     let cases: [(&str, &str); 31] = [

@@ -1,5 +1,6 @@
 //! How much memory programs need for intermediates: not much more than what lives at once.
 
+#[path = "../../cli/src/graphs/generator.rs"]
 mod generator;
 
 use generator::{Random, arguments, graph};

@@ -2,6 +2,7 @@
 
 mod buffer;
 mod cache;
+mod checked;
 mod compiler;
 mod folder;
 mod machine;
@@ -10,6 +11,7 @@ mod pool;
 
 pub use buffer::{ALIGNMENT, Buffer};
 pub use cache::{CACHE_BYTES, Cache, Fetched};
+pub use checked::CheckedKernels;
 pub use compiler::Compiler;
 pub use machine::host_target;
 pub use module::{CpuModule, Loaded};

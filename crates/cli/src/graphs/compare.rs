@@ -1,43 +1,31 @@
-//! Random graphs of tensor operations, computed by the CPU and by the interpreters.
+//! Random graphs on the CPU and in the interpreters.
 //!
-//! Two comparisons: the results of the compiled function against the interpreter of the tensor graph, within what the
-//! dtypes' rounding allows (integers and everything that does not round exactly); and every kernel of the program
-//! against the interpreter of linear code, bit for bit, on the same inputs.
-//!
-//! `WINOGRAPH_GRAPHS=3000` runs more of them, `WINOGRAPH_SEED=7000` others. A failure prints the seed and the graph.
+//! Three comparisons: the results of the compiled function against the interpreter of the tensor graph, within what the
+//! dtypes' rounding allows (integers and everything that does not round exactly); every kernel of the program against
+//! the interpreter of linear code, bit for bit, on the same inputs; and the function on several threads against its
+//! kernels on one, bit for bit.
 
-mod generator;
-
-use generator::{Item, Random, arguments, elements, graph, values};
+use super::generator::{Item, Random, arguments, elements, graph, values};
+use super::{Devices, chain};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use winograph::cpu::{Buffer, CpuDevice, CpuModule, CpuOptions};
-use winograph::device::{Memory, Module};
-use winograph::env::Env;
+use winograph::cpu::CheckedKernels;
 use winograph::function::trace;
 use winograph::{ArgSpec, DType, FunctionOptions, Options, Scalar, Tensor, compile_with};
 use winograph_compiler::{Algorithm, Place, Program};
 use winograph_ir::interp::{self, Value};
-use winograph_ir::linear::{Code, Stmt};
+use winograph_ir::linear::{Code, Instr, Stmt};
 use winograph_ir::text::{print_linear, print_tensor};
 
-/// Graphs whose results are compiled together: the C compiler is called once for all.
-const BATCH: usize = 20;
-
-fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name}={v} is not a number")))
-}
-
 /// A random graph: what it takes and how to make it.
-struct Case {
-    seed: u64,
+pub(super) struct Case {
+    pub(super) seed: u64,
     args: Vec<ArgSpec>,
     inputs: Vec<Tensor>,
     items: Vec<Item>,
 }
 
 impl Case {
-    fn new(seed: u64) -> Case {
+    pub(super) fn new(seed: u64) -> Result<Case, String> {
         let mut r = Random::new(seed);
         let args = arguments(&mut r);
         let inputs = args.iter().map(|a| values(&mut r, a)).collect();
@@ -46,8 +34,8 @@ impl Case {
             case.items = case.make(args);
             Ok(vec![])
         })
-        .unwrap();
-        case
+        .map_err(|e| format!("seed {seed}: {}", chain(&e)))?;
+        Ok(case)
     }
 
     /// The same graph over any arguments.
@@ -60,13 +48,13 @@ impl Case {
     }
 
     /// What the interpreter of the tensor graph makes of it, and the graph.
-    fn expected(&self) -> (Vec<Value>, String) {
-        let (graph, constants) = trace(&self.args, |args| Ok(self.results(args))).unwrap();
+    fn expected(&self) -> Result<(Vec<Value>, String), String> {
+        let (graph, constants) =
+            trace(&self.args, |args| Ok(self.results(args))).map_err(|e| format!("seed {}: {e}", self.seed))?;
         let inputs: Vec<Value> = self.inputs.iter().map(elements).chain(constants).collect();
         let text = print_tensor(&graph);
-        let out =
-            interp::tensor::run(&graph, &inputs, &[]).unwrap_or_else(|e| panic!("seed {}: {e}\n{text}", self.seed));
-        (out, text)
+        let out = interp::tensor::run(&graph, &inputs, &[]).map_err(|e| format!("seed {}: {e}\n{text}", self.seed))?;
+        Ok((out, text))
     }
 }
 
@@ -88,10 +76,12 @@ fn close(got: Scalar, want: Scalar, item: &Item, scale: f64) -> bool {
 
 /// Compares results with what they should be.
 fn check(case: &Case, got: &[Tensor]) -> Result<(), String> {
-    let (expected, text) = case.expected();
+    let (expected, text) = case.expected()?;
     for (n, ((got, want), item)) in got.iter().zip(&expected).zip(&case.items).enumerate() {
         let got = elements(got);
-        assert_eq!((got.dtype, &got.shape), (want.dtype, &want.shape), "seed {}\n{text}", case.seed);
+        if (got.dtype, &got.shape) != (want.dtype, &want.shape) {
+            return Err(format!("seed {}: output {n} is {}{:?}\n{text}", case.seed, got.dtype, got.shape));
+        }
         let finite = want.to_f64s().into_iter().filter(|x| x.is_finite());
         let largest = finite.fold(0.0, |m: f64, x| m.max(x.abs()));
         let scale = largest.max(item.bound.min(1e3));
@@ -106,8 +96,35 @@ fn check(case: &Case, got: &[Tensor]) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs every step of a program on the CPU and by the interpreter, each step on the same memory, and compares bits.
-fn check_kernels(program: &Program, module: &CpuModule, inputs: &[Value], what: &str) -> Result<(), String> {
+/// Runs one step on the CPU and by the interpreter and compares bits; `args` are then what the CPU left.
+pub(super) fn check_step(
+    kernels: &CheckedKernels,
+    number: usize,
+    code: &Code,
+    args: &mut [Vec<u8>],
+    params: &[i64],
+) -> Result<(), String> {
+    let mut wanted = args.to_vec();
+    let found = kernels.run(number, args, params).map_err(|e| chain(&e))?;
+    interp::linear::run(code, &mut wanted, params).map_err(|e| format!("{e}\n{}", print_linear(code)))?;
+    let own = rounds_its_own_way(code);
+    for (n, bytes) in found {
+        let decl = &code.args[n];
+        let values = |bytes: &[u8]| Value::from_bytes(decl.dtype, &[], bytes).data;
+        let (got, want) = (values(&bytes), values(&wanted[n]));
+        for (i, (a, b)) in got.iter().zip(&want).enumerate() {
+            if !(a == b || (a.is_nan() && b.is_nan()) || (own && neighbours(*a, *b))) {
+                let found = format!("`{}`[{i}] is {a} on the CPU, {b} by the interpreter", decl.name);
+                return Err(format!("{found}\n{}", print_linear(code)));
+            }
+        }
+        args[n] = bytes;
+    }
+    Ok(())
+}
+
+/// Runs every step of a program, each on the memory that those before it left; gives all buffers.
+fn check_kernels(program: &Program, kernels: &CheckedKernels, inputs: &[Value]) -> Result<Vec<Vec<u8>>, String> {
     let mut memory: Vec<Vec<u8>> = program
         .buffers
         .iter()
@@ -117,40 +134,17 @@ fn check_kernels(program: &Program, module: &CpuModule, inputs: &[Value], what: 
         })
         .collect();
     for step in program.prepare.iter().chain(&program.run) {
-        let code = &program.kernels[step.kernel];
         let mut args: Vec<Vec<u8>> = step.args.iter().map(|&a| memory[a].clone()).collect();
-        let buffers: Vec<Buffer> = args
-            .iter()
-            .map(|bytes| {
-                let mut b = Buffer::zeroed(bytes.len()).unwrap();
-                b.as_mut_slice().copy_from_slice(bytes);
-                b
-            })
-            .collect();
-        let launch: Vec<_> = buffers.iter().map(|b| b.arg(0, b.len()).unwrap()).collect();
-        // SAFETY: the buffers live until the launch returns and have the sizes that the program states; its kernels
-        // have passed the verifier.
-        unsafe { module.launch(step.kernel, &launch, &[]) }.unwrap();
-        interp::linear::run(code, &mut args, &[]).map_err(|e| format!("{what}: {e}\n{}", print_linear(code)))?;
-        for ((n, decl), buffer) in code.args.iter().enumerate().zip(&buffers).filter(|((_, d), _)| d.written) {
-            let values = |bytes: &[u8]| Value::from_bytes(decl.dtype, &[], bytes).data;
-            let (got, want) = (values(buffer.as_slice()), values(&args[n]));
-            for (i, (a, b)) in got.iter().zip(&want).enumerate() {
-                let same = a == b || (a.is_nan() && b.is_nan()) || (rounds_its_own_way(code) && neighbours(*a, *b));
-                if !same {
-                    let found = format!("`{}`[{i}] is {a} on the CPU, {b} by the interpreter", decl.name);
-                    return Err(format!("{what}: {found}\n{}", print_linear(code)));
-                }
-            }
-            memory[step.args[n]] = buffer.as_slice().to_vec();
+        check_step(kernels, step.kernel, &program.kernels[step.kernel], &mut args, &[])?;
+        for (&at, bytes) in step.args.iter().zip(args) {
+            memory[at] = bytes;
         }
     }
-    Ok(())
+    Ok(memory)
 }
 
 /// Whether a kernel has operations whose last bit is the C library's: these are lowered to it, not to code of ours.
 fn rounds_its_own_way(code: &Code) -> bool {
-    use winograph_ir::linear::Instr;
     let mut found = false;
     code.for_each_stmt(&mut |s| {
         if let Stmt::Let { instr, .. } = s {
@@ -177,16 +171,20 @@ fn neighbours(a: Scalar, b: Scalar) -> bool {
 }
 
 /// Some graphs compiled together, run and compared.
-fn attempt(device: &Arc<CpuDevice>, algorithm: Algorithm, cases: &[Case]) -> Result<(), String> {
+pub(super) fn attempt(devices: &Devices, algorithm: Algorithm, cases: &[Case]) -> Result<(), String> {
     let what = format!("seeds {:?}", cases.iter().map(|c| c.seed).collect::<Vec<_>>());
+    let failed = |e: &dyn std::error::Error| format!("{what}: {}", chain(e));
     let compiler = Options {
         algorithm,
         tile: (algorithm == Algorithm::Winograd).then(|| vec![2]),
         verify_each_pass: true,
         ..Options::default()
     };
-    let options =
-        FunctionOptions { device: Some(device.clone()), compiler: Some(compiler), ..FunctionOptions::default() };
+    let options = FunctionOptions {
+        device: Some(devices.several.clone()),
+        compiler: Some(compiler),
+        ..FunctionOptions::default()
+    };
     let args: Vec<ArgSpec> = cases.iter().flat_map(|c| c.args.clone()).collect();
     let make = |args: &[Tensor]| {
         let mut at = 0;
@@ -197,61 +195,29 @@ fn attempt(device: &Arc<CpuDevice>, algorithm: Algorithm, cases: &[Case]) -> Res
         }
         Ok(out)
     };
-    let (graph, constants) = trace(&args, make).map_err(|e| format!("{what}: {}", chain(&e)))?;
+    let (graph, constants) = trace(&args, make).map_err(|e| failed(&e))?;
     let function = catch_unwind(AssertUnwindSafe(|| compile_with(&args, &options, make)))
         .map_err(|_| "a panic".to_string())
         .and_then(|f| f.map_err(|e| chain(&e)))
         .map_err(|e| format!("{what}: {e}\n{}", print_tensor(&graph)))?;
     let inputs: Vec<&Tensor> = cases.iter().flat_map(|c| &c.inputs).collect();
-    let results = function.call(&inputs).map_err(|e| format!("{what}: {}", chain(&e)))?;
-    let (module, _) = device.load(&function.program().kernels).map_err(|e| format!("{what}: {}", chain(&e)))?;
+    let results = function.call(&inputs).map_err(|e| failed(&e))?;
+    let (kernels, _) = CheckedKernels::new(&devices.single, &function.program().kernels).map_err(|e| failed(&e))?;
     let values: Vec<Value> = inputs.into_iter().map(elements).chain(constants).collect();
-    check_kernels(function.program(), &module, &values, &what)?;
+    let memory = check_kernels(function.program(), &kernels, &values).map_err(|e| format!("{what}: {e}"))?;
+    for (buffer, bytes) in function.program().buffers.iter().zip(&memory) {
+        if let Place::Output(n) = buffer.place
+            && elements(&results[n]).to_bytes() != *bytes
+        {
+            return Err(format!("{what}: result {n} is another one on several threads than on one"));
+        }
+    }
     let mut at = 0;
     for case in cases {
         check(case, &results[at..at + case.items.len()])?;
         at += case.items.len();
     }
     Ok(())
-}
-
-fn run(algorithm: Algorithm, first: usize, count: usize) {
-    let device = Arc::new(CpuDevice::new(CpuOptions::from_env(&Env::read().unwrap())).unwrap());
-    let seeds: Vec<u64> = (first..first + count).map(|s| s as u64).collect();
-    let mut failures = Vec::new();
-    for batch in seeds.chunks(BATCH) {
-        let cases: Vec<Case> = batch.iter().map(|&s| Case::new(s)).collect();
-        if let Err(all) = attempt(&device, algorithm, &cases) {
-            // One by one, to say which.
-            let before = failures.len();
-            failures.extend(cases.chunks(1).filter_map(|c| attempt(&device, algorithm, c).err()));
-            if failures.len() == before {
-                failures.push(format!("together, but not alone: {all}"));
-            }
-        }
-    }
-    assert!(failures.is_empty(), "{} of {count} graphs fail\n{}", failures.len(), failures.join("\n"));
-}
-
-fn chain(e: &dyn std::error::Error) -> String {
-    let mut out = e.to_string();
-    let mut cause = e.source();
-    while let Some(c) = cause {
-        out = format!("{out}: {c}");
-        cause = c.source();
-    }
-    out
-}
-
-#[test]
-fn direct() {
-    run(Algorithm::Direct, setting("WINOGRAPH_SEED", 0), setting("WINOGRAPH_GRAPHS", 240));
-}
-
-/// With convolutions rewritten wherever they can be.
-#[test]
-fn rewritten() {
-    run(Algorithm::Winograd, setting("WINOGRAPH_SEED", 0) + 100_000, setting("WINOGRAPH_GRAPHS", 240) / 4);
 }
 
 /// The generator makes what it is there for: every operation on every dtype that it is defined for, in sizes with and
@@ -261,7 +227,7 @@ fn the_graphs_are_various() {
     let mut words = std::collections::BTreeSet::new();
     let (mut empty, mut inexact) = (0, 0);
     for seed in 0..600 {
-        let case = Case::new(seed);
+        let case = Case::new(seed).unwrap();
         empty += case.items.iter().filter(|i| i.t.numel() == 0).count();
         inexact += case.items.iter().filter(|i| !i.exact).count();
         let (graph, _) = trace(&case.args, |args| Ok(case.results(args))).unwrap();
@@ -279,7 +245,7 @@ fn the_graphs_are_various() {
         .filter(|op| !words.iter().any(|w| w.0 == *op))
         .collect();
     assert!(missing.is_empty(), "{missing:?} do not occur");
-    for dtype in generator::DTYPES {
+    for dtype in super::generator::DTYPES {
         let ops = words.iter().filter(|w| w.1 == dtype.name()).count();
         assert!(ops >= 15, "{ops} operations on {dtype}");
     }
