@@ -104,6 +104,9 @@ pub(super) fn check_step(
     args: &mut [Vec<u8>],
     params: &[i64],
 ) -> Result<(), String> {
+    if let Some(gate) = needless_gate(code) {
+        return Err(gate);
+    }
     let mut wanted = args.to_vec();
     let found = kernels.run(number, args, params).map_err(|e| chain(&e))?;
     interp::linear::run(code, &mut wanted, params).map_err(|e| format!("{e}\n{}", print_linear(code)))?;
@@ -141,6 +144,20 @@ fn check_kernels(program: &Program, kernels: &CheckedKernels, inputs: &[Value]) 
         }
     }
     Ok(memory)
+}
+
+/// A condition of an access that holds everywhere, and so need not be asked at every access.
+pub(super) fn needless_gate(code: &Code) -> Option<String> {
+    let mut ints = code.ints.clone();
+    let mut found = None;
+    code.for_each_stmt(&mut |s| {
+        if let Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } = s
+            && access.gate.iter().any(|&g| ints.prove_nonneg(g, &[]))
+        {
+            found = Some(format!("{access:?} is gated although its condition always holds"));
+        }
+    });
+    found.map(|f| format!("{f}\n{}", print_linear(code)))
 }
 
 /// Whether a kernel has operations whose last bit is the C library's: these are lowered to it, not to code of ours.

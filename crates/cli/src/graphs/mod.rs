@@ -1,7 +1,6 @@
 //! `winograph check graphs`: random graphs, computed by the CPU and by the interpreters.
 
 mod compare;
-#[cfg_attr(test, allow(dead_code))]
 mod generator;
 mod sizes;
 

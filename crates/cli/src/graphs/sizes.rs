@@ -21,6 +21,9 @@ use winograph_ir::{BinaryOp, IntId, ReduceOp, SumOrder, UnaryOp};
 /// Most elements of a tensor, with parameters at their greatest.
 const MAX_ELEMENTS: i64 = 600;
 
+/// Invariants that a graph may fail since something about its sizes is true but not proved.
+const UNPROVED: [&str; 3] = ["bounds", "buffers", "sizes"];
+
 /// Values of the parameters that each graph is run with.
 const RUNS: usize = 4;
 
@@ -227,8 +230,8 @@ impl Maker {
 }
 
 impl Sized {
-    /// A graph and its plan. Where no plan is found since an access cannot be proved, there is none: such a graph is
-    /// refused, which is no fault.
+    /// A graph and its plan. Where an access or a size cannot be proved there is none: such a graph is refused,
+    /// which is no fault.
     pub(super) fn new(seed: u64, devices: &Devices) -> Result<Sized, String> {
         let graph = Maker::new(seed).g;
         let at = |e: String| format!("seed {seed} with parameters: {e}\n{}", print_tensor(&graph));
@@ -237,7 +240,7 @@ impl Sized {
         let program = match made.map_err(|_| at("a panic".to_string()))? {
             Ok((program, _)) => Some(program),
             Err(CompileError::Refused { .. }) => None,
-            Err(CompileError::Verify { error, .. }) if error.invariant == "bounds" => None,
+            Err(CompileError::Verify { error, .. }) if UNPROVED.contains(&error.invariant) => None,
             Err(e) => return Err(at(chain(&e))),
         };
         Ok(Sized { seed, graph, program })
