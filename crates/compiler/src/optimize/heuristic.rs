@@ -6,6 +6,7 @@
 
 use super::access::{self, Stride, Touch};
 use super::plan::{Factor, Kind, Plan};
+use super::rows;
 use crate::kernel::Kernel;
 use crate::target::Target;
 use winograph_ir::indexed::{Graph, Val};
@@ -151,6 +152,12 @@ pub fn plan(kernel: &Kernel, target: &Target) -> Plan {
         (vectors, tile) = register_tile(&mut g, kernel, target, &touches, &unroll, lane);
     }
 
+    // Without a reduction loop, short rows share a vector.
+    let rows = lane.filter(|_| looped.is_empty() && target.gpu.is_none()).and_then(|(r, _)| {
+        let rows = rows::fold(&mut g, &kernel.loops, &unroll, &touches, r, full_lanes(kernel, target))?;
+        Some((rows, g.ints.const_size(r)?))
+    });
+
     let any = |kind: Kind| Factor { kind, size: None };
     let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
     let mut plan = Plan::default();
@@ -158,6 +165,11 @@ pub fn plan(kernel: &Kernel, target: &Target) -> Plan {
         let mut factors = Vec::new();
         if unroll.contains(&r) {
             factors.push(any(Kind::Unroll));
+        } else if let Some(((_, n), _)) = rows.filter(|x| x.0.0 == r) {
+            factors.push(any(Kind::Grid));
+            factors.push(of(Kind::Vector, n));
+        } else if let (Some((_, row)), true) = (rows, lane.is_some_and(|x| x.0 == r)) {
+            factors.push(of(Kind::Vector, row));
         } else if let Some((_, l)) = lane.filter(|x| x.0 == r) {
             factors.push(any(Kind::Grid));
             if vectors > 1 {

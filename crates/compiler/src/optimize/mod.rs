@@ -5,4 +5,5 @@ pub mod grid;
 pub mod heuristic;
 pub mod matrix_unit;
 pub mod plan;
+mod rows;
 pub mod stored;

@@ -7,7 +7,8 @@
 //! a0=grid a1=grid*14,unroll:14 a2=grid,vector:16 r0=loop order=a2,a0,a1
 //! ```
 //!
-//! A factor is a kind and a size; the first factor of an axis may leave its size out and takes what is left.
+//! A factor is a kind and a size; the first factor of an axis may leave its size out and takes what is left. Vector factors
+//! of several axes share the lanes: `a0=loop,vector:2 a1=vector:7` are two rows of seven in 14 of 16 lanes.
 //! `order` lists axes: their `grid` and `loop` factors nest in that order, grids outside of loops.
 //!
 //! Two map axes and a reduce axis may have `matrix` factors, each the innermost of its axis: these are on the matrix unit
@@ -19,7 +20,7 @@ use crate::kernel::Kernel;
 use rustc_hash::FxHashMap;
 use std::fmt;
 use thiserror::Error;
-use winograph_ir::int::RangeId;
+use winograph_ir::int::{IntId, Ints, RangeId, RangeRole};
 use winograph_ir::linear::MatrixUnit;
 
 /// What a factor of an axis becomes.
@@ -120,6 +121,57 @@ pub struct MatrixRanges {
     pub col: RangeId,
     /// The reduce range.
     pub k: RangeId,
+}
+
+/// Vector factors of several axes, which share the lanes: `vector:2` and `vector:7` are two rows of seven in the first 14
+/// of 16 lanes. The last axis is the fastest.
+struct Lanes {
+    /// Sizes of the factors that have not been met.
+    sizes: Vec<i64>,
+    /// Whether one has been met.
+    started: bool,
+}
+
+impl Lanes {
+    /// Those of a plan; empty where there are fewer than two.
+    fn of(axes: &[(RangeId, &Vec<Factor>, bool)]) -> Lanes {
+        let maps = axes.iter().filter(|a| a.2);
+        let factors = maps.flat_map(|a| a.1).filter(|f| f.kind == Kind::Vector && f.size != Some(1));
+        let sizes: Option<Vec<i64>> = factors.map(|f| f.size).collect();
+        Lanes { sizes: sizes.filter(|s| s.len() > 1).unwrap_or_default(), started: false }
+    }
+
+    fn product(&self) -> i64 {
+        self.sizes.iter().fold(1i64, |n, &s| n.saturating_mul(s)).min(1 << 16)
+    }
+
+    /// The range of the lanes, a power of two, and the condition that a lane is one of an axis.
+    fn range(&self, ints: &mut Ints) -> Option<(RangeId, Option<IntId>)> {
+        if self.sizes.is_empty() {
+            return None;
+        }
+        let used = self.product();
+        let size = ints.constant((used as u64).next_power_of_two() as i64);
+        let range = ints.new_range(size, RangeRole::Map);
+        let lane = ints.range(range);
+        let room = ints.sum(&[(lane, -1)], used - 1);
+        Some((range, (!ints.prove_nonneg(room, &[])).then_some(room)))
+    }
+
+    /// What the next factor's axis is at a lane.
+    fn next(&mut self, ints: &mut Ints, lane: RangeId) -> IntId {
+        let all = self.product();
+        let size = if self.sizes.is_empty() { 1 } else { self.sizes.remove(0) };
+        let lane = ints.range(lane);
+        // The first one needs no remainder: lanes beyond the last row are gated.
+        let lane = if self.started { ints.rem_const(lane, all) } else { lane };
+        self.started = true;
+        ints.div_const(lane, all / size.max(1))
+    }
+
+    fn is_over(&self) -> bool {
+        self.sizes.is_empty()
+    }
 }
 
 impl fmt::Display for Plan {
@@ -329,6 +381,12 @@ impl Plan {
         let mut map = FxHashMap::default();
         let mut bound = FxHashMap::default();
         let mut guard = Vec::new();
+        let mut lanes = Lanes::of(&all);
+        let of_several = lanes.range(&mut kernel.graph.ints);
+        if let Some((range, beyond)) = of_several {
+            lane = Some(range);
+            guard.extend(beyond);
+        }
         for (range, factors, is_map) in all {
             let g = &mut kernel.graph;
             let info = g.ints.range_info(range).clone();
@@ -347,12 +405,17 @@ impl Plan {
                     }
                     None => return mismatch("a factor without a size that is not the first".to_string()),
                 };
-                let part = if factors.len() == 1 && factor.size.is_none() {
-                    range
-                } else {
-                    g.ints.new_range_with(size, info.role, info.ordinal)
+                let is_lane = factor.kind == Kind::Vector && is_map && factor.size != Some(1);
+                let shared = of_several.map(|l| l.0).filter(|_| is_lane);
+                let part = match shared {
+                    Some(lane) => lane,
+                    None if factors.len() == 1 && factor.size.is_none() => range,
+                    None => g.ints.new_range_with(size, info.role, info.ordinal),
                 };
-                let p = g.ints.range(part);
+                let p = match shared {
+                    Some(lane) => lanes.next(&mut g.ints, lane),
+                    None => g.ints.range(part),
+                };
                 let scaled = g.ints.mul(e, size);
                 e = g.ints.add(scaled, p);
                 if g.ints.as_const(size) == Some(1) && factor.kind != Kind::Matrix {
@@ -364,7 +427,11 @@ impl Plan {
                 }
                 match factor.kind {
                     Kind::Unroll => unroll.push(part),
-                    Kind::Vector if lane.is_some() => return mismatch("two vector factors".to_string()),
+                    // Lanes are the last axis's part.
+                    Kind::Vector if shared.is_some() && !lanes.is_over() => continue,
+                    Kind::Vector if shared.is_none() && lane.is_some() => {
+                        return mismatch("two vector factors, of which one has no size".to_string());
+                    }
                     Kind::Vector if !is_map => return mismatch("a vector factor of a reduce axis".to_string()),
                     Kind::Vector => lane = Some(part),
                     Kind::Grid | Kind::Thread if !is_map => {
