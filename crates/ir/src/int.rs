@@ -840,8 +840,24 @@ impl Ints {
                 return true;
             }
         }
-        // c * floor(n/d) + k >= 0 follows from a condition on n.
+        // A range that no condition is about may as well be where e is least.
+        let apart = |r: &RangeId| !given.iter().any(|&c| self.depends_on(c, *r));
+        let ranges: Vec<RangeId> = self.free_ranges(e).iter().copied().filter(apart).collect();
+        for r in ranges {
+            if let (Some(sign), Some(size)) = (self.monotone_sign(e, r), self.const_size(r)) {
+                let at = self.constant(if sign > 0 { 0 } else { (size - 1).max(0) });
+                let least = self.substitute(e, &|x| (x == r).then_some(at));
+                return self.prove_nonneg(least, given);
+            }
+        }
         let (terms, c0) = self.as_sum(e);
+        let g = terms.iter().fold(0, |g, t| gcd(g, t.1));
+        if g > 1 {
+            let divided: Vec<_> = terms.iter().map(|&(t, c)| (t, c / g)).collect();
+            let e = self.sum(&divided, c0.div_euclid(g));
+            return self.prove_nonneg(e, given);
+        }
+        // c * floor(n/d) + k >= 0 follows from a condition on n.
         if let [(t, c)] = terms[..]
             && let IntNode::Div { num, den } = *self.node(t)
             && let Some(d) = self.as_const(den)

@@ -20,7 +20,7 @@ use crate::kernel::Kernel;
 use rustc_hash::FxHashMap;
 use std::fmt;
 use thiserror::Error;
-use winograph_ir::int::{IntId, Ints, RangeId, RangeRole};
+use winograph_ir::int::{IntId, IntNode, Ints, RangeId, RangeRole};
 use winograph_ir::linear::MatrixUnit;
 
 /// What a factor of an axis becomes.
@@ -172,6 +172,21 @@ impl Lanes {
     fn is_over(&self) -> bool {
         self.sizes.is_empty()
     }
+}
+
+/// The condition `rest - lane / d >= 0` as one that is linear in the lane.
+fn linear(ints: &mut Ints, condition: IntId, lane: RangeId) -> Option<IntId> {
+    let lane = ints.range(lane);
+    let (terms, c) = ints.as_sum(condition);
+    let (quotient, d) = terms.iter().find_map(|&(t, k)| match *ints.node(t) {
+        IntNode::Div { num, den } if num == lane && k == -1 => Some((t, ints.as_const(den)?)),
+        _ => None,
+    })?;
+    let mut out: Vec<(IntId, i64)> = vec![(lane, -1)];
+    for (t, k) in terms.into_iter().filter(|t| t.0 != quotient) {
+        out.push((t, k.checked_mul(d)?));
+    }
+    Some(ints.sum(&out, c.checked_mul(d)?.checked_add(d - 1)?))
 }
 
 impl fmt::Display for Plan {
@@ -446,7 +461,8 @@ impl Plan {
                 if !is_map {
                     return mismatch("factors of a reduce axis do not divide it".to_string());
                 }
-                guard.push(size);
+                let lane = of_several.map(|l| l.0);
+                guard.push(lane.and_then(|l| linear(&mut g.ints, size, l)).unwrap_or(size));
             }
             // Too small a product would leave elements out.
             let total = factors.iter().try_fold(1i64, |acc, f| f.size.map(|s| acc.saturating_mul(s)));
