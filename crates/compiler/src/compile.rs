@@ -4,6 +4,7 @@ use crate::explain::{Explanation, KernelReport, NestReport, Observer, PassReport
 use crate::kernel::{Kernel, Launch};
 use crate::lower::link::{self, Part};
 use crate::lower::{emit, legalize};
+use crate::optimize::contract;
 use crate::optimize::grid::{self, GridReport};
 use crate::optimize::heuristic;
 use crate::optimize::plan::{Plan, PlanError, Scheduled};
@@ -64,6 +65,7 @@ pub fn compile(
 
 /// A kernel's plan and where it is from.
 struct Planned {
+    kernel: Kernel,
     plan: Plan,
     grid: GridReport,
     stored: Option<Result<(), String>>,
@@ -187,7 +189,7 @@ fn finish(
     );
     driver.explanation.layouts = choices;
     let mut inside = vec![false; kernels.len()];
-    for launch in launches.iter().filter(|l| l.kernels.len() > 1) {
+    for launch in launches.iter().filter(|l| l.kernels.len() > 1 || !l.outer.is_empty()) {
         launch.kernels.iter().for_each(|&n| inside[n] = true);
     }
     let planned = driver.pass(
@@ -198,24 +200,52 @@ fn finish(
                 .enumerate()
                 .map(|(n, k)| {
                     let stored = options.plans.plan(k, target, options.grid);
-                    let (plan, grid) = match &target.gpu {
-                        _ if matches!(stored, Some(Ok(_))) => Default::default(),
-                        None if inside[n] => (heuristic::plan(k, target).serial(), GridReport::default()),
-                        None => (heuristic::plan(k, target), GridReport::default()),
-                        Some(gpu) => grid::plan(k, gpu, options.grid),
+                    let planned = |plan, grid, stored| vec![Planned { kernel: k.clone(), plan, grid, stored }];
+                    let refused = match stored {
+                        Some(Ok(plan)) => return planned(plan, GridReport::default(), Some(Ok(()))),
+                        Some(Err(why)) => Some(Err(why.to_string())),
+                        None => None,
                     };
-                    match stored {
-                        Some(Ok(plan)) => Planned { plan, grid, stored: Some(Ok(())) },
-                        Some(Err(why)) => Planned { plan, grid, stored: Some(Err(why.to_string())) },
-                        None => Planned { plan, grid, stored: None },
+                    if let Some(gpu) = &target.gpu {
+                        let (plan, grid) = grid::plan(k, gpu, options.grid);
+                        return planned(plan, grid, refused);
                     }
+                    if !inside[n] {
+                        return planned(heuristic::plan(k, target), GridReport::default(), refused);
+                    }
+                    let regions = contract::regions(k, target)
+                        .unwrap_or_else(|| vec![(k.clone(), heuristic::plan(k, target).serial())]);
+                    let region = |(kernel, plan)| Planned {
+                        kernel,
+                        plan,
+                        grid: GridReport::default(),
+                        stored: refused.clone(),
+                    };
+                    regions.into_iter().map(region).collect()
                 })
-                .collect::<Vec<_>>()
+                .collect::<Vec<Vec<_>>>()
         },
-        |plans| plans.iter().map(|p| format!("{}\n", p.plan)).collect(),
+        |plans| plans.iter().flatten().map(|p| format!("{}\n", p.plan)).collect(),
     );
-    let (plans, mut reports): (Vec<Plan>, Vec<(GridReport, _)>) =
-        planned.into_iter().map(|p| (p.plan, (p.grid, p.stored))).unzip();
+    // Regions take the place of their kernels.
+    let mut launches = launches;
+    let mut first = 0;
+    let places: Vec<std::ops::Range<usize>> = planned
+        .iter()
+        .map(|regions| {
+            first += regions.len();
+            first - regions.len()..first
+        })
+        .collect();
+    for launch in &mut launches {
+        launch.kernels = launch.kernels.iter().flat_map(|&n| places[n].clone()).collect();
+    }
+    let (mut kernels, mut plans, mut reports) = (Vec::new(), Vec::new(), Vec::new());
+    for p in planned.into_iter().flatten() {
+        kernels.push(p.kernel);
+        plans.push(p.plan);
+        reports.push((p.grid, p.stored));
+    }
     let scheduled = driver.pass(
         "schedule",
         || {

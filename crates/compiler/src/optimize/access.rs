@@ -178,16 +178,23 @@ pub fn touch_cost(
         return t.runs / lanes as f64 * (sectors as f64 + 0.01 * (gpu.lanes as i64 - lanes) as f64);
     }
     let size = g.ints.max_size(range);
-    let filled = size as f64 / ((size + lanes - 1) / lanes * lanes) as f64;
+    // In a reduction loop what vectors do not fill becomes a region of its own, and registers hold what is read more
+    // than once.
+    let (filled, reused) = match t.in_loop && size >= lanes {
+        true => (1.0, 0.15),
+        false => (size as f64 / ((size + lanes - 1) / lanes * lanes) as f64, 1.0),
+    };
     let l = lanes as f64;
     let mut cost = match stride(g, t, range, inner) {
         Stride::Uniform if t.write => l,
         Stride::Uniform | Stride::Contiguous => 1.0,
+        // A few elements apart: contiguous vectors and permutes.
+        Stride::Strided(Some(bytes)) if bytes <= 8 * g.buffer(t.buffer).dtype.size() as i64 => 3.5,
         Stride::Strided(bytes) => strided_lane_cost(bytes) * l,
         Stride::Irregular => 2.0 * l,
     };
     if t.gate.iter().any(|&c| g.ints.depends_on(c, range)) {
-        cost += 0.3 * l;
+        cost += 1.0;
     }
-    t.runs / (l * filled) * cost
+    t.runs / (l * filled) * cost * reused
 }

@@ -71,7 +71,7 @@ pub fn lane_options(
             continue;
         }
         let mut lanes = max_lanes;
-        while lanes > size {
+        while lanes >= 2 * size {
             lanes /= 2;
         }
         if lanes < 2 {
@@ -80,16 +80,14 @@ pub fn lane_options(
         out.push(Some((r, lanes)));
         // Half a vector that is full may beat a vector that is not.
         if size % lanes != 0 {
-            out.extend(
-                [lanes / 2, lanes / 4].into_iter().filter(|&l| l >= 4 && size % l == 0).take(1).map(|l| Some((r, l))),
-            );
+            out.extend([lanes / 2, lanes / 4].into_iter().filter(|&l| l >= 4 && l <= size).map(|l| Some((r, l))));
         }
     }
     out
 }
 
 /// The lane that costs least, with its width; `None` where scalar code is no worse.
-fn best_lane(
+pub(super) fn best_lane(
     g: &mut Graph,
     kernel: &Kernel,
     touches: &[Touch],
@@ -122,19 +120,6 @@ pub fn full_lanes(kernel: &Kernel, target: &Target) -> i64 {
         .max()
         .unwrap_or(4);
     target.gpu.as_ref().map_or_else(|| target.lanes(widest.max(4)), |gpu| gpu.lanes as i64)
-}
-
-/// Elements along the lane that a work item of a kernel with a reduction loop computes side by side, with the lane.
-pub fn lane_block(kernel: &Kernel, target: &Target) -> Option<(RangeId, i64)> {
-    let mut g = kernel.graph.clone();
-    let unroll = unrolled(kernel);
-    let touches = access::touches(kernel, &unroll);
-    if kernel.reduce_ranges().iter().all(|r| unroll.contains(r)) {
-        return None;
-    }
-    let lane = best_lane(&mut g, kernel, &touches, &unroll, target)?;
-    let (vectors, _) = register_tile(&mut g, kernel, target, &touches, &unroll, Some(lane));
-    Some((lane.0, vectors * lane.1))
 }
 
 /// The plan for a kernel whose buffers have layouts.

@@ -386,6 +386,9 @@ impl Plan {
         let old_loops = kernel.loops.clone();
         let mut parts_of: Vec<Vec<(RangeId, Kind)>> = Vec::new();
         let mut unroll = Vec::new();
+        // Vectors beside each other come last: what one element of the other operand meets is then computed together,
+        // and few of those elements need a register at a time.
+        let mut beside = Vec::new();
         let mut lane = None;
         let all: Vec<(RangeId, &Vec<Factor>, bool)> = old_loops
             .iter()
@@ -441,6 +444,7 @@ impl Plan {
                     return mismatch(format!("a {} factor of an axis whose size is a parameter", factor.kind.name()));
                 }
                 match factor.kind {
+                    Kind::Unroll if factors.iter().any(|f| f.kind == Kind::Vector) => beside.push(part),
                     Kind::Unroll => unroll.push(part),
                     // Lanes are the last axis's part.
                     Kind::Vector if shared.is_some() && !lanes.is_over() => continue,
@@ -477,6 +481,7 @@ impl Plan {
             }
             parts_of.push(parts);
         }
+        unroll.extend(beside);
         kernel.replace_ranges(&map, &bound, &guard);
         let mut with_threads: Vec<usize> =
             (0..old_loops.len()).filter(|&a| self.loops[a].iter().any(|f| f.kind == Kind::Thread)).collect();

@@ -6,10 +6,10 @@
 
 use crate::kernel::Kernel;
 use crate::optimize::access::{self, Touch};
-use crate::optimize::heuristic;
+use crate::optimize::{contract, heuristic};
 use crate::options::LayoutRule;
 use crate::target::Target;
-use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin};
+use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin, Scope};
 use winograph_ir::int::RangeId;
 
 /// What was decided for one buffer.
@@ -144,52 +144,40 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
             set_layout(&mut kernels[n], b, &order, None, &planes);
         }
     }
-    // Now that lanes are known: what a reduction loop reads a block of at a time is packed by blocks.
+    // Now that lanes are known: operands of products that are read element by element are packed.
     if rule == LayoutRule::Auto && target.gpu.is_none() {
+        let packed = packing(kernels, &own, target);
         let used = own.iter().filter(|&&b| !users[b].is_empty());
         for (choice, &b) in out.iter_mut().zip(used) {
-            if let Some((axis, block)) = wanted_block(kernels, &users[b], b, inner[b], target) {
-                let planes = planes_of(kernels, b, ranks[b]);
-                choice.block = Some((axis, block));
-                choice.reason +=
-                    &format!("; packed by {block} along it: a reduction loop reads that much at each step");
-                for &n in &users[b] {
-                    set_layout(&mut kernels[n], b, &choice.order, choice.block, &planes);
-                }
+            let Some(&(_, axis, block)) = packed.iter().find(|p| p.0 == b) else { continue };
+            let planes = planes_of(kernels, b, ranks[b]);
+            let (order, reason) = axis_order(kernels, &facts, b, ranks[b], axis);
+            choice.order = order;
+            choice.block = Some((axis, block));
+            choice.reason = format!("{reason}; packed by {block} along it: a reduction reads that much at each step");
+            for &n in &users[b] {
+                set_layout(&mut kernels[n], b, &choice.order, choice.block, &planes);
             }
         }
     }
     out
 }
 
-/// The contiguous axis and block by which a buffer is to be packed, if some kernel reads blocks of it in a reduction
-/// loop.
-fn wanted_block(
-    kernels: &[Kernel],
-    users: &[usize],
-    buffer: usize,
-    inner: usize,
-    target: &Target,
-) -> Option<(usize, i64)> {
-    for &n in users {
-        let k = &kernels[n];
-        let Some((lane, block)) = heuristic::lane_block(k, target) else { continue };
-        let unrolled = heuristic::unrolled(k);
-        for t in access::touches(k, &unrolled) {
-            if t.write || !t.in_loop || k.args[t.buffer.0 as usize].0 as usize != buffer {
-                continue;
-            }
-            // A single element has no axes.
-            let Some(&size) = k.graph.buffer(t.buffer).shape.get(inner) else { continue };
-            let size = k.graph.ints.as_const(size);
-            if t.index.iter().position(|&i| k.graph.ints.depends_on(i, lane)) == Some(inner)
-                && size.is_some_and(|s| s % block == 0 && s > block)
-            {
-                return Some((inner, block));
+/// Which of the program's own buffers are to be packed: buffer, axis, block.
+fn packing(kernels: &[Kernel], own: &[usize], target: &Target) -> Vec<(usize, usize, i64)> {
+    let mut out: Vec<(usize, usize, i64)> = Vec::new();
+    for k in kernels {
+        for (buffer, axis, block) in contract::packing(k, target) {
+            let b = k.args[buffer.0 as usize].0 as usize;
+            let size = k.graph.buffer(buffer).shape.get(axis).and_then(|&s| k.graph.ints.as_const(s));
+            let scratch = k.graph.buffer(buffer).scope != Scope::Global;
+            let divides = size.is_some_and(|s| s % block == 0 && s > block);
+            if own.contains(&b) && divides && !scratch && out.iter().all(|p| p.0 != b) {
+                out.push((b, axis, block));
             }
         }
     }
-    None
+    out
 }
 
 /// Gives a buffer of a kernel a layout: axes in order, slowest first, one of them in blocks whose elements are
@@ -202,6 +190,7 @@ fn set_layout(k: &mut Kernel, buffer: usize, order: &[usize], block: Option<(usi
     let Some(at) = k.args.iter().position(|a| a.0 as usize == buffer) else { return };
     let shape = k.graph.buffers[at].shape.clone();
     let element = k.graph.buffers[at].dtype.size() as i64;
+    let local = k.graph.buffers[at].scope != Scope::Global;
     let ints = &mut k.graph.ints;
     let mut stride = ints.constant(1);
     let mut padded = false;
@@ -217,6 +206,13 @@ fn set_layout(k: &mut Kernel, buffer: usize, order: &[usize], block: Option<(usi
         dims.push(LayoutDim { axis, div: 1, modulus: packed.map(|b| b.1), stride });
         let size = packed.map_or(shape[axis], |b| ints.constant(b.1));
         stride = ints.mul(stride, size);
+        // Rows of a core's own memory begin at cache lines, so that no vector lies in two.
+        if n == 0 && local && ints.as_const(stride).is_some_and(|s| s * element > LINE) {
+            let line = LINE / element;
+            let up = ints.add_const(stride, line - 1);
+            let lines = ints.div_const(up, line);
+            stride = ints.scale(lines, line);
+        }
         // The blocks of the contiguous axis come outside of the axis that a reduction walks along.
         if let Some((axis, b)) = block.filter(|_| n == 1 || (n == 0 && order.len() == 1)) {
             dims.push(LayoutDim { axis, div: b, modulus: None, stride });

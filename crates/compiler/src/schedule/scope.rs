@@ -200,7 +200,7 @@ fn blocks(kernels: &mut [Kernel], chain: &[usize], at: usize, target: &Target) -
                     let rate = |bytes: f64| if bytes < 0.5 * target.l2 as f64 { 48.0 } else { 8.0 };
                     let mut moved = w / split as f64 / rate(w / split as f64);
                     if x + m > 0.8 * target.l2 as f64 {
-                        moved += (x * (columns as f64 / kb as f64) + 2.0 * m * columns as f64 / kb as f64) / 8.0;
+                        moved += (x * (2.0 + columns as f64 / kb as f64) + 2.0 * m * columns as f64 / kb as f64) / 4.0;
                     }
                     let item = fma.max(moved) + input + output + 300.0 * columns as f64 / kb as f64;
                     let up = |n: i64, d: i64| ((n + d - 1) / d) as f64;
