@@ -151,7 +151,7 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
         for (choice, &b) in out.iter_mut().zip(used) {
             let Some(&(_, axis, block)) = packed.iter().find(|p| p.0 == b) else { continue };
             let planes = planes_of(kernels, b, ranks[b]);
-            let (order, reason) = axis_order(kernels, &facts, b, ranks[b], axis);
+            let (order, reason) = axis_order(&unrolled_axes(kernels, &facts, &users[b], b, ranks[b]), axis);
             choice.order = order;
             choice.block = Some((axis, block));
             choice.reason = format!("{reason}; packed by {block} along it: a reduction reads that much at each step");
