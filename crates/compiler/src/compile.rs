@@ -215,12 +215,8 @@ fn finish(
                     }
                     let regions = contract::regions(k, target)
                         .unwrap_or_else(|| vec![(k.clone(), heuristic::plan(k, target).serial())]);
-                    let region = |(kernel, plan)| Planned {
-                        kernel,
-                        plan,
-                        grid: GridReport::default(),
-                        stored: refused.clone(),
-                    };
+                    let region =
+                        |(kernel, plan)| Planned { kernel, plan, grid: GridReport::default(), stored: refused.clone() };
                     regions.into_iter().map(region).collect()
                 })
                 .collect::<Vec<Vec<_>>>()
