@@ -102,7 +102,7 @@ type Alike = (BufId, Scalar, Vec<(ValId, Member)>);
 
 /// Whether so many windows and shuffles are few for `n` accesses of so many lanes: beyond, single elements are no worse.
 fn worth(cost: usize, n: usize, lanes: usize) -> bool {
-    4 * cost <= 3 * n * lanes
+    cost <= n * lanes
 }
 
 /// Starts of windows that cover all elements of a run, given in order. One that is not full reaches back to the window
@@ -214,16 +214,22 @@ impl Emit {
                 uniform.push(e);
                 continue;
             }
-            // The same in all lanes of each run, as a condition on rows is.
+            // The same in all lanes of each run, as a condition on rows is. Canonical, `row <= 6` and `7 * row + lane <= 48`
+            // are the same in seven lanes.
             let mut of_run: Vec<Option<IntId>> = vec![None; pattern.rows.len()];
             let mut same = true;
             for l in (0..lanes).filter(|&l| live[l]) {
                 let at = self.unroller.int_at(&mut self.g, e, lane, l as i64);
+                let at = match self.g.ints.conjunction(&[at]).as_deref() {
+                    Some([one]) => *one,
+                    Some(_) => self.g.ints.constant(0),
+                    None => self.g.ints.constant(-1),
+                };
                 same &= *of_run[pattern.run[l]].get_or_insert(at) == at;
             }
             if same && pattern.rows.len() > 1 {
                 for (all, one) in per_run.iter_mut().zip(of_run) {
-                    all.extend(one);
+                    all.extend(one.filter(|&c| self.g.ints.bounds(c).0 < 0));
                 }
             } else {
                 by_lane.push(e);
