@@ -297,7 +297,7 @@ impl Tensor {
             return Err(Error::dtype(op, &[self.dtype()], format!("a tensor of {}", T::DTYPE)).hint("cast it first"));
         }
         self.realize()?;
-        Ok(self.data(op)?.to_vec())
+        self.data(op)?.to_vec()
     }
 
     /// The only element, of a tensor that has one.

@@ -21,6 +21,7 @@ pub mod error;
 mod execute;
 pub mod function;
 mod launch;
+mod memory;
 pub mod npy;
 mod random;
 mod reuse;

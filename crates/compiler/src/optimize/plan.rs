@@ -23,6 +23,12 @@ use thiserror::Error;
 use winograph_ir::int::{IntId, IntNode, Ints, RangeId, RangeRole};
 use winograph_ir::linear::MatrixUnit;
 
+/// Largest product of the inner factors of an axis.
+const MAX_FACTORS: i64 = 1 << 24;
+
+/// Most copies that a plan may make of a kernel's values: code grows with them.
+const MAX_COPIES: i64 = 1 << 18;
+
 /// What a factor of an axis becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -396,6 +402,7 @@ impl Plan {
             .map(|(&r, f)| (r, f, true))
             .chain(reduces.iter().zip(&self.reduces).map(|(&r, f)| (r, f, false)))
             .collect();
+        let mut copies = 1i64;
         let mut map = FxHashMap::default();
         let mut bound = FxHashMap::default();
         let mut guard = Vec::new();
@@ -411,7 +418,10 @@ impl Plan {
             if factors.is_empty() {
                 return mismatch("an axis without factors".to_string());
             }
-            let inner: i64 = factors[1..].iter().map(|f| f.size.unwrap_or(1)).product();
+            let sizes = factors[1..].iter().map(|f| f.size.unwrap_or(1));
+            let Some(inner) = sizes.into_iter().try_fold(1i64, i64::checked_mul).filter(|&n| n <= MAX_FACTORS) else {
+                return mismatch(format!("the factors of an axis have a product of more than {MAX_FACTORS}"));
+            };
             let mut parts = Vec::new();
             let mut e = g.ints.constant(0);
             for (n, factor) in factors.iter().enumerate() {
@@ -442,6 +452,12 @@ impl Plan {
                 if g.ints.as_const(size).is_none() && matches!(factor.kind, Kind::Unroll | Kind::Vector | Kind::Thread)
                 {
                     return mismatch(format!("a {} factor of an axis whose size is a parameter", factor.kind.name()));
+                }
+                if factor.kind == Kind::Unroll {
+                    copies = copies.saturating_mul(g.ints.max_size(part));
+                    if copies > MAX_COPIES {
+                        return mismatch(format!("its unroll factors make more than {MAX_COPIES} copies"));
+                    }
                 }
                 match factor.kind {
                     Kind::Unroll if factors.iter().any(|f| f.kind == Kind::Vector) => beside.push(part),

@@ -1,6 +1,7 @@
 //! Memory of the CPU device.
 
 use crate::device::{DeviceError, Memory};
+use crate::memory::may_fit;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
@@ -24,7 +25,7 @@ impl Buffer {
     /// Memory of `bytes` bytes, all zero; an error where there is not so much.
     pub fn zeroed(bytes: usize) -> Result<Buffer, DeviceError> {
         let error = || DeviceError::OutOfMemory { bytes };
-        let layout = Layout::from_size_align(bytes, ALIGNMENT).map_err(|_| error())?;
+        let layout = Layout::from_size_align(bytes, ALIGNMENT).ok().filter(|_| may_fit(bytes)).ok_or_else(error)?;
         let at = if bytes == 0 {
             // A non-null address with the right alignment that is never read.
             NonNull::new(std::ptr::without_provenance_mut(ALIGNMENT))

@@ -1,6 +1,7 @@
 //! Memory that holds the elements of a tensor.
 
 use crate::error::{Error, Result};
+use crate::memory::may_fit;
 use crate::tensor::Element;
 use std::fmt;
 
@@ -18,7 +19,7 @@ pub(crate) struct Storage {
 impl Storage {
     /// `len` zero bytes, or [`Error::OutOfMemory`].
     pub(crate) fn zeroed(len: usize) -> Result<Storage> {
-        let whole = len.checked_add(ALIGNMENT).ok_or(Error::OutOfMemory { bytes: len })?;
+        let whole = len.checked_add(ALIGNMENT).filter(|&n| may_fit(n)).ok_or(Error::OutOfMemory { bytes: len })?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(whole).map_err(|_| Error::OutOfMemory { bytes: len })?;
         bytes.resize(whole, 0);
@@ -55,8 +56,14 @@ impl Storage {
     }
 
     /// A copy of the elements; the caller knows that they are of type `T`.
-    pub(crate) fn to_vec<T: Element>(&self) -> Vec<T> {
-        self.bytes().chunks_exact(T::DTYPE.size()).map(T::read).collect()
+    pub(crate) fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        let bytes = (self.len / T::DTYPE.size()).saturating_mul(size_of::<T>());
+        let mut out = Vec::new();
+        if !may_fit(bytes) || out.try_reserve_exact(self.len / T::DTYPE.size()).is_err() {
+            return Err(Error::OutOfMemory { bytes });
+        }
+        out.extend(self.bytes().chunks_exact(T::DTYPE.size()).map(T::read));
+        Ok(out)
     }
 }
 

@@ -1,0 +1,59 @@
+//! The `winograph` command, as a library for its program and for tests of its arguments.
+
+mod args;
+mod bench;
+mod compile_time;
+mod devices;
+mod error;
+mod explain;
+mod forms;
+mod graphs;
+mod json;
+mod kernels;
+mod machine;
+mod measure;
+mod output;
+mod overhead;
+mod plans;
+mod progress;
+mod reference;
+mod report;
+mod seed;
+mod shapes;
+
+use args::{BenchCommand, CheckCommand, Cli, Command, ExplainCommand};
+use clap::Parser;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs the command with the arguments of this process and gives its exit code.
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Bench { what: BenchCommand::Conv(args) } => bench::conv(&args),
+        Command::Bench { what: BenchCommand::Compile(args) } => compile_time::run(&args),
+        Command::Bench { what: BenchCommand::Overhead(args) } => overhead::run(&args),
+        Command::Explain { what: ExplainCommand::Conv(args) } => explain::conv(&args),
+        Command::Check { what: CheckCommand::Graphs(args) } => graphs::run(&args),
+        Command::Devices(args) => devices::devices(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => e.report(),
+    }
+}
+
+/// Reads arguments, the program's name first, as far as that goes without running anything.
+///
+/// # Errors
+/// What the command would print about arguments that it refuses; help and version are printed in the same way.
+pub fn check(args: impl Iterator<Item = OsString>) -> std::result::Result<(), String> {
+    let of = |e: error::Error| e.to_string();
+    match Cli::try_parse_from(args).map_err(|e| e.to_string())?.command {
+        Command::Bench { what: BenchCommand::Conv(args) } => {
+            machine::Name::parse(&args.conv.device).map_err(of)?;
+            shapes::Case::new(&args.conv).map(drop).map_err(of)
+        }
+        Command::Explain { what: ExplainCommand::Conv(args) } => shapes::Case::new(&args.conv).map(drop).map_err(of),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,225 @@
+//! The bodies of the fuzz targets on mutations of good inputs, for a minute in all: what `fuzz/` does for as long as one
+//! likes. `WINOGRAPH_FUZZ_SECONDS` runs each for longer.
+
+#[path = "../../../fuzz/bodies.rs"]
+#[allow(unreachable_pub)]
+mod bodies;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Steele, Lea & Flood's splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
+    }
+
+    fn part(&mut self, len: usize) -> std::ops::Range<usize> {
+        let at = self.below(len + 1);
+        at..(at + self.below(24)).min(len)
+    }
+}
+
+/// Words that mean something somewhere, among them numbers at the edges.
+const WORDS: [&str; 40] = [
+    "0",
+    "1",
+    "-1",
+    "2",
+    "3",
+    "7",
+    "8",
+    "63",
+    "64",
+    "4096",
+    "4097",
+    "65536",
+    "4294967295",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "18446744073709551616",
+    "nan",
+    "inf",
+    "1e308",
+    "%0",
+    "%1",
+    "r0",
+    "a0",
+    "a1",
+    "a2=",
+    "grid",
+    "loop",
+    "unroll:3",
+    "vector:8",
+    "order=a0",
+    ",",
+    ":",
+    "=",
+    " ",
+    "\n",
+    "\"",
+    "[",
+    "]",
+    "(",
+    ")",
+];
+
+fn mutate(r: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
+    let mut data = seeds[r.below(seeds.len())].clone();
+    for _ in 0..1 + r.below(6) {
+        let part = r.part(data.len());
+        match r.below(8) {
+            0 if !data.is_empty() => {
+                let at = r.below(data.len());
+                data[at] ^= 1 << r.below(8);
+            }
+            1 if !data.is_empty() => {
+                let at = r.below(data.len());
+                data[at] = r.below(256) as u8;
+            }
+            2 => drop(data.drain(part)),
+            3 => {
+                let copy = data[part].to_vec();
+                let at = r.below(data.len() + 1);
+                data.splice(at..at, copy);
+            }
+            4 => {
+                let other = &seeds[r.below(seeds.len())];
+                let from = r.part(other.len());
+                data.splice(part, other[from].iter().copied());
+            }
+            5 => {
+                // A number for a number.
+                let digits: Vec<usize> = (0..data.len()).filter(|&i| data[i].is_ascii_digit()).collect();
+                if let Some(&at) = digits.get(r.below(digits.len())) {
+                    let end = (at..data.len()).find(|&i| !data[i].is_ascii_digit()).unwrap_or(data.len());
+                    let word = WORDS[r.below(19)].bytes();
+                    data.splice(at..end, word);
+                }
+            }
+            _ => {
+                let word = WORDS[r.below(WORDS.len())].bytes();
+                data.splice(part, word);
+            }
+        }
+    }
+    data.truncate(20_000);
+    data
+}
+
+fn fuzz(name: &str, seeds: &[Vec<u8>], body: fn(&[u8])) {
+    let seconds = std::env::var("WINOGRAPH_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(15u64);
+    for seed in seeds {
+        body(seed);
+    }
+    let start = Instant::now();
+    let mut round = 0u64;
+    while start.elapsed() < Duration::from_secs(seconds) {
+        round += 1;
+        let data = mutate(&mut Random(round), seeds);
+        if let Err(panic) = std::panic::catch_unwind(|| body(&data)) {
+            eprintln!("{name}, round {round}: {:?}", String::from_utf8_lossy(&data));
+            std::panic::resume_unwind(panic);
+        }
+    }
+    println!("{name}: {round} inputs");
+    assert!(round > 100, "{name}: {round} inputs in {seconds} s are too few to say anything");
+}
+
+/// Inputs and outputs of the filetests.
+fn filetests() -> Vec<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../filetests");
+    let mut out = Vec::new();
+    for folder in std::fs::read_dir(root).unwrap() {
+        let Ok(files) = std::fs::read_dir(folder.unwrap().path()) else { continue };
+        for file in files {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            let lines = |part: &str| {
+                let kept: Vec<&str> = part.lines().filter(|l| !l.starts_with(';')).collect();
+                kept.join("\n").into_bytes()
+            };
+            out.extend(text.split("; expect").map(lines));
+        }
+    }
+    out.sort();
+    out.retain(|t| t.len() < 6000);
+    out
+}
+
+#[test]
+fn ir_text() {
+    fuzz("ir_text", &filetests(), bodies::ir_text);
+}
+
+#[test]
+fn command_line() {
+    let lines = [
+        "bench conv --input 1,64,56,56 --weight 64,64,3,3 --padding 1",
+        "bench conv --input 1,4,9 --weight 4,2,5 --padding 2 --groups 2 --stride 1 --dilation 1 --tile 4 --json",
+        "bench conv --points 0,1,-1,1/2,-2 --algo direct,tensor,graph,auto --threads 2 --runs 3",
+        "explain conv --input 1,8,4,5,6 --weight 8,8,3,3,1 --tile 2,4,2 --layout creation --grid range-id",
+        "explain conv --target cuda:sm_80 --source --passes --plan --weights each-call",
+        "bench overhead --calls 3 --json",
+        "bench compile --nodes 1,2",
+        "check graphs --count 3 --seed 18446744073709551615 --optimize 0 --jobs 1",
+        "devices --json",
+        "--help",
+    ];
+    let seeds: Vec<Vec<u8>> = lines.iter().map(|l| l.replace(' ', "\n").into_bytes()).collect();
+    fuzz("command_line", &seeds, bodies::command_line);
+}
+
+#[test]
+fn npy() {
+    use winograph::{DType, Tensor};
+    let of = |shape: &[usize], dtype| Tensor::ones(shape, dtype).unwrap().to_npy().unwrap();
+    let mut seeds: Vec<Vec<u8>> =
+        DType::ALL.into_iter().filter(|&d| d != DType::BF16).map(|d| of(&[2, 3], d)).collect();
+    seeds.extend([of(&[], DType::F32), of(&[0, 4], DType::F64), of(&[1, 1, 1, 5], DType::I32)]);
+    let text = |descr: &str, fortran: &str, shape: &str| {
+        let header = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n");
+        let mut out = b"\x93NUMPY\x01\x00".to_vec();
+        out.extend((header.len() as u16).to_le_bytes());
+        out.extend(header.bytes());
+        out.extend([0; 24]);
+        out
+    };
+    seeds.extend([text("<f4", "True", "(2, 3)"), text("<f8", "False", "(3,)"), text("|b1", "False", "()")]);
+    seeds.push(text("<f4", "False", "(9223372036854775807, 9223372036854775807)"));
+    seeds.push(text(">f4", "False", "(1099511627776,)"));
+    fuzz("npy", &seeds, bodies::npy);
+}
+
+#[test]
+fn plans() {
+    let mut seeds: Vec<Vec<u8>> = [
+        "",
+        "# nothing\n",
+        "contraction: a0=grid,unroll:4 a1=grid,vector:8 a2=grid r0=loop r1=unroll r2=unroll order=a0,a1,a2",
+        "out0: a0=grid a1=grid,vector:8 order=a1,a0\n",
+        "out0: a0=grid,loop:3 a1=loop,vector:4 r0=loop,unroll:2 order=a0,a1\n",
+        "direct: a0=grid a1=unroll:2,grid:3 a2=loop,vector:16 r0=loop r1=loop r2=unroll order=a2,a1,a0\n",
+        "out0: a0=grid r0=loop order=a0\n",
+        "multiply: a0=grid,unroll:4 a1=vector:8 a2=grid a3=grid a4=loop r0=loop order=a3,a4,a0,a1,a2\n",
+        "out0: a0=grid,thread:4 a1=grid,thread:8 r0=loop order=a0,a1 threads=a1,a0\n",
+    ]
+    .iter()
+    .map(|t| t.as_bytes().to_vec())
+    .collect();
+    for name in winograph_compiler::optimize::stored::StoredPlans::names() {
+        let plans = winograph_compiler::optimize::stored::StoredPlans::known(name).unwrap();
+        let lines: Vec<String> = plans.plans.iter().map(|(n, p)| format!("{n}: {p}")).collect();
+        seeds.push(lines.join("\n").into_bytes());
+    }
+    // Each kernel's own plan, for mutations that still fit.
+    for text in bodies::own_plans() {
+        seeds.push(text.into_bytes());
+    }
+    fuzz("plans", &seeds, bodies::plans);
+}

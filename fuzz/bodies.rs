@@ -1,0 +1,163 @@
+//! What is done with hostile bytes: each body ends with an error or with something that keeps its promises.
+
+use winograph::Tensor;
+use winograph_compiler::optimize::plan::Kind;
+use winograph_compiler::optimize::stored::StoredPlans;
+use winograph_compiler::{Algorithm, Options, Program, Target, compile};
+use winograph_ir::interp::{self, InterpError};
+use winograph_ir::linear::Code;
+use winograph_ir::tensor::TensorGraph;
+use winograph_ir::{text, verify};
+
+/// Text of the IR, of any level: what is read is written and read again as the same; what the verifier passes runs in
+/// the interpreter without leaving its memory.
+pub fn ir_text(data: &[u8]) {
+    let source = String::from_utf8_lossy(data);
+    if let Ok(g) = text::parse_tensor(&source) {
+        let printed = text::print_tensor(&g);
+        let again = text::parse_tensor(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
+        assert_eq!(text::print_tensor(&again), printed);
+        let _ = verify::tensor::verify(&g);
+    }
+    if let Ok(g) = text::parse_indexed(&source) {
+        let printed = text::print_indexed(&g);
+        let again = text::parse_indexed(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
+        assert_eq!(text::print_indexed(&again), printed);
+        let _ = verify::indexed::verify(&g);
+    }
+    if let Ok(code) = text::parse_linear(&source) {
+        let printed = text::print_linear(&code);
+        let again = text::parse_linear(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
+        assert_eq!(text::print_linear(&again), printed);
+        if verify::linear::verify(&code).is_ok() {
+            runs_in_bounds(&code);
+        }
+    }
+}
+
+/// Runs verified code that is small, and panics where it touches what is not its own.
+fn runs_in_bounds(code: &Code) {
+    let least: Vec<i64> = code.ints.params().iter().map(|p| p.lo).collect();
+    let len = |e| code.ints.eval(e, &|_| 0, &|p| least[p.0 as usize]).unwrap_or(i64::MAX).max(0);
+    let sizes: Vec<i64> = code.args.iter().map(|a| len(a.layout.len).saturating_mul(a.dtype.size() as i64)).collect();
+    let own = code.locals.iter().map(|a| len(a.layout.len)).fold(0, i64::saturating_add);
+    let work = winograph_compiler::render::item_cost(code);
+    let items = winograph_compiler::render::grid_items(code, &least).unwrap_or(i64::MAX);
+    let small = sizes.iter().copied().fold(own, i64::saturating_add) < 1 << 20
+        && (work as i64).max(1).saturating_mul(items.max(1)) < 1 << 16
+        && work < 1 << 16;
+    if !small {
+        return;
+    }
+    let mut args: Vec<Vec<u8>> = sizes.iter().map(|&s| vec![0; s as usize]).collect();
+    if let Err(e @ (InterpError::OutOfBounds { .. } | InterpError::AxisOutOfBounds { .. })) =
+        interp::linear::run(code, &mut args, &least)
+    {
+        panic!("the verifier passed it: {e}\n{}", text::print_linear(code));
+    }
+}
+
+/// Arguments of the command, one a line: they are refused, or understood. Nothing is run.
+pub fn command_line(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let args = std::iter::once("winograph").chain(text.lines().take(64)).map(Into::into);
+    if let Err(message) = winograph_cli::check(args) {
+        assert!(!message.trim().is_empty());
+    }
+}
+
+/// A `.npy` file: what is read is written and read again as the same.
+pub fn npy(data: &[u8]) {
+    let Ok(t) = Tensor::read_npy(&mut &data[..]) else { return };
+    let bytes = t.to_npy().unwrap_or_else(|e| panic!("{e}"));
+    let again = Tensor::read_npy(&mut &bytes[..]).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((again.dtype(), again.shape()), (t.dtype(), t.shape()));
+    assert_eq!(again.to_npy().unwrap_or_else(|e| panic!("{e}")), bytes);
+}
+
+/// Small graphs that plans are tried on.
+fn graphs() -> Vec<TensorGraph> {
+    let window = "%0 = input 0 : f32[1, 4, 6, 7]
+        %1 = input 1 : f32[8, 4, 3, 3]
+        %2 = pad %0 before [0, 0, 1, 1] after [0, 0, 1, 1] value 0.0f32 : f32[1, 4, 8, 9]
+        %3 = unfold %2 axis 2 size 3 stride 1 dilation 1 : f32[1, 4, 6, 9, 3]
+        %4 = unfold %3 axis 3 size 3 stride 1 dilation 1 : f32[1, 4, 6, 7, 3, 3]
+        %5 = reshape %4 : f32[1, 1, 4, 6, 7, 3, 3]
+        %6 = expand %5 : f32[1, 8, 4, 6, 7, 3, 3]
+        %7 = reshape %1 : f32[1, 8, 4, 1, 1, 3, 3]
+        %8 = expand %7 : f32[1, 8, 4, 6, 7, 3, 3]
+        %9 = mul %6, %8 : f32[1, 8, 4, 6, 7, 3, 3]
+        %10 = reduce add any fused [2, 5, 6] %9 : f32[1, 8, 6, 7]
+        output %10";
+    let product = "%0 = input 0 : f32[8, 12]
+        %1 = input 1 : f32[12, 16]
+        %2 = reshape %0 : f32[8, 12, 1]
+        %3 = expand %2 : f32[8, 12, 16]
+        %4 = reshape %1 : f32[1, 12, 16]
+        %5 = expand %4 : f32[8, 12, 16]
+        %6 = mul %3, %5 : f32[8, 12, 16]
+        %7 = reduce add any fused [1] %6 : f32[8, 16]
+        output %7";
+    let sized = "param n 1..9
+        inputs argument
+        %0 = input 0 : f32[n, 10]
+        %1 = add %0, %0 : f32[n, 10]
+        %2 = reduce max any [1] %1 : f32[n]
+        output %2";
+    [window, product, sized].into_iter().map(|t| text::parse_tensor(t).unwrap_or_else(|e| panic!("{e}\n{t}"))).collect()
+}
+
+/// Compiles each graph with plans; the programs.
+pub fn with_plans(plans: &StoredPlans) -> Vec<Program> {
+    let mut out = Vec::new();
+    for g in graphs() {
+        for (target, algorithm) in [
+            (Target::cpu(32), Algorithm::Winograd),
+            (Target::cpu(64), Algorithm::Direct),
+            (Target::by_name("cuda:sm_80").unwrap_or(Target::cpu(16)), Algorithm::Direct),
+        ] {
+            let options = Options { plans: plans.clone(), algorithm, ..Options::default() };
+            if let Ok((program, _)) = compile(&g, &target, &options) {
+                out.push(program);
+            }
+        }
+    }
+    out
+}
+
+/// A file of plans: whatever it says, a kernel that is compiled with it has passed the verifier, and does not leave its
+/// memory in the interpreter.
+pub fn plans(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(plans) = StoredPlans::parse(&text) else { return };
+    // Code of thousands of copies takes long and shows nothing new.
+    let copies = |p: &winograph_compiler::optimize::plan::Plan| {
+        let factors = p.loops.iter().chain(&p.reduces).flatten();
+        let copied = factors.filter(|f| matches!(f.kind, Kind::Unroll | Kind::Vector));
+        copied.map(|f| f.size.unwrap_or(8)).fold(1i64, i64::saturating_mul)
+    };
+    if plans.plans.iter().any(|p| copies(&p.1) > 512) {
+        return;
+    }
+    for program in with_plans(&plans) {
+        for code in &program.kernels {
+            verify::linear::verify(code).unwrap_or_else(|e| panic!("{e}\n{}", text::print_linear(code)));
+            runs_in_bounds(code);
+        }
+    }
+}
+
+/// The plans that the heuristics choose, as files of plans: what a fuzzer may begin with.
+pub fn own_plans() -> Vec<String> {
+    let mut out = Vec::new();
+    for g in graphs() {
+        for algorithm in [Algorithm::Winograd, Algorithm::Direct] {
+            let options = Options { algorithm, ..Options::default() };
+            if let Ok((_, explanation)) = compile(&g, &Target::cpu(32), &options) {
+                let nests = explanation.kernels.iter().flat_map(|k| &k.nests);
+                out.push(nests.map(|n| format!("{}: {}\n", n.output, n.plan)).collect());
+            }
+        }
+    }
+    out
+}
