@@ -139,6 +139,10 @@ pub(crate) struct ConvArgs {
     /// Winograd's interpolation points without infinity, e.g. 0,1,-1,1/2,-2 [default: the best known for the tile]
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub(crate) points: Option<String>,
+    /// How many times the expected error of a direct sum (relative L2, sequential fused multiply-adds) Winograd may cost;
+    /// 1 is the direct sum or better [default: 3 for tiles that are chosen, any for a tile that is given]
+    #[arg(long, value_name = "TIMES", allow_hyphen_values = true)]
+    pub(crate) tolerance: Option<String>,
     /// When weights are known; `--protocol seed` has them transformed in each call
     #[arg(long, value_enum, default_value = "prepared")]
     pub(crate) weights: Weights,

@@ -1,6 +1,7 @@
 //! `winograph bench conv`: the forms of one convolution, run, checked and timed.
 
 use crate::args::{Algo, BenchConv, Protocol};
+use crate::certificate::{self, Certificate};
 use crate::error::{Error, Result};
 use crate::forms::{self, Data, Form};
 use crate::json::{Kernel, Report, Row};
@@ -83,7 +84,16 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
             return Err(Error::failure("cannot report the results", format!("{} was not run", form.algo.name())));
         };
         let subject = &subjects[subject_at];
-        let mut row = row(case, form, subject, function, &exact);
+        let tile = shown.map_or(&[][..], |i| &built[i].verdict.tile);
+        let certificate = certificate::certify(
+            case,
+            tile,
+            (&data.x_values, &data.w_values),
+            &subject.result,
+            &exact,
+            machine.threads,
+        );
+        let mut row = row(case, form, subject, function, &exact, certificate);
         let counts = |n: usize, code: &Code| match &counted[subject_at] {
             Some(launches) => launches.get(n).cloned(),
             None => device.target().gpu.as_ref().and_then(|gpu| kernels::counts(code, gpu)),
@@ -111,7 +121,14 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
     })
 }
 
-fn row(case: &Case, form: &Form, subject: &Subject<'_>, function: &Function, exact: &[f64]) -> Row {
+fn row(
+    case: &Case,
+    form: &Form,
+    subject: &Subject<'_>,
+    function: &Function,
+    exact: &[f64],
+    certificate: Certificate,
+) -> Row {
     let ms = |d: Duration| d.as_secs_f64() * 1e3;
     let times = function.times();
     let median_ms = median(&subject.runs_ms);
@@ -130,6 +147,9 @@ fn row(case: &Case, form: &Form, subject: &Subject<'_>, function: &Function, exa
         max_abs_err,
         rel_l2_err,
         amplification: form.verdict.amplification,
+        error_bound: certificate.error_bound,
+        max_err_over_bound: certificate.max_err_over_bound,
+        expected_err_over_direct: certificate.expected_err_over_direct,
         bitwise_equal_to_tensor: None,
         kernels: vec![],
     }

@@ -87,16 +87,7 @@ pub(crate) fn options(algo: Algo, case: &Case) -> Options {
         Algo::Graph => Algorithm::Winograd,
         Algo::Auto => Algorithm::Auto,
     };
-    // Axes with one tap or one output have no window: to the rewrite they are not there.
-    let tile = case.tile.as_ref().map(|tile| match tile.len() {
-        1 => tile.clone(),
-        _ => {
-            let slides = |i: &usize| case.window()[*i] > 1 && case.output[2 + i] > 1;
-            let kept: Vec<usize> = (0..tile.len()).filter(slides).map(|i| tile[i]).collect();
-            if kept.is_empty() { vec![tile[0]] } else { kept }
-        }
-    });
-    Options { algorithm, tile, points: case.points.clone(), ..case.rules.clone() }
+    Options { algorithm, points: case.points.clone(), ..case.rules.clone() }
 }
 
 /// Dtypes and shapes of the function's arguments.
@@ -122,6 +113,8 @@ pub(crate) fn write(
     if algo != Algo::Tensor {
         return Ok(vec![x.conv_direct(w, None, &options)?]);
     }
+    let mut options = options;
+    options.rule.tolerance = case.rules.tolerance;
     let form = x.conv_tensor_level(w, None, &options, case.tile.as_deref(), case.points.as_deref())?;
     *chosen = Some(Verdict::tensor(&form.transforms, form.reason));
     Ok(vec![form.tensor])

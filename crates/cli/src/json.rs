@@ -54,6 +54,10 @@ pub(crate) struct Row {
     pub(crate) max_abs_err: f64,
     pub(crate) rel_l2_err: f64,
     pub(crate) amplification: Option<f64>,
+    /// The greatest a-priori bound of an element's error.
+    pub(crate) error_bound: f64,
+    pub(crate) max_err_over_bound: f64,
+    pub(crate) expected_err_over_direct: f64,
     pub(crate) bitwise_equal_to_tensor: Option<bool>,
     pub(crate) kernels: Vec<Kernel>,
 }

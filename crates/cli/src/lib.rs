@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod certificate;
 mod compile_time;
 mod devices;
 mod error;

@@ -3,7 +3,7 @@
 use crate::args::{ConvArgs, GridArg, LayoutArg, StagesArg, Weights};
 use crate::error::{Error, Result};
 use crate::machine::Name;
-use winograph::{ConvOptions, DType, Tensor};
+use winograph::{ConvOptions, DType, Tensor, Tolerance, WindowRule};
 use winograph_compiler::Options;
 use winograph_compiler::options::{GridRule, LayoutRule, StageRule};
 use winograph_compiler::winograd::cost::TILES;
@@ -86,7 +86,7 @@ impl Case {
             points: args.points.as_deref().map(points).transpose()?,
             weights: args.weights,
             device,
-            rules: rules(args),
+            rules: rules(args)?,
             input,
             weight,
         };
@@ -105,6 +105,7 @@ impl Case {
             padding: self.padding.iter().map(|&p| (p, p)).collect(),
             dilation: self.dilation.clone(),
             groups: self.groups,
+            rule: WindowRule { tile: self.tile.clone().unwrap_or_default(), ..WindowRule::default() },
         }
     }
 
@@ -151,8 +152,9 @@ impl Case {
     }
 }
 
-fn rules(args: &ConvArgs) -> Options {
-    Options {
+fn rules(args: &ConvArgs) -> Result<Options> {
+    Ok(Options {
+        tolerance: args.tolerance.as_deref().map(tolerance).transpose()?,
         layout: match args.layout {
             LayoutArg::Auto => LayoutRule::Auto,
             LayoutArg::Creation => LayoutRule::Creation,
@@ -166,7 +168,14 @@ fn rules(args: &ConvArgs) -> Options {
             StagesArg::Global => StageRule::Global,
         },
         ..Options::default()
-    }
+    })
+}
+
+fn tolerance(text: &str) -> Result<Tolerance> {
+    let times: f64 = text.trim().parse().map_err(|_| {
+        Error::usage(format!("--tolerance '{text}' is not a number: how many times the direct sum's expected error"))
+    })?;
+    Tolerance::new(times).map_err(|e| Error::usage(format!("--tolerance '{text}': {e}")))
 }
 
 /// Reads a list of whole numbers.

@@ -81,10 +81,13 @@ fn json_has_every_field() {
             "applied",
             "bitwise_equal_to_tensor",
             "compile_ms",
+            "error_bound",
+            "expected_err_over_direct",
             "first_ms",
             "gflops",
             "kernels",
             "max_abs_err",
+            "max_err_over_bound",
             "median_ms",
             "min_ms",
             "prepare_ms",
@@ -99,6 +102,10 @@ fn json_has_every_field() {
             assert!(row[number].as_f64().is_some_and(|x| x >= 0.0), "{number} of {row}");
         }
         assert!(row["rel_l2_err"].as_f64().unwrap() < 1e-5, "{row}");
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert!(number("error_bound") >= number("max_abs_err") && number("error_bound") < 1e-3, "{row}");
+        assert!(number("max_err_over_bound") > 1e-4 && number("max_err_over_bound") <= 1.0, "{row}");
+        assert!(number("expected_err_over_direct") > 0.2 && number("expected_err_over_direct") <= 1.0, "{row}");
         assert_eq!(row["applied"], true);
         assert!(!row["reason"].as_str().unwrap().is_empty());
         let kernels = row["kernels"].as_array().unwrap();
@@ -403,6 +410,10 @@ fn virtual_gpus_run_what_explain_predicts() {
         assert_eq!(run["device"], device.as_str());
         for row in run["results"].as_array().unwrap() {
             assert!(row["rel_l2_err"].as_f64().unwrap() < 1e-5, "{row}");
+            let number = |key: &str| row[key].as_f64().unwrap();
+            assert!(number("error_bound") >= number("max_abs_err") && number("error_bound") < 1e-3, "{row}");
+            assert!(number("max_err_over_bound") > 1e-4 && number("max_err_over_bound") <= 1.0, "{row}");
+            assert!(number("expected_err_over_direct") > 0.2 && number("expected_err_over_direct") <= 1.0, "{row}");
             assert!(row["min_ms"].is_null() && row["first_ms"].is_null(), "the interpreter's times say nothing");
         }
         let explained =
@@ -446,4 +457,26 @@ fn global_stages_are_three_kernels() {
     let kernels = v["kernels"].as_array().unwrap().iter().filter(|k| k["prepare"] == false);
     let roles: Vec<_> = kernels.map(|k| k["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["input_transform", "multiply", "output_transform"]);
+}
+
+#[test]
+fn tolerance_limits_the_rewrite() {
+    let of = |more: &[&str]| json(&bench(&[&SMALL[..], &["--algo", "tensor,graph", "--padding", "1"], more].concat()));
+    let tiles = |v: &Value| -> Vec<(bool, String)> {
+        let rows = v["results"].as_array().unwrap().iter();
+        rows.map(|r| (r["applied"].as_bool().unwrap(), r["tile"].to_string())).collect()
+    };
+    assert_eq!(tiles(&of(&["--tile", "6"])), [(true, "[6,6]".to_string()), (true, "[6,6]".to_string())]);
+    let refused = of(&["--tile", "6", "--tolerance", "3"]);
+    assert_eq!(tiles(&refused), [(false, "[]".to_string()), (false, "[]".to_string())]);
+    assert!(refused["results"][1]["reason"].as_str().unwrap().contains("more than the tolerance 3"));
+    assert_eq!(tiles(&of(&["--tile", "2", "--tolerance", "1"]))[1], (true, "[2,2]".to_string()));
+    for bad in ["nan", "-1", "-inf", "x", ""] {
+        let said = fails(2, &mut winograph(&["bench", "conv", "--tolerance", bad]));
+        assert!(said.contains("--tolerance") && !said.contains("panicked"), "{said}");
+        let said = fails(2, &mut winograph(&["explain", "conv", "--tolerance", bad]));
+        assert!(said.contains("--tolerance"), "{said}");
+    }
+    let explained = succeeds(&["explain", "conv", "--algo", "graph", "--tile", "6", "--tolerance", "2"]);
+    assert!(explained.contains("more than the tolerance 2"), "{explained}");
 }

@@ -102,12 +102,12 @@ pub fn compile_observed(
         true => verify::indexed::verify(g).map_err(|error| CompileError::Verify { pass, error }),
         false => Ok(()),
     };
-    let mut g = driver.pass("rangeify", || rangeify::rangeify(tensors), text::print_indexed);
+    let (mut g, rules) = driver.pass("rangeify", || rangeify::rangeify_ruled(tensors), |r| text::print_indexed(&r.0));
     check(&g, "rangeify")?;
     let (g, windows) = driver.pass(
         "winograd",
         || {
-            let windows = winograd::run(&mut g, options);
+            let windows = winograd::run(&mut g, options, &rules);
             (g, windows)
         },
         |r| text::print_indexed(&r.0),

@@ -2,18 +2,7 @@
 
 use crate::optimize::stored::StoredPlans;
 use crate::winograd::rational::Rational;
-
-/// How sliding-window sums of products are computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Algorithm {
-    /// The cost model decides.
-    #[default]
-    Auto,
-    /// The sum as it stands.
-    Direct,
-    /// Winograd wherever the rewrite applies.
-    Winograd,
-}
+pub use winograph_ir::rule::{Algorithm, Tolerance, WindowRule};
 
 /// How the compiler's own buffers are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -86,6 +75,11 @@ pub struct Options {
     pub tile: Option<Vec<usize>>,
     /// Interpolation points, without infinity; `None` takes the best known for the tile.
     pub points: Option<Vec<Rational>>,
+    /// How many times the direct sum's expected error a rewrite may cost. `None` is the default tolerance for tiles that
+    /// the cost model chooses, and any error for a tile that is asked for.
+    pub tolerance: Option<Tolerance>,
+    /// Whether a NaN or an infinity must reach no output but those whose sums read it: every sum then stays direct.
+    pub exact_nonfinite: bool,
     /// How the compiler's own buffers are laid out.
     pub layout: LayoutRule,
     /// How a GPU's parallel ranges are bound.
@@ -96,4 +90,20 @@ pub struct Options {
     pub plans: StoredPlans,
     /// Run the verifiers after every pass. They always run on the code that is to be executed.
     pub verify_each_pass: bool,
+}
+
+impl Options {
+    /// The options for one window: what its rule asks for, and these for what it leaves open.
+    pub fn ruled(&self, rule: &WindowRule) -> Options {
+        let mut of = self.clone();
+        if let Some(algorithm) = rule.algorithm {
+            of.algorithm = algorithm;
+        }
+        if !rule.tile.is_empty() {
+            of.tile = Some(rule.tile.clone());
+        }
+        of.tolerance = rule.tolerance.or(of.tolerance);
+        of.exact_nonfinite |= rule.exact_nonfinite;
+        of
+    }
 }

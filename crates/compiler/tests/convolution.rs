@@ -208,7 +208,14 @@ fn a_window_unfolded_by_hand_is_rewritten() {
     let w = g.add(TensorOp::Expand { x: w, shape: full });
     // The weights come first here.
     let p = g.add(TensorOp::Binary { op: BinaryOp::Mul, a: w, b: windows });
-    let y = g.add(TensorOp::Reduce { op: ReduceOp::Add, x: p, axes: vec![1], order: SumOrder::Any, fused: false });
+    let y = g.add(TensorOp::Reduce {
+        op: ReduceOp::Add,
+        x: p,
+        axes: vec![1],
+        order: SumOrder::Any,
+        fused: false,
+        rule: None,
+    });
     g.outputs = vec![y];
     let (x, w) = (noise(20, 1), noise(3, 2));
     let reference: Vec<f64> = (0..18).map(|i| (0..3).map(|k| x[i + k] as f64 * w[k] as f64).sum::<f64>()).collect();

@@ -11,6 +11,7 @@ pub mod int;
 pub mod interp;
 pub mod linear;
 pub mod op;
+pub mod rule;
 pub mod tensor;
 pub mod text;
 pub mod verify;

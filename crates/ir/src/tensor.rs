@@ -6,6 +6,7 @@
 use crate::dtype::{DType, Scalar};
 use crate::int::{IntId, Ints};
 use crate::op::{BinaryOp, ReduceOp, SumOrder, UnaryOp};
+use crate::rule::WindowRule;
 use rustc_hash::FxHashMap;
 
 /// A node of a [`TensorGraph`].
@@ -169,6 +170,8 @@ pub enum TensorOp<T, D = IntId> {
         order: SumOrder,
         /// Whether products may be fused into sums.
         fused: bool,
+        /// What is asked of it should it be a sliding-window sum of products.
+        rule: Option<Box<WindowRule>>,
     },
     /// The operand, materialised: it gets a buffer of its own.
     Contiguous {
@@ -239,9 +242,14 @@ impl<T, D> TensorOp<T, D> {
             }
             TensorOp::Cat { parts, axis } => TensorOp::Cat { parts: parts.iter().map(t).collect(), axis: *axis },
             TensorOp::Gather { x, axis, index } => TensorOp::Gather { x: t(x), axis: *axis, index: t(index) },
-            TensorOp::Reduce { op, x, axes, order, fused } => {
-                TensorOp::Reduce { op: *op, x: t(x), axes: axes.clone(), order: *order, fused: *fused }
-            }
+            TensorOp::Reduce { op, x, axes, order, fused, rule } => TensorOp::Reduce {
+                op: *op,
+                x: t(x),
+                axes: axes.clone(),
+                order: *order,
+                fused: *fused,
+                rule: rule.clone(),
+            },
             TensorOp::Contiguous { x } => TensorOp::Contiguous { x: t(x) },
         }
     }

@@ -101,7 +101,14 @@ fn movement() {
 #[test]
 fn empty_tensors_are_legal() {
     let y = on_iota(&[2, 0], |g, x| {
-        let x = g.add(TensorOp::Reduce { op: ReduceOp::Max, x, axes: vec![1], order: SumOrder::Any, fused: true });
+        let x = g.add(TensorOp::Reduce {
+            op: ReduceOp::Max,
+            x,
+            axes: vec![1],
+            order: SumOrder::Any,
+            fused: true,
+            rule: None,
+        });
         let s = sizes(g, &[2, 1]);
         g.add(TensorOp::Reshape { x, shape: s })
     });
@@ -138,7 +145,7 @@ fn planted_errors_are_refused() {
     assert_eq!(refused(&[2], |g, x| g.add(TensorOp::Gather { x, axis: 0, index: x })), "types");
     let reduce = |axes| {
         move |g: &mut TensorGraph, x| {
-            g.add(TensorOp::Reduce { op: ReduceOp::Add, x, axes, order: SumOrder::Any, fused: true })
+            g.add(TensorOp::Reduce { op: ReduceOp::Add, x, axes, order: SumOrder::Any, fused: true, rule: None })
         }
     };
     assert_eq!(refused(&[2, 2], |g, x| reduce(vec![1, 0])(g, x)), "axes");
@@ -221,7 +228,14 @@ fn conv_tensor() -> TensorGraph {
     };
     let (a, b) = (both(x, &[5, 5, 1, 3, 3, 3]), both(w, &[1, 1, 2, 3, 3, 3]));
     let x = g.add(TensorOp::Binary { op: BinaryOp::Mul, a, b });
-    let x = g.add(TensorOp::Reduce { op: ReduceOp::Add, x, axes: vec![3, 4, 5], order: SumOrder::Any, fused: true });
+    let x = g.add(TensorOp::Reduce {
+        op: ReduceOp::Add,
+        x,
+        axes: vec![3, 4, 5],
+        order: SumOrder::Any,
+        fused: true,
+        rule: None,
+    });
     let y = g.add(TensorOp::Permute { x, order: vec![2, 0, 1] });
     g.outputs.push(y);
     g

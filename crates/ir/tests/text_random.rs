@@ -241,6 +241,7 @@ fn random_tensor(entropy: Vec<u64>) -> TensorGraph {
                 axes: vec![c.below(rank)],
                 order: c.of(&SumOrder::ALL),
                 fused: c.below(2) == 0,
+                rule: None,
             },
             12 => TensorOp::Full { value: c.scalar(DType::F64), shape },
             _ => TensorOp::Contiguous { x },

@@ -4,6 +4,7 @@ use winograph_ir::indexed::{Buffer, Def, Graph, Layout, LayoutDim, Origin, Role,
 use winograph_ir::linear::{
     Access, Code, Dynamic, Fragment, Instr, LoopKind, MatrixUnit, Memory, MemoryDecl, Reg, Stmt, Type,
 };
+use winograph_ir::rule::{Algorithm, Tolerance, WindowRule};
 use winograph_ir::tensor::{InputKind, NodeId, TensorGraph, TensorOp};
 use winograph_ir::text::{
     parse_indexed, parse_linear, parse_scalar, parse_tensor, print_indexed, print_linear, print_tensor,
@@ -102,8 +103,18 @@ fn every_tensor_op() {
     for op in ReduceOp::ALL {
         for order in SumOrder::ALL {
             for fused in [false, true] {
-                all.push(g.add(TensorOp::Reduce { op, x, axes: vec![1], order, fused }));
+                all.push(g.add(TensorOp::Reduce { op, x, axes: vec![1], order, fused, rule: None }));
             }
+        }
+    }
+    for algorithm in [None].into_iter().chain(Algorithm::ALL.map(Some)) {
+        for (tile, times, exact_nonfinite) in
+            [(vec![], None, false), (vec![4], Some(2.5), true), (vec![2, 6], Some(f64::INFINITY), false)]
+        {
+            let tolerance = times.map(|t| Tolerance::new(t).unwrap());
+            let rule = Some(Box::new(WindowRule { algorithm, tile, tolerance, exact_nonfinite }));
+            let order = SumOrder::Any;
+            all.push(g.add(TensorOp::Reduce { op: ReduceOp::Add, x, axes: vec![1], order, fused: true, rule }));
         }
     }
     let cond = g.add(TensorOp::Full { value: Scalar::from_bool(true), shape: vec![n, k] });

@@ -41,7 +41,13 @@ fn cook_toom(m: usize, r: usize) -> Matrices {
 }
 
 fn options(stride: &[usize], padding: &[(usize, usize)], dilation: &[usize], groups: usize) -> ConvOptions {
-    ConvOptions { stride: stride.to_vec(), padding: padding.to_vec(), dilation: dilation.to_vec(), groups }
+    ConvOptions {
+        stride: stride.to_vec(),
+        padding: padding.to_vec(),
+        dilation: dilation.to_vec(),
+        groups,
+        ..ConvOptions::default()
+    }
 }
 
 /// 500 convolutions of random shape, 1 to 3 axes, every option; unless `plain`, where stride and dilation are 1.

@@ -93,6 +93,7 @@ impl Source<'_> {
             padding: self.per_axis(rank, |s| (s.below(3), s.nearly(1))),
             dilation: self.per_axis(rank, |s| s.nearly(1)),
             groups: self.nearly(groups),
+            ..ConvOptions::default()
         };
         let bias = vec![self.nearly(w[0])];
         let (x, w, bias) = (self.ones(&x), self.ones(&w), self.ones(&bias));

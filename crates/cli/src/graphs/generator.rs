@@ -516,7 +516,7 @@ fn window(r: &mut Random, x: &Item) -> Option<Item> {
     let weight = Tensor::from_slice(&data, &weight_shape).ok()?.cast(d).ok()?;
     let bias = r.one_in(2).then(|| Tensor::from_slice(&data[..k.min(taps)], &[k]).and_then(|b| b.cast(d)));
     let bias = bias.and_then(|b| b.ok());
-    let options = ConvOptions { stride, padding, dilation, groups };
+    let options = ConvOptions { stride, padding, dilation, groups, ..ConvOptions::default() };
     let bound = (x.bound * 2.0) * (c * window.iter().product::<usize>()) as f64 + 2.0;
     let mut item = made(t.conv(&weight, bias.as_ref(), &options), !d.is_float(), bound, &[x])?;
     // Winograd's sums are of larger terms.

@@ -5,6 +5,7 @@
 //! definition of its own (a stage); whether it keeps it is decided later, by `fuse`.
 
 use crate::kernel::with_bounds;
+use crate::winograd::Rules;
 use rustc_hash::{FxHashMap, FxHashSet};
 use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Origin, Role, Scope, Source, Table, Val, ValId};
 use winograph_ir::int::{IntId, RangeId, RangeRole};
@@ -21,10 +22,16 @@ struct Rangeify<'a> {
     /// Tensors that turned out to be no more than another way to read a buffer: axes and the load.
     views: FxHashMap<NodeId, (Vec<RangeId>, ValId)>,
     memo: FxHashMap<(NodeId, Vec<IntId>, Vec<IntId>), ValId>,
+    rules: Rules,
 }
 
 /// Turns a tensor graph into an indexed one; its inputs become buffers in order of their slots.
 pub fn rangeify(tensors: &TensorGraph) -> Graph {
+    rangeify_ruled(tensors).0
+}
+
+/// [`rangeify`], and what is asked of sums, by their reduce ranges.
+pub fn rangeify_ruled(tensors: &TensorGraph) -> (Graph, Rules) {
     let mut graph = Graph::new();
     graph.ints = tensors.ints.clone();
     let mut pass = Rangeify {
@@ -33,9 +40,10 @@ pub fn rangeify(tensors: &TensorGraph) -> Graph {
         buffer_of: FxHashMap::default(),
         views: FxHashMap::default(),
         memo: FxHashMap::default(),
+        rules: Rules::default(),
     };
     pass.run();
-    pass.graph
+    (pass.graph, pass.rules)
 }
 
 impl Rangeify<'_> {
@@ -294,7 +302,7 @@ impl Rangeify<'_> {
                     }),
                 }
             }
-            TensorOp::Reduce { op, x, axes, order, fused } => {
+            TensorOp::Reduce { op, x, axes, order, fused, rule } => {
                 let from = tensors.node(*x).shape.clone();
                 if self.is_empty(*x) {
                     return self.graph.constant(op.identity(node.dtype));
@@ -316,6 +324,9 @@ impl Rangeify<'_> {
                 let x = self.element(*x, &inner, gate);
                 if ranges.is_empty() {
                     return x;
+                }
+                if let Some(rule) = rule {
+                    self.rules.extend(ranges.iter().map(|&r| (r, (**rule).clone())));
                 }
                 self.graph.add(Val::Reduce { op: *op, ranges: ranges.into(), order: *order, fused: *fused, x })
             }

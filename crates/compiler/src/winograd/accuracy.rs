@@ -163,8 +163,9 @@ fn is_power_of_two(c: f64) -> bool {
 /// meets more than n roundings: those of the input transforms, of Ĝ (for f32: computed in f64 and rounded once, which
 /// counts as two; for f64: the weight transform's own), one per term of the sum whatever its order, and those of the
 /// output transforms; and one more for each matrix whose elements `dtype` does not hold exactly. So `c = n/(1 − n·u)`
-/// (N. Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, lemma 3.1). Products that underflow add at most
-/// the least positive value each, amplified likewise, which is not counted here.
+/// (N. Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, lemma 3.1). What underflow adds is not
+/// counted here; [`bound`](super::bound) does. Without axes it is the factor of a direct sum of `terms` products, in any
+/// order, fused or not.
 ///
 /// `None` for a type without a unit roundoff and where n·u ≥ 1.
 pub fn bound_factor(axes: &[&Transforms], terms: usize, dtype: DType) -> Option<f64> {
@@ -181,11 +182,26 @@ pub fn bound_factor(axes: &[&Transforms], terms: usize, dtype: DType) -> Option<
             roundings = roundings.saturating_add(path(&t.g));
         }
     }
-    if dtype != DType::F64 {
+    if dtype != DType::F64 && !axes.is_empty() {
         roundings = roundings.saturating_add(2);
     }
     let n = roundings as f64;
     (n * u < 1.0).then(|| n / (1.0 - n * u))
+}
+
+/// The operations of element `i` of `rows · v` that may underflow, each weighted with what its result is multiplied by.
+pub(super) fn operations(rows: &[Vec<f64>], i: usize) -> f64 {
+    let chain = |terms: &[Term]| -> f64 {
+        let one = |t: &Term| match t.operand {
+            Operand::One(_) => 1.0,
+            _ => 1.0 + rows[t.coefficient.0][t.coefficient.1].abs(),
+        };
+        terms.iter().map(one).sum()
+    };
+    match row_plan(rows, i) {
+        RowPlan::Plain(terms) => chain(&terms),
+        RowPlan::EvenOdd { even, odd, .. } => 1.0 + chain(&even) + chain(&odd),
+    }
 }
 
 /// The most roundings between an element of v and element `i` of `rows · v`.
@@ -308,7 +324,7 @@ mod tests {
     }
 
     #[allow(clippy::needless_range_loop)]
-    fn simulate(t: &Transforms, terms: usize, tiles: usize, offset: f32) -> Simulated {
+    fn simulate(t: &Transforms, terms: usize, tiles: usize, input: impl Fn(f32) -> f32) -> Simulated {
         let (a, m, r) = (t.inputs(), t.m, t.r);
         let mut normal = Normal(terms as u64 * 977 + a as u64);
         let (at, g, bt) = (t.at.to_f64(), t.g.to_f64(), t.bt.to_f64());
@@ -320,7 +336,7 @@ mod tests {
             let mut exact = vec![vec![0f64; m]; m];
             let mut direct = vec![vec![0f32; m]; m];
             for _ in 0..terms {
-                let x: Vec<Vec<f32>> = (0..a).map(|_| (0..a).map(|_| normal.next() + offset).collect()).collect();
+                let x: Vec<Vec<f32>> = (0..a).map(|_| (0..a).map(|_| input(normal.next())).collect()).collect();
                 let w: Vec<Vec<f32>> = (0..r).map(|_| (0..r).map(|_| normal.next()).collect()).collect();
                 let xh = two_d(&t.bt, &x);
                 for p in 0..a {
@@ -379,7 +395,7 @@ mod tests {
             [(f2(), 64), (f4("0 1 -1 2 -2"), 16), (f4("0 5/8 -5/8 3/2 -3/2"), 16), (transforms(6, 3, F6), 8)]
         {
             for terms in [16, 64, 256, 1024] {
-                let s = simulate(&t, terms, tiles * 1024 / terms.max(128), 0.0);
+                let s = simulate(&t, terms, tiles * 1024 / terms.max(128), |x| x);
                 let model = (expected_error(&[&t, &t], terms) * u, expected_error_direct(9 * terms) * u);
                 println!(
                     "F({}, {}) C {terms}: {:.2e} / model {:.2e}, direct {:.2e} / {:.2e}, bound used {:.4}",
@@ -393,11 +409,41 @@ mod tests {
         }
     }
 
+    /// Rectified inputs have a mean and many zeros, which the model knows nothing of.
+    #[test]
+    fn expected_errors_are_within_twice_on_rectified_inputs() {
+        let u = 2f64.powi(-24);
+        let six = super::super::points::default_transforms(6, 3).unwrap();
+        for (t, tiles) in [(f2(), 48), (f4("0 5/8 -5/8 3/2 -3/2"), 12), (six, 6)] {
+            for terms in [16, 64, 256, 1024] {
+                let s = simulate(&t, terms, tiles * 1024 / terms.max(128), |x| x.max(0.0));
+                let found = [
+                    s.winograd / (expected_error(&[&t, &t], terms) * u),
+                    s.direct / (expected_error_direct(9 * terms) * u),
+                    s.winograd / s.direct / error_ratio(&[&t, &t], terms),
+                ];
+                println!("F({}, {}) C {terms}: measured / expected {found:.2?}", t.m, t.r);
+                assert!(found.iter().all(|f| (0.55..1.8).contains(f)), "{found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn default_tolerance_admits_what_it_says() {
+        let [f4, six] = [4, 6].map(|m| super::super::points::default_transforms(m, 3).unwrap());
+        for terms in [1, 3, 16, 64, 256, 1024, 4096] {
+            assert!(error_ratio(&[&f2(), &f2()], terms) < 3.0, "F(2,3) at {terms}");
+            assert_eq!(error_ratio(&[&f4, &f4], terms) < 3.0, terms >= 16, "F(4,3) at {terms}");
+            assert!(terms > 256 || error_ratio(&[&six, &six], terms) > 3.0, "F(6,3) at {terms}");
+            println!("{terms}: {:?}", [&f2(), &f4, &six].map(|t| error_ratio(&[t, t], terms)));
+        }
+    }
+
     #[test]
     fn bound_holds_with_a_large_offset() {
         for t in [f2(), f4("0 1 -1 2 -2"), transforms(6, 3, F6)] {
             for terms in [1, 3] {
-                let s = simulate(&t, terms, 200, 1000.0);
+                let s = simulate(&t, terms, 200, |x| x + 1000.0);
                 assert!(s.bound_use > 1e-4 && s.bound_use < 1.0, "{}", s.bound_use);
             }
         }

@@ -4,7 +4,7 @@ use super::accuracy;
 use super::cook_toom::Transforms;
 use super::detect::{MAX_ALPHA, MAX_POSITIONS, Window};
 use super::points;
-use crate::options::{Algorithm, Options};
+use crate::options::{Algorithm, Options, Tolerance};
 use winograph_ir::indexed::{Def, Graph};
 
 /// Outputs per tile that a rewrite may have on an axis.
@@ -13,12 +13,15 @@ pub const TILES: [usize; 4] = [2, 3, 4, 6];
 /// Those that are taken without being asked for: more outputs need more than good points to be accurate.
 const DEFAULT_TILES: [usize; 3] = [2, 3, 4];
 
-/// How many times the direct sum's expected error a rewrite may cost unless more is asked for.
-pub const DEFAULT_TOLERANCE: f64 = 3.0;
-
 /// The worst-case amplification of a choice of matrices; axes in the window's order.
 pub fn amplification(transforms: &[Transforms]) -> f64 {
     accuracy::amplification(&inner_first(transforms))
+}
+
+/// The expected error of a choice of matrices, axes in the window's order, as a multiple of the direct sum's; 1 without
+/// matrices.
+pub fn error_over_direct(transforms: &[Transforms], channels: usize) -> f64 {
+    if transforms.is_empty() { 1.0 } else { accuracy::error_ratio(&inner_first(transforms), channels) }
 }
 
 /// The last window axis is transformed first.
@@ -64,12 +67,22 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
         }
     };
     let channels = work.channels;
+    let tolerance = options.tolerance.unwrap_or_default().get();
+    let inaccurate_by = |tile: &[usize], ratio: f64| {
+        let tile = title(&work.taps, tile);
+        format!(
+            "{tile} would cost {ratio:.1} times the direct sum's expected error, more than the tolerance {tolerance}"
+        )
+    };
     if let Some(tile) = forced {
         return match fits(&work.taps, &tile) {
             Err(reason) => Ok(Err(reason)),
             Ok(()) => {
                 let transforms = build(&work.taps, &tile, options)?;
-                let ratio = accuracy::error_ratio(&inner_first(&transforms), channels as usize);
+                let ratio = error_over_direct(&transforms, channels as usize);
+                if options.tolerance.is_some() && ratio > tolerance {
+                    return Ok(Err(inaccurate_by(&tile, ratio)));
+                }
                 let reason = format!(
                     "{} as asked for; expected error {ratio:.1} times the direct sum's",
                     title(&work.taps, &tile)
@@ -85,8 +98,9 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
     let direct = work.direct();
     let mut best: Option<(f64, f64, Vec<usize>, Vec<Transforms>)> = None;
     let mut inaccurate: Option<String> = None;
-    // Points of the caller's choice are a wish for the tile that they fit.
-    let tiles: &[usize] = if options.points.is_some() { &TILES } else { &DEFAULT_TILES };
+    // Points of the caller's choice are a wish for the tile that they fit, and a large tolerance is one for large tiles.
+    let wished = options.points.is_some() || tolerance > Tolerance::default().get();
+    let tiles: &[usize] = if wished { &TILES } else { &DEFAULT_TILES };
     for tile in combinations(n, tiles) {
         if fits(&work.taps, &tile).is_err() || !fits_points(&tile) {
             continue;
@@ -96,12 +110,9 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
             continue;
         }
         let transforms = build(&work.taps, &tile, options)?;
-        let ratio = accuracy::error_ratio(&inner_first(&transforms), channels as usize);
-        if ratio > DEFAULT_TOLERANCE {
-            inaccurate = Some(format!(
-                "{} would cost {ratio:.1} times the direct sum's expected error, more than {DEFAULT_TOLERANCE}",
-                title(&work.taps, &tile)
-            ));
+        let ratio = error_over_direct(&transforms, channels as usize);
+        if ratio > tolerance {
+            inaccurate = Some(inaccurate_by(&tile, ratio));
             continue;
         }
         best = Some((cost, ratio, tile, transforms));

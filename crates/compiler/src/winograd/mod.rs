@@ -1,6 +1,7 @@
 //! Winograd's minimal filtering as a rewrite: matrices, detection, rewriting, accuracy.
 
 pub mod accuracy;
+pub mod bound;
 pub mod cook_toom;
 pub mod cost;
 pub mod detect;
@@ -9,10 +10,14 @@ pub mod rational;
 pub mod rewrite;
 
 use crate::explain::WindowReport;
-use crate::options::{Algorithm, Options};
-use rustc_hash::FxHashSet;
+use crate::options::{Algorithm, Options, WindowRule};
+use rustc_hash::{FxHashMap, FxHashSet};
 use winograph_ir::indexed::{Graph, Role, Source, Val, ValId};
+use winograph_ir::int::RangeId;
 use winograph_ir::op::{BinaryOp, ReduceOp};
+
+/// What is asked of sums, by their reduce ranges.
+pub type Rules = FxHashMap<RangeId, WindowRule>;
 
 /// Whether a reduction is a sum of products of data; a product with a constant table is a transform.
 fn sums_products(g: &Graph, reduce: ValId) -> bool {
@@ -46,7 +51,9 @@ fn added_products(g: &Graph, value: ValId) -> usize {
 ///
 /// Takes the indexed graph; leaves matching reductions rewritten and a report for each reduction of products. An error
 /// is a contradiction in the options.
-pub fn run(g: &mut Graph, options: &Options) -> Result<Vec<WindowReport>, String> {
+///
+/// `rules` says what is asked of single windows, by any of their reduce ranges.
+pub fn run(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<WindowReport>, String> {
     let mut reports = Vec::new();
     let mut def = 0;
     while def < g.defs.len() {
@@ -78,7 +85,12 @@ pub fn run(g: &mut Graph, options: &Options) -> Result<Vec<WindowReport>, String
             Err(reason) => reports.push(refused(reason)),
             Ok(window) => {
                 let taps: Vec<usize> = window.axes.iter().map(|a| a.size as usize).collect();
-                if options.algorithm == Algorithm::Direct {
+                let rule = window.axes.iter().find_map(|a| rules.get(&a.tap));
+                let options = &rule.map_or_else(|| options.clone(), |rule| options.ruled(rule));
+                if options.exact_nonfinite {
+                    let reason = "a NaN or infinity must not spread beyond the sums that read it (exact_nonfinite)";
+                    reports.push(WindowReport { taps, ..refused(reason.to_string()) });
+                } else if options.algorithm == Algorithm::Direct {
                     reports.push(WindowReport { taps, ..refused("the direct form was asked for".to_string()) });
                 } else {
                     match cost::choose(g, &g.defs[def].clone(), &window, options)? {

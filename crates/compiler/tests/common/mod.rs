@@ -90,7 +90,8 @@ impl Conv {
         let w = g.add(TensorOp::Expand { x: w, shape: full });
         let p = g.add(TensorOp::Binary { op: BinaryOp::Mul, a: t, b: w });
         let axes: Vec<usize> = [3].into_iter().chain(4 + rank..4 + 2 * rank).collect();
-        let y = g.add(TensorOp::Reduce { op: ReduceOp::Add, x: p, axes, order: SumOrder::Any, fused: true });
+        let y =
+            g.add(TensorOp::Reduce { op: ReduceOp::Add, x: p, axes, order: SumOrder::Any, fused: true, rule: None });
         let ys: Vec<usize> = [self.n, self.k].into_iter().chain(out).collect();
         let ys = dims(&mut g, &ys);
         let y: NodeId = g.add(TensorOp::Reshape { x: y, shape: ys });
@@ -243,7 +244,7 @@ pub(crate) fn sum_of_products(
     let w = g.add(TensorOp::Expand { x: w, shape: full });
     let p = g.add(TensorOp::Binary { op: BinaryOp::Mul, a: x, b: w });
     let axes: Vec<usize> = [1].into_iter().chain(2 + rank..2 + 2 * rank).collect();
-    g.add(TensorOp::Reduce { op: ReduceOp::Add, x: p, axes, order: SumOrder::Any, fused: true })
+    g.add(TensorOp::Reduce { op: ReduceOp::Add, x: p, axes, order: SumOrder::Any, fused: true, rule: None })
 }
 
 /// A part of a tensor.
@@ -292,9 +293,9 @@ pub(crate) fn levels(
         winograph_ir::verify::indexed::verify(g).unwrap();
         winograph_ir::interp::indexed::run(g, inputs, &[]).unwrap()
     };
-    let mut indexed = rangeify::rangeify(g);
+    let (mut indexed, rules) = rangeify::rangeify_ruled(g);
     out.push(("rangeify", run(&indexed)));
-    winograd::run(&mut indexed, options).unwrap();
+    winograd::run(&mut indexed, options, &rules).unwrap();
     out.push(("winograd", run(&indexed)));
     fuse::fuse(&mut indexed);
     out.push(("fuse", run(&indexed)));

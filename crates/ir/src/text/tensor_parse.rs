@@ -8,8 +8,12 @@ use super::tensor_print::input_kind_name;
 use crate::dtype::DType;
 use crate::int::IntId;
 use crate::op::{BinaryOp, ReduceOp, SumOrder, UnaryOp};
+use crate::rule::{Algorithm, Tolerance, WindowRule};
 use crate::tensor::{InputKind, NodeId, TensorGraph, TensorOp};
 use rustc_hash::FxHashMap;
+
+/// Largest tile that the text form knows; which tiles there are is the rewrite's to say.
+const MAX_TILE: usize = 1 << 16;
 
 /// Parses a tensor graph.
 ///
@@ -309,10 +313,31 @@ impl Parser<'_> {
                 if !axes.is_sorted_by(|a, b| a < b) || axes.last().is_some_and(|&a| a >= rank) {
                     return Err(self.c.error_at(place, "these axes", format!("some of {rank} axes, in order")));
                 }
-                TensorOp::Reduce { op, x, axes, order, fused }
+                let rule = self.c.accept_word("rule").then(|| self.rule().map(Box::new)).transpose()?;
+                TensorOp::Reduce { op, x, axes, order, fused, rule }
             }
             _ => TensorOp::Contiguous { x: self.value()? },
         })
+    }
+
+    /// What is asked of a window: the words behind `rule`, each of which may be missing.
+    fn rule(&mut self) -> Result<WindowRule, ParseError> {
+        let mut rule = WindowRule::default();
+        if self.c.accept_word("algorithm") {
+            let known = |word: &str| Algorithm::ALL.into_iter().find(|a| a.name() == word);
+            rule.algorithm = Some(self.c.known("`auto`, `direct` or `winograd`", known)?);
+        }
+        if self.c.accept_word("tile") {
+            rule.tile = self.c.list(|c| c.natural(MAX_TILE, "a tile"))?;
+        }
+        if self.c.accept_word("tolerance") {
+            let place = self.c.place();
+            let times = self.c.scalar()?.to_f64();
+            let wrong = |e| self.c.error_at(place, format!("{e}"), "a tolerance");
+            rule.tolerance = Some(Tolerance::new(times).map_err(wrong)?);
+        }
+        rule.exact_nonfinite = self.c.accept_word("exact_nonfinite");
+        Ok(rule)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::names::{Names, join, print_params};
 use super::value::print_table;
+use crate::dtype::{DType, Scalar};
 use crate::int::IntId;
+use crate::rule::WindowRule;
 use crate::tensor::{InputKind, NodeId, TensorGraph, TensorOp};
 use rustc_hash::FxHashMap;
 use std::fmt::Write;
@@ -88,10 +90,29 @@ fn print_op(names: &Names, op: &TensorOp<NodeId>, v: &dyn Fn(NodeId) -> String) 
         }
         TensorOp::Cat { parts, axis } => format!("cat axis {axis} {}", join(parts, |&p| v(p))),
         TensorOp::Gather { x, axis, index } => format!("gather {}, {} axis {axis}", v(*x), v(*index)),
-        TensorOp::Reduce { op, x, axes, order, fused } => {
+        TensorOp::Reduce { op, x, axes, order, fused, rule } => {
             let fused = if *fused { "fused " } else { "" };
-            format!("reduce {} {} {fused}{} {}", op.name(), order.name(), plain(axes), v(*x))
+            let rule = rule.as_deref().map_or_else(String::new, window_rule);
+            format!("reduce {} {} {fused}{} {}{rule}", op.name(), order.name(), plain(axes), v(*x))
         }
         TensorOp::Contiguous { x } => format!("contiguous {}", v(*x)),
     }
+}
+
+/// What is asked of a window, as ` rule ..` behind its reduction.
+fn window_rule(rule: &WindowRule) -> String {
+    let mut out = " rule".to_string();
+    if let Some(algorithm) = rule.algorithm {
+        out += &format!(" algorithm {}", algorithm.name());
+    }
+    if !rule.tile.is_empty() {
+        out += &format!(" tile [{}]", join(&rule.tile, |m| m.to_string()));
+    }
+    if let Some(tolerance) = rule.tolerance {
+        out += &format!(" tolerance {}", Scalar::from_f64(DType::F64, tolerance.get()));
+    }
+    if rule.exact_nonfinite {
+        out += " exact_nonfinite";
+    }
+    out
 }

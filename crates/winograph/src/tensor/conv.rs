@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::settings;
 use crate::tensor::Tensor;
 use crate::tensor::movement::{window_count, window_span};
+use winograph_ir::rule::WindowRule;
 use winograph_ir::{BinaryOp, DType, ReduceOp, Scalar, SumOrder};
 
 /// How a convolution's window moves. An empty list stands for the default on every axis, a list of one number for
@@ -18,11 +19,14 @@ pub struct ConvOptions {
     pub dilation: Vec<usize>,
     /// Number of groups of channels that do not mix; 1 by default.
     pub groups: usize,
+    /// What is asked of the way in which it is computed: algorithm, tile, tolerance, and whether a NaN or infinity must
+    /// stay where the direct sum would have it. By default the options of the compilation decide.
+    pub rule: WindowRule,
 }
 
 impl Default for ConvOptions {
     fn default() -> ConvOptions {
-        ConvOptions { stride: vec![], padding: vec![], dilation: vec![], groups: 1 }
+        ConvOptions { stride: vec![], padding: vec![], dilation: vec![], groups: 1, rule: WindowRule::default() }
     }
 }
 
@@ -65,6 +69,7 @@ pub(crate) struct Checked {
     pub(crate) padding: Vec<(usize, usize)>,
     pub(crate) dilation: Vec<usize>,
     pub(crate) groups: usize,
+    pub(crate) rule: WindowRule,
     /// Output size per spatial axis.
     pub(crate) out: Vec<usize>,
     /// Whether the input had no batch axis.
@@ -158,6 +163,7 @@ impl Checked {
             padding,
             dilation,
             groups,
+            rule: options.rule.clone(),
             out,
             unbatched,
         })
@@ -192,6 +198,18 @@ impl Checked {
         let mut shape = vec![self.x.shape()[0], self.weight.shape()[0]];
         shape.extend(&self.out);
         shape
+    }
+
+    /// The rule in terms of the window that the compiler sees: axes with one tap or one output have none.
+    fn window_rule(&self) -> WindowRule {
+        let mut rule = self.rule.clone();
+        if rule.tile.len() == self.rank() && self.rank() > 1 {
+            let slides = |i: &usize| self.weight.shape()[2 + i] > 1 && self.out[*i] > 1;
+            let kept: Vec<usize> = (0..self.rank()).filter(slides).map(|i| rule.tile[i]).collect();
+            // With no axis left any tile will do: there is no window.
+            rule.tile = if kept.is_empty() { vec![rule.tile[0]] } else { kept };
+        }
+        rule
     }
 
     /// The direct sum: windows unfolded, multiplied by the weights and summed over channels and taps.
@@ -238,7 +256,8 @@ impl Checked {
         let x = x.reshape_to(name, &x_shape)?.expand_as(name, &full)?;
         let w = w.reshape_to(name, &w_shape)?.expand_as(name, &full)?;
         let reduced: Vec<usize> = (lead + rank..full.len()).collect();
-        let sums = x.binary(name, BinaryOp::Mul, &w)?.reduce(name, ReduceOp::Add, &reduced, SumOrder::Any)?;
+        let products = x.binary(name, BinaryOp::Mul, &w)?;
+        let sums = products.reduce_by(name, ReduceOp::Add, &reduced, SumOrder::Any, &self.window_rule())?;
         self.finish(name, &sums.reshape_to(name, &self.out_shape())?)
     }
 }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use crate::tensor::node::Op;
 use crate::tensor::shape::{axes, axis, count};
+use winograph_ir::rule::WindowRule;
 use winograph_ir::{BinaryOp, DType, ReduceOp, SumOrder};
 
 /// Axes to reduce, sorted. As in PyTorch, a tensor without axes takes 0 and -1.
@@ -30,6 +31,18 @@ fn reduced_shape(shape: &[usize], axes: &[usize], keepdim: bool) -> Vec<usize> {
 impl Tensor {
     /// A reduction over sorted axes in the tensor's own dtype; they disappear.
     pub(crate) fn reduce(&self, name: &'static str, op: ReduceOp, axes: &[usize], order: SumOrder) -> Result<Tensor> {
+        self.reduce_by(name, op, axes, order, &WindowRule::default())
+    }
+
+    /// [`reduce`](Tensor::reduce) with what is asked of a sliding-window sum.
+    pub(crate) fn reduce_by(
+        &self,
+        name: &'static str,
+        op: ReduceOp,
+        axes: &[usize],
+        order: SumOrder,
+        rule: &WindowRule,
+    ) -> Result<Tensor> {
         if axes.is_empty() {
             return Ok(self.clone());
         }
@@ -37,7 +50,8 @@ impl Tensor {
         if self.numel() == 0 {
             return Tensor::full_scalar(name, op.identity(self.dtype()), &shape);
         }
-        let op = Op::Reduce { op, x: self.clone(), axes: axes.to_vec(), order, fused: true };
+        let rule = (!rule.is_open()).then(|| Box::new(rule.clone()));
+        let op = Op::Reduce { op, x: self.clone(), axes: axes.to_vec(), order, fused: true, rule };
         Tensor::make(name, op, self.dtype(), shape)
     }
 

@@ -169,12 +169,16 @@ impl Checked {
         }
         let (n, c, k) = (self.x.shape()[0], self.x.shape()[1], self.weight.shape()[0]);
         let problem = Problem::convolution(n, c, k, self.groups, &self.out, window);
-        let options = Options {
-            algorithm: Algorithm::Winograd,
-            tile: tile.map(<[usize]>::to_vec),
-            points: points.map(<[Rational]>::to_vec),
-            ..Options::default()
-        };
+        if self.rule.exact_nonfinite {
+            return no("a NaN or infinity must not spread beyond the sums that read it (exact_nonfinite)".to_string());
+        }
+        if self.rule.algorithm == Some(Algorithm::Direct) {
+            return no("the direct form was asked for".to_string());
+        }
+        let points = points.map(<[Rational]>::to_vec);
+        let mut options = Options { points, ..Options::default() }.ruled(&self.rule);
+        options.algorithm = Algorithm::Winograd;
+        options.tile = tile.map(<[usize]>::to_vec).or(options.tile);
         match cost::decide(&problem, &options) {
             Err(wrong) => {
                 let shapes = [self.x.shape(), self.weight.shape()];
