@@ -143,6 +143,9 @@ pub(crate) struct ConvArgs {
     /// 1 is the direct sum or better [default: 3 for tiles that are chosen, any for a tile that is given]
     #[arg(long, value_name = "TIMES", allow_hyphen_values = true)]
     pub(crate) tolerance: Option<String>,
+    /// Sum long sums in blocks of about so many terms instead of in sequence; 64 to 256 are more accurate
+    #[arg(long, value_name = "TERMS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sum_block: Option<u32>,
     /// When weights are known; `--protocol seed` has them transformed in each call
     #[arg(long, value_enum, default_value = "prepared")]
     pub(crate) weights: Weights,

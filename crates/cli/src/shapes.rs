@@ -154,6 +154,7 @@ impl Case {
 
 fn rules(args: &ConvArgs) -> Result<Options> {
     Ok(Options {
+        sum_block: args.sum_block.map(|n| n as usize),
         tolerance: args.tolerance.as_deref().map(tolerance).transpose()?,
         layout: match args.layout {
             LayoutArg::Auto => LayoutRule::Auto,

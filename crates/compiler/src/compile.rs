@@ -10,7 +10,7 @@ use crate::optimize::heuristic;
 use crate::optimize::plan::{Plan, PlanError, Scheduled};
 use crate::options::{LayoutRule, Options};
 use crate::program::{Place, Program, ProgramBuffer, Step};
-use crate::schedule::{canonical, flatten, fuse, layout, memory, nest, rangeify, scope, split};
+use crate::schedule::{blocked, canonical, flatten, fuse, layout, memory, nest, rangeify, scope, split};
 use crate::target::Target;
 use crate::winograd;
 use rustc_hash::FxHashMap;
@@ -104,7 +104,7 @@ pub fn compile_observed(
     };
     let (mut g, rules) = driver.pass("rangeify", || rangeify::rangeify_ruled(tensors), |r| text::print_indexed(&r.0));
     check(&g, "rangeify")?;
-    let (g, windows) = driver.pass(
+    let (mut g, windows) = driver.pass(
         "winograd",
         || {
             let windows = winograd::run(&mut g, options, &rules);
@@ -114,6 +114,15 @@ pub fn compile_observed(
     );
     driver.explanation.windows = windows.map_err(CompileError::Options)?;
     check(&g, "winograd")?;
+    if let Some(terms) = options.sum_block {
+        let before = g.defs.len();
+        driver.pass(
+            "block sums",
+            || blocked::block_sums(&mut g, terms),
+            |n| format!("{n} sums of {before} definitions\n"),
+        );
+        check(&g, "block sums")?;
+    }
     finish(driver, g, target, options)
 }
 

@@ -1,5 +1,6 @@
 //! From a tensor graph to kernels.
 
+pub mod blocked;
 pub mod canonical;
 pub mod flatten;
 pub mod fuse;

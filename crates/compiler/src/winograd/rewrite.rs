@@ -225,7 +225,7 @@ fn nested(g: &mut Graph, value: ValId, tables: &[TableId], positions: &[RangeId]
 }
 
 /// The value with ranges replaced; 0, and nothing read, where a condition does not hold.
-fn substitute_gated(g: &mut Graph, v: ValId, map: &FxHashMap<RangeId, IntId>, inside: &[IntId]) -> ValId {
+pub(crate) fn substitute_gated(g: &mut Graph, v: ValId, map: &FxHashMap<RangeId, IntId>, inside: &[IntId]) -> ValId {
     let v = g.substitute(v, &|r| map.get(&r).copied());
     let mut memo = FxHashMap::default();
     let gated = g.rebuild(v, &mut memo, &mut |g, val| match val {
