@@ -74,7 +74,7 @@ fn value(kind: Kind, of_input: bool, place: usize, dtype: DType, r: &mut Random)
         // Two halves of the exponent, so that products, not operands, are small.
         (Kind::Underflow, true) => spread * 2f64.powi(least / 2 + 2),
         (Kind::Underflow, false) => spread * 2f64.powi(least - least / 2 + 2),
-        (Kind::Alternating, _) => (1.0 + spread / 64.0) * if place % 2 == 0 { 1.0 } else { -1.0 },
+        (Kind::Alternating, _) => (1.0 + spread / 64.0) * if place.is_multiple_of(2) { 1.0 } else { -1.0 },
         _ => spread,
     }
 }

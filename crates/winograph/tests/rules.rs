@@ -86,8 +86,7 @@ fn a_tile_that_is_none_is_an_error() {
     let e = compile_with(&specs, &FunctionOptions::default(), |args| {
         Ok(vec![args[0].conv2d(&w, None, &ruled(winograd(5)))?])
     })
-    .err()
-    .expect("an error");
+    .expect_err("a tile that is none");
     assert!(e.to_string().contains("2, 3, 4 or 6"), "{e}");
 }
 

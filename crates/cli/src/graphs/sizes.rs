@@ -194,7 +194,8 @@ impl Maker {
             14 => {
                 let op = if number && self.r.below(2) == 0 { ReduceOp::Add } else { ReduceOp::Max };
                 let terms = if op == ReduceOp::Add { self.max(shape[axis]) as f64 } else { 1.0 };
-                let reduce = TensorOp::Reduce { op, x, axes: vec![axis], order: SumOrder::Any, fused: true };
+                let reduce =
+                    TensorOp::Reduce { op, x, axes: vec![axis], order: SumOrder::Any, fused: true, rule: None };
                 self.add(reduce, bound * terms);
             }
             15 if shape.len() >= 2 => {
@@ -214,7 +215,14 @@ impl Maker {
                     (TensorOp::Expand { x: a, shape: vec![m, m, k] }, TensorOp::Expand { x: b, shape: vec![m, m, k] });
                 let (a, b) = (self.g.add(a), self.g.add(b));
                 let x = self.g.add(TensorOp::Binary { op: BinaryOp::Mul, a, b });
-                let sum = TensorOp::Reduce { op: ReduceOp::Add, x, axes: vec![2], order: SumOrder::Any, fused: true };
+                let sum = TensorOp::Reduce {
+                    op: ReduceOp::Add,
+                    x,
+                    axes: vec![2],
+                    order: SumOrder::Any,
+                    fused: true,
+                    rule: None,
+                };
                 if bound * bound <= exact(dtype) {
                     self.add(sum, bound * bound * self.max(k) as f64);
                 }
