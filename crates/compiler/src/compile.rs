@@ -107,7 +107,7 @@ pub fn compile_observed(
     let (mut g, windows) = driver.pass(
         "winograd",
         || {
-            let windows = winograd::run(&mut g, options, &rules);
+            let windows = winograd::run_ruled(&mut g, options, &rules);
             (g, windows)
         },
         |r| text::print_indexed(&r.0),

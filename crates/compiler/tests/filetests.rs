@@ -77,7 +77,7 @@ impl Way {
     }
 
     fn winograd(&mut self) -> Result<String, String> {
-        let reports = winograd::run(&mut self.graph, &self.options, &winograd::Rules::default())?;
+        let reports = winograd::run(&mut self.graph, &self.options)?;
         checked(&self.graph, "winograd")?;
         let line = |r: &winograph_compiler::explain::WindowReport| match r.applied {
             true => format!("; {}: tile {:?} for {:?} taps: {}\n", r.buffer, r.tile, r.taps, r.reason),

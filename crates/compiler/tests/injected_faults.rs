@@ -35,7 +35,7 @@ fn inputs() -> Vec<Value> {
 fn graphs() -> Vec<(&'static str, Graph)> {
     let mut g = rangeify::rangeify(&conv().graph());
     let first = g.clone();
-    winograd::run(&mut g, &options(), &winograd::Rules::default()).unwrap();
+    winograd::run(&mut g, &options()).unwrap();
     let second = g.clone();
     fuse::fuse(&mut g);
     vec![("rangeify", first), ("winograd", second), ("fuse", g)]

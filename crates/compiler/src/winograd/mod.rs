@@ -51,9 +51,12 @@ fn added_products(g: &Graph, value: ValId) -> usize {
 ///
 /// Takes the indexed graph; leaves matching reductions rewritten and a report for each reduction of products. An error
 /// is a contradiction in the options.
-///
-/// `rules` says what is asked of single windows, by any of their reduce ranges.
-pub fn run(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<WindowReport>, String> {
+pub fn run(g: &mut Graph, options: &Options) -> Result<Vec<WindowReport>, String> {
+    run_ruled(g, options, &Rules::default())
+}
+
+/// [`run`], where `rules` says what is asked of single windows, by any of their reduce ranges.
+pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<WindowReport>, String> {
     let mut reports = Vec::new();
     let mut def = 0;
     while def < g.defs.len() {

@@ -295,7 +295,7 @@ pub(crate) fn levels(
     };
     let (mut indexed, rules) = rangeify::rangeify_ruled(g);
     out.push(("rangeify", run(&indexed)));
-    winograd::run(&mut indexed, options, &rules).unwrap();
+    winograd::run_ruled(&mut indexed, options, &rules).unwrap();
     out.push(("winograd", run(&indexed)));
     fuse::fuse(&mut indexed);
     out.push(("fuse", run(&indexed)));
