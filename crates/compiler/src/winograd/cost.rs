@@ -71,7 +71,7 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
     let inaccurate_by = |tile: &[usize], ratio: f64| {
         let tile = title(&work.taps, tile);
         format!(
-            "{tile} would cost {ratio:.1} times the direct sum's expected error, more than the tolerance {tolerance}"
+            "{tile} would cost {ratio:.1} times the direct sum's expected error, more than {tolerance}, the tolerance"
         )
     };
     if let Some(tile) = forced {
