@@ -191,7 +191,11 @@ fn blocks(kernels: &mut [Kernel], chain: &[usize], at: usize, target: &Target) -
                     } else {
                         (br as f64 / (lanes / bc as f64).floor()).ceil()
                     };
-                    let transform = sizes.batch / 36.0 * groups;
+                    // Vectors of many short rows take a window for each row and more shuffles, and rows' ends are read
+                    // twice.
+                    let per_vector = (lanes / bc as f64).floor().min(br as f64);
+                    let spread = 1.0 + 0.12 * (per_vector - 2.0).max(0.0) + 0.25 / bc as f64;
+                    let transform = sizes.batch / 36.0 * groups * spread;
                     let input = if sizes.row_writers { sizes.terms * transform * 170.0 } else { 0.0 };
                     let output = columns as f64 * transform * 120.0;
                     let x = sizes.batch * sizes.terms * rows * 4.0;
