@@ -262,7 +262,7 @@ pub(crate) struct ExplainConv {
     #[arg(long)]
     pub(crate) passes: bool,
     /// Replay plans: those of a file, one line `NAME: PLAN` a kernel, or stored ones that come with the command (seed,
-    /// seed-tf32, seed-cores, blocks-tf32). Without a value: also print each kernel's plan as such a line
+    /// seed-tf32, seed-cores, blocks, blocks-tf32). Without a value: also print each kernel's plan as such a line
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
     pub(crate) plan: Option<String>,
     /// Print one JSON object

@@ -35,6 +35,9 @@ pub fn lower(scheduled: &Scheduled, name: String) -> Code {
     if let Some(matrix) = &scheduled.matrix {
         return super::matrix::lower(scheduled, matrix, name);
     }
+    if let Some(ranges) = &scheduled.shared {
+        return super::shared::lower(scheduled, ranges, name);
+    }
     let mut e = Emit::new(scheduled);
     let loops = loops(scheduled, &[]);
     for _ in &loops {
@@ -183,7 +186,7 @@ impl Emit {
     }
 
     /// Evaluates and stores every point of the unrolled map ranges.
-    fn stores(&mut self, scheduled: &Scheduled) {
+    pub(super) fn stores(&mut self, scheduled: &Scheduled) {
         let maps: Vec<RangeId> = self.unroll.iter().copied().filter(|r| !self.reduce_ranges.contains(r)).collect();
         let unroll = self.unroll.clone();
         let points = points(&self.g, &maps);

@@ -1,5 +1,6 @@
 //! From scheduled kernels to linear code.
 
+pub mod barriers;
 pub mod emit;
 mod lane_groups;
 pub mod legalize;
@@ -8,6 +9,7 @@ pub mod math;
 pub mod matrix;
 pub mod matvec;
 mod permute;
+pub mod shared;
 #[cfg(test)]
 mod testing;
 pub mod unroll;

@@ -12,10 +12,11 @@
 //! `order` lists axes: their `grid` and `loop` factors nest in that order, grids outside of loops.
 //!
 //! Two map axes and a reduce axis may have `matrix` factors, each the innermost of its axis: these are on the matrix unit
-//! that `unit=` names, with the unit's sizes, and a warp's lanes are the unit's. A stored plan may leave out `order`,
+//! that `unit=` names, with the unit's sizes, and a warp's lanes are the unit's. `r0=loop,shared:8` has a workgroup copy
+//! what it needs of a product's factors for 8 terms at a time to shared memory. A stored plan may leave out `order`,
 //! `threads` and `unit`; [`grid::complete`](super::grid::complete) fills them in.
 
-use super::matrix_unit::{factors, matrix_unit};
+use super::matrix_unit::{factors, matrix_unit, product};
 use crate::kernel::Kernel;
 use rustc_hash::FxHashMap;
 use std::fmt;
@@ -44,10 +45,13 @@ pub enum Kind {
     Vector,
     /// One side of a matrix unit's operands.
     Matrix,
+    /// A chunk of a reduction whose factors a workgroup stages in shared memory.
+    Shared,
 }
 
 impl Kind {
-    const ALL: [Kind; 6] = [Kind::Grid, Kind::Thread, Kind::Loop, Kind::Unroll, Kind::Vector, Kind::Matrix];
+    const ALL: [Kind; 7] =
+        [Kind::Grid, Kind::Thread, Kind::Loop, Kind::Unroll, Kind::Vector, Kind::Matrix, Kind::Shared];
 
     /// Name in the text of a plan.
     pub const fn name(self) -> &'static str {
@@ -58,6 +62,7 @@ impl Kind {
             Kind::Unroll => "unroll",
             Kind::Vector => "vector",
             Kind::Matrix => "matrix",
+            Kind::Shared => "shared",
         }
     }
 }
@@ -114,6 +119,17 @@ pub struct Scheduled {
     pub lane: Option<RangeId>,
     /// What is on a matrix unit, if anything is.
     pub matrix: Option<MatrixRanges>,
+    /// The reduction whose factors are staged in shared memory, if any are.
+    pub shared: Option<SharedRanges>,
+}
+
+/// The ranges of a reduction in chunks.
+#[derive(Clone, Debug)]
+pub struct SharedRanges {
+    /// The loop over chunks.
+    pub outer: RangeId,
+    /// The terms of a chunk.
+    pub chunk: RangeId,
 }
 
 /// The ranges that a matrix unit covers.
@@ -269,7 +285,7 @@ impl Plan {
                     }
                 };
                 let kind = Kind::ALL.into_iter().find(|k| k.name() == kind).ok_or_else(|| {
-                    bad(format!("`{kind}` is not a kind: grid, thread, loop, unroll, vector or matrix"))
+                    bad(format!("`{kind}` is not a kind: grid, thread, loop, unroll, vector, matrix or shared"))
                 })?;
                 if size.is_none() && i > 0 && kind != Kind::Matrix {
                     return Err(bad(format!(
@@ -472,7 +488,8 @@ impl Plan {
                     Kind::Grid | Kind::Thread if !is_map => {
                         return mismatch(format!("a {} factor of a reduce axis", factor.kind.name()));
                     }
-                    Kind::Grid | Kind::Thread | Kind::Loop | Kind::Matrix => {}
+                    Kind::Shared if is_map => return mismatch("a shared factor of a map axis".to_string()),
+                    Kind::Grid | Kind::Thread | Kind::Loop | Kind::Matrix | Kind::Shared => {}
                 }
                 parts.push((part, factor.kind));
             }
@@ -507,7 +524,7 @@ impl Plan {
         if listed != with_threads {
             return mismatch("threads= does not list every axis with a thread factor once".to_string());
         }
-        let thread = self
+        let thread: Vec<RangeId> = self
             .threads
             .iter()
             .flat_map(|&a| parts_of[a].iter().filter(|p| p.1 == Kind::Thread).map(|p| p.0))
@@ -532,7 +549,25 @@ impl Plan {
                 _ => return mismatch("a matrix factor without a range".to_string()),
             },
         };
-        Ok(Scheduled { kernel, grid, thread, serial, unroll, lane, matrix })
+        let mut shared = None;
+        for parts in &parts_of[old_loops.len()..] {
+            let Some(at) = parts.iter().position(|p| p.1 == Kind::Shared) else { continue };
+            let (Some(&(outer, Kind::Loop)), true, true) = (parts.get(at.wrapping_sub(1)), parts.len() == 2, at == 1)
+            else {
+                return mismatch("a shared factor is inside of one loop factor, and nothing else is".to_string());
+            };
+            shared = Some(SharedRanges { outer, chunk: parts[at].0 });
+        }
+        if shared.is_some() && (reduces.len() != 1 || thread.is_empty() || !serial.is_empty() || matrix.is_some()) {
+            return mismatch(
+                "factors are shared by the threads of a sum of products along one axis, with no other loops"
+                    .to_string(),
+            );
+        }
+        if shared.is_some() && product(&kernel).is_none() {
+            return mismatch("a shared factor, but the kernel is no sum of products of f32".to_string());
+        }
+        Ok(Scheduled { kernel, grid, thread, serial, unroll, lane, matrix, shared })
     }
 }
 

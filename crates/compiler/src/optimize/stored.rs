@@ -9,6 +9,7 @@ use super::grid;
 use super::matrix_unit::product;
 use super::plan::{Plan, PlanError};
 use crate::kernel::Kernel;
+use crate::lower::shared;
 use crate::options::GridRule;
 use crate::target::Target;
 
@@ -20,7 +21,8 @@ pub struct StoredPlans {
 }
 
 /// Names and texts of the plans that come with the compiler.
-const KNOWN: [(&str, &str); 4] = [
+const KNOWN: [(&str, &str); 5] = [
+    ("blocks", include_str!("plans/blocks.plan")),
     ("seed", include_str!("plans/seed.plan")),
     ("seed-tf32", include_str!("plans/seed_tf32.plan")),
     ("seed-cores", include_str!("plans/seed_cores.plan")),
@@ -72,15 +74,24 @@ impl StoredPlans {
             Some(gpu) => grid::complete(kernel, plan, gpu, rule),
             None => on_cpu(plan),
         };
-        Some(fit.and_then(|plan| plan.apply(kernel).map(|_| plan)))
+        Some(fit.and_then(|plan| {
+            let bytes = shared::bytes(&plan.apply(kernel)?);
+            match target.gpu.as_ref().map_or(0, |gpu| gpu.shared) {
+                most if bytes > most => Err(PlanError::Mismatch(format!(
+                    "{bytes} bytes of shared memory, the target has at most {most} for a workgroup"
+                ))),
+                _ => Ok(plan),
+            }
+        }))
     }
 }
 
 fn on_cpu(plan: &Plan) -> Result<Plan, PlanError> {
     let mut plan = plan.clone();
     let none_of = |kind| plan.loops.iter().flatten().all(|f| f.kind != kind);
-    if !(none_of(super::plan::Kind::Thread) && none_of(super::plan::Kind::Matrix)) {
-        return Err(PlanError::Mismatch("thread and matrix factors are for GPUs".to_string()));
+    let shared = plan.reduces.iter().flatten().any(|f| f.kind == super::plan::Kind::Shared);
+    if shared || !(none_of(super::plan::Kind::Thread) && none_of(super::plan::Kind::Matrix)) {
+        return Err(PlanError::Mismatch("thread, matrix and shared factors are for GPUs".to_string()));
     }
     if plan.order.is_empty() {
         plan.order = (0..plan.loops.len()).collect();

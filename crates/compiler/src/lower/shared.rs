@@ -1,0 +1,226 @@
+//! From a kernel whose factors a workgroup stages in shared memory to linear code.
+//!
+//! Takes a scheduled kernel that sums products along a reduce range in chunks; leaves code in which the threads of a
+//! workgroup copy what all of them need of both factors for a chunk into shared memory, neighbours in memory by
+//! neighbouring threads and 16 bytes at a time where that fits, and compute from there. Barriers follow from dependence.
+
+use super::barriers;
+use super::emit::{self, Emit, loops};
+use crate::optimize::matrix_unit::product;
+use crate::optimize::plan::{Scheduled, SharedRanges};
+use winograph_ir::Scalar;
+use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin, Scope, Source, Val, ValId};
+use winograph_ir::int::{IntId, RangeId, RangeRole};
+use winograph_ir::linear::{Access, Code, Instr, Memory, Stmt};
+
+/// Elements of a 16-byte access to `f32`.
+const WIDE: i64 = 4;
+
+/// One factor in shared memory.
+struct Stage {
+    /// In the rewritten kernel's graph.
+    buffer: BufId,
+    /// What is copied.
+    value: ValId,
+    /// The ranges that index it, with their sizes, in the order in which a copy counts them: the fastest first.
+    dims: Vec<(RangeId, i64)>,
+    /// The same ranges as the buffer's axes.
+    axes: Vec<RangeId>,
+    /// Whether neighbours of the fastest range are neighbours in global memory.
+    contiguous: bool,
+}
+
+/// Bytes of shared memory that the stages of a scheduled kernel take.
+pub fn bytes(scheduled: &Scheduled) -> usize {
+    let mut s = scheduled.clone();
+    let Some(ranges) = s.shared.clone() else { return 0 };
+    let stages = stage(&mut s, &ranges);
+    let g = &s.kernel.graph;
+    let size = |b: BufId| g.buffer(b).layout.as_ref().map_or(0, |l| g.ints.bounds(l.len).1.max(0) as usize);
+    stages.iter().map(|t| size(t.buffer) * g.buffer(t.buffer).dtype.size()).sum()
+}
+
+/// Lowers a scheduled kernel with staged factors.
+pub fn lower(scheduled: &Scheduled, ranges: &SharedRanges, name: String) -> Code {
+    let mut s = scheduled.clone();
+    let stages = stage(&mut s, ranges);
+    let mut e = Emit::new(&s);
+    let threads: Vec<(RangeId, i64)> = s.thread.iter().map(|&r| (r, e.g.ints.const_size(r).unwrap_or(1))).collect();
+    e.push();
+    for t in &stages {
+        copy(&mut e, t, &threads);
+    }
+    let mut copies = Some(e.pop());
+    e.set_lane(s.lane, s.lane.and_then(|l| e.g.ints.const_size(l)).unwrap_or(1) as u32);
+    let nest = loops(&s, &[]);
+    for _ in &nest {
+        e.push();
+    }
+    e.stores(&s);
+    e.close(&nest);
+    let mut code = e.finish(&s, name.clone());
+    put_in_front(&mut code.body, ranges.outer, &mut copies);
+    if copies.is_some() {
+        // No loop to put them into: the kernel as it was computes the same.
+        let plain = Scheduled { shared: None, ..scheduled.clone() };
+        return emit::lower(&plain, name);
+    }
+    let first = code.args.len() - stages.len();
+    code.locals = code.args.split_off(first);
+    code.locals.iter_mut().for_each(|l| l.written = true);
+    to_locals(&mut code.body, first as u32);
+    barriers::place(&mut code);
+    code
+}
+
+/// Gives the kernel shared buffers for its factors and reads them from there.
+fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
+    let Some(p) = product(&s.kernel) else { return Vec::new() };
+    let mut inside: Vec<RangeId> = vec![ranges.chunk];
+    inside.extend(s.thread.iter().chain(&s.unroll).chain(&s.lane));
+    let mut out: Vec<Stage> = Vec::new();
+    for value in p.factors {
+        let k = &mut s.kernel;
+        if !k.graph.depends_on(value, ranges.chunk) || out.iter().any(|t| t.value == value) {
+            continue;
+        }
+        let steps = address_steps(k, value, &inside);
+        let mut axes: Vec<RangeId> = inside.iter().copied().filter(|&r| k.graph.depends_on(value, r)).collect();
+        // As in global memory, but for the chunk, which a thread walks along, and the lanes, which it takes at once.
+        let step = |r: RangeId| steps.iter().find(|x| x.0 == r).map_or(i64::MAX, |x| x.1);
+        axes.sort_by_key(|&r| (r != ranges.chunk, s.lane == Some(r), std::cmp::Reverse(step(r))));
+        let size = |r: RangeId| k.graph.ints.const_size(r).unwrap_or(1);
+        let mut dims: Vec<(RangeId, i64)> = axes.iter().map(|&r| (r, size(r))).collect();
+        dims.sort_by_key(|d| step(d.0));
+        let contiguous = dims.first().is_some_and(|d| step(d.0) == 1);
+        // Threads that copy along the chunk would all write to one bank.
+        let pad = if dims.first().is_some_and(|d| d.0 == ranges.chunk) { WIDE } else { 0 };
+        let dtype = k.graph.dtype(value);
+        let ints = &mut k.graph.ints;
+        let (mut stride, mut layout) = (1i64, Vec::new());
+        for (axis, &r) in axes.iter().enumerate().rev() {
+            if axis == 0 {
+                stride += pad;
+            }
+            layout.push(LayoutDim { axis, div: 1, modulus: None, stride: ints.constant(stride) });
+            stride *= ints.const_size(r).unwrap_or(1);
+        }
+        layout.reverse();
+        let shape: Vec<IntId> = axes.iter().map(|&r| ints.size(r)).collect();
+        let index: Vec<IntId> = axes.iter().map(|&r| ints.range(r)).collect();
+        let len = ints.constant(stride);
+        let buffer = k.graph.add_buffer(Buffer {
+            name: format!("stage{}", out.len()),
+            dtype,
+            shape,
+            origin: Origin::Internal,
+            scope: Scope::Shared,
+            layout: Some(Layout { dims: layout, len }),
+        });
+        out.push(Stage { buffer, value, dims, axes, contiguous });
+        let load = k.graph.load(Source::Buffer(buffer), &index, &[], Scalar::zero(dtype));
+        let mut memo = rustc_hash::FxHashMap::from_iter([(value, load)]);
+        for n in 0..k.stores.len() {
+            k.stores[n].value = k.graph.rebuild(k.stores[n].value, &mut memo, &mut |g, v| g.add(v));
+        }
+    }
+    out
+}
+
+/// How far a value's first load moves in memory with each range, where that is known.
+fn address_steps(k: &mut crate::kernel::Kernel, value: ValId, ranges: &[RangeId]) -> Vec<(RangeId, i64)> {
+    let loads = k.graph.topological(&[value]).into_iter().find_map(|v| match k.graph.val(v) {
+        Val::Load { src: Source::Buffer(b), index, .. } => Some((*b, index.clone())),
+        _ => None,
+    });
+    let Some((b, index)) = loads else { return Vec::new() };
+    let Some(layout) = k.graph.buffer(b).layout.clone() else { return Vec::new() };
+    let address = k.graph.flatten(&layout, &index);
+    ranges
+        .iter()
+        .filter_map(|&r| match k.graph.ints.split_linear(address, r) {
+            Some((c, _)) if c != 0 => Some((r, c.abs())),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The copy of one factor's chunk by all threads.
+fn copy(e: &mut Emit, t: &Stage, threads: &[(RangeId, i64)]) {
+    let all: i64 = threads.iter().map(|x| x.1).product();
+    let total: i64 = t.dims.iter().map(|d| d.1).product();
+    let wide = t.contiguous && t.dims[0].1 % WIDE == 0 && total % (WIDE * all) == 0;
+    let width = if wide { WIDE } else { 1 };
+    let lane = wide.then(|| {
+        let size = e.g.ints.constant(WIDE);
+        e.g.ints.new_range(size, RangeRole::Map)
+    });
+    e.set_lane(lane, width as u32);
+    let mut thread = e.g.ints.constant(0);
+    for &(r, n) in threads {
+        let scaled = e.g.ints.scale(thread, n);
+        let r = e.g.ints.range(r);
+        thread = e.g.ints.add(scaled, r);
+    }
+    let units = total / width;
+    for pass in 0..(units + all - 1) / all {
+        let number = e.g.ints.add_const(thread, pass * all);
+        let inside = e.g.ints.sum(&[(number, -1)], units - 1);
+        let gate: Vec<IntId> = if (pass + 1) * all > units { vec![inside] } else { vec![] };
+        let mut rest = number;
+        let mut places: Vec<(RangeId, IntId)> = Vec::new();
+        for (n, &(r, size)) in t.dims.iter().enumerate() {
+            let size = if n == 0 { size / width } else { size };
+            let mut place = e.g.ints.rem_const(rest, size);
+            rest = e.g.ints.div_const(rest, size);
+            if let (0, Some(lane)) = (n, lane) {
+                let l = e.g.ints.range(lane);
+                place = e.g.ints.sum(&[(place, width), (l, 1)], 0);
+            }
+            places.push((r, place));
+        }
+        let at = |r: RangeId| places.iter().find(|p| p.0 == r).map(|p| p.1);
+        let value = e.g.substitute(t.value, &at);
+        let index: Vec<IntId> = t.axes.iter().filter_map(|&r| at(r)).collect();
+        let reg = e.eval(value);
+        let reg = e.widen(reg, width as u32);
+        // Places are linear in the lane: it counts within one range.
+        if let Some(access) = e.access(Source::Buffer(t.buffer), &index, &gate, lane) {
+            e.stmt(Stmt::Store { access, value: reg });
+        }
+    }
+}
+
+/// Puts statements in front of the body of the loop over a range; they are taken where there is such a loop.
+fn put_in_front(body: &mut [Stmt], range: RangeId, stmts: &mut Option<Vec<Stmt>>) {
+    for s in body {
+        match s {
+            Stmt::Loop { range: r, body, .. } if *r == range => {
+                if let Some(mut all) = stmts.take() {
+                    all.append(body);
+                    *body = all;
+                }
+            }
+            Stmt::Loop { body, .. } | Stmt::If { body, .. } => put_in_front(body, range, stmts),
+            _ => {}
+        }
+    }
+}
+
+/// Arguments from `first` on are memory of the kernel's own.
+fn to_locals(body: &mut [Stmt], first: u32) {
+    let own = |a: &mut Access| {
+        if let Memory::Arg(n) = a.mem
+            && n >= first
+        {
+            a.mem = Memory::Local(n - first);
+        }
+    };
+    for s in body {
+        match s {
+            Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => own(access),
+            Stmt::Loop { body, .. } | Stmt::If { body, .. } => to_locals(body, first),
+            _ => {}
+        }
+    }
+}
