@@ -6,10 +6,12 @@
 //! divisions, remainders and masks, since it evaluates and does not match. Ties go to the simpler candidate.
 
 use super::access::{self, Stride, Touch};
+use super::blocks;
 use super::heuristic;
 use super::matrix_unit::matrix_unit;
 use super::plan::{Factor, Kind, Plan, PlanError};
 use crate::kernel::Kernel;
+use crate::lower::shared;
 use crate::options::GridRule;
 use crate::target::Gpu;
 use rustc_hash::FxHashMap;
@@ -51,6 +53,12 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
         _ => t.iter().map(|(a, n)| format!("a{a}:{n}")).collect::<Vec<_>>().join(" then "),
     };
     let report = GridReport { candidates: ranked.iter().take(6).map(|(t, s)| (name(t), *s)).collect() };
+    if let Some(blocks) = blocks::plan(kernel, gpu)
+        && let Ok(plan) = complete(kernel, &blocks, gpu, rule)
+        && plan.apply(kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared)
+    {
+        return (plan, report);
+    }
     let threads = ranked.first().map(|r| r.0.clone()).unwrap_or_default();
     (search.build(threads, rule), report)
 }

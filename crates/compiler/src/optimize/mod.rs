@@ -1,6 +1,7 @@
 //! From a kernel to a scheduled kernel.
 
 pub mod access;
+pub mod blocks;
 pub mod contract;
 pub mod grid;
 pub mod heuristic;

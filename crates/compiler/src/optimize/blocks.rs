@@ -1,0 +1,137 @@
+//! Plans for large products on GPUs: block tiles staged in shared memory, register tiles and vectors in each thread.
+//!
+//! Takes a kernel that sums products along one axis; leaves a plan in which a workgroup has a tile of one axis that moves
+//! one factor by one or two axes that move the other. Tiles are compared by what they compute beyond ragged edges, what
+//! each multiply-add loads from shared and from global memory, and whether there are workgroups enough to be busy.
+
+use super::matrix_unit::product;
+use super::plan::{Factor, Kind, Plan};
+use crate::kernel::Kernel;
+use crate::target::Gpu;
+use winograph_ir::int::RangeId;
+
+/// Multiply-adds below which a launch is over before stages pay.
+const LARGE: f64 = (1u64 << 26) as f64;
+/// Terms of a chunk.
+const CHUNK: i64 = 8;
+/// Elements of a 16-byte access.
+const WIDE: i64 = 4;
+/// Most accumulators of a thread.
+const ACCUMULATORS: i64 = 64;
+/// Threads that a large GPU wants in flight.
+const BUSY: f64 = 32768.0;
+
+/// The plan, without the order of blocks and threads; `None` where the kernel is no product, or not a large one.
+pub fn plan(kernel: &Kernel, gpu: &Gpu) -> Option<Plan> {
+    let p = product(kernel)?;
+    let mut g = kernel.graph.clone();
+    let [reduce] = kernel.reduce_ranges()[..] else { return None };
+    let terms = g.ints.const_size(reduce)?;
+    if terms % CHUNK != 0 || terms < 4 * CHUNK {
+        return None;
+    }
+    let sizes: Vec<i64> = kernel.loops.iter().map(|&r| g.ints.const_size(r)).collect::<Option<_>>()?;
+    if sizes.iter().map(|&s| s as f64).product::<f64>() * (terms as f64) < LARGE {
+        return None;
+    }
+    let moves = |side: usize, r: RangeId| g.depends_on(p.factors[side], r) && !g.depends_on(p.factors[1 - side], r);
+    let class = |side: usize| (0..sizes.len()).filter(|&a| moves(side, kernel.loops[a])).collect::<Vec<usize>>();
+    let classes = [class(0), class(1)];
+    let store = kernel.stores.first()?;
+    let layout = g.buffer(store.buffer).layout.clone()?;
+    let address = g.flatten(&layout, &store.index);
+    let step = |g: &mut winograph_ir::indexed::Graph, a: usize| {
+        g.ints.split_linear(address, kernel.loops[a]).map_or(i64::MAX, |s| s.0.abs())
+    };
+    let steps: Vec<i64> = (0..sizes.len()).map(|a| step(&mut g, a)).collect();
+    // Lanes along the axis that is contiguous in the result; the axis next to it makes the tile larger.
+    let v = *classes.iter().flatten().min_by_key(|&&a| steps[a])?;
+    let side = usize::from(classes[1].contains(&v));
+    let u = classes[1 - side].iter().copied().max_by_key(|&a| sizes[a])?;
+    if sizes[v] < WIDE {
+        return None;
+    }
+    // A second axis for either side, or none.
+    let near = |side: usize, but: usize| {
+        classes[side].iter().copied().filter(|&a| a != but).max_by_key(|&a| (sizes[a], std::cmp::Reverse(steps[a])))
+    };
+    let seconds = [Some(None), near(side, v).map(|w| Some((w, true))), near(1 - side, u).map(|w| Some((w, false)))];
+    let mut best: Option<(f64, Tile, Option<usize>)> = None;
+    for second in seconds.into_iter().flatten() {
+        for tile in tiles(second.is_some()) {
+            let Tile { tu, ru, tv, tw, rw } = tile;
+            let threads = tu * tv * tw;
+            let (bu, bv, bw) = (tu * ru, tv * WIDE, tw * rw);
+            let with_lanes = second.is_none_or(|s| s.1);
+            // What a workgroup has of each factor, and what a thread loads of them for a term.
+            let (rows, cols) = if with_lanes { (bu, bv * bw) } else { (bu * bw, bv) };
+            let loads = if with_lanes { ru + 2 * rw } else { ru * rw + 2 };
+            let shared = (rows + cols + 2 * WIDE) * CHUNK * 4;
+            if !(64..=256).contains(&threads)
+                || threads > gpu.max_threads as i64
+                || WIDE * ru * rw > ACCUMULATORS
+                || shared > gpu.shared as i64
+            {
+                continue;
+            }
+            let blocks = |size: i64, block: i64| ((size + block - 1) / block) as f64;
+            let padded = |size: i64, block: i64| blocks(size, block) * block as f64 / size as f64;
+            let size_w = second.map_or(1, |s| sizes[s.0]);
+            let waste = padded(sizes[u], bu) * padded(sizes[v], bv) * padded(size_w, bw);
+            let other = |a: &usize| *a != u && *a != v && second.is_none_or(|s| s.0 != *a);
+            let rest: f64 = (0..sizes.len()).filter(other).map(|a| sizes[a] as f64).product();
+            let all = rest * blocks(sizes[u], bu) * blocks(sizes[v], bv) * blocks(size_w, bw);
+            let global = (rows + cols) as f64 / (rows * cols) as f64;
+            let idle = (BUSY / (all * threads as f64)).max(1.0);
+            let cost = waste * (1.0 + loads as f64 / (WIDE * ru * rw) as f64 * 1.5 + global * 24.0) * idle;
+            if best.is_none_or(|b| cost < b.0) {
+                best = Some((cost, tile, second.map(|s| s.0)));
+            }
+        }
+    }
+    let (_, Tile { tu, ru, tv, tw, rw }, w) = best?;
+    let any = |kind: Kind| Factor { kind, size: None };
+    let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
+    let mut plan = Plan::default();
+    for a in 0..sizes.len() {
+        let mut factors = vec![any(Kind::Grid)];
+        if a == u {
+            factors.extend([of(Kind::Thread, tu), of(Kind::Unroll, ru)]);
+        } else if a == v {
+            factors.extend([of(Kind::Thread, tv), of(Kind::Vector, WIDE)]);
+        } else if Some(a) == w {
+            factors.extend([of(Kind::Unroll, rw), of(Kind::Thread, tw)]);
+        }
+        factors.retain(|f| f.size != Some(1));
+        plan.loops.push(factors);
+    }
+    plan.reduces.push(vec![any(Kind::Loop), of(Kind::Shared, CHUNK)]);
+    Some(plan)
+}
+
+/// Threads and results of one along the first axis, threads along the lanes' axis, threads and results along a second one
+/// of either side.
+#[derive(Clone, Copy)]
+struct Tile {
+    tu: i64,
+    ru: i64,
+    tv: i64,
+    tw: i64,
+    rw: i64,
+}
+
+fn tiles(two: bool) -> Vec<Tile> {
+    let mut out = Vec::new();
+    for tu in [1, 2, 4, 7, 8, 14, 16] {
+        for ru in [1, 2, 4, 8] {
+            for tv in [1, 2, 4, 7, 8, 16] {
+                for tw in if two { vec![1, 2, 4, 7, 8] } else { vec![1] } {
+                    for rw in if two { vec![1, 2, 4, 8] } else { vec![1] } {
+                        out.push(Tile { tu, ru, tv, tw, rw });
+                    }
+                }
+            }
+        }
+    }
+    out
+}
