@@ -7,6 +7,7 @@
 //! ```text
 //! cargo run --release -p winograph --example gpu_rules            # the table; needs an NVIDIA GPU and NVRTC
 //! cargo run --release -p winograph --example gpu_rules -- once    # one launch of each of ten kernels, for ncu
+//! cargo run --release -p winograph --example gpu_rules -- layers  # the layers of layers.json, N = 1 and 16, in true f32
 //! ```
 
 #[cfg(feature = "cuda")]
@@ -16,7 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => measured::table(),
         Some("once") => measured::once(),
         Some("predict") => measured::predict(),
-        Some(other) => Err(format!("unknown mode `{other}`: expected none, `once` or `predict`").into()),
+        Some("layers") => measured::layers(),
+        Some(other) => Err(format!("unknown mode `{other}`: expected none, `once`, `predict` or `layers`").into()),
     }
 }
 
@@ -33,7 +35,7 @@ mod measured {
     use winograph::{ArgSpec, ConvOptions, DType, Tensor};
     use winograph_compiler::optimize::stored::StoredPlans;
     use winograph_compiler::options::{GridRule, LayoutRule};
-    use winograph_compiler::{Algorithm, Options, Place, Program, Target};
+    use winograph_compiler::{Algorithm, Options, Place, Program, Step, Target};
     use winograph_ir::interp::gpu::{AccessKind, GpuModel, Space, sites};
     use winograph_ir::interp::sectors;
 
@@ -115,6 +117,63 @@ mod measured {
         Ok(Planned { program, multiply, replaced })
     }
 
+    /// Layers of networks: name, channels in, size, channels out.
+    const NETWORKS: [Layer; 9] = [
+        ("vgg1.2", 64, 224, 64),
+        ("vgg2.2", 128, 112, 128),
+        ("vgg3.2", 256, 56, 256),
+        ("vgg4.2", 512, 28, 512),
+        ("vgg5.2", 512, 14, 512),
+        ("res2", 64, 56, 64),
+        ("res3", 128, 28, 128),
+        ("res4", 256, 14, 256),
+        ("res5", 512, 7, 512),
+    ];
+
+    /// Winograd in three kernels and the direct sum, true f32, weights prepared: medians of 20 by device events.
+    pub(super) fn layers() -> Fallible<()> {
+        let gpu = CudaDevice::new(0)?;
+        let median = |mut t: Vec<Duration>| {
+            t.sort();
+            t.get(t.len() / 2).copied().unwrap_or_default().as_secs_f64() * 1e6
+        };
+        for n in [1usize, 16] {
+            for layer in NETWORKS {
+                let (name, c, size, k) = layer;
+                let x = Tensor::randn(&[n, c, size, size], DType::F32, 1)?.to_vec::<f32>()?;
+                let weight = Tensor::randn(&[k, c, 3, 3], DType::F32, 2)?;
+                let w = weight.to_vec::<f32>()?;
+                for algorithm in [Algorithm::Winograd, Algorithm::Direct] {
+                    let options = Options { algorithm, tile: Some(vec![4]), ..Options::default() };
+                    let args = [ArgSpec::new(DType::F32, &[n, c, size, size])];
+                    let (program, _) = winograph::plan(&args, gpu.target(), &options, false, |a| {
+                        Ok(vec![a[0].conv2d(&weight, None, &ConvOptions::padding(1))?])
+                    })?;
+                    let loaded = Loaded::new(&gpu, &program, &[bytes(&x), bytes(&w)])?;
+                    (0..program.prepare.len()).try_for_each(|p| loaded.launch(&program.prepare[p]))?;
+                    loaded.run()?;
+                    gpu.synchronize()?;
+                    let e = error(layer, &x, &w, &loaded.result()?);
+                    if e.is_nan() || e > 1e-4 {
+                        return Err(format!("{name} {n} {algorithm:?}: error {e:e}").into());
+                    }
+                    for _ in 0..5 {
+                        loaded.run()?;
+                    }
+                    let whole = median(gpu.time_launches(20, &mut || loaded.run())?);
+                    let mut steps = Vec::new();
+                    for s in 0..program.run.len() {
+                        steps.push(format!("{:.1}", median(gpu.time_launches(20, &mut || loaded.step(s))?)));
+                    }
+                    let last = program.run.len().saturating_sub(2);
+                    let kernel = &program.kernels[program.run[last].kernel].name;
+                    println!("ours,{name},{n},{algorithm:?},{whole:.1},{},{kernel},{e:.1e}", steps.join("+"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Sectors of global memory per step of `run`: loads and stores.
     fn moved(program: &Program) -> Fallible<Vec<(u64, u64)>> {
         let mut out = Vec::new();
@@ -153,7 +212,7 @@ mod measured {
                 let mut m = gpu.allocate(b.len * b.dtype.size())?;
                 let poison = vec![0xff; b.len * b.dtype.size()];
                 let data = match b.place {
-                    Place::Argument(slot) => &inputs[slot],
+                    Place::Argument(slot) | Place::Constant(slot) => &inputs[slot],
                     _ => &poison,
                 };
                 gpu.write(&mut *m, 0, data)?;
@@ -163,7 +222,10 @@ mod measured {
         }
 
         fn step(&self, n: usize) -> Result<(), winograph::device::DeviceError> {
-            let step = &self.program.run[n];
+            self.launch(&self.program.run[n])
+        }
+
+        fn launch(&self, step: &Step) -> Result<(), winograph::device::DeviceError> {
             let args: Vec<_> =
                 step.args.iter().filter_map(|&a| self.memory[a].arg(0, self.memory[a].bytes())).collect();
             // SAFETY: each buffer has memory of its own that lives as long as `self`, which is dropped after a
