@@ -254,6 +254,56 @@ fn stacked_slices_are_rewritten_on_every_axis() {
     }
 }
 
+/// One stack of slices shifted along all axes, times the weights with their window as one axis.
+fn flat_stack_graph(c: &Conv) -> TensorGraph {
+    let mut g = TensorGraph::new();
+    let shape = dims(&mut g, &[&[c.c], &c.size[..]].concat());
+    let x = g.add(TensorOp::Input { slot: 0, dtype: DType::F32, shape });
+    let shape = dims(&mut g, &[&[c.k, c.c], &c.window[..]].concat());
+    let w = g.add(TensorOp::Input { slot: 1, dtype: DType::F32, shape });
+    let taps: usize = c.window.iter().product();
+    let (out, one) = (c.out_size(), dims(&mut g, &[&[c.c, 1], &c.out_size()[..]].concat()));
+    let parts = (0..taps)
+        .map(|tap| {
+            let mut at = vec![0; c.window.len()];
+            let mut left = tap;
+            for (a, &r) in c.window.iter().enumerate().rev() {
+                (at[a], left) = (left % r, left / r);
+            }
+            let part = slice(&mut g, x, &[&[0], &at[..]].concat(), &[&[c.c], &out[..]].concat());
+            g.add(TensorOp::Reshape { x: part, shape: one.clone() })
+        })
+        .collect();
+    let x = g.add(TensorOp::Cat { parts, axis: 1 });
+    let ones = vec![1; out.len()];
+    let full = dims(&mut g, &[&[c.k, c.c, taps], &out[..]].concat());
+    let of_x = dims(&mut g, &[&[1, c.c, taps], &out[..]].concat());
+    let of_w = dims(&mut g, &[&[c.k, c.c, taps], &ones[..]].concat());
+    let x = g.add(TensorOp::Reshape { x, shape: of_x });
+    let w = g.add(TensorOp::Reshape { x: w, shape: of_w });
+    let (a, b) = (g.add(TensorOp::Expand { x, shape: full.clone() }), g.add(TensorOp::Expand { x: w, shape: full }));
+    let p = g.add(TensorOp::Binary { op: BinaryOp::Mul, a, b });
+    let y = g.add(TensorOp::Reduce { op: ReduceOp::Add, x: p, axes: vec![1, 2], order: SumOrder::Any, fused: true });
+    g.outputs = vec![y];
+    g
+}
+
+#[test]
+fn a_flat_stack_of_slices_is_rewritten_on_every_axis() {
+    for (size, window, tile) in [
+        (vec![15], vec![3], vec![4]),
+        (vec![9, 10], vec![3, 3], vec![4, 2]),
+        (vec![8, 9], vec![2, 4], vec![3, 4]),
+        (vec![9, 9], vec![4, 4], vec![2, 3]),
+        (vec![6, 5, 7], vec![3, 3, 3], vec![2, 2, 4]),
+    ] {
+        let c = conv(&size, &window, (3, 2));
+        let (x, w) = c.inputs();
+        let reference = c.reference(&x, &w);
+        check_rewritten(&flat_stack_graph(&c), &tile, size.len(), &[x, w], &reference, 1e-5);
+    }
+}
+
 /// The convolution of a part of an array in which everything else is NaN.
 #[test]
 fn what_lies_around_a_slice_is_not_read_into_results() {
@@ -466,13 +516,24 @@ fn options_that_contradict_themselves_are_errors() {
     for (message, wanted) in [
         (error(Some(&[0]), None), "tile 0: a tile has 2, 3, 4 or 6 outputs per axis"),
         (error(Some(&[5]), None), "tile 5: a tile has 2, 3, 4 or 6 outputs per axis"),
-        (error(Some(&[2, 2, 2]), None), "tile: 3 numbers for 2 window axes"),
         (error(None, Some(&["0", "1", "1", "2", "-2"])), "points: a point is given twice"),
         (error(Some(&[4]), Some(&["0", "1", "-1"])), "needs 5 finite interpolation points"),
         (error(None, Some(&["0", "1"])), "points: no tile of 2, 3, 4 or 6 outputs uses 2 points"),
     ] {
         assert!(message.contains(wanted), "`{message}` is not about `{wanted}`");
     }
+}
+
+/// A tile of two numbers is for windows of two axes; another window of the program stays direct and says why.
+#[test]
+fn a_tile_that_does_not_fit_a_window_leaves_that_window_direct() {
+    let options = winograd_options(&[2, 4]);
+    assert_eq!(
+        refusal(&conv(&[9, 9, 9], &[3, 3, 3], (2, 2)).graph(), &options),
+        "the tile has 2 numbers for 3 window axes; give one for all or one per axis"
+    );
+    let (_, explanation) = compile(&conv(&[9, 9], &[3, 3], (2, 2)).graph(), &Target::cpu(32), &options).unwrap();
+    assert!(explanation.windows[0].applied, "{:?}", explanation.windows);
 }
 
 /// The interpreters agree on what each pass leaves.

@@ -162,6 +162,73 @@ fn powers() {
 }
 
 #[test]
+fn integers_to_powers_of_their_own() {
+    let bases = [-128i64, -7, -3, -2, -1, 0, 1, 2, 3, 10, 127];
+    let exponents = [-128i64, -3, -2, -1, 0, 1, 2, 3, 5, 7, 8, 31, 64, 100, 127];
+    // PyTorch's: wrapping products, and for negative exponents the reciprocal rounded toward 0, where 1/0 is 0.
+    let power = |b: i64, e: i64| match (b, e) {
+        (_, 0..) => (0..e).fold(1i64, |p, _| p.wrapping_mul(b)),
+        (1, _) => 1,
+        (-1, _) => {
+            if e % 2 == 0 {
+                1
+            } else {
+                -1
+            }
+        }
+        _ => 0,
+    };
+    let pairs: Vec<(i64, i64)> = bases.iter().flat_map(|&b| exponents.map(|e| (b, e))).collect();
+    let (b, e): (Vec<i64>, Vec<i64>) = pairs.iter().copied().unzip();
+    let expected: Vec<i64> = pairs.iter().map(|&(b, e)| power(b, e)).collect();
+    let t = |v: &[i64]| Tensor::from_slice(v, &[v.len()]).unwrap();
+    assert_eq!(t(&b).pow(&t(&e)).unwrap().to_vec::<i64>().unwrap(), expected);
+    for dtype in [DType::I8, DType::I32] {
+        let y = t(&b).cast(dtype).unwrap().pow(&t(&e).cast(dtype).unwrap()).unwrap();
+        let wrapped = t(&expected).cast(dtype).unwrap();
+        assert_eq!(Array::of(&y).data, Array::of(&wrapped).data, "{dtype}");
+    }
+    let u = Tensor::from_slice(&[2u8, 3, 255, 0], &[4, 1]).unwrap();
+    let y = u.pow(&Tensor::from_slice(&[0u8, 3, 255], &[3]).unwrap()).unwrap();
+    assert_eq!(y.to_vec::<u8>().unwrap(), [1, 8, 0, 1, 27, 171, 1, 255, 255, 1, 0, 0]);
+    assert_error(t(&b).pow(&t(&e).cast(DType::I32).unwrap()), &["pow", "i64 and i32"]);
+}
+
+/// PyTorch 2's results; those of `floor(a / b)` differ in the first row and in the infinities.
+#[test]
+fn floor_division_of_floats_goes_with_the_remainder() {
+    let inf = f64::INFINITY;
+    let cases = [
+        (1.0, 0.1, 9.0),
+        (-1.0, 0.1, -10.0),
+        (7.0, inf, 0.0),
+        (-7.0, inf, -1.0),
+        (7.0, -inf, -1.0),
+        (inf, 2.0, f64::NAN),
+        (-1.0, 0.0, -inf),
+        (1.0, -0.0, -inf),
+        (0.0, 0.0, f64::NAN),
+        (0.0, -3.0, -0.0),
+        (-0.0, 3.0, -0.0),
+        (1.0, 3.0, 0.0),
+        (-1.0, -3.0, 0.0),
+        (1e300, 1e-10, inf),
+        (f64::NAN, 1.0, f64::NAN),
+        (6.5, -2.0, -4.0),
+    ];
+    let t = |f: fn(&(f64, f64, f64)) -> f64| {
+        Tensor::from_slice(&cases.iter().map(f).collect::<Vec<f64>>(), &[cases.len()]).unwrap()
+    };
+    let y = t(|c| c.0).div_floor(&t(|c| c.1)).unwrap().to_vec::<f64>().unwrap();
+    for (y, (a, b, z)) in y.into_iter().zip(cases) {
+        assert!(y.to_bits() == z.to_bits() || (y.is_nan() && z.is_nan()), "{a} // {b} is {y}, not {z}");
+    }
+    // In half floats computed in f32 and rounded once.
+    let h = |v: f32| Tensor::from_slice(&[half::f16::from_f32(v)], &[1]).unwrap();
+    assert_eq!(h(1.0).div_floor(&h(0.1)).unwrap().to_vec::<half::f16>().unwrap()[0].to_f32(), 10.0);
+}
+
+#[test]
 fn integers_as_pytorch_has_them() {
     let a = Tensor::from_slice(&[7i64, -7, 1], &[3]).unwrap();
     assert_eq!(a.div(2).unwrap().to_vec::<f32>().unwrap(), [3.5, -3.5, 0.5]);

@@ -136,6 +136,12 @@ fn cat_and_stack() {
     assert_close(&c, &expected, 0.0);
     let s = Tensor::stack(&[&t, &t, &t], -1).unwrap();
     assert_close(&s, &Array::new(&[2, 3, 3], |i| a.at(&i[..2])), 0.0);
+    let nothing = Tensor::zeros(&[0], DType::F32).unwrap();
+    let c = Tensor::cat(&[&nothing, &t, &nothing, &u], -1).unwrap();
+    assert_close(&c, &Array::new(&[2, 4], |i| if i[1] < 3 { a.at(i) } else { b.at(&[i[0], 0]) }), 0.0);
+    assert_eq!(Tensor::cat(&[&nothing, &nothing], 0).unwrap().shape(), [0]);
+    assert_error(Tensor::cat(&[&nothing, &t, &u], 0), &["cat", "[2, 3]", "[2, 1]", "axis 0"]);
+    assert_error(Tensor::cat(&[&nothing, &t.cast(DType::F64).unwrap()], 0), &["cat", "f64 and f32"]);
     assert_error(Tensor::cat(&[], 0), &["cat", "at least one"]);
     assert_error(Tensor::cat(&[&t, &u], 0), &["cat", "[2, 3]", "[2, 1]", "axis 0"]);
     assert_error(Tensor::cat(&[&t, &t.cast(DType::F64).unwrap()], 0), &["cat", "f32 and f64"]);

@@ -25,6 +25,9 @@ fn it_takes_the_tile_that_the_rewrite_takes() {
         (vec![1, 16, 64, 64], vec![16, 16, 3, 3], 1),
         (vec![2, 8, 50], vec![8, 8, 5], 0),
         (vec![1, 4, 12, 12, 12], vec![4, 4, 3, 3, 3], 1),
+        // Axes with one tap are left alone.
+        (vec![2, 16, 20, 24], vec![16, 16, 1, 3], 1),
+        (vec![1, 8, 6, 20, 24], vec![8, 8, 3, 1, 5], 0),
     ] {
         let (x, w) = pair(&input, &weight);
         let options = ConvOptions::padding(padding);
@@ -57,11 +60,12 @@ fn it_says_where_it_does_not_apply() {
     };
     assert!(reason(&x, &w, &options(2, 1), None).contains("stride 2"));
     assert!(reason(&x, &w, &options(1, 2), None).contains("dilation 2"));
-    assert!(reason(&x, &pair(&[1], &[2, 2, 1, 3]).1, &options(1, 1), None).contains("1 taps"));
+    assert!(reason(&x, &pair(&[1], &[2, 2, 1, 1]).1, &options(1, 1), None).contains("1 taps"));
+    assert!(reason(&x, &w, &options(1, 1), Some(&[4, 4, 4])).contains("3 numbers for 2 window axes"));
     assert!(reason(&x, &pair(&[1], &[2, 2, 6, 6]).1, &options(1, 1), None).contains("6 taps"));
     assert!(reason(&x, &pair(&[1], &[2, 2, 5, 5]).1, &options(1, 1), Some(&[6])).contains("at most 8"));
     assert!(reason(&pair(&[0, 2, 9, 9], &[1]).0, &w, &options(1, 1), None).contains("no sum of products"));
-    for tile in [&[0][..], &[5], &[4, 4, 4]] {
+    for tile in [&[0][..], &[5]] {
         let wrong = x.conv_tensor_level(&w, None, &options(1, 1), Some(tile), None);
         assert!(matches!(wrong, Err(Error::Argument { .. })), "{wrong:?}");
     }

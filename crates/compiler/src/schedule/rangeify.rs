@@ -445,8 +445,26 @@ impl Rangeify<'_> {
         let mut inner = index.to_vec();
         inner[axis] = self.graph.ints.rem_const(index[axis], size);
         let values: Vec<ValId> = parts.iter().map(|&p| self.element(p, &inner, gate)).collect();
-        anti_unify(&mut self.graph, &values, number)
+        as_one(&mut self.graph, &values, number)
     }
+}
+
+/// [`anti_unify`], also of values that differ by multiples of the digits of their number: a stack of nine slices,
+/// shifted by row and column, is `v(number / 3, number mod 3)`.
+fn as_one(g: &mut Graph, values: &[ValId], number: IntId) -> Option<ValId> {
+    if let Some(v) = anti_unify(g, values, number) {
+        return Some(v);
+    }
+    let n = values.len();
+    // The longest rows, so that an axis is not taken apart further than it must be.
+    for row in (2..=n / 2).rev().filter(|row| n.is_multiple_of(*row)) {
+        let (at, rest) = (g.ints.rem_const(number, row as i64), g.ints.div_const(number, row as i64));
+        let rows: Option<Vec<ValId>> = values.chunks(row).map(|v| anti_unify(g, v, at)).collect();
+        if let Some(v) = rows.and_then(|rows| as_one(g, &rows, rest)) {
+            return Some(v);
+        }
+    }
+    None
 }
 
 /// A value `v(number)` with `v(j) = values[j]`, where there is one whose indices are linear in `number`.

@@ -114,7 +114,11 @@ fn import_buffer(from: &Graph, g: &mut Graph, args: &mut Vec<BufId>, id: BufId) 
 /// Splits axes until no range is divided by a constant.
 fn split_axes(kernel: &mut Kernel) {
     for _ in 0..64 {
-        let Some((range, d)) = divided_range(kernel) else { return };
+        // A reduction's terms cannot be gated as a store can.
+        let may = |g: &Graph, r: RangeId, d: i64| {
+            kernel.loops.contains(&r) || g.ints.const_size(r).is_some_and(|size| size % d == 0)
+        };
+        let Some((range, d)) = divided_range(&kernel.graph, &kernel.roots(), &may) else { return };
         let g = &mut kernel.graph;
         let info = g.ints.range_info(range).clone();
         let up = g.ints.add_const(info.size, d - 1);
@@ -134,26 +138,27 @@ fn split_axes(kernel: &mut Kernel) {
     }
 }
 
-/// A range of which some expression takes a quotient or remainder by a constant, with the smallest such constant.
-fn divided_range(kernel: &Kernel) -> Option<(RangeId, i64)> {
-    let g = &kernel.graph;
+/// A range of which some expression takes a quotient or remainder by a constant, with the smallest such constant, among
+/// those that may be split.
+pub(crate) fn divided_range(
+    g: &Graph,
+    roots: &[ValId],
+    may: &dyn Fn(&Graph, RangeId, i64) -> bool,
+) -> Option<(RangeId, i64)> {
     let mut found: Option<(RangeId, i64)> = None;
     let mut note = |e: IntId| {
         for_each_node(&g.ints, e, &mut |node| {
             if let IntNode::Div { num, den } | IntNode::Mod { num, den } = *node
                 && let IntNode::Range(r) = *g.ints.node(num)
                 && let Some(d) = g.ints.as_const(den)
+                && may(g, r, d)
+                && found.is_none_or(|f| f.0 != r || d < f.1)
             {
-                let size = g.ints.const_size(r);
-                let divides = size.is_some_and(|s| s % d == 0);
-                // A reduction's terms cannot be gated as a store can.
-                if (kernel.loops.contains(&r) || divides) && found.is_none_or(|f| f.0 != r || d < f.1) {
-                    found = Some((r, d));
-                }
+                found = Some((r, d));
             }
         })
     };
-    for v in g.topological(&kernel.roots()) {
+    for v in g.topological(roots) {
         match g.val(v) {
             Val::Load { index, gate, .. } => index.iter().chain(gate.iter()).for_each(|&e| note(e)),
             Val::Index { value, .. } => note(*value),

@@ -57,11 +57,12 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
             match tile[..] {
                 [m] => Some(vec![m; n]),
                 _ if tile.len() == n => Some(tile.clone()),
+                // Another window of the same program may have as many.
                 _ => {
-                    return Err(format!(
-                        "tile: {} numbers for {n} window axes; give one for all or one per axis",
+                    return Ok(Err(format!(
+                        "the tile has {} numbers for {n} window axes; give one for all or one per axis",
                         tile.len()
-                    ));
+                    )));
                 }
             }
         }

@@ -2,8 +2,10 @@
 //!
 //! Structural: for `Reduce(Add, R, Mul(a, b))` a reduce range `k` and an output range `o` form a window axis when `a`
 //! depends on them only through `o + k`, in its addresses and its masks, and `b` depends on `k` and not on `o`. No
-//! convolution metadata is consulted.
+//! convolution metadata is consulted. Where that fails, a range of taps that is divided by a constant is taken as the
+//! ranges into which it divides.
 
+use crate::schedule::split::divided_range;
 use winograph_ir::indexed::{Graph, Val, ValId};
 use winograph_ir::int::{IntId, RangeId, RangeRole};
 use winograph_ir::op::{BinaryOp, ReduceOp, SumOrder};
@@ -86,6 +88,29 @@ pub fn detect(g: &mut Graph, reduce: ValId) -> Result<Window, String> {
     }
     let channels = ranges.iter().copied().filter(|r| axes.iter().all(|a| a.tap != *r)).collect();
     Ok(Window { reduce, data, weights, axes, channels, fused })
+}
+
+/// A reduction with the ranges split of which quotients and remainders are taken: a flat stack of nine slices has one
+/// range of nine taps, and slides by its third and by what is left. `None` where there is nothing to split.
+pub fn split_taps(g: &mut Graph, reduce: ValId) -> Option<ValId> {
+    let Val::Reduce { op, ranges, order, fused, mut x } = g.val(reduce).clone() else { return None };
+    let mut ranges = ranges.to_vec();
+    let before = ranges.len();
+    // Each split leaves one more range, none of one element.
+    while ranges.len() < before + 8 {
+        let may = |g: &Graph, r: RangeId, d: i64| {
+            ranges.contains(&r) && g.ints.const_size(r).is_some_and(|size| d > 1 && d < size && size % d == 0)
+        };
+        let Some((range, d)) = divided_range(g, &[x], &may) else { break };
+        let (rows, one_row) = (g.ints.const_size(range)? / d, g.ints.constant(d));
+        let rows = g.ints.constant(rows);
+        let parts = [rows, one_row].map(|size| g.ints.new_range(size, RangeRole::Reduce));
+        let [row, at] = parts.map(|r| g.ints.range(r));
+        let e = g.ints.sum(&[(row, d), (at, 1)], 0);
+        x = g.substitute(x, &|r| (r == range).then_some(e));
+        ranges = ranges.iter().flat_map(|&r| if r == range { parts.to_vec() } else { vec![r] }).collect();
+    }
+    (ranges.len() > before).then(|| g.add(Val::Reduce { op, ranges: ranges.into(), order, fused, x }))
 }
 
 /// The window axes for one assignment of the operands, or a reason and how close it came.

@@ -72,7 +72,7 @@ pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<
             taps: vec![],
             amplification: None,
         };
-        let [reduce] = reduces[..] else {
+        let [mut reduce] = reduces[..] else {
             let products = added_products(g, value);
             if reduces.is_empty() && products > 1 {
                 let reason = format!("it is {products} added products: without a reduction there is no window to see");
@@ -81,14 +81,30 @@ pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<
             def += 1;
             continue;
         };
+        let asked: Vec<RangeId> = match g.val(reduce) {
+            Val::Reduce { ranges, .. } => ranges.to_vec(),
+            _ => Vec::new(),
+        };
+        let mut found = detect::detect(g, reduce);
+        if found.is_err()
+            && let Some(split) = detect::split_taps(g, reduce)
+        {
+            found = detect::detect(g, split);
+            if found.is_ok() {
+                let mut memo = FxHashMap::from_iter([(reduce, split)]);
+                g.defs[def].value = g.rebuild(value, &mut memo, &mut |g, v| g.add(v));
+                reduce = split;
+            }
+        }
         if g.defs[def].role == Role::Other && sums_products(g, reduce) {
             g.defs[def].role = Role::Direct;
         }
-        match detect::detect(g, reduce) {
+        match found {
             Err(reason) => reports.push(refused(reason)),
             Ok(window) => {
                 let taps: Vec<usize> = window.axes.iter().map(|a| a.size as usize).collect();
-                let rule = window.axes.iter().find_map(|a| rules.get(&a.tap));
+                // A rule names the sum's own ranges, which may have been split since.
+                let rule = asked.iter().find_map(|r| rules.get(r));
                 let options = &rule.map_or_else(|| options.clone(), |rule| options.ruled(rule));
                 if options.exact_nonfinite {
                     let reason = "a NaN or infinity must not spread beyond the sums that read it (exact_nonfinite)";

@@ -84,7 +84,8 @@ impl Tensor {
     }
 
     /// The quotient rounded down, broadcast, in the operands' dtype (PyTorch's `rounding_mode="floor"`). An integer
-    /// divided by 0 is 0.
+    /// divided by 0 is 0. Of floats it is Python's `//`, which goes with [`remainder`](Tensor::remainder): the exact
+    /// quotient is rounded down, not the rounded one.
     ///
     /// # Errors
     /// Different dtypes, `bool`, or shapes that do not broadcast.
@@ -93,12 +94,28 @@ impl Tensor {
         let rhs = rhs.operand(name, self)?;
         let q = self.binary(name, BinaryOp::Div, &rhs)?;
         if q.dtype().is_float() {
-            return q.unary(name, UnaryOp::Floor);
+            let compute = self.dtype().compute();
+            return self.cast(compute)?.float_div_floor(name, &rhs.cast(compute)?)?.cast(self.dtype());
         }
         // Truncation rounded up where the remainder is not zero and has not the divisor's sign.
         let r = self.binary(name, BinaryOp::Rem, &rhs)?;
         let up = r.ne(0)?.logical_and(&r.lt(0)?.logical_xor(&rhs.lt(0)?)?)?;
         q.sub(up.cast(q.dtype())?)
+    }
+
+    /// `(self - fmod) / rhs` is a whole number but for rounding; it is one too many where the remainder has not the
+    /// divisor's sign. As CPython's `float_divmod`, but for a divisor of 0, which gives the quotient.
+    fn float_div_floor(&self, name: &'static str, rhs: &Tensor) -> Result<Tensor> {
+        let quotient = self.binary(name, BinaryOp::Div, rhs)?;
+        let r = self.binary(name, BinaryOp::Rem, rhs)?;
+        let above = r.ne(0)?.logical_and(&r.lt(0)?.logical_xor(&rhs.lt(0)?)?)?;
+        let whole = self.sub(&r)?.binary(name, BinaryOp::Div, rhs)?;
+        let whole = above.where_(&whole.sub(1)?, &whole)?;
+        let down = whole.unary(name, UnaryOp::Floor)?;
+        let down = whole.sub(&down)?.gt(0.5)?.where_(&down.add(1)?, &down)?;
+        // A zero has the quotient's sign.
+        let nearest = whole.eq(0)?.where_(&quotient.mul(0)?, &down)?;
+        rhs.eq(0)?.where_(&quotient, &nearest)
     }
 
     /// The remainder with the sign of the dividend, broadcast. An integer divisor of 0 gives 0.
@@ -122,25 +139,27 @@ impl Tensor {
     }
 
     /// `self` to the power `rhs`, broadcast. As in PyTorch the constant exponents ±1/2, ±1, ±2 and 3 are computed by
-    /// roots, products and quotients. Integers take a constant exponent that is not negative; they wrap.
+    /// roots, products and quotients. Integers wrap; to a negative power from a tensor of exponents 1 and -1 give
+    /// themselves or 1, and all others, 0 too, give 0.
     ///
     /// # Errors
-    /// Different dtypes, `bool`, shapes that do not broadcast, integers to other powers.
+    /// Different dtypes, `bool`, shapes that do not broadcast, integers to a constant negative power.
     pub fn pow(&self, rhs: impl Operand) -> Result<Tensor> {
         let name = "pow";
         let rhs = rhs.operand(name, self)?;
         self.same_dtype(name, &rhs)?;
         let constant = if rhs.rank() == 0 { rhs.full_value() } else { None };
         if self.dtype().is_int() {
-            let Some(n) = constant.map(Scalar::to_i64).filter(|&n| n >= 0) else {
-                return Err(Error::dtype(
+            return match constant.map(Scalar::to_i64) {
+                Some(n) if n >= 0 => self.integer_power(n),
+                Some(_) => Err(Error::dtype(
                     name,
                     &[self.dtype(), rhs.dtype()],
                     "floats, or integers with a constant exponent of at least 0",
                 )
-                .hint("cast both to a floating dtype"));
+                .hint("cast both to a floating dtype")),
+                None => self.integer_powers(name, &rhs),
             };
-            return self.integer_power(n);
         }
         match constant.filter(|_| self.dtype().is_float()).map(Scalar::to_f64) {
             Some(0.5) => self.sqrt(),
@@ -167,6 +186,30 @@ impl Tensor {
             }
         }
         Ok(result)
+    }
+
+    /// Each integer to its own power: squares multiplied where the exponent has a bit.
+    fn integer_powers(&self, name: &'static str, exponent: &Tensor) -> Result<Tensor> {
+        let signed = self.dtype() != DType::U8;
+        let bits = 8 * self.dtype().size() - usize::from(signed);
+        let mut result = self.full_like(1)?;
+        let mut base = self.clone();
+        for bit in 0..bits {
+            let set = exponent.bitwise_and(1i64 << bit)?.ne(0)?;
+            result = set.where_(&result.binary(name, BinaryOp::Mul, &base)?, &result)?;
+            if bit + 1 < bits {
+                base = base.mul(&base)?;
+            }
+        }
+        if !signed {
+            return Ok(result);
+        }
+        // 1 to any power is 1, and -1 is 1 or -1; the reciprocal of any other integer rounds to 0.
+        let odd = exponent.bitwise_and(1)?.ne(0)?;
+        let unit = self.eq(1)?.logical_or(&self.eq(-1)?)?;
+        let (zero, one) = (self.full_like(0)?, self.full_like(1)?);
+        let below = unit.where_(&odd.where_(self, &one)?, &zero)?;
+        exponent.lt(0)?.where_(&below, &result)
     }
 
     /// The larger value of each pair, broadcast; NaN if either is.

@@ -153,20 +153,25 @@ impl Tensor {
         part.reshape_to(name, &shape)
     }
 
-    /// Tensors one after another along an axis that they have.
+    /// Tensors one after another along an axis that they have. Those of shape `[0]` are left out, whatever the others'
+    /// shapes.
     ///
     /// # Errors
     /// No tensor, different dtypes or ranks, other axes of different sizes, a missing axis.
     pub fn cat(parts: &[&Tensor], along: isize) -> Result<Tensor> {
         let name = "cat";
-        let Some(first) = parts.first() else {
+        let Some(any) = parts.first() else {
             return Err(Error::argument(name, "an empty list", &[], "at least one tensor"));
         };
+        let first = parts.iter().find(|p| p.shape() != [0]).unwrap_or(any);
         let along = axis(name, first.shape(), along)?;
         let mut shape = first.shape().to_vec();
         shape[along] = 0;
         for p in parts {
             first.same_dtype(name, p)?;
+            if p.shape() == [0] {
+                continue;
+            }
             let fits =
                 p.rank() == first.rank() && (0..first.rank()).all(|i| i == along || p.shape()[i] == first.shape()[i]);
             if !fits {

@@ -36,7 +36,7 @@ impl From<&Transforms> for Matrices {
 pub struct TensorLevel {
     /// The result.
     pub tensor: Tensor,
-    /// The matrices of F(m, r) per spatial axis.
+    /// The matrices of F(m, r) for each spatial axis on which the window has more than one tap.
     pub transforms: Vec<Transforms>,
     /// Why these.
     pub reason: String,
@@ -111,8 +111,8 @@ impl Tensor {
         conv.winograd(name, tile, matrices)
     }
 
-    /// [`conv_winograd`](Tensor::conv_winograd) with generated matrices: with the tile (one number per spatial axis, or
-    /// one for all) and points of the caller's choice, or those that the compiler's rewrite would take when it is asked
+    /// [`conv_winograd`](Tensor::conv_winograd) with generated matrices: with the tile (one number for each
+    /// spatial axis on which the window has more than one tap, or one for all) and points of the caller's choice, or those that the compiler's rewrite would take when it is asked
     /// for Winograd.
     ///
     /// ```
@@ -164,11 +164,16 @@ impl Checked {
             return no("there is no sum of products".to_string());
         }
         let window = &self.weight.shape()[2..];
-        if let Some(reason) = window.iter().find_map(|&r| unsupported_taps(r as i64)) {
+        // Along an axis with one tap nothing slides: to the rewrite it is one more batch axis.
+        let sliding: Vec<usize> = (0..window.len()).filter(|&i| window[i] != 1).collect();
+        let of = |list: &[usize]| sliding.iter().map(|&i| list[i]).collect::<Vec<usize>>();
+        let checked = if sliding.is_empty() { window.to_vec() } else { of(window) };
+        if let Some(reason) = checked.iter().find_map(|&r| unsupported_taps(r as i64)) {
             return no(reason);
         }
-        let (n, c, k) = (self.x.shape()[0], self.x.shape()[1], self.weight.shape()[0]);
-        let problem = Problem::convolution(n, c, k, self.groups, &self.out, window);
+        let still: usize = (0..window.len()).filter(|&i| window[i] == 1).map(|i| self.out[i]).product();
+        let (n, c, k) = (self.x.shape()[0] * still, self.x.shape()[1], self.weight.shape()[0]);
+        let problem = Problem::convolution(n, c, k, self.groups, &of(&self.out), &checked);
         if self.rule.exact_nonfinite {
             return no("a NaN or infinity must not spread beyond the sums that read it (exact_nonfinite)".to_string());
         }
@@ -186,8 +191,13 @@ impl Checked {
             }
             Ok(Err(reason)) => no(reason),
             Ok(Ok((transforms, reason))) => {
-                let tile: Vec<usize> = transforms.iter().map(|t| t.m).collect();
-                let matrices: Vec<Matrices> = transforms.iter().map(Matrices::from).collect();
+                // F(1, 1) where nothing slides.
+                let one = || vec![vec![1.0]];
+                let mut tile = vec![1; window.len()];
+                let mut matrices = vec![Matrices { at: one(), g: one(), bt: one() }; window.len()];
+                for (&i, t) in sliding.iter().zip(&transforms) {
+                    (tile[i], matrices[i]) = (t.m, Matrices::from(t));
+                }
                 let tensor = self.winograd(name, &tile, &matrices)?;
                 Ok(TensorLevel { tensor, transforms, reason })
             }
