@@ -182,16 +182,16 @@ fn integers_to_powers_of_their_own() {
     let (b, e): (Vec<i64>, Vec<i64>) = pairs.iter().copied().unzip();
     let expected: Vec<i64> = pairs.iter().map(|&(b, e)| power(b, e)).collect();
     let t = |v: &[i64]| Tensor::from_slice(v, &[v.len()]).unwrap();
-    assert_eq!(t(&b).pow(&t(&e)).unwrap().to_vec::<i64>().unwrap(), expected);
+    assert_eq!(t(&b).pow(t(&e)).unwrap().to_vec::<i64>().unwrap(), expected);
     for dtype in [DType::I8, DType::I32] {
-        let y = t(&b).cast(dtype).unwrap().pow(&t(&e).cast(dtype).unwrap()).unwrap();
+        let y = t(&b).cast(dtype).unwrap().pow(t(&e).cast(dtype).unwrap()).unwrap();
         let wrapped = t(&expected).cast(dtype).unwrap();
         assert_eq!(Array::of(&y).data, Array::of(&wrapped).data, "{dtype}");
     }
     let u = Tensor::from_slice(&[2u8, 3, 255, 0], &[4, 1]).unwrap();
-    let y = u.pow(&Tensor::from_slice(&[0u8, 3, 255], &[3]).unwrap()).unwrap();
+    let y = u.pow(Tensor::from_slice(&[0u8, 3, 255], &[3]).unwrap()).unwrap();
     assert_eq!(y.to_vec::<u8>().unwrap(), [1, 8, 0, 1, 27, 171, 1, 255, 255, 1, 0, 0]);
-    assert_error(t(&b).pow(&t(&e).cast(DType::I32).unwrap()), &["pow", "i64 and i32"]);
+    assert_error(t(&b).pow(t(&e).cast(DType::I32).unwrap()), &["pow", "i64 and i32"]);
 }
 
 /// PyTorch 2's results; those of `floor(a / b)` differ in the first row and in the infinities.
@@ -219,13 +219,13 @@ fn floor_division_of_floats_goes_with_the_remainder() {
     let t = |f: fn(&(f64, f64, f64)) -> f64| {
         Tensor::from_slice(&cases.iter().map(f).collect::<Vec<f64>>(), &[cases.len()]).unwrap()
     };
-    let y = t(|c| c.0).div_floor(&t(|c| c.1)).unwrap().to_vec::<f64>().unwrap();
+    let y = t(|c| c.0).div_floor(t(|c| c.1)).unwrap().to_vec::<f64>().unwrap();
     for (y, (a, b, z)) in y.into_iter().zip(cases) {
         assert!(y.to_bits() == z.to_bits() || (y.is_nan() && z.is_nan()), "{a} // {b} is {y}, not {z}");
     }
     // In half floats computed in f32 and rounded once.
     let h = |v: f32| Tensor::from_slice(&[half::f16::from_f32(v)], &[1]).unwrap();
-    assert_eq!(h(1.0).div_floor(&h(0.1)).unwrap().to_vec::<half::f16>().unwrap()[0].to_f32(), 10.0);
+    assert_eq!(h(1.0).div_floor(h(0.1)).unwrap().to_vec::<half::f16>().unwrap()[0].to_f32(), 10.0);
 }
 
 #[test]

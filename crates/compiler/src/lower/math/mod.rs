@@ -18,8 +18,8 @@
 //! | erf | 1.25 | 1.08 | 35 | 1.5 | 1.12 | 57 |
 //! | pow | 0.6 | 0.50 | 85 | 1.25 | 1.06 | 123 |
 //!
-//! sin and cos are for magnitudes up to 2^45; beyond, which the reduction does not reach, sin gives a zero and cos 1
-//! (neighbouring f32 are many periods apart there, f64 are not). Constant exponents 0 to 4, −1 and 1/2 become products,
+//! sin and cos reduce magnitudes beyond 2^45 in integers (`large`), in any case, as there is no branch; the operations of
+//! that are counted. Constant exponents 0 to 4, −1 and 1/2 become products,
 //! a quotient or a root. Reinterpretations are not counted as operations.
 //!
 //! f32 versions of sin, cos and pow compute partly in f64. A target without f64 needs others.
@@ -29,6 +29,7 @@
 //! the Elementary Functions*, 1980) with fused multiply-adds; the rearranged logarithm is that of FDLIBM (Sun, 1993).
 
 mod exp;
+mod large;
 mod log;
 #[cfg(test)]
 mod reference;

@@ -1,6 +1,6 @@
 //! Sine and cosine.
 
-use super::Emit;
+use super::{Emit, large};
 use std::f64::consts::{FRAC_2_PI, FRAC_PI_2};
 use winograph_ir::BinaryOp;
 use winograph_ir::DType;
@@ -9,7 +9,7 @@ use winograph_ir::indexed::ValId;
 /// π/2 as a sum of three f64.
 const HALF_PI: [f64; 3] = [FRAC_PI_2, 6.123233995736766e-17, -1.4973849048591698e-33];
 
-/// Largest magnitude that is reduced.
+/// Largest magnitude that is reduced in floats.
 const LIMIT: f64 = (1u64 << 45) as f64;
 
 /// (sin r − r)/r³ in r² for |r| ≤ π/4; relative error of the sine 2^-28.
@@ -55,15 +55,19 @@ pub(super) fn cos(e: &mut Emit, x: ValId) -> ValId {
 /// |x| as `q·π/2 + r` with |r| ≤ π/4: r, and q modulo 4 in the low bits of an integer.
 ///
 /// All in f64, also for f32. Each multiple of a part of π/2 is subtracted in one rounding, and the first of them
-/// exactly: the difference is a multiple of 2^-53 below 1. Magnitudes beyond [`LIMIT`] become 0, infinities NaN.
+/// exactly: the difference is a multiple of 2^-53 below 1. Magnitudes beyond [`LIMIT`] are reduced in integers, infinities
+/// become NaN.
 fn reduce(e: &mut Emit, x: ValId) -> (ValId, ValId) {
     let a = e.abs(x);
     let limit = e.float(LIMIT);
     let within = e.bin(BinaryOp::Le, a, limit);
     let nothing = e.sub(a, a);
+    let whole = e.cast(a, DType::F64);
     let a = e.choose(within, a, nothing);
     let a = e.cast(a, DType::F64);
+    let narrow = e.is_f32();
     let mut w = e.wide();
+    let (far, far_quadrant) = large::reduce(&mut w, whole, narrow);
     let magic = w.float(1.5 * (1i64 << w.mantissa) as f64);
     let shifted = w.fma_const(FRAC_2_PI, a, magic);
     let n = w.sub(shifted, magic);
@@ -75,6 +79,9 @@ fn reduce(e: &mut Emit, x: ValId) -> (ValId, ValId) {
         r = w.fma_const(-part, n, r);
     }
     let quadrant = w.bits(shifted);
+    // Of what is not within, r is 0 here, or NaN.
+    let far = w.add(far, r);
+    let (r, quadrant) = (w.choose(within, r, far), w.choose(within, quadrant, far_quadrant));
     (e.cast(r, e.float), e.cast(quadrant, e.int))
 }
 
