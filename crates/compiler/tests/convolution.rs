@@ -283,7 +283,14 @@ fn flat_stack_graph(c: &Conv) -> TensorGraph {
     let w = g.add(TensorOp::Reshape { x: w, shape: of_w });
     let (a, b) = (g.add(TensorOp::Expand { x, shape: full.clone() }), g.add(TensorOp::Expand { x: w, shape: full }));
     let p = g.add(TensorOp::Binary { op: BinaryOp::Mul, a, b });
-    let y = g.add(TensorOp::Reduce { op: ReduceOp::Add, x: p, axes: vec![1, 2], order: SumOrder::Any, fused: true });
+    let y = g.add(TensorOp::Reduce {
+        op: ReduceOp::Add,
+        x: p,
+        axes: vec![1, 2],
+        order: SumOrder::Any,
+        fused: true,
+        rule: None,
+    });
     g.outputs = vec![y];
     g
 }
