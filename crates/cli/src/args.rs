@@ -1,6 +1,7 @@
 //! Arguments of the command.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 
 /// A tensor compiler with Winograd convolution as a graph rewrite.
 #[derive(Debug, Parser)]
@@ -51,6 +52,8 @@ pub(crate) enum ExplainCommand {
 pub(crate) enum CheckCommand {
     /// Random graphs of all operations and dtypes
     Graphs(CheckGraphs),
+    /// Conformance cases of ONNX, whose outputs are given
+    Onnx(CheckOnnx),
 }
 
 /// Arguments of `check graphs`.
@@ -273,6 +276,32 @@ pub(crate) struct ExplainConv {
 /// Arguments of `devices`.
 #[derive(Debug, Args)]
 pub(crate) struct DevicesArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `check onnx`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckOnnx {
+    /// Folders in or below which there are cases: `model.onnx` and `test_data_set_0`
+    #[arg(required = true)]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Only cases whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+    /// Tolerance, relative to the expected value
+    #[arg(long, value_name = "T", default_value = "1e-3")]
+    pub(crate) rtol: f64,
+    /// Tolerance beside it
+    #[arg(long, value_name = "T", default_value = "1e-7")]
+    pub(crate) atol: f64,
+    /// Succeed if so many cases pass, whatever the others do
+    #[arg(long, value_name = "N")]
+    pub(crate) min_passed: Option<usize>,
+    /// Also list the cases that are not supported
+    #[arg(long)]
+    pub(crate) list: bool,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod certificate;
 mod compile_time;
+mod conformance;
 mod devices;
 mod error;
 mod explain;
@@ -35,6 +36,7 @@ pub fn run() -> ExitCode {
         Command::Bench { what: BenchCommand::Overhead(args) } => overhead::run(&args),
         Command::Explain { what: ExplainCommand::Conv(args) } => explain::conv(&args),
         Command::Check { what: CheckCommand::Graphs(args) } => graphs::run(&args),
+        Command::Check { what: CheckCommand::Onnx(args) } => conformance::run(&args),
         Command::Devices(args) => devices::devices(&args),
     };
     match done {

@@ -103,6 +103,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A model that is wrong or was used wrongly.
+    #[error(transparent)]
+    Model(Box<crate::model::ModelError>),
     /// Computing failed.
     #[error("{op}: {cause}")]
     Execution {

@@ -22,6 +22,7 @@ mod execute;
 pub mod function;
 mod launch;
 mod memory;
+pub mod model;
 pub mod npy;
 mod random;
 mod reuse;
@@ -34,6 +35,7 @@ pub use error::{Error, Result};
 pub use execute::CompileTimes;
 pub use function::{ArgSpec, Function, FunctionOptions, compile, compile_with, plan};
 pub use half::{bf16, f16};
+pub use model::Model;
 pub use tensor::{
     ConvOptions, Element, Matrices, Number, Operand, PoolOptions, SliceRange, Tensor, TensorBuffer, TensorLevel,
 };

@@ -18,11 +18,14 @@ mod math;
 mod matmul;
 mod movement;
 mod node;
+mod order;
 mod pool;
 mod reduce;
+mod scatter;
 pub(crate) mod shape;
 pub(crate) mod storage;
 pub(crate) mod structure;
+mod trig;
 mod winograd;
 
 pub use buffer::TensorBuffer;

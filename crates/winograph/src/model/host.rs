@@ -1,0 +1,74 @@
+//! Elements that an importer needs: sizes, axes and indices that shapes follow from.
+//!
+//! What follows from constants alone is evaluated by the interpreter of tensor graphs, so that shape arithmetic needs
+//! no C compiler.
+
+use crate::error::{Error, Result};
+use crate::tensor::storage::Storage;
+use crate::tensor::{Leaves, State, Tensor, build_graph};
+use rustc_hash::FxHashSet;
+use std::sync::Arc;
+use winograph_ir::interp::Value as HostValue;
+use winograph_ir::tensor::{Node, TensorOp};
+
+/// Elements as integers; floats are truncated.
+pub(crate) fn ints(value: &HostValue) -> Vec<i64> {
+    value.data.iter().map(|s| s.to_i64()).collect()
+}
+
+/// The elements of a tensor that depends on no argument, without compiling anything.
+///
+/// # Errors
+/// [`Error::Unbound`] if it depends on an argument; what the interpreter refuses.
+pub(crate) fn constant_value(op: &'static str, t: &Tensor) -> Result<HostValue> {
+    if let State::Ready(data) = t.0.state() {
+        return Ok(HostValue::from_bytes(t.dtype(), t.shape(), data.bytes()));
+    }
+    let (graph, constants) = build_graph(op, std::slice::from_ref(t), &[], Leaves::Constants)?;
+    let mut inputs = Vec::with_capacity(constants.len());
+    for (slot, data) in constants.iter().enumerate() {
+        let of_slot = |n: &&Node| matches!(n.op, TensorOp::Input { slot: s, .. } if s == slot);
+        let Some(node) = graph.nodes().iter().find(of_slot) else { continue };
+        let shape: Vec<usize> = node.shape.iter().map(|&s| graph.ints.bounds(s).1.max(0) as usize).collect();
+        inputs.push(HostValue::from_bytes(node.dtype, &shape, data.bytes()));
+    }
+    let failed = |cause: String| Error::Execution { op, cause: cause.into() };
+    let mut values = winograph_ir::interp::tensor::run(&graph, &inputs, &[]).map_err(|e| failed(e.to_string()))?;
+    let value = values.pop().ok_or_else(|| failed("the interpreter gave no value".into()))?;
+    if let State::Ready(data) = to_tensor(&value)?.0.state() {
+        t.0.set_ready(data);
+    }
+    Ok(value)
+}
+
+/// A tensor of elements on the host.
+pub(crate) fn to_tensor(value: &HostValue) -> Result<Tensor> {
+    let size = value.dtype.size();
+    let mut data = Storage::zeroed(value.data.len() * size)?;
+    for (out, s) in data.bytes_mut().chunks_exact_mut(size).zip(&value.data) {
+        out.copy_from_slice(&s.bits().to_le_bytes()[..size]);
+    }
+    Ok(Tensor::ready(Arc::new(data), value.dtype, value.shape.clone()))
+}
+
+/// Which of `args` a tensor depends on, as a flag for each.
+pub(crate) fn depends_on(t: &Tensor, args: &[&Tensor]) -> Vec<bool> {
+    let mut found = vec![false; args.len()];
+    let mut seen = FxHashSet::default();
+    let mut stack = vec![t.clone()];
+    // What was looked at stays alive, so that keys stay unique while another thread realizes a node.
+    let mut held = Vec::new();
+    while let Some(t) = stack.pop() {
+        if !seen.insert(t.key()) {
+            continue;
+        }
+        for (i, _) in args.iter().enumerate().filter(|(_, a)| a.key() == t.key()) {
+            found[i] = true;
+        }
+        if let State::Lazy(op) = t.0.state() {
+            op.for_each_child(|c| stack.push(c.clone()));
+        }
+        held.push(t);
+    }
+    found
+}

@@ -1,0 +1,175 @@
+//! Whole networks: models in files, as tensors.
+//!
+//! ```no_run
+//! use winograph::{DType, Tensor, model::Model};
+//! let device = winograph::settings::settings()?.device.clone();
+//! let session = Model::load("model.onnx")?.compile(&device)?;
+//! let image = Tensor::rand(&[1, 3, 224, 224], DType::F32, 1)?;
+//! let outputs = session.run(&[("x", &image)])?;
+//! println!("{:?}", outputs[0].1.shape());
+//! # Ok::<(), winograph::Error>(())
+//! ```
+//!
+//! A session compiles a model for the shapes of its inputs, once for each combination that it is given. Where shapes
+//! of results follow from the elements of small integer inputs (a target shape, a number of results), the compiled form
+//! is for these elements, too. Where they follow from other elements (`NonZero` of a computed tensor, a loop that ends
+//! when a computed condition says so), nothing is compiled as a whole: the operators run one after another, and such
+//! tensors are computed when they are met. That is the boundary between the compiler and the host.
+
+pub mod conformance;
+mod error;
+pub(crate) mod host;
+mod onnx;
+mod session;
+mod value;
+
+pub use error::ModelError;
+pub use session::Session;
+pub use value::Value;
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::function::FunctionOptions;
+use crate::tensor::Tensor;
+use onnx::OnnxModel;
+use std::path::Path;
+use std::sync::Arc;
+use winograph_ir::DType;
+
+/// A model that has been read. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Model(Arc<Format>);
+
+#[derive(Debug)]
+enum Format {
+    Onnx(OnnxModel),
+}
+
+/// An input or output of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub of: PortType,
+}
+
+/// What an input or output is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PortType {
+    /// A tensor.
+    Tensor {
+        /// Element type.
+        dtype: DType,
+        /// Size per axis, `None` where any will do; `None` if the number of axes is not known.
+        shape: Option<Vec<Option<usize>>>,
+    },
+    /// A list of tensors.
+    Sequence,
+    /// A value that may be missing.
+    Optional,
+    /// Something that this library does not hold.
+    Other(String),
+}
+
+impl Model {
+    /// Reads a model. What it is follows from the name: `.onnx`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is not such a model.
+    pub fn load(path: impl AsRef<Path>) -> Result<Model> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_path_buf(), source })?;
+        let folder = match path.parent() {
+            Some(p) if !p.as_os_str().is_empty() => p,
+            _ => Path::new("."),
+        };
+        Ok(Model(Arc::new(Format::Onnx(OnnxModel::decode(&bytes, Some(folder))?))))
+    }
+
+    /// A model in ONNX's format that is in memory. It may not refer to other files.
+    ///
+    /// # Errors
+    /// Bytes that are not such a model.
+    pub fn from_onnx(bytes: &[u8]) -> Result<Model> {
+        Ok(Model(Arc::new(Format::Onnx(OnnxModel::decode(bytes, None)?))))
+    }
+
+    /// What it takes.
+    pub fn inputs(&self) -> Vec<Port> {
+        match &*self.0 {
+            Format::Onnx(m) => m.inputs(),
+        }
+    }
+
+    /// What it gives.
+    pub fn outputs(&self) -> Vec<Port> {
+        match &*self.0 {
+            Format::Onnx(m) => m.outputs(),
+        }
+    }
+
+    /// Notes that its maker left in it, by key.
+    pub fn metadata(&self) -> &[(String, String)] {
+        match &*self.0 {
+            Format::Onnx(m) => m.metadata(),
+        }
+    }
+
+    /// Operators by name, and how often each occurs.
+    pub fn operators(&self) -> Vec<(String, usize)> {
+        match &*self.0 {
+            Format::Onnx(m) => m.operators(),
+        }
+    }
+
+    /// Number of elements of its weights.
+    pub fn parameters(&self) -> usize {
+        match &*self.0 {
+            Format::Onnx(m) => m.parameters(),
+        }
+    }
+
+    /// Builds the tensors of the outputs from those of the inputs, which may be arguments of a function that is being
+    /// [compiled](crate::compile): nothing is computed.
+    ///
+    /// # Errors
+    /// Missing inputs, and what is wrong with the model. [`ModelError::NeedsValue`] if shapes depend on the elements of
+    /// inputs that are arguments or have not been computed.
+    pub fn trace(&self, inputs: &[(String, Value)]) -> Result<Vec<Value>> {
+        self.import(inputs, false)
+    }
+
+    pub(crate) fn import(&self, inputs: &[(String, Value)], eager: bool) -> Result<Vec<Value>> {
+        match &*self.0 {
+            Format::Onnx(m) => m.trace(inputs, eager),
+        }
+    }
+
+    /// Compiles the model if the shapes of its inputs are known; else that is done when it is first run.
+    ///
+    /// # Errors
+    /// What is wrong with the model, and those of compiling.
+    pub fn compile(&self, device: &Arc<dyn Device>) -> Result<Session> {
+        self.compile_with(FunctionOptions { device: Some(device.clone()), ..FunctionOptions::default() })
+    }
+
+    /// [`compile`](Model::compile) with options.
+    ///
+    /// # Errors
+    /// Those of [`compile`](Model::compile).
+    pub fn compile_with(&self, options: FunctionOptions) -> Result<Session> {
+        let session = Session::new(self.clone(), options);
+        let fixed = self.inputs().into_iter().map(|p| match p.of {
+            PortType::Tensor { dtype, shape: Some(shape) } => {
+                let shape = shape.into_iter().collect::<Option<Vec<usize>>>()?;
+                Some((p.name, Tensor::argument(dtype, shape).ok()?))
+            }
+            _ => None,
+        });
+        if let Some(fixed) = fixed.collect::<Option<Vec<_>>>() {
+            session.prepare(&fixed)?;
+        }
+        Ok(session)
+    }
+}

@@ -1,0 +1,131 @@
+//! Models in ONNX's format.
+//!
+//! Importing runs through the nodes in order and builds a tensor for each of their results: shapes, dtypes and
+//! constants follow from building tensors, and there is no other form in between.
+
+mod import;
+mod node;
+mod ops;
+pub(crate) mod proto;
+pub(crate) mod tensors;
+
+use crate::error::Result;
+use crate::model::{ModelError, Port, PortType, Value};
+use crate::tensor::Tensor;
+use import::Importer;
+use prost::Message;
+use proto::{FunctionProto, GraphProto, ModelProto, TypeProto, ValueInfoProto};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::path::{Path, PathBuf};
+
+/// The oldest and the newest version of ONNX's operators that models may use.
+const OPSETS: std::ops::RangeInclusive<i64> = 1..=25;
+
+/// A model in ONNX's format.
+#[derive(Debug)]
+pub(crate) struct OnnxModel {
+    /// The graph, without its initializers.
+    graph: GraphProto,
+    initializers: Vec<(String, Tensor)>,
+    opsets: FxHashMap<String, i64>,
+    functions: Vec<FunctionProto>,
+    metadata: Vec<(String, String)>,
+    folder: Option<PathBuf>,
+}
+
+impl OnnxModel {
+    /// Decodes a file's bytes. `folder` is the file's, where elements kept in other files are looked for.
+    pub(crate) fn decode(bytes: &[u8], folder: Option<&Path>) -> Result<OnnxModel> {
+        let wrong = |cause: String| ModelError::format("model", cause);
+        let mut model = ModelProto::decode(bytes).map_err(|e| wrong(format!("not an ONNX file: {e}")))?;
+        let mut graph = model.graph.take().ok_or_else(|| wrong("it has no graph".into()))?;
+        let mut opsets = FxHashMap::default();
+        for set in &model.opset_import {
+            let domain = if set.domain == "ai.onnx" { "" } else { &set.domain };
+            opsets.insert(domain.to_string(), set.version);
+        }
+        if let Some(version) = opsets.get("").filter(|v| !OPSETS.contains(v)) {
+            let (first, last) = (OPSETS.start(), OPSETS.end());
+            return Err(wrong(format!("it uses operators of opset {version}; known are {first} to {last}")).into());
+        }
+        let mut initializers = Vec::with_capacity(graph.initializer.len());
+        let mut names = FxHashSet::default();
+        for t in std::mem::take(&mut graph.initializer) {
+            if !names.insert(t.name.clone()) {
+                return Err(ModelError::format(format!("initializer {:?}", t.name), "its name occurs twice").into());
+            }
+            let tensor = tensors::tensor(&t, folder)?;
+            initializers.push((t.name, tensor));
+        }
+        for s in std::mem::take(&mut graph.sparse_initializer) {
+            let name = s.values.as_ref().map(|v| v.name.clone()).unwrap_or_default();
+            initializers.push((name, tensors::sparse(&s, folder)?));
+        }
+        Ok(OnnxModel {
+            graph,
+            initializers,
+            opsets,
+            functions: model.functions,
+            metadata: model.metadata_props.into_iter().map(|e| (e.key, e.value)).collect(),
+            folder: folder.map(Path::to_path_buf),
+        })
+    }
+
+    /// Inputs that have no initializer.
+    pub(crate) fn inputs(&self) -> Vec<Port> {
+        let given = |i: &&ValueInfoProto| !self.initializers.iter().any(|(n, _)| *n == i.name);
+        self.graph.input.iter().filter(given).map(port).collect()
+    }
+
+    pub(crate) fn outputs(&self) -> Vec<Port> {
+        self.graph.output.iter().map(port).collect()
+    }
+
+    pub(crate) fn metadata(&self) -> &[(String, String)] {
+        &self.metadata
+    }
+
+    /// Operators and how often each occurs in the main graph.
+    pub(crate) fn operators(&self) -> Vec<(String, usize)> {
+        let mut counts: FxHashMap<&str, usize> = FxHashMap::default();
+        for n in &self.graph.node {
+            *counts.entry(&n.op_type).or_default() += 1;
+        }
+        let mut list: Vec<(String, usize)> = counts.into_iter().map(|(n, c)| (n.to_string(), c)).collect();
+        list.sort();
+        list
+    }
+
+    /// Number of elements of the initializers.
+    pub(crate) fn parameters(&self) -> usize {
+        self.initializers.iter().map(|(_, t)| t.numel()).sum()
+    }
+
+    /// Builds the tensors of the outputs from those of the inputs. With `eager`, elements that shapes depend on are
+    /// computed on the way, else they have to be constants.
+    pub(crate) fn trace(&self, inputs: &[(String, Value)], eager: bool) -> Result<Vec<Value>> {
+        Importer::new(self, eager, inputs.to_vec()).run()
+    }
+}
+
+fn port(info: &ValueInfoProto) -> Port {
+    let unknown = PortType::Other("a value without a type".into());
+    Port { name: info.name.clone(), of: info.r#type.as_ref().map_or(unknown, port_type) }
+}
+
+fn port_type(t: &TypeProto) -> PortType {
+    if let Some(t) = &t.tensor_type {
+        let dims =
+            t.shape.as_ref().map(|s| s.dim.iter().map(|d| d.dim_value.and_then(|v| usize::try_from(v).ok())).collect());
+        match tensors::dtype(t.elem_type) {
+            Ok(dtype) => PortType::Tensor { dtype, shape: dims },
+            Err(name) => PortType::Other(format!("a tensor of {name}")),
+        }
+    } else if t.sequence_type.is_some() {
+        PortType::Sequence
+    } else if t.optional_type.is_some() {
+        PortType::Optional
+    } else {
+        PortType::Other("a value of another kind".into())
+    }
+}

@@ -1,0 +1,43 @@
+//! Operators by name, in families of one file each. Operators with the same mathematics share a lowering.
+
+mod activation;
+mod arithmetic;
+mod control;
+mod conv;
+mod create;
+mod index;
+mod loss;
+mod matmul;
+mod movement;
+mod norm;
+mod pool;
+mod quant;
+mod recurrent;
+mod reduce;
+mod window;
+
+use super::node::Lowering;
+
+/// The lowering of an operator; the domain is empty for ONNX's own.
+pub(super) fn find(domain: &str, op: &str) -> Option<Lowering> {
+    if !domain.is_empty() {
+        return None;
+    }
+    const FAMILIES: [fn(&str) -> Option<Lowering>; 14] = [
+        arithmetic::find,
+        activation::find,
+        movement::find,
+        create::find,
+        reduce::find,
+        conv::find,
+        pool::find,
+        norm::find,
+        matmul::find,
+        index::find,
+        quant::find,
+        control::find,
+        recurrent::find,
+        loss::find,
+    ];
+    FAMILIES.iter().find_map(|family| family(op))
+}

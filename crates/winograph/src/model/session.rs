@@ -1,0 +1,311 @@
+//! Running models.
+
+use crate::error::{Error, Result};
+use crate::function::{ArgSpec, Function, FunctionOptions, compile_with};
+use crate::model::{Model, ModelError, Port, PortType, Value};
+use crate::tensor::Tensor;
+use std::sync::{Arc, Mutex, PoisonError};
+use winograph_ir::DType;
+
+/// Most elements of an input for whose elements a compiled form is made.
+const MAX_BOUND: usize = 4096;
+
+/// Most compiled forms that a session keeps.
+const MAX_PLANS: usize = 64;
+
+/// A model on a device. May be used from several threads.
+pub struct Session {
+    model: Model,
+    options: FunctionOptions,
+    plans: Mutex<Vec<Arc<Plan>>>,
+}
+
+/// A model compiled for some inputs.
+struct Plan {
+    inputs: Vec<Fixed>,
+    /// `None` where the model cannot be compiled as a whole.
+    function: Option<Function>,
+    /// How the function's results are put together.
+    outputs: Vec<Kind>,
+}
+
+/// What is fixed of one input.
+#[derive(Clone, PartialEq)]
+struct Fixed {
+    name: String,
+    tensors: Vec<ArgSpec>,
+    kind: Kind,
+    /// The elements, where the form is for these alone.
+    elements: Option<Vec<Vec<u8>>>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    None,
+    Tensor,
+    Sequence(usize),
+}
+
+impl Kind {
+    fn of(value: &Value) -> Kind {
+        match value {
+            Value::None => Kind::None,
+            Value::Tensor(_) => Kind::Tensor,
+            Value::Sequence(list) => Kind::Sequence(list.len()),
+        }
+    }
+
+    fn rebuild(self, from: &mut impl Iterator<Item = Tensor>) -> Option<Value> {
+        Some(match self {
+            Kind::None => Value::None,
+            Kind::Tensor => Value::Tensor(from.next()?),
+            Kind::Sequence(n) => Value::Sequence((0..n).map(|_| from.next()).collect::<Option<_>>()?),
+        })
+    }
+}
+
+impl Session {
+    pub(crate) fn new(model: Model, options: FunctionOptions) -> Session {
+        Session { model, options, plans: Mutex::default() }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Runs the model. Its results come with their names, in the model's order.
+    ///
+    /// # Errors
+    /// Inputs that are missing, unknown, or of another dtype or shape than the model says; results that are not
+    /// tensors; those of compiling and running.
+    pub fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>> {
+        let inputs: Vec<(String, Value)> =
+            inputs.iter().map(|(n, t)| (n.to_string(), Value::Tensor((*t).clone()))).collect();
+        let outputs = self.run_values(&inputs)?;
+        outputs
+            .into_iter()
+            .map(|(name, value)| match value {
+                Value::Tensor(t) => Ok((name, t)),
+                _ => Err(ModelError::format(format!("output {name:?}"), "it is not a tensor").into()),
+            })
+            .collect()
+    }
+
+    /// [`run`](Session::run) with values of all kinds.
+    ///
+    /// # Errors
+    /// Those of [`run`](Session::run).
+    pub fn run_values(&self, inputs: &[(String, Value)]) -> Result<Vec<(String, Value)>> {
+        let ports = self.model.inputs();
+        let inputs = checked(&ports, inputs)?;
+        for (_, value) in &inputs {
+            Tensor::realize_all(&value.tensors().iter().collect::<Vec<_>>())?;
+        }
+        let plan = match self.find(&inputs)? {
+            Some(plan) => plan,
+            None => self.plan(&inputs)?,
+        };
+        let values = match &plan.function {
+            Some(function) => {
+                let free = inputs.iter().zip(&plan.inputs).filter(|(_, f)| f.elements.is_none());
+                let args: Vec<&Tensor> = free.flat_map(|((_, v), _)| v.tensors()).collect();
+                let mut results = function.call(&args)?.into_iter();
+                let missing = || Error::Execution { op: "run", cause: "a result is missing".into() };
+                plan.outputs.iter().map(|k| k.rebuild(&mut results).ok_or_else(missing)).collect::<Result<Vec<_>>>()?
+            }
+            None => {
+                let values = self.model.import(&inputs, true)?;
+                Tensor::realize_all(&values.iter().flat_map(Value::tensors).collect::<Vec<_>>())?;
+                values
+            }
+        };
+        Ok(self.model.outputs().into_iter().map(|p| p.name).zip(values).collect())
+    }
+
+    /// The compiled function for inputs of these shapes, if [`run`](Session::run) has used one.
+    ///
+    /// # Errors
+    /// Inputs that do not fit the model.
+    pub fn with_function<R>(&self, inputs: &[(&str, &Tensor)], f: impl FnOnce(&Function) -> R) -> Result<Option<R>> {
+        let values: Vec<(String, Value)> =
+            inputs.iter().map(|(n, t)| (n.to_string(), Value::Tensor((*t).clone()))).collect();
+        let plan = self.find(&checked(&self.model.inputs(), &values)?)?;
+        Ok(plan.and_then(|p| p.function.as_ref().map(f)))
+    }
+
+    /// Compiles for inputs of which dtypes and shapes are known. Nothing is done if elements are needed, too.
+    pub(crate) fn prepare(&self, inputs: &[(String, Tensor)]) -> Result<()> {
+        let inputs: Vec<(String, Value)> = inputs.iter().map(|(n, t)| (n.clone(), Value::Tensor(t.clone()))).collect();
+        match self.attempt(&inputs, &[]) {
+            Ok(plan) => self.keep(plan).map(|_| ()),
+            Err(Error::Model(e)) if matches!(*e, ModelError::NeedsValue { .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn find(&self, inputs: &[(String, Value)]) -> Result<Option<Arc<Plan>>> {
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        for plan in plans.iter() {
+            let mut fits = plan.inputs.len() == inputs.len();
+            for (fixed, (name, value)) in plan.inputs.iter().zip(inputs) {
+                fits = fits && *fixed == Fixed::new(name, value, fixed.elements.is_some())?;
+            }
+            if fits {
+                return Ok(Some(plan.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn keep(&self, plan: Plan) -> Result<Arc<Plan>> {
+        let plan = Arc::new(plan);
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() >= MAX_PLANS {
+            plans.remove(0);
+        }
+        plans.push(plan.clone());
+        Ok(plan)
+    }
+
+    /// Compiles for inputs, with the elements of those that shapes depend on.
+    fn plan(&self, inputs: &[(String, Value)]) -> Result<Arc<Plan>> {
+        match bindings(&self.model, inputs)? {
+            Some(bound) => self.keep(self.attempt(inputs, &bound)?),
+            None => {
+                let fixed = inputs.iter().map(|(n, v)| Fixed::new(n, v, false)).collect::<Result<Vec<_>>>()?;
+                self.keep(Plan { inputs: fixed, function: None, outputs: vec![] })
+            }
+        }
+    }
+
+    fn attempt(&self, inputs: &[(String, Value)], bound: &[String]) -> Result<Plan> {
+        let fixed = inputs.iter().map(|(n, v)| Fixed::new(n, v, bound.contains(n))).collect::<Result<Vec<_>>>()?;
+        let free = fixed.iter().filter(|f| f.elements.is_none());
+        let specs: Vec<ArgSpec> = free.flat_map(|f| f.tensors.iter().cloned()).collect();
+        let mut outputs = Vec::new();
+        let function = compile_with(&specs, &self.options, |args| {
+            let results = self.model.import(&with_arguments(inputs, bound, &mut args.iter().cloned()), false)?;
+            outputs = results.iter().map(Kind::of).collect();
+            Ok(results.iter().flat_map(|v| v.tensors().iter().cloned()).collect())
+        })?;
+        Ok(Plan { inputs: fixed, function: Some(function), outputs })
+    }
+}
+
+/// The inputs with all but `bound` replaced by arguments of a function.
+pub(super) fn with_arguments(
+    inputs: &[(String, Value)],
+    bound: &[String],
+    args: &mut impl Iterator<Item = Tensor>,
+) -> Vec<(String, Value)> {
+    let replaced = |(name, value): &(String, Value)| {
+        let value = match bound.contains(name) {
+            true => value.clone(),
+            false => Kind::of(value).rebuild(args).unwrap_or_default(),
+        };
+        (name.clone(), value)
+    };
+    inputs.iter().map(replaced).collect()
+}
+
+/// The names of the inputs for whose elements a compiled form has to be made, since shapes depend on them; `None` if
+/// there are some that are not small lists of integers, so that the model cannot be compiled as a whole.
+///
+/// # Errors
+/// What is wrong with the model or its inputs.
+pub(super) fn bindings(model: &Model, inputs: &[(String, Value)]) -> Result<Option<Vec<String>>> {
+    let mut bound: Vec<String> = Vec::new();
+    loop {
+        let specs = inputs.iter().filter(|(n, _)| !bound.contains(n)).flat_map(|(_, v)| v.tensors());
+        let args = specs.map(|t| Tensor::argument(t.dtype(), t.shape().to_vec())).collect::<Result<Vec<_>>>()?;
+        let error = match model.import(&with_arguments(inputs, &bound, &mut args.into_iter()), false) {
+            Ok(_) => return Ok(Some(bound)),
+            Err(e) => e,
+        };
+        let Error::Model(cause) = &error else { return Err(error) };
+        let ModelError::NeedsValue { inputs: needed, .. } = &**cause else { return Err(error) };
+        let small = |name: &String| {
+            let value = inputs.iter().find(|(n, _)| n == name).map(|(_, v)| v);
+            value.is_some_and(|v| v.tensors().iter().all(|t| !t.dtype().is_float() && t.numel() <= MAX_BOUND))
+        };
+        let fresh: Vec<String> = needed.iter().filter(|n| !bound.contains(n)).cloned().collect();
+        if fresh.is_empty() || !fresh.iter().all(small) {
+            return Ok(None);
+        }
+        bound.extend(fresh);
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+impl Fixed {
+    fn new(name: &str, value: &Value, elements: bool) -> Result<Fixed> {
+        let tensors = value.tensors();
+        let elements = match elements {
+            true => Some(tensors.iter().map(|t| Ok(t.data("run")?.bytes().to_vec())).collect::<Result<_>>()?),
+            false => None,
+        };
+        Ok(Fixed {
+            name: name.to_string(),
+            tensors: tensors.iter().map(|t| ArgSpec::new(t.dtype(), t.shape())).collect(),
+            kind: Kind::of(value),
+            elements,
+        })
+    }
+}
+
+/// The inputs in the model's order, compared with what it says of them.
+fn checked(ports: &[Port], inputs: &[(String, Value)]) -> Result<Vec<(String, Value)>> {
+    let wrong = |name: &str, given: String, expected: String| {
+        Error::from(ModelError::Input { name: format!("{name:?}"), given, expected })
+    };
+    for (i, (name, _)) in inputs.iter().enumerate() {
+        let names = || ports.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
+        if !ports.iter().any(|p| p.name == *name) {
+            return Err(wrong(name, "a name the model does not have".into(), format!("one of {}", names())));
+        }
+        if inputs[..i].iter().any(|(n, _)| n == name) {
+            return Err(wrong(name, "two values".into(), "one".into()));
+        }
+    }
+    let mut out = Vec::with_capacity(ports.len());
+    for port in ports {
+        let found = inputs.iter().find(|(n, _)| *n == port.name).map(|(_, v)| v.clone());
+        let expected = || match &port.of {
+            PortType::Tensor { dtype, shape } => format!("a tensor {}", describe(*dtype, shape.as_deref())),
+            PortType::Sequence => "a sequence of tensors".to_string(),
+            PortType::Optional => "a value or none".to_string(),
+            PortType::Other(what) => what.clone(),
+        };
+        let value = match (found, &port.of) {
+            (Some(value), _) => value,
+            (None, PortType::Optional) => Value::None,
+            (None, _) => return Err(wrong(&port.name, "nothing".into(), expected())),
+        };
+        if let PortType::Tensor { dtype, shape } = &port.of {
+            let Some(t) = value.tensor() else {
+                return Err(wrong(&port.name, "no tensor".into(), expected()));
+            };
+            let fits = shape.as_ref().is_none_or(|s| {
+                s.len() == t.rank() && s.iter().zip(t.shape()).all(|(want, &got)| want.is_none_or(|w| w == got))
+            });
+            if t.dtype() != *dtype || !fits {
+                let sizes: Vec<Option<usize>> = t.shape().iter().map(|&s| Some(s)).collect();
+                return Err(wrong(&port.name, describe(t.dtype(), Some(&sizes)), expected()));
+            }
+        }
+        out.push((port.name.clone(), value));
+    }
+    Ok(out)
+}
+
+fn describe(dtype: DType, shape: Option<&[Option<usize>]>) -> String {
+    let Some(shape) = shape else { return format!("of {dtype}") };
+    let sizes: Vec<String> = shape.iter().map(|s| s.map_or("?".to_string(), |s| s.to_string())).collect();
+    format!("{dtype}[{}]", sizes.join(","))
+}

@@ -1,0 +1,101 @@
+//! The inverse of lookups: elements written to places that an index says.
+
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+use crate::tensor::shape::axis;
+use winograph_ir::{BinaryOp, DType, ReduceOp, SumOrder};
+
+impl Tensor {
+    /// `self` with `updates[i]` written to the place `i` with `i[axis] = index[i]`; of several for one place the last
+    /// counts, or with a reduction all of them and what was there. Places beyond the axis are left out. Each place looks
+    /// through the updates along the axis, which takes time in the product of both sizes.
+    ///
+    /// ```
+    /// # use winograph::Tensor;
+    /// let x = Tensor::from_slice(&[1i32, 2, 3, 4], &[4])?;
+    /// let index = Tensor::from_slice(&[2i64, 0], &[2])?;
+    /// let updates = Tensor::from_slice(&[30i32, 10], &[2])?;
+    /// assert_eq!(x.scatter(0, &index, &updates, None)?.to_vec::<i32>()?, [10, 2, 30, 4]);
+    /// # Ok::<(), winograph::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A missing axis, dtypes that differ, an index that is not `i64`, an index and updates of different shapes, other
+    /// axes than the scattered one larger than `self`'s.
+    pub fn scatter(&self, along: isize, index: &Tensor, updates: &Tensor, reduce: Option<ReduceOp>) -> Result<Tensor> {
+        let name = "scatter";
+        let along = axis(name, self.shape(), along)?;
+        self.same_dtype(name, updates)?;
+        if index.dtype() != DType::I64 {
+            return Err(Error::dtype(name, &[index.dtype()], "an index of dtype i64").hint("cast it"));
+        }
+        let rank = self.rank();
+        let fits = index.shape() == updates.shape()
+            && index.rank() == rank
+            && (0..rank).all(|i| i == along || index.shape()[i] <= self.shape()[i]);
+        if !fits {
+            let shapes = [self.shape(), index.shape(), updates.shape()];
+            return Err(Error::shape(name, &shapes, "index and updates of one shape, none of whose axes is larger"));
+        }
+        if index.numel() == 0 || self.numel() == 0 {
+            return Ok(self.clone());
+        }
+        // [.., place along the axis, .., number of the update]
+        let (size, count) = (self.shape()[along], index.shape()[along]);
+        let mut full = index.shape().to_vec();
+        full[along] = size;
+        full.push(count);
+        let spread = |t: &Tensor| -> Result<Tensor> {
+            t.unsqueeze(rank as isize)?.transpose(along as isize, rank as isize)?.expand_as(name, &full)
+        };
+        let hit = spread(index)?.eq(Tensor::iota(name, DType::I64, &full, along)?)?;
+        let part = |t: &Tensor| {
+            let mut out = t.clone();
+            for a in (0..rank).filter(|&a| a != along && index.shape()[a] < self.shape()[a]) {
+                out = out.narrow(a as isize, 0, index.shape()[a])?;
+            }
+            Ok::<_, Error>(out)
+        };
+        let before = part(self)?;
+        let after = match reduce {
+            None => {
+                let number = Tensor::iota(name, DType::I64, &full, rank)?;
+                let none = Tensor::full(&full, -1i64)?;
+                let last = hit.where_(&number, &none)?.reduce(name, ReduceOp::Max, &[rank], SumOrder::Any)?;
+                // Read twice: which update it is, and whether there is one.
+                let last = last.contiguous()?;
+                last.ge(0)?.where_(&updates.gather(along as isize, &last.maximum(0)?)?, &before)?
+            }
+            Some(op) => before.computed(|before| {
+                let updates = spread(&updates.cast(before.dtype())?)?;
+                let nothing = Tensor::full_scalar(name, op.identity(before.dtype()), &full)?;
+                let all = hit.where_(&updates, &nothing)?.reduce(name, op, &[rank], SumOrder::Any)?;
+                let combine = match op {
+                    ReduceOp::Add => BinaryOp::Add,
+                    ReduceOp::Mul => BinaryOp::Mul,
+                    ReduceOp::Max => BinaryOp::Max,
+                    ReduceOp::Min => BinaryOp::Min,
+                };
+                before.binary(name, combine, &all)
+            })?,
+        };
+        if after.shape() == self.shape() {
+            return Ok(after);
+        }
+        // What the index does not reach along other axes stays.
+        let amounts: Vec<(usize, usize)> = (0..rank).map(|a| (0, self.shape()[a] - after.shape()[a])).collect();
+        let mut inside: Option<Tensor> = None;
+        for (a, _) in amounts.iter().enumerate().filter(|(_, p)| p.1 > 0) {
+            let here = Tensor::iota(name, DType::I64, self.shape(), a)?.lt(after.shape()[a] as i64)?;
+            inside = Some(match inside {
+                Some(i) => i.logical_and(&here)?,
+                None => here,
+            });
+        }
+        let wide = after.pad_to(name, &amounts, winograph_ir::Scalar::zero(self.dtype()))?;
+        match inside {
+            Some(inside) => inside.where_(&wide, self),
+            None => Ok(wide),
+        }
+    }
+}
