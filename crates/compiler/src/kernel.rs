@@ -105,7 +105,7 @@ impl Kernel {
             .iter()
             .map(|s| NestStore { buffer: s.buffer, index: &s.index, gate: &s.gate, value: s.value })
             .collect();
-        format!("kernel {}\n{}", self.role.name(), print_nest(&self.graph, &self.loops, &stores))
+        format!("kernel {}\n{}", self.role.name(), print_nest(&self.graph, &self.outer, &self.loops, &stores))
     }
 
     /// An access that is not proved in bounds, in words; axes looked up by data are clamped and need no proof.

@@ -6,18 +6,24 @@
 //!   for passes over kernels what `split` takes.
 //! - `algorithm=auto|direct|winograd` (`winograd` unless given), `tile=4,2`, `points=0,1,-1`.
 //! - `vector=16`: bytes of the target's vectors, 16 unless given.
+//! - `chain=0,1` and `blocks=1:4:grid,2:4:serial`, for `narrow` and `link`: which kernels become one launch, and blocks of
+//!   the last one's loops by number, size and kind, outermost first.
 //!
 //! A line `; plan: a0=grid ...` in the input of a `lower` test is the plan of the next kernel; without any the
 //! heuristic plans. After each pass the verifier of its level runs: what it refuses is the test's error.
 
 use std::path::Path;
-use winograph_compiler::kernel::Kernel;
+use winograph_compiler::kernel::{Kernel, Launch};
+use winograph_compiler::lower::link::{self, Part};
+use winograph_compiler::optimize::contract;
 use winograph_compiler::optimize::heuristic;
 use winograph_compiler::optimize::plan::{Plan, Scheduled};
-use winograph_compiler::schedule::{fuse, layout, rangeify, split};
+use winograph_compiler::schedule::narrow::{Block, narrow};
+use winograph_compiler::schedule::{flatten, fuse, layout, rangeify, split};
 use winograph_compiler::winograd::rational::Rational;
 use winograph_compiler::{Algorithm, Options, Target, compile, lower, winograd};
 use winograph_ir::indexed::Graph;
+use winograph_ir::linear::LoopKind;
 use winograph_ir::text::filetest::{Header, run_dir};
 use winograph_ir::text::{parse_indexed, parse_tensor, print_indexed, print_linear};
 use winograph_ir::verify;
@@ -102,6 +108,57 @@ impl Way {
         Ok(split::split(&self.graph))
     }
 
+    /// The kernels and the launches that `chain=` and `blocks=` ask for.
+    fn narrowed(&mut self) -> Result<(Vec<Kernel>, Vec<Launch>), String> {
+        let mut kernels = self.kernels()?;
+        let chain = list::<usize>(&self.header, "chain")?.ok_or("chain= is missing")?;
+        let text = self.header.get("blocks").ok_or("blocks= is missing")?;
+        let mut blocks = Vec::new();
+        for block in text.split(',') {
+            let bad = || format!("blocks: `{block}` is not axis:size:grid or axis:size:serial");
+            let [axis, size, kind] = block.split(':').collect::<Vec<_>>()[..] else { return Err(bad()) };
+            let kind = match kind {
+                "grid" => LoopKind::Grid,
+                "serial" => LoopKind::Serial,
+                _ => return Err(bad()),
+            };
+            let (axis, size) = axis.parse().ok().zip(size.parse().ok()).ok_or_else(bad)?;
+            blocks.push(Block { axis, size, kind });
+        }
+        if let Some(n) = chain.iter().find(|n| **n >= kernels.len()) {
+            return Err(format!("chain: no kernel {n}"));
+        }
+        let launch = narrow(&mut kernels, &chain, &blocks).map_err(|e| e.to_string())?;
+        if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
+            return Err(format!("after narrow: {what}"));
+        }
+        let others = (0..kernels.len()).filter(|n| !chain.contains(n)).map(Launch::single);
+        let mut launches: Vec<Launch> = others.collect();
+        launches.push(launch);
+        Ok((kernels, launches))
+    }
+
+    /// The code of the launch that `chain=` asks for.
+    fn linked(&mut self) -> Result<String, String> {
+        let (mut kernels, launches) = self.narrowed()?;
+        flatten::flatten(&mut kernels);
+        layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default());
+        let launch = launches.last().ok_or("no launch")?;
+        let mut scheduled = Vec::new();
+        for &n in &launch.kernels {
+            let k = &kernels[n];
+            let regions = contract::regions(k, &self.target);
+            let regions = regions.unwrap_or_else(|| vec![(k.clone(), heuristic::plan(k, &self.target).serial())]);
+            for (kernel, plan) in regions {
+                scheduled.push(plan.apply(&kernel).map_err(|e| e.to_string())?);
+            }
+        }
+        let parts = scheduled.iter().map(|s| Part { kernel: &s.kernel, code: lower::emit::lower(s, compile::name(s)) });
+        let (code, _) = link::link(launch, parts.collect(), "linked".to_string());
+        verify::linear::verify(&code).map_err(|e| format!("after link: {e}"))?;
+        Ok(print_linear(&code))
+    }
+
     fn laid_out(&mut self) -> Result<(Vec<Kernel>, Vec<layout::Choice>), String> {
         let mut kernels = self.kernels()?;
         let choices = layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default());
@@ -139,6 +196,17 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             Ok(report + &print_indexed(&way.graph))
         }
         "split" => Ok(way.kernels()?.iter().map(|k| k.text() + "\n").collect()),
+        "narrow" => {
+            let (kernels, launches) = way.narrowed()?;
+            let chain = &launches[launches.len() - 1].kernels;
+            Ok(chain.iter().map(|&n| kernels[n].text() + "\n").collect())
+        }
+        "flatten" => {
+            let mut kernels = way.kernels()?;
+            flatten::flatten(&mut kernels);
+            Ok(kernels.iter().map(|k| k.text() + "\n").collect())
+        }
+        "link" => way.linked(),
         "layout" => {
             let (kernels, choices) = way.laid_out()?;
             let choices: String =
@@ -207,6 +275,21 @@ fn fuse() {
 #[test]
 fn split() {
     folder("split");
+}
+
+#[test]
+fn narrow_to_blocks() {
+    folder("narrow");
+}
+
+#[test]
+fn flatten_axes() {
+    folder("flatten");
+}
+
+#[test]
+fn link_nests() {
+    folder("link");
 }
 
 #[test]

@@ -42,15 +42,16 @@ pub struct NestStore<'a> {
 }
 
 /// Prints loops and what they store, in the words of the indexed level but for the body: `for [r0, r1] { .. }` with
-/// `store %3, y[r0, 4*r1] if r1 <= 2` lines. A graph's definitions do not print.
-pub fn print_nest(graph: &Graph, loops: &[RangeId], stores: &[NestStore<'_>]) -> String {
+/// `store %3, y[r0, 4*r1] if r1 <= 2` lines, after an `under [r2]` line where there are ranges around the loops. A graph's
+/// definitions do not print.
+pub fn print_nest(graph: &Graph, outer: &[RangeId], loops: &[RangeId], stores: &[NestStore<'_>]) -> String {
     // The structural order of values starts from definitions.
     let mut own = graph.clone();
     own.defs = stores
         .iter()
         .map(|s| Def {
             buffer: s.buffer,
-            axes: loops.to_vec(),
+            axes: [outer, loops].concat(),
             value: s.value,
             keep: false,
             repeat: false,
@@ -69,6 +70,9 @@ pub fn print_nest(graph: &Graph, loops: &[RangeId], stores: &[NestStore<'_>]) ->
     let mut out = String::new();
     print_params(&mut out, &own.ints);
     printer.print_declarations(&mut out, &buffers);
+    if !outer.is_empty() {
+        let _ = writeln!(out, "under [{}]", join(outer, |&r| printer.names.range(r)));
+    }
     let _ = writeln!(out, "for [{}] {{", join(loops, |&r| printer.names.range(r)));
     let results: Vec<ValId> = stores.iter().map(|s| s.value).collect();
     let operands = printer.print_values(&mut out, &order, &results);
