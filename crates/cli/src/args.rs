@@ -36,6 +36,10 @@ pub(crate) enum Command {
 pub(crate) enum BenchCommand {
     /// One convolution, computed in several ways and compared with an f64 convolution
     Conv(Box<BenchConv>),
+    /// A product of matrices of which the second is constant
+    Matmul(BenchMatmul),
+    /// Build and time what lines of JSON on stdin ask for: for harnesses that let programs take turns
+    Serve(BenchServe),
     /// What a call costs beside its kernels, and `realize` of a graph seen before; tinygrad's beside it if installed
     Overhead(BenchOverhead),
     /// How compile time grows with the size of a graph, without the C compiler
@@ -187,6 +191,64 @@ pub(crate) struct BenchConv {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Size of a product of matrices.
+#[derive(Debug, Args)]
+pub(crate) struct MatmulSize {
+    /// Rows and columns of the result, and terms of each of its elements
+    #[arg(long, value_name = "M,N,K", default_value = "1024,1024,1024", allow_hyphen_values = true)]
+    pub(crate) size: String,
+}
+
+/// Arguments of `bench matmul`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchMatmul {
+    #[command(flatten)]
+    pub(crate) size: MatmulSize,
+    /// Number of threads [default: as many as this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) threads: Option<u32>,
+    /// Number of timed calls
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) runs: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `bench serve`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchServe {
+    /// Number of threads [default: as many as this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) threads: Option<u32>,
+}
+
+/// One thing that `bench serve` is to prepare.
+#[derive(Debug, Parser)]
+#[command(name = "prepare", no_binary_name = true)]
+pub(crate) struct ServeJob {
+    #[command(subcommand)]
+    pub(crate) what: ServeJobs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServeJobs {
+    /// A convolution
+    Conv(Box<ServeConv>),
+    /// A product of matrices of which the second is constant
+    Matmul(MatmulSize),
+}
+
+/// A convolution that `bench serve` is to prepare.
+#[derive(Debug, Args)]
+pub(crate) struct ServeConv {
+    #[command(flatten)]
+    pub(crate) conv: ConvArgs,
+    /// Way to compute it
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) algo: Algo,
 }
 
 /// Arguments of `bench compile`.

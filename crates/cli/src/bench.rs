@@ -121,7 +121,8 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
     })
 }
 
-fn row(
+/// The figures of one form.
+pub(crate) fn row(
     case: &Case,
     form: &Form,
     subject: &Subject<'_>,
@@ -156,7 +157,7 @@ fn row(
 }
 
 /// The launches of each call with their times; `counts` knows what the accesses of a step move.
-fn launches(
+pub(crate) fn launches(
     function: &Function,
     times: &[f64],
     tensor_level: bool,

@@ -13,8 +13,8 @@ use crate::report::list;
 use crate::shapes::Case;
 use serde::Serialize;
 use std::fmt::Write as _;
-use winograph::cpu::host_target;
-use winograph::{DType, TensorBuffer};
+use winograph::cpu::capped_target;
+use winograph::{DType, TensorBuffer, settings};
 use winograph_compiler::explain::{KernelReport, NestReport};
 use winograph_compiler::optimize::plan::Factor;
 use winograph_compiler::render::render_c;
@@ -171,7 +171,10 @@ struct Buffer {
 pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
     let case = Case::new(&args.conv)?;
     let target = match args.target.as_str() {
-        "cpu" => host_target(),
+        "cpu" => {
+            let env = settings::env().map_err(|e| Error::of("cannot read the environment", e))?;
+            capped_target(env.vector_bytes)
+        }
         name => Target::by_name(name).ok_or_else(|| {
             Error::usage(format!("unknown target `{name}`: expected one of {}", Target::NAMES.join(", ")))
         })?,

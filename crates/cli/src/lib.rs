@@ -13,14 +13,17 @@ mod graphs;
 mod json;
 mod kernels;
 mod machine;
+mod matmul;
 mod measure;
 mod output;
 mod overhead;
 mod plans;
 mod progress;
+mod quiet;
 mod reference;
 mod report;
 mod seed;
+mod serve;
 mod shapes;
 
 use args::{BenchCommand, CheckCommand, Cli, Command, ExplainCommand};
@@ -32,6 +35,8 @@ use std::process::ExitCode;
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench { what: BenchCommand::Conv(args) } => bench::conv(&args),
+        Command::Bench { what: BenchCommand::Matmul(args) } => matmul::run(&args),
+        Command::Bench { what: BenchCommand::Serve(args) } => serve::run(&args),
         Command::Bench { what: BenchCommand::Compile(args) } => compile_time::run(&args),
         Command::Bench { what: BenchCommand::Overhead(args) } => overhead::run(&args),
         Command::Explain { what: ExplainCommand::Conv(args) } => explain::conv(&args),

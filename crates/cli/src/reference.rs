@@ -156,6 +156,49 @@ fn add(sums: &mut [f64], ow: usize, x: &[f64], stride: usize, w: [f64; BLOCK]) {
     }
 }
 
+/// Largest absolute error of so many outputs, spread over the result, by their sums in f64; NaN where one is not finite
+/// or the result has another size.
+pub(crate) fn sampled_error(case: &Case, x: &[f32], w: &[f32], result: &[f32], samples: usize) -> f64 {
+    let spatial = three(&case.input[2..], 1);
+    let (window, out) = (three(case.window(), 1), three(&case.output[2..], 1));
+    let (stride, dilation, padding) = (three(&case.stride, 1), three(&case.dilation, 1), three(&case.padding, 0));
+    let (c, c_group, k) = (case.input[1], case.weight[1], case.weight[0]);
+    let taps: usize = window.iter().product();
+    let (plane, volume): (usize, usize) = (out.iter().product(), spatial.iter().product());
+    if result.len() != case.output.iter().product::<usize>() {
+        return f64::NAN;
+    }
+    let mut max = 0f64;
+    for sample in 0..samples.min(result.len()) {
+        // An irrational step meets all rows and columns.
+        let at = ((sample as f64 * 0.618_033_988_749_895).fract() * result.len() as f64) as usize;
+        let (image, channel, place) = (at / plane / k, at / plane % k, at % plane);
+        let place = [place / (out[1] * out[2]), place / out[2] % out[1], place % out[2]];
+        let first = channel / (k / case.groups.max(1)).max(1) * c_group;
+        let mut sum = 0f64;
+        for tap in 0..taps {
+            let tap_at = [tap / (window[1] * window[2]), tap / window[2] % window[1], tap % window[2]];
+            let read = [0, 1, 2].map(|a| (place[a] * stride[a] + tap_at[a] * dilation[a]).wrapping_sub(padding[a]));
+            if (0..3).any(|a| read[a] >= spatial[a]) {
+                continue;
+            }
+            let offset = (read[0] * spatial[1] + read[1]) * spatial[2] + read[2];
+            for i in 0..c_group {
+                let value = x.get((image * c + first + i) * volume + offset);
+                let weight = w.get((channel * c_group + i) * taps + tap);
+                let (Some(&value), Some(&weight)) = (value, weight) else { return f64::NAN };
+                sum += f64::from(value) * f64::from(weight);
+            }
+        }
+        let error = result.get(at).map_or(f64::NAN, |&y| (f64::from(y) - sum).abs());
+        if !error.is_finite() {
+            return f64::NAN;
+        }
+        max = max.max(error);
+    }
+    max
+}
+
 /// Largest absolute difference and relative L2 difference of a result from the reference.
 pub(crate) fn errors(result: &[f32], reference: &[f64]) -> (f64, f64) {
     let (mut max, mut difference, mut total) = (0f64, 0f64, 0f64);

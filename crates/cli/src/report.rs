@@ -18,11 +18,12 @@ const TITLES: [&str; 11] = [
 ];
 
 /// Columns of text; the first and the last lean left.
-fn table(rows: &[[String; 11]]) -> String {
+pub(crate) fn table(rows: &[Row]) -> String {
+    let rows: Vec<[String; 11]> = rows.iter().map(cells).collect();
     let width = |i: usize| rows.iter().map(|r| r[i].chars().count()).chain([TITLES[i].len()]).max().unwrap_or(0);
     let widths: Vec<usize> = (0..TITLES.len()).map(width).collect();
     let mut out = String::new();
-    for row in std::iter::once(&TITLES.map(String::from)).chain(rows) {
+    for row in std::iter::once(&TITLES.map(String::from)).chain(&rows) {
         let mut line = String::new();
         for (i, (cell, &w)) in row.iter().zip(&widths).enumerate() {
             let _ =
@@ -74,7 +75,7 @@ pub(crate) fn text(report: &Report) -> String {
         s.groups,
         report.flops as f64 / 1e9,
     );
-    out.push_str(&table(&report.results.iter().map(cells).collect::<Vec<_>>()));
+    out.push_str(&table(&report.results));
     out.push('\n');
     for row in report.results.iter().filter(|r| r.kernels.iter().any(|k| k.accesses.iter().any(|a| a.moved.is_some())))
     {

@@ -98,6 +98,35 @@ impl Case {
         Ok(case)
     }
 
+    /// The product of matrices `[m, k] x [k, n]` as a convolution that has the same sums: m images of k channels, n
+    /// output channels, nothing slides. The weight `[n, k]` is the second factor transposed.
+    pub(crate) fn matmul(size: &str) -> Result<Case> {
+        let [m, n, k] = numbers("--size", size)?[..] else {
+            return Err(Error::usage(format!("--size '{size}' is not three numbers, expected M,N,K")));
+        };
+        if m == 0 || n == 0 || k == 0 {
+            return Err(Error::usage(format!("--size '{size}': there is nothing to time, expected sizes above 0")));
+        }
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32);
+        zeros(&[m, k])
+            .and_then(|x| x.matmul(&zeros(&[k, n])?))
+            .map_err(|e| Error::of("cannot describe the product", e))?;
+        Ok(Case {
+            input: vec![m, k, 1],
+            weight: vec![n, k, 1],
+            stride: vec![1],
+            padding: vec![0],
+            dilation: vec![1],
+            groups: 1,
+            output: vec![m, n, 1],
+            tile: None,
+            points: None,
+            weights: Weights::Prepared,
+            device: Name::Cpu,
+            rules: Options::default(),
+        })
+    }
+
     /// The library's options.
     pub(crate) fn options(&self) -> ConvOptions {
         ConvOptions {

@@ -18,6 +18,9 @@ pub struct Env {
     pub cache_bytes: Option<u64>,
     /// `WINOGRAPH_THREADS`: number of threads, at least 1.
     pub threads: Option<usize>,
+    /// `WINOGRAPH_VECTOR_BYTES`: bytes of the widest vectors that kernels for the CPU may use: 16 (SSE), 32 (AVX2) or 64
+    /// (AVX-512).
+    pub vector_bytes: Option<usize>,
     /// `WINOGRAPH_NVRTC`: NVRTC's library, or the folder it is in.
     pub nvrtc: Option<PathBuf>,
     /// `WINO`: `1` asks for graph-level Winograd, `0` for the direct sum; unset leaves it to the cost model.
@@ -82,6 +85,18 @@ impl Env {
             cache_bytes: number("WINOGRAPH_CACHE_MB", "a number of megabytes from 1 to 1048576", 1, 1 << 20)?
                 .map(|mb| mb << 20),
             threads: number("WINOGRAPH_THREADS", "a number of threads from 1 to 4096", 1, 4096)?.map(|x| x as usize),
+            vector_bytes: match get("WINOGRAPH_VECTOR_BYTES") {
+                None => None,
+                Some(v) => match v.to_str().map(str::trim) {
+                    Some("16") => Some(16),
+                    Some("32") => Some(32),
+                    Some("64") => Some(64),
+                    _ => {
+                        let value = v.to_string_lossy().into_owned();
+                        return Err(EnvError { name: "WINOGRAPH_VECTOR_BYTES", value, expected: "16, 32 or 64" });
+                    }
+                },
+            },
             nvrtc: get("WINOGRAPH_NVRTC").map(PathBuf::from),
             wino: switch("WINO")?,
             wino_old: switch("WINO_OLD")?.unwrap_or(false),
@@ -133,6 +148,8 @@ mod tests {
     fn values_that_cannot_be_are_errors() {
         for (name, value) in
             [("WINO", "2"), ("WINO_OLD", "x"), ("DEBUG", "-1"), ("WINOGRAPH_THREADS", "0"), ("WINOGRAPH_CACHE", "no")]
+                .into_iter()
+                .chain([("WINOGRAPH_VECTOR_BYTES", "48"), ("WINOGRAPH_VECTOR_BYTES", "avx2")])
         {
             let e = env(&[(name, value)]).unwrap_err();
             assert_eq!((e.name, e.value.as_str()), (name, value));

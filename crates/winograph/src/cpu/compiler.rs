@@ -63,6 +63,10 @@ impl Compiler {
             // Tunings for some processors prefer to split vectors that are written in full width.
             args.push("-mprefer-vector-width=512".into());
         }
+        if cfg!(target_arch = "x86_64") && vector_bytes < super::machine::vector_bytes() {
+            // Narrower vectors than the machine's: what code for a machine without the wider ones would be.
+            args.push(if vector_bytes < 32 { "-mno-avx".into() } else { "-mno-avx512f".into() });
+        }
         // Last, so that they prevail.
         args.extend(own_args);
         Ok(Compiler { build: build(&program), program, args, version: OnceLock::new() })

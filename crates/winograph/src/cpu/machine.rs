@@ -5,7 +5,13 @@ use winograph_compiler::Target;
 
 /// The target that describes this machine, with as many threads as this process may use. Cache sizes come from sysfs where it can be read.
 pub fn host_target() -> Target {
-    let mut target = Target::cpu(vector_bytes());
+    capped_target(None)
+}
+
+/// [`host_target`] with vectors of at most so many bytes.
+pub fn capped_target(vector_bytes: Option<usize>) -> Target {
+    let widest = self::vector_bytes();
+    let mut target = Target::cpu(vector_bytes.map_or(widest, |most| most.clamp(16, widest)));
     target.threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     if cfg!(target_arch = "aarch64") {
         target.vector_registers = 32;
@@ -26,7 +32,7 @@ pub fn host_target() -> Target {
 }
 
 /// Bytes of the widest vectors that code for this machine should use.
-fn vector_bytes() -> usize {
+pub(super) fn vector_bytes() -> usize {
     #[cfg(target_arch = "x86_64")]
     {
         // Processors with the first part of AVX-512 alone lack what conversions and masks need.

@@ -13,7 +13,7 @@ pub use buffer::{ALIGNMENT, Buffer};
 pub use cache::{CACHE_BYTES, Cache, Fetched};
 pub use checked::CheckedKernels;
 pub use compiler::Compiler;
-pub use machine::host_target;
+pub use machine::{capped_target, host_target};
 pub use module::{CpuModule, Loaded};
 pub use pool::{Pool, Share};
 
@@ -41,6 +41,8 @@ pub struct CpuOptions {
     pub temp_dir: PathBuf,
     /// Number of threads; `None` takes as many as this process may use (affinity and cgroups are respected).
     pub threads: Option<usize>,
+    /// Bytes of the widest vectors that kernels may use, where the machine has wider ones: 16, 32 or 64.
+    pub vector_bytes: Option<usize>,
 }
 
 impl CpuOptions {
@@ -53,6 +55,7 @@ impl CpuOptions {
             cache_bytes: env.cache_bytes,
             temp_dir: env.temp_dir.clone(),
             threads: env.threads,
+            vector_bytes: env.vector_bytes,
         }
     }
 }
@@ -77,7 +80,7 @@ impl CpuDevice {
             Some(n) => n,
             None => std::thread::available_parallelism().map_or(1, |n| n.get()),
         };
-        let target = Target { threads, ..host_target() };
+        let target = Target { threads, ..capped_target(options.vector_bytes) };
         Ok(CpuDevice {
             target,
             cache: Cache::new(
