@@ -14,6 +14,7 @@ mod pool;
 mod quant;
 mod recurrent;
 mod reduce;
+mod resize;
 mod window;
 
 use super::node::Lowering;
@@ -23,7 +24,7 @@ pub(super) fn find(domain: &str, op: &str) -> Option<Lowering> {
     if !domain.is_empty() {
         return None;
     }
-    const FAMILIES: [fn(&str) -> Option<Lowering>; 14] = [
+    const FAMILIES: [fn(&str) -> Option<Lowering>; 15] = [
         arithmetic::find,
         activation::find,
         movement::find,
@@ -38,6 +39,7 @@ pub(super) fn find(domain: &str, op: &str) -> Option<Lowering> {
         control::find,
         recurrent::find,
         loss::find,
+        resize::find,
     ];
     FAMILIES.iter().find_map(|family| family(op))
 }

@@ -1,0 +1,204 @@
+//! Resampling: each axis in turn is a weighted sum of lookups, with weights that are known while importing.
+
+use super::super::node::{Lowering, Node, one};
+use crate::error::Result;
+use crate::model::Value;
+use crate::tensor::{Tensor, shape};
+
+pub(super) fn find(op: &str) -> Option<Lowering> {
+    Some(match op {
+        "Resize" | "Upsample" => resize,
+        _ => return None,
+    })
+}
+
+/// How one axis is resampled.
+struct Axis {
+    size: usize,
+    out: usize,
+    scale: f64,
+    /// The part of the axis that is looked at, for `tf_crop_and_resize`.
+    crop: (f64, f64),
+}
+
+/// What a place of the result reads: places of the input and their weights; `None` where it lies outside.
+type Taps = Option<Vec<(i64, f64)>>;
+
+fn list(n: &Node<'_>, i: usize) -> Result<Option<Vec<f64>>> {
+    match n.opt(i) {
+        Some(t) if t.numel() > 0 => Ok(Some(n.host(i)?.data.iter().map(|s| s.to_f64()).collect())),
+        _ => Ok(None),
+    }
+}
+
+fn resize(n: &Node<'_>) -> Result<Vec<Value>> {
+    let x = n.x(0)?;
+    // Resize of opset 11 on has a region of interest as second input.
+    let (at_scales, at_sizes) = if n.op() == "Upsample" || n.opset < 11 { (1, 9) } else { (2, 3) };
+    let scales = match n.floats("scales") {
+        Some(s) => Some(s),
+        None => list(n, at_scales)?,
+    };
+    let sizes = list(n, at_sizes)?;
+    let roi = if at_scales == 2 { list(n, 1)? } else { None };
+    let axes: Vec<usize> = match n.ints("axes") {
+        Some(l) => l.iter().map(|&a| n.axis(a, x.rank())).collect::<Result<_>>()?,
+        None => (0..x.rank()).collect(),
+    };
+    let given = sizes.as_ref().or(scales.as_ref()).ok_or_else(|| n.wrong("neither scales nor sizes are given"))?;
+    if given.len() != axes.len() || given.iter().any(|s| !s.is_finite() || *s < 0.0) {
+        return Err(n.wrong(format!("scales or sizes {given:?} for {} axes", axes.len())));
+    }
+    let mut plan = Vec::with_capacity(axes.len());
+    for (i, &a) in axes.iter().enumerate() {
+        let size = x.shape()[a];
+        let crop = match &roi {
+            Some(r) if r.len() == 2 * axes.len() => (r[i], r[i + axes.len()]),
+            _ => (0.0, 1.0),
+        };
+        let (out, scale) = match (&sizes, &scales) {
+            (Some(s), _) => (s[i], s[i] / size.max(1) as f64),
+            (None, Some(s)) => ((size as f64 * s[i] * region(n, crop)).floor(), s[i]),
+            _ => (size as f64, 1.0),
+        };
+        plan.push(Axis { size, out: out as usize, scale, crop });
+    }
+    let policy = n.text("keep_aspect_ratio_policy", "stretch");
+    if policy != "stretch" && sizes.is_some() {
+        let by = plan.iter().map(|a| a.scale);
+        let scale = if policy == "not_larger" { by.fold(f64::INFINITY, f64::min) } else { by.fold(0.0, f64::max) };
+        for a in &mut plan {
+            a.scale = scale;
+            a.out = (a.size as f64 * scale).round() as usize;
+        }
+    }
+    let mut out = x.clone();
+    for (axis, &a) in plan.iter().zip(&axes) {
+        out = along(n, &out, a, axis)?;
+    }
+    one(out.cast(x.dtype())?)
+}
+
+/// The factor by which a region of interest makes the result smaller.
+fn region(n: &Node<'_>, crop: (f64, f64)) -> f64 {
+    if n.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" { crop.1 - crop.0 } else { 1.0 }
+}
+
+/// The place of the input that place `i` of the result is at.
+fn place(n: &Node<'_>, a: &Axis, i: usize) -> Result<f64> {
+    let old = n.op() == "Upsample" || n.opset < 11;
+    let mode = n.text("coordinate_transformation_mode", if old { "asymmetric" } else { "half_pixel" });
+    let (x, size, out) = (i as f64, a.size as f64, a.out as f64);
+    Ok(match mode.as_str() {
+        "half_pixel" => (x + 0.5) / a.scale - 0.5,
+        "half_pixel_symmetric" => {
+            let adjustment = out / (a.scale * size);
+            size / 2.0 * (1.0 - adjustment) + (x + 0.5) / a.scale - 0.5
+        }
+        "pytorch_half_pixel" if a.out <= 1 => -0.5,
+        "pytorch_half_pixel" => (x + 0.5) / a.scale - 0.5,
+        "align_corners" if a.out <= 1 => 0.0,
+        "align_corners" => x * (size - 1.0) / (out - 1.0),
+        "asymmetric" => x / a.scale,
+        "tf_half_pixel_for_nn" => (x + 0.5) / a.scale,
+        "tf_crop_and_resize" if a.out <= 1 => 0.5 * (a.crop.0 + a.crop.1) * (size - 1.0),
+        "tf_crop_and_resize" => a.crop.0 * (size - 1.0) + x * (a.crop.1 - a.crop.0) * (size - 1.0) / (out - 1.0),
+        other => return Err(n.unsupported(format!("coordinate_transformation_mode {other:?}"))),
+    })
+}
+
+fn taps(n: &Node<'_>, a: &Axis, i: usize) -> Result<Taps> {
+    let x = place(n, a, i)?;
+    let last = a.size as i64 - 1;
+    let inside = (0.0..=last as f64).contains(&x);
+    if n.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" && !inside {
+        return Ok(None);
+    }
+    let mode = n.text("mode", "nearest");
+    if mode == "nearest" {
+        let old = n.op() == "Upsample" || n.opset < 11;
+        let at = match n.text("nearest_mode", if old { "floor" } else { "round_prefer_floor" }).as_str() {
+            "round_prefer_floor" => (x - 0.5).ceil(),
+            "round_prefer_ceil" => (x + 0.5).floor(),
+            "floor" => x.floor(),
+            _ => x.ceil(),
+        };
+        return Ok(Some(vec![((at as i64).clamp(0, last), 1.0)]));
+    }
+    // Scaling down with antialias widens the kernel.
+    let stretch = if n.flag("antialias") { a.scale.min(1.0) } else { 1.0 };
+    let cubic = n.float("cubic_coeff_a", -0.75);
+    let (reach, kernel): (f64, &dyn Fn(f64) -> f64) = match mode.as_str() {
+        "linear" | "bilinear" => (1.0, &|d: f64| (1.0 - d.abs()).max(0.0)),
+        "cubic" => (2.0, &|d: f64| {
+            let d = d.abs();
+            if d <= 1.0 {
+                ((cubic + 2.0) * d - (cubic + 3.0)) * d * d + 1.0
+            } else if d < 2.0 {
+                ((cubic * d - 5.0 * cubic) * d + 8.0 * cubic) * d - 4.0 * cubic
+            } else {
+                0.0
+            }
+        }),
+        other => return Err(n.unsupported(format!("mode {other:?}"))),
+    };
+    let width = reach / stretch;
+    let (first, end) = ((x - width).floor() as i64 + 1, (x + width).ceil() as i64);
+    let exclude = n.flag("exclude_outside");
+    let mut taps: Vec<(i64, f64)> = Vec::new();
+    for at in first..end.max(first + 1) {
+        let w = kernel((at as f64 - x) * stretch);
+        if exclude && !(0..=last).contains(&at) {
+            continue;
+        }
+        taps.push((at.clamp(0, last), w));
+    }
+    let total: f64 = taps.iter().map(|t| t.1).sum();
+    if total != 0.0 && (exclude || stretch < 1.0) {
+        taps.iter_mut().for_each(|t| t.1 /= total);
+    }
+    Ok(Some(taps))
+}
+
+fn along(n: &Node<'_>, x: &Tensor, axis: usize, a: &Axis) -> Result<Tensor> {
+    if a.out == a.size && a.scale == 1.0 && a.crop == (0.0, 1.0) {
+        return Ok(x.clone());
+    }
+    let mut full = x.shape().to_vec();
+    full[axis] = a.out;
+    shape::check_size("resize", x.dtype(), &full)?;
+    if a.size == 0 || a.out == 0 {
+        return Err(n.unsupported("axes without elements"));
+    }
+    let places = (0..a.out).map(|i| taps(n, a, i)).collect::<Result<Vec<_>>>()?;
+    let most = places.iter().flatten().map(Vec::len).max().unwrap_or(1);
+    let nearest = most == 1 && places.iter().all(Option::is_some);
+    let lookup = |t: usize| {
+        let index: Vec<i64> = places.iter().map(|p| p.as_ref().and_then(|p| p.get(t)).map_or(0, |tap| tap.0)).collect();
+        x.index_select(axis as isize, &Tensor::from_slice(&index, &[a.out])?)
+    };
+    if nearest {
+        return lookup(0);
+    }
+    let mut wide = vec![1; x.rank()];
+    wide[axis] = a.out;
+    let mut sum: Option<Tensor> = None;
+    let work = if x.dtype().is_float() { x.dtype().compute() } else { winograph_ir::DType::F32 };
+    for t in 0..most {
+        let weights: Vec<f64> =
+            places.iter().map(|p| p.as_ref().and_then(|p| p.get(t)).map_or(0.0, |tap| tap.1)).collect();
+        let weights = Tensor::from_slice(&weights, &wide)?.cast(work)?;
+        let part = lookup(t)?.cast(work)?.mul(&weights)?;
+        sum = Some(match sum {
+            Some(s) => s.add(&part)?,
+            None => part,
+        });
+    }
+    let mut y = sum.ok_or_else(|| n.wrong("no taps"))?;
+    if places.iter().any(Option::is_none) {
+        let inside: Vec<bool> = places.iter().map(Option::is_some).collect();
+        let outside = y.full_like(n.float("extrapolation_value", 0.0))?;
+        y = Tensor::from_slice(&inside, &wide)?.expand_as("resize", y.shape())?.where_(&y, &outside)?;
+    }
+    Ok(y)
+}
