@@ -98,7 +98,8 @@ fn place(n: &Node<'_>, a: &Axis, i: usize) -> Result<f64> {
         "pytorch_half_pixel" if a.out <= 1 => -0.5,
         "pytorch_half_pixel" => (x + 0.5) / a.scale - 0.5,
         "align_corners" if a.out <= 1 => 0.0,
-        "align_corners" => x * (size - 1.0) / (out - 1.0),
+        // By the size before it is rounded down, as the definition has it.
+        "align_corners" => x * (size - 1.0) / (a.scale * size - 1.0),
         "asymmetric" => x / a.scale,
         "tf_half_pixel_for_nn" => (x + 0.5) / a.scale,
         "tf_crop_and_resize" if a.out <= 1 => 0.5 * (a.crop.0 + a.crop.1) * (size - 1.0),
