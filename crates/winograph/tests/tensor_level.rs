@@ -61,6 +61,9 @@ fn it_says_where_it_does_not_apply() {
     assert!(reason(&x, &w, &options(2, 1), None).contains("stride 2"));
     assert!(reason(&x, &w, &options(1, 2), None).contains("dilation 2"));
     assert!(reason(&x, &pair(&[1], &[2, 2, 1, 1]).1, &options(1, 1), None).contains("1 taps"));
+    let one = pair(&[1], &[2, 2, 1, 3]).1;
+    let form = x.conv_tensor_level(&one, None, &options(1, 1), Some(&[4, 2]), None).unwrap();
+    assert_eq!(form.transforms.iter().map(|t| (t.m, t.r)).collect::<Vec<_>>(), [(2, 3)]);
     assert!(reason(&x, &w, &options(1, 1), Some(&[4, 4, 4])).contains("3 numbers for 2 window axes"));
     assert!(reason(&x, &pair(&[1], &[2, 2, 6, 6]).1, &options(1, 1), None).contains("6 taps"));
     assert!(reason(&x, &pair(&[1], &[2, 2, 5, 5]).1, &options(1, 1), Some(&[6])).contains("at most 8"));

@@ -183,7 +183,9 @@ impl Checked {
         let points = points.map(<[Rational]>::to_vec);
         let mut options = Options { points, ..Options::default() }.ruled(&self.rule);
         options.algorithm = Algorithm::Winograd;
-        options.tile = tile.map(<[usize]>::to_vec).or(options.tile);
+        // A number for each spatial axis counts where the window slides.
+        let given = tile.map(<[usize]>::to_vec).or(options.tile);
+        options.tile = given.map(|t| if t.len() == window.len() && t.len() > 1 { of(&t) } else { t });
         match cost::decide(&problem, &options) {
             Err(wrong) => {
                 let shapes = [self.x.shape(), self.weight.shape()];
