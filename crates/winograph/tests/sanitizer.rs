@@ -20,8 +20,10 @@ const HARNESS: &str = r#"
 #include <string.h>
 typedef void kernel(uint8_t *const *, const int64_t *, uint8_t *, int64_t, int64_t);
 struct job { kernel *f; uint8_t **args; size_t scratch; int64_t items, chunk; int twice; int64_t next; };
+static pthread_barrier_t start;
 static void *work(void *p) {
     struct job *j = p;
+    pthread_barrier_wait(&start);
     uint8_t *scratch = aligned_alloc(4096, j->scratch + 4096);
     if (j->twice) j->f(j->args, 0, scratch, 0, j->items);
     else for (;;) {
@@ -37,8 +39,10 @@ static void run(int threads, int twice, kernel *f, uint8_t **args, size_t scratc
     int64_t chunk = items / (threads * 8);
     struct job j = { f, args, (scratch + 4095) / 4096 * 4096, items, chunk > 1 ? chunk : 1, twice, 0 };
     pthread_t t[16];
+    pthread_barrier_init(&start, 0, threads);
     for (int i = 0; i < threads; i++) if (pthread_create(&t[i], 0, work, &j)) exit(2);
     for (int i = 0; i < threads; i++) pthread_join(t[i], 0);
+    pthread_barrier_destroy(&start);
 }
 static uint8_t *buffer(int64_t bytes, int n) {
     uint8_t *b = aligned_alloc(64, (bytes + 127) / 64 * 64);
@@ -158,8 +162,8 @@ fn generated_code_has_no_data_races() {
             assert!(several.status.success(), "{name}: {}", String::from_utf8_lossy(&several.stderr));
             assert_eq!(several.stdout, one.stdout, "{name} gives other numbers on {threads} threads");
         }
-        let control = execute(&built, &["2", "twice"]);
-        let text = String::from_utf8_lossy(&control.stderr);
-        assert!(text.contains("data race"), "{name}: two threads that write the same are not noticed: {control:?}");
+        // The sanitizer sees a race only where the two meet, which a busy machine may prevent now and then.
+        let notices = || String::from_utf8_lossy(&execute(&built, &["2", "twice"]).stderr).contains("data race");
+        assert!((0..10).any(|_| notices()), "{name}: two threads that write the same are not noticed");
     }
 }
