@@ -149,7 +149,7 @@ fn finish(
     let verifies = options.verify_each_pass || cfg!(debug_assertions);
     let check_kernel = |k: &Kernel, pass: &'static str| match k.unproved() {
         Some(what) if verifies => {
-            let kernel = format!("{} after {pass}", output_name(k));
+            let kernel = format!("{} after {pass}", k.output_name());
             let error = VerifyError { invariant: "bounds", place: kernel.clone(), found: what };
             Err(CompileError::Refused { kernel, error })
         }
@@ -181,6 +181,7 @@ fn finish(
         |(launches, _)| launches.iter().map(|l| format!("{l:?}\n")).collect(),
     );
     driver.explanation.scopes = scopes;
+    let prepared: Vec<bool> = launches.iter().map(|l| l.kernels.iter().all(|&n| constant[n])).collect();
     kernels.iter().try_for_each(|k| check_kernel(k, "scope"))?;
     if options.layout == LayoutRule::Auto && target.gpu.is_none() {
         driver.pass("flatten", || flatten::flatten(&mut kernels), |()| String::new());
@@ -209,7 +210,10 @@ fn finish(
                 .enumerate()
                 .map(|(n, k)| {
                     let stored = options.plans.plan(k, target, options.grid);
-                    let planned = |plan, grid, stored| vec![Planned { kernel: k.clone(), plan, grid, stored }];
+                    // Only a launch's own loops are parallel: kernels inside of it read what those before them wrote.
+                    let settled = |plan: Plan| if inside[n] { plan.serial() } else { plan };
+                    let planned =
+                        |plan, grid, stored| vec![Planned { kernel: k.clone(), plan: settled(plan), grid, stored }];
                     let refused = match stored {
                         Some(Ok(plan)) => return planned(plan, GridReport::default(), Some(Ok(()))),
                         Some(Err(why)) => Some(Err(why.to_string())),
@@ -222,8 +226,9 @@ fn finish(
                     if !inside[n] {
                         return planned(heuristic::plan(k, target), GridReport::default(), refused);
                     }
-                    let regions = contract::regions(k, target)
-                        .unwrap_or_else(|| vec![(k.clone(), heuristic::plan(k, target).serial())]);
+                    let Some(regions) = contract::regions(k, target) else {
+                        return planned(heuristic::plan(k, target), GridReport::default(), refused);
+                    };
                     let region =
                         |(kernel, plan)| Planned { kernel, plan, grid: GridReport::default(), stored: refused.clone() };
                     regions.into_iter().map(region).collect()
@@ -257,7 +262,7 @@ fn finish(
             kernels
                 .iter()
                 .zip(&plans)
-                .map(|(k, p)| p.apply(k).map_err(|error| CompileError::Plan { buffer: output_name(k), error }))
+                .map(|(k, p)| p.apply(k).map_err(|error| CompileError::Plan { buffer: k.output_name(), error }))
                 .collect::<Result<Vec<Scheduled>, _>>()
         },
         |s| s.iter().flatten().map(|s| format!("{}\n", name(s))).collect(),
@@ -274,7 +279,7 @@ fn finish(
     for code in &codes {
         verify::linear::verify(code).map_err(|error| CompileError::Refused { kernel: code.name.clone(), error })?;
     }
-    let (program, order) = driver.pass("memory", || assemble(&args, codes), |_| String::new());
+    let (program, order) = driver.pass("memory", || assemble(&args, codes, &prepared), |_| String::new());
     for (prepare, at) in order {
         let steps = if prepare.is_some() { &program.prepare } else { &program.run };
         let step = &steps[prepare.unwrap_or(at.1)];
@@ -289,7 +294,7 @@ fn finish(
                 NestReport {
                     name: names[n].clone(),
                     role: kernel.role,
-                    output: output_name(kernel),
+                    output: kernel.output_name(),
                     under: sizes(&kernel.outer),
                     plan: plans[n].clone(),
                     loops: sizes(&kernel.loops),
@@ -317,7 +322,7 @@ fn legalize(k: &mut Kernel) {
     }
 }
 
-/// Which kernels depend on constants alone; they are prepared.
+/// Which kernels depend on constants alone, and write no output: they are prepared.
 fn constant_kernels(kernels: &[Kernel]) -> Vec<bool> {
     let mut known: FxHashMap<BufId, bool> = FxHashMap::default();
     kernels
@@ -333,7 +338,8 @@ fn constant_kernels(kernels: &[Kernel]) -> Vec<bool> {
                     _ => false,
                 };
             }
-            let constant = reads_any && all;
+            let to_output = written.iter().any(|&b| matches!(k.graph.buffer(b).origin, Origin::Output(_)));
+            let constant = reads_any && all && !to_output;
             known.extend(written.iter().map(|b| (k.args[b.0 as usize], constant)));
             constant
         })
@@ -378,10 +384,6 @@ fn launch_name(launch: &Launch, scheduled: &[Scheduled]) -> String {
     most.map(name).unwrap_or_default()
 }
 
-pub(crate) fn output_name(k: &Kernel) -> String {
-    k.stores.first().map(|s| k.graph.buffer(s.buffer).name.clone()).unwrap_or_default()
-}
-
 fn size_name(ints: &Ints, r: RangeId) -> String {
     match ints.const_size(r) {
         Some(s) => s.to_string(),
@@ -418,8 +420,8 @@ pub fn name(s: &Scheduled) -> String {
 
 type Order = Vec<(Option<usize>, (usize, usize))>;
 
-/// Puts kernels into program order: what depends on constants alone is prepared; equal kernels are there once.
-fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>) -> (Program, Order) {
+/// Puts launches into program order: those that are `prepared` run once; equal kernels are there once.
+fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>, prepared: &[bool]) -> (Program, Order) {
     let mut program = Program::default();
     let mut index: FxHashMap<usize, usize> = FxHashMap::default();
     let mut constant: FxHashMap<usize, bool> = FxHashMap::default();
@@ -446,24 +448,7 @@ fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>) -> (Program, Order) {
             });
             args.push(at);
         }
-        let is_constant = |at: usize| match program.buffers[at].place {
-            Place::Constant(_) => true,
-            Place::Argument(_) | Place::Output(_) => false,
-            _ => constant.get(&at).copied().unwrap_or(false),
-        };
-        let (mut reads_any, mut all_constant) = (false, true);
-        for (decl, &at) in code.args.iter().zip(&args) {
-            if !decl.written {
-                reads_any = true;
-                all_constant &= is_constant(at);
-            }
-        }
-        let to_output = code
-            .args
-            .iter()
-            .zip(&args)
-            .any(|(d, &at)| d.written && matches!(program.buffers[at].place, Place::Output(_)));
-        let prepare = reads_any && all_constant && !to_output;
+        let prepare = prepared[n];
         for (decl, &at) in code.args.iter().zip(&args) {
             if decl.written {
                 constant.insert(at, prepare);

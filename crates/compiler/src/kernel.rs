@@ -65,6 +65,11 @@ impl Kernel {
         self.stores.iter().map(|s| s.value).collect()
     }
 
+    /// The name of the buffer that it writes, the first of several.
+    pub fn output_name(&self) -> String {
+        self.stores.first().map(|s| self.graph.buffer(s.buffer).name.clone()).unwrap_or_default()
+    }
+
     /// Every load of the kernel, each once, operands first.
     pub fn loads(&self) -> Vec<ValId> {
         self.graph

@@ -6,7 +6,9 @@ use common::{
     Conv, as_floats, bytes, dims, error, floats, interpret, interpret_with, levels, noise, slice, stacked,
     sum_of_products, value,
 };
+use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::{Algorithm, Options, Program, Target, compile};
+use winograph_ir::indexed::Role;
 use winograph_ir::tensor::{TensorGraph, TensorOp};
 use winograph_ir::text::{parse_tensor, print_linear, print_tensor};
 use winograph_ir::{BinaryOp, DType, ReduceOp, Scalar, SumOrder};
@@ -44,6 +46,28 @@ fn the_reference_shape_is_right_in_both_forms() {
         assert_eq!(applied, wanted);
         let e = error(&y, &reference);
         assert!(e < limit, "{algorithm:?}: relative error {e:e}");
+    }
+}
+
+/// Kernels of one launch read what those before them wrote: what a stored plan says of a kernel inside is run in order.
+#[test]
+fn a_stored_plan_inside_of_a_launch_runs_in_order() {
+    for conv in [Conv::conv2d(1, 16, 16, 16, 16), Conv::conv2d(1, 8, 20, 24, 16)] {
+        let (x, w) = conv.inputs();
+        let mut results = Vec::new();
+        for plans in ["", "multiply: a0=grid a1=grid a2=grid r0=loop"] {
+            let plans = StoredPlans::parse(plans).unwrap();
+            let asked = !plans.plans.is_empty();
+            let options = Options { plans, ..winograd_options(&[4]) };
+            let (program, explanation) = compile(&conv.graph(), &Target::cpu(64), &options).unwrap();
+            let nests = explanation.kernels.iter().flat_map(|k| &k.nests).filter(|n| n.role == Role::Multiply);
+            for n in nests {
+                assert_eq!(n.stored, asked.then_some(Ok(())));
+            }
+            assert!(explanation.scopes[0].fused, "{}", explanation.scopes[0].reason);
+            results.push(interpret(&program, &[bytes(&x), bytes(&w)]));
+        }
+        assert_eq!(results[0], results[1]);
     }
 }
 

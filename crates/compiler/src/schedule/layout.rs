@@ -9,6 +9,7 @@ use crate::optimize::access::{self, Touch};
 use crate::optimize::{contract, heuristic};
 use crate::options::LayoutRule;
 use crate::target::Target;
+use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin, Scope};
 use winograph_ir::int::RangeId;
 
@@ -146,10 +147,10 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
     }
     // Now that lanes are known: operands of products that are read element by element are packed.
     if rule == LayoutRule::Auto && target.gpu.is_none() {
-        let packed = packing(kernels, &own, target);
+        let packed = packing(kernels, &is_own, target);
         let used = own.iter().filter(|&&b| !users[b].is_empty());
         for (choice, &b) in out.iter_mut().zip(used) {
-            let Some(&(_, axis, block)) = packed.iter().find(|p| p.0 == b) else { continue };
+            let Some(&(axis, block)) = packed.get(&b) else { continue };
             let planes = planes_of(kernels, b, ranks[b]);
             let (order, reason) = axis_order(&unrolled_axes(kernels, &facts, &users[b], b, ranks[b]), axis);
             choice.order = order;
@@ -163,17 +164,17 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
     out
 }
 
-/// Which of the program's own buffers are to be packed: buffer, axis, block.
-fn packing(kernels: &[Kernel], own: &[usize], target: &Target) -> Vec<(usize, usize, i64)> {
-    let mut out: Vec<(usize, usize, i64)> = Vec::new();
+/// Which of the program's own buffers are to be packed: axis and block.
+fn packing(kernels: &[Kernel], is_own: &[bool], target: &Target) -> FxHashMap<usize, (usize, i64)> {
+    let mut out = FxHashMap::default();
     for k in kernels {
         for (buffer, axis, block) in contract::packing(k, target) {
             let b = k.args[buffer.0 as usize].0 as usize;
             let size = k.graph.buffer(buffer).shape.get(axis).and_then(|&s| k.graph.ints.as_const(s));
             let scratch = k.graph.buffer(buffer).scope != Scope::Global;
             let divides = size.is_some_and(|s| s % block == 0 && s > block);
-            if own.contains(&b) && divides && !scratch && out.iter().all(|p| p.0 != b) {
-                out.push((b, axis, block));
+            if is_own[b] && divides && !scratch {
+                out.entry(b).or_insert((axis, block));
             }
         }
     }

@@ -1,0 +1,183 @@
+//! Which blocks a chain around a product is cut into: estimated cycles of a core, for `scope`.
+//!
+//! Blocks are `height` by `width` rows of the product and some of its columns. A work item computes the product's first
+//! operand for its rows once, and then, columns by columns, the product and what is read from it.
+
+use super::narrow::Block;
+use crate::target::Target;
+use winograph_ir::linear::LoopKind;
+
+/// A map axis of a product's result as its reader sees it.
+pub(super) struct Axis {
+    /// Place among the reader's loops.
+    pub(super) reader: usize,
+    pub(super) size: i64,
+}
+
+/// Sizes of a chain, in elements.
+pub(super) struct Sizes {
+    /// Rows of the result as axes, outermost first: the chain computes an operand that moves along them.
+    pub(super) rows: Vec<Axis>,
+    /// Columns of the result: along them the other operand moves.
+    pub(super) columns: Option<Axis>,
+    /// Positions: products of their own.
+    pub(super) batch: f64,
+    /// Terms of each sum.
+    pub(super) terms: f64,
+    /// Whether the chain computes an operand.
+    pub(super) computed: bool,
+}
+
+/// Cycles to compute a vector of the first operand, per position, and a vector of results from the product. Measured
+/// where a vector is 16 tiles of F(4,3): 150 to 200 in and 75 to 113 out for 36 positions.
+const COMPUTE_CYCLES: f64 = 170.0 / 36.0;
+const RESULT_CYCLES: f64 = 120.0 / 36.0;
+/// Bytes a cycle that a core gets from its second-level cache and from behind it.
+const NEAR_RATE: f64 = 48.0;
+const FAR_RATE: f64 = 8.0;
+/// The same where reads and writes take turns.
+const SPILL_RATE: f64 = 4.0;
+/// Cycles to begin another block of columns, and to launch a kernel.
+const COLUMNS_CYCLES: f64 = 300.0;
+const LAUNCH_CYCLES: f64 = 8000.0;
+/// Most bytes of scratch memory of a thread.
+const MOST_SCRATCH: f64 = (4 << 20) as f64;
+
+/// A way to cut a chain.
+#[derive(Clone, Copy)]
+struct Cut {
+    height: i64,
+    width: i64,
+    /// Columns at a time.
+    columns: i64,
+    /// Parts of the columns that are work items of their own, each with the first operand computed again.
+    split: i64,
+}
+
+/// The best blocks and why, or why separate launches are better.
+pub(super) fn choose(sizes: &Sizes, target: &Target) -> Result<(Vec<Block>, String), String> {
+    let Some((last, outer)) = sizes.rows.split_last() else { return Err("its result has no axis to cut".into()) };
+    let heights = outer.last().map_or(1, |a| a.size);
+    let columns = sizes.columns.as_ref().map_or(1, |c| c.size);
+    let splits = [1, 2, 4, 8, 16].into_iter().filter(|&s| s == 1 || (s <= target.threads as i64 && columns % s == 0));
+    let mut best: Option<(f64, Cut)> = None;
+    for width in divisors(last.size) {
+        for height in 1..=heights {
+            for split in splits.clone() {
+                let part = columns / split;
+                for columns in divisors(part).into_iter().filter(|&b| b >= 8 || b == part) {
+                    let cut = Cut { height, width, columns, split };
+                    if scratch(sizes, cut) > MOST_SCRATCH {
+                        continue;
+                    }
+                    let cycles = cycles(sizes, cut, target);
+                    if best.is_none_or(|b| cycles < b.0 * 0.999) {
+                        best = Some((cycles, cut));
+                    }
+                }
+            }
+        }
+    }
+    let Some((cycles, cut)) = best else { return Err("no block fits into a core's scratch memory".into()) };
+    let apart = separate(sizes, target);
+    if cycles > apart {
+        return Err(format!(
+            "separate launches are estimated at {apart:.0} cycles a thread, the best blocks at {cycles:.0}"
+        ));
+    }
+    let mut blocks = Vec::new();
+    if let (true, Some(c)) = (cut.split > 1, &sizes.columns) {
+        blocks.push(Block { axis: c.reader, size: columns / cut.split, kind: LoopKind::Grid });
+    }
+    for (n, a) in sizes.rows.iter().enumerate() {
+        let size = match sizes.rows.len() - n {
+            1 => cut.width,
+            2 => cut.height,
+            _ => 1,
+        };
+        blocks.push(Block { axis: a.reader, size, kind: LoopKind::Grid });
+    }
+    if let Some(c) = &sizes.columns {
+        blocks.push(Block { axis: c.reader, size: cut.columns, kind: LoopKind::Serial });
+    }
+    let reason = format!(
+        "blocks of {}x{} rows and {} columns, {:.0} KiB of scratch memory: estimated at {cycles:.0} cycles a thread, separate launches at {apart:.0}",
+        cut.height,
+        cut.width,
+        cut.columns,
+        scratch(sizes, cut) / 1024.0
+    );
+    Ok((blocks, reason))
+}
+
+/// Bytes of the first operand, and of the product, of a block.
+fn buffers(sizes: &Sizes, cut: Cut) -> (f64, f64) {
+    let rows = (cut.height * cut.width) as f64;
+    (sizes.batch * sizes.terms * rows * 4.0, sizes.batch * cut.columns as f64 * rows * 4.0)
+}
+
+fn scratch(sizes: &Sizes, cut: Cut) -> f64 {
+    let (operand, product) = buffers(sizes, cut);
+    operand + product
+}
+
+/// Estimated cycles of a thread where the chain is one launch.
+fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
+    let lanes = target.lanes(4) as f64;
+    let (height, width) = (cut.height as f64, cut.width as f64);
+    let all = sizes.columns.as_ref().map_or(1, |c| c.size) as f64;
+    let columns = all / cut.split as f64;
+    let rounds = columns / cut.columns as f64;
+
+    // The product: two vectors of multiply-adds a cycle, less where few vectors share what is loaded.
+    let full = (height * width / lanes).floor();
+    let rest = height * width - full * lanes;
+    let vectors = full + if rest == 0.0 { 0.0 } else { (rest / lanes + 0.25).min(1.0) };
+    let efficiency = match vectors {
+        v if v < 2.0 => 0.65,
+        v if v < 3.0 => 0.8,
+        _ => 0.9,
+    };
+    let multiply = sizes.batch * sizes.terms * columns * vectors / 2.0 / efficiency;
+
+    // Several short rows share a vector. Many take a window for each row and more shuffles, and rows' ends are read
+    // twice.
+    let together = (lanes / width).floor();
+    let groups = if width >= lanes { height * (width / lanes).ceil() } else { (height / together).ceil() };
+    let spread = 1.0 + 0.12 * (together.min(height) - 2.0).max(0.0) + 0.25 / width;
+    let transform = sizes.batch * groups * spread;
+    let operand = if sizes.computed { sizes.terms * transform * COMPUTE_CYCLES } else { 0.0 };
+    let results = columns * transform * RESULT_CYCLES;
+
+    // The other operand comes by once an item; scratch memory that the cache does not hold, once a round.
+    let (x, m) = buffers(sizes, cut);
+    let weights = sizes.batch * sizes.terms * columns * 4.0;
+    let rate = if weights < 0.5 * target.l2 as f64 { NEAR_RATE } else { FAR_RATE };
+    let mut moved = weights / rate;
+    if x + m > 0.8 * target.l2 as f64 {
+        moved += (x * (2.0 + rounds) + 2.0 * m * rounds) / SPILL_RATE;
+    }
+    let item = multiply.max(moved) + operand + results + COLUMNS_CYCLES * rounds;
+
+    let (mut items, mut axes) = (cut.split as f64, sizes.rows.iter().rev());
+    for block in [cut.width, cut.height] {
+        items *= axes.next().map_or(1.0, |a| ((a.size + block - 1) / block) as f64);
+    }
+    items *= axes.map(|a| a.size as f64).product::<f64>();
+    (items / target.threads.max(1) as f64).ceil() * item
+}
+
+/// Estimated cycles of a thread where each kernel is a launch.
+fn separate(sizes: &Sizes, target: &Target) -> f64 {
+    let rows: f64 = sizes.rows.iter().map(|a| a.size as f64).product();
+    let columns = sizes.columns.as_ref().map_or(1.0, |c| c.size as f64);
+    let vectors = (rows / target.lanes(4) as f64).ceil();
+    let multiply = sizes.batch * sizes.terms * columns * vectors / 2.0 / 0.7;
+    let bytes = sizes.batch * 4.0 * (2.0 * rows * (sizes.terms + columns) + sizes.terms * columns);
+    let transforms = sizes.batch * vectors * (COMPUTE_CYCLES * sizes.terms + RESULT_CYCLES * columns);
+    (multiply + transforms + bytes / FAR_RATE) / target.threads.max(1) as f64 + 3.0 * LAUNCH_CYCLES
+}
+
+fn divisors(n: i64) -> Vec<i64> {
+    (1..=n.max(1)).filter(|d| n % d == 0).collect()
+}
