@@ -6,7 +6,7 @@
 //! exact values only.
 #![allow(dead_code, unreachable_pub)]
 
-use winograph::{ArgSpec, ConvOptions, DType, PoolOptions, SliceRange, Tensor, bf16, f16};
+use winograph::{ArgSpec, ConvOptions, DType, PoolOptions, SliceRange, Tensor, WindowRule, bf16, f16};
 use winograph_ir::interp::Value;
 
 /// Most elements of a tensor.
@@ -76,6 +76,8 @@ pub struct Item {
     pub bound: f64,
     /// Relative precision of what it went through.
     pub precision: f64,
+    /// Whether every element is known to be finite.
+    pub finite: bool,
 }
 
 fn precision(dtype: DType) -> f64 {
@@ -143,7 +145,7 @@ pub fn graph(r: &mut Random, args: &[Tensor]) -> Vec<Item> {
         .iter()
         .map(|t| {
             let bound = if t.dtype() == DType::U8 { 8.0 } else { 5.0 };
-            Item { t: t.clone(), exact: true, bound, precision: precision(t.dtype()) }
+            Item { t: t.clone(), exact: true, bound, precision: precision(t.dtype()), finite: true }
         })
         .collect();
     let wanted = pool.len() + 3 + r.below(8);
@@ -198,7 +200,8 @@ fn made(t: winograph::Result<Tensor>, exact: bool, bound: f64, from: &[&Item]) -
     if t.dtype().is_float() && !exact && bound > most {
         return None;
     }
-    Some(Item { t, exact, bound, precision: of })
+    let finite = bound.is_finite() && from.iter().all(|i| i.finite);
+    Some(Item { t, exact, bound, precision: of, finite })
 }
 
 /// An operand for `x`: another tensor of its dtype that can be broadcast with it, or a part of itself.
@@ -283,8 +286,8 @@ fn unary(r: &mut Random, x: &Item) -> Option<Item> {
         1 => made(t.abs(), e, b, &[x]),
         2 if b < 20.0 => made(t.exp(), false, b.exp(), &[x]),
         3 if e => made(t.abs().and_then(|t| t.add(0.5)).and_then(|t| t.log()), false, 750.0, &[x]),
-        4 if e => made(t.log(), false, 750.0, &[x]),
-        5 if e => made(t.sqrt(), true, b.sqrt(), &[x]),
+        4 if e => made(t.log(), false, 750.0, &[x]).map(|i| Item { finite: false, ..i }),
+        5 if e => made(t.sqrt(), true, b.sqrt(), &[x]).map(|i| Item { finite: false, ..i }),
         6 if e => made(t.abs().and_then(|t| t.add(0.25)).and_then(|t| t.rsqrt()), e, 2.0, &[x]),
         7 if e && b < 1e3 => made(t.sin(), false, 1.0, &[x]),
         8 if e && b < 1e3 => made(t.cos(), false, 1.0, &[x]),
@@ -516,7 +519,9 @@ fn window(r: &mut Random, x: &Item) -> Option<Item> {
     let weight = Tensor::from_slice(&data, &weight_shape).ok()?.cast(d).ok()?;
     let bias = r.one_in(2).then(|| Tensor::from_slice(&data[..k.min(taps)], &[k]).and_then(|b| b.cast(d)));
     let bias = bias.and_then(|b| b.ok());
-    let options = ConvOptions { stride, padding, dilation, groups, ..ConvOptions::default() };
+    // What is not finite may spread over its tile of a rewritten convolution, and not over the direct sum.
+    let rule = WindowRule { exact_nonfinite: !x.finite, ..WindowRule::default() };
+    let options = ConvOptions { stride, padding, dilation, groups, rule };
     let bound = (x.bound * 2.0) * (c * window.iter().product::<usize>()) as f64 + 2.0;
     let mut item = made(t.conv(&weight, bias.as_ref(), &options), !d.is_float(), bound, &[x])?;
     // Winograd's sums are of larger terms.
