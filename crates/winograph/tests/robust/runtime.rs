@@ -1,0 +1,372 @@
+//! Every public function that is no operation on tensors: functions, devices, settings, models, with random arguments.
+//! `coverage.rs` compares the list with the source.
+
+use super::operations::Pool;
+use super::source::{FEW, Source};
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use winograph::cpu::{
+    Buffer, Cache, CheckedKernels, Compiler, CpuDevice, CpuOptions, Loaded, Pool as Threads, Share, capped_target,
+    host_target,
+};
+use winograph::device::{Device, Memory};
+use winograph::env::Env;
+use winograph::model::{Session, Value, conformance};
+use winograph::settings::{self, Settings};
+use winograph::virtual_gpu::VirtualGpu;
+use winograph::{
+    ArgSpec, DType, Function, FunctionOptions, Model, Options, Tensor, TensorBuffer, compile, compile_with, function,
+    plan,
+};
+use winograph_compiler::Target;
+
+/// What is made once for all calls.
+pub struct Context {
+    f: Function,
+    device: CpuDevice,
+    gpu: VirtualGpu,
+    kernels: CheckedKernels,
+    compiler: Compiler,
+    onnx: Vec<u8>,
+    session: Session,
+    dir: tempfile::TempDir,
+}
+
+/// Calls a function; its error as text.
+pub type Call = fn(&mut Source, &Context) -> Result<(), String>;
+
+fn told<T, E: Display>(r: Result<T, E>) -> Result<(), String> {
+    r.map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// A field of a protobuf message.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
+}
+
+/// `y = Relu(x)` of f32[3].
+fn onnx() -> Vec<u8> {
+    let shape = field(1, &[1 << 3, 3]);
+    let tensor = field(1, &[vec![1 << 3, 1], field(2, &shape)].concat());
+    let port = |name: &[u8]| [field(1, name), field(2, &tensor)].concat();
+    let node = [field(1, b"x"), field(2, b"y"), field(4, b"Relu")].concat();
+    let graph = [field(1, &node), field(2, b"g"), field(11, &port(b"x")), field(12, &port(b"y"))].concat();
+    [vec![1 << 3, 8], field(7, &graph), field(8, &[2 << 3, 13])].concat()
+}
+
+impl Context {
+    pub fn new() -> Context {
+        let dir = tempfile::tempdir().unwrap();
+        let specs = [ArgSpec::new(DType::F32, &[2, 3]), ArgSpec::new(DType::I32, &[2])];
+        let f = compile(&specs, |a| Ok(vec![a[0].sum(&[1], false)?, a[1].add(1)?])).unwrap();
+        let env = Env::read().unwrap();
+        let options =
+            CpuOptions { threads: Some(2), cache_dir: Some(dir.path().join("kernels")), ..CpuOptions::from_env(&env) };
+        let device = CpuDevice::new(options).unwrap();
+        let kernels = CheckedKernels::new(&device, &f.program().kernels).unwrap().0;
+        let compiler = device.compiler().unwrap().clone();
+        let onnx = onnx();
+        let model = Model::from_onnx(&onnx).unwrap();
+        let session = model.compile_with(FunctionOptions::default()).unwrap();
+        let gpu = VirtualGpu::new("cuda:sm_80").unwrap();
+        Context { f, device, gpu, kernels, compiler, onnx, session, dir }
+    }
+
+    fn file(&self, s: &mut Source) -> PathBuf {
+        self.dir.path().join(s.text().replace('\0', "%"))
+    }
+}
+
+/// Tensors for a function, now and then those that it takes.
+fn arguments(s: &mut Source) -> Vec<Tensor> {
+    let right = [Tensor::ones(&[2, 3], DType::F32).unwrap(), Tensor::ones(&[2], DType::I32).unwrap()];
+    let mut list: Vec<Tensor> = right.iter().take(s.nearly(2).min(9)).cloned().collect();
+    list.extend(s.list(1, Source::tensor));
+    for t in &mut list {
+        if s.below(4) == 0 {
+            *t = s.tensor();
+        }
+    }
+    list
+}
+
+fn buffers(s: &mut Source, f: &Function) -> winograph::Result<Vec<TensorBuffer>> {
+    let mut list = f.buffers()?;
+    if s.below(3) == 0 {
+        list.truncate(s.below(2));
+    }
+    if s.below(3) == 0 {
+        list.push(TensorBuffer::new(s.dtype(), &s.list(2, |s| s.below(4)))?);
+    }
+    Ok(list)
+}
+
+fn specs(s: &mut Source) -> Vec<ArgSpec> {
+    s.list(3, |s| ArgSpec::new(s.dtype(), &s.list(3, Source::size)))
+}
+
+/// What a closure to be compiled does: one operation on what it is given, or on nothing.
+fn closure(s: &mut Source, args: &[Tensor]) -> winograph::Result<Vec<Tensor>> {
+    let (all, at) = (super::operations::all(), s.next());
+    let mut any = args.to_vec();
+    any.push(s.tensor());
+    let pool = Pool { few: any.clone(), any };
+    let (_, call) = *all[at % all.len()];
+    let mut results = call(s, &pool)?;
+    // Not what would take long.
+    results.retain(|t| t.numel() <= FEW);
+    if results.is_empty() && s.flag() {
+        results.push(s.pick(&pool.any));
+    }
+    if any_large(&results) { Ok(vec![]) } else { Ok(results) }
+}
+
+fn any_large(list: &[Tensor]) -> bool {
+    list.iter().any(|t| t.numel() > FEW)
+}
+
+fn options(s: &mut Source) -> FunctionOptions {
+    let compiler = Options { sum_block: s.flag().then(|| s.size()), ..Options::default() };
+    FunctionOptions { compiler: s.flag().then_some(compiler), dumps: s.flag(), ..FunctionOptions::default() }
+}
+
+fn env(s: &mut Source) -> Result<Env, String> {
+    let (name, value) = (s.next(), s.text());
+    let names = [
+        "WINOGRAPH_THREADS",
+        "WINOGRAPH_CACHE",
+        "WINOGRAPH_CACHE_MB",
+        "WINOGRAPH_VECTOR_BYTES",
+        "WINO",
+        "DEBUG",
+        "TMPDIR",
+    ];
+    Env::from_lookup(&|n| (n == names[name % names.len()]).then(|| OsString::from(&value))).map_err(|e| e.to_string())
+}
+
+fn named(s: &mut Source) -> Vec<(String, Value)> {
+    s.list(2, |s| {
+        (["x", "y", ""][s.below(3)].to_string(), if s.below(9) == 0 { Value::None } else { Value::Tensor(s.tensor()) })
+    })
+}
+
+fn tensors(list: &[(String, Value)]) -> Vec<(&str, &Tensor)> {
+    list.iter().filter_map(|(n, v)| Some((n.as_str(), v.tensor()?))).collect()
+}
+
+fn model(s: &mut Source, c: &Context) -> winograph::Result<Model> {
+    let mut bytes = c.onnx.clone();
+    for _ in 0..s.below(4) {
+        let at = s.below(bytes.len());
+        bytes[at] = s.next() as u8;
+    }
+    bytes.truncate(s.nearly(bytes.len()).min(bytes.len()));
+    Model::from_onnx(&bytes)
+}
+
+/// All functions.
+pub const FUNCTIONS: &[(&str, Call)] = &[
+    ("ArgSpec::new", |s, _| {
+        let shape = s.list(4, Source::size);
+        (ArgSpec::new(s.dtype(), &shape).shape == shape).then_some(()).ok_or_else(String::new)
+    }),
+    ("compile", |s, _| told(compile(&specs(s), |a| closure(s, a)))),
+    ("compile_with", |s, _| told(compile_with(&specs(s), &options(s), |a| closure(s, a)))),
+    ("trace", |s, _| told(function::trace(&specs(s), |a| closure(s, a)))),
+    ("plan", |s, _| {
+        let target = Target::by_name(["cuda:sm_90", "metal", "cpu"][s.below(3)]).unwrap_or(Target::cpu(32));
+        let compiler = options(s).compiler.unwrap_or_default();
+        told(plan(&specs(s), &target, &compiler, s.flag(), |a| closure(s, a)))
+    }),
+    ("Function::call", |s, c| told(c.f.call(&arguments(s).iter().collect::<Vec<_>>()))),
+    ("Function::call_into", |s, c| {
+        let mut out = buffers(s, &c.f).map_err(|e| e.to_string())?;
+        told(c.f.call_into(&arguments(s).iter().collect::<Vec<_>>(), &mut out.iter_mut().collect::<Vec<_>>()))
+    }),
+    ("Function::call_timed", |s, c| {
+        let mut out = buffers(s, &c.f).map_err(|e| e.to_string())?;
+        told(c.f.call_timed(&arguments(s).iter().collect::<Vec<_>>(), &mut out.iter_mut().collect::<Vec<_>>()))
+    }),
+    ("Function::buffers", |_, c| told(c.f.buffers())),
+    ("Function::args", |_, c| (c.f.args().len() == 2).then_some(()).ok_or_else(String::new)),
+    ("Function::outputs", |_, c| (c.f.outputs().len() == 2).then_some(()).ok_or_else(String::new)),
+    ("Function::explanation", |_, c| (!c.f.explanation().kernels.is_empty()).then_some(()).ok_or_else(String::new)),
+    ("Function::program", |_, c| (!c.f.program().run.is_empty()).then_some(()).ok_or_else(String::new)),
+    ("Function::source", |_, c| (!c.f.source().is_empty()).then_some(()).ok_or_else(String::new)),
+    ("Function::times", |_, c| (c.f.times().plan.as_secs() < 600).then_some(()).ok_or_else(String::new)),
+    ("settings", |_, _| told(settings::settings())),
+    ("env", |_, _| told(settings::env())),
+    ("Settings::from_env", |s, _| {
+        let env = env(s)?;
+        // A thousand threads are no wrong argument.
+        if env.threads.is_some_and(|n| n > 8) { Ok(()) } else { told(Settings::from_env(&env)) }
+    }),
+    ("Env::read", |_, _| told(Env::read())),
+    ("Env::from_lookup", |s, _| told(env(s))),
+    ("Env::kernel_cache", |s, _| {
+        let _ = env(s)?.kernel_cache();
+        Ok(())
+    }),
+    ("CpuOptions::from_env", |s, _| {
+        let _ = CpuOptions::from_env(&env(s)?);
+        Ok(())
+    }),
+    ("CpuDevice::new", |s, c| {
+        let threads = [0, 1, 3, usize::MAX][s.below(4)];
+        let options = CpuOptions {
+            cc: s.flag().then(|| s.text().into()),
+            threads: Some(threads),
+            cache_dir: s.flag().then(|| c.file(s)),
+            vector_bytes: s.flag().then(|| s.size()),
+            ..CpuOptions::default()
+        };
+        told(CpuDevice::new(options).map(|d| told(d.compiler())))
+    }),
+    ("CpuDevice::threads", |_, c| (c.device.threads() == 2).then_some(()).ok_or_else(String::new)),
+    ("CpuDevice::cache", |_, c| told(c.device.cache().folder())),
+    ("CpuDevice::compiler", |_, c| told(c.device.compiler())),
+    ("CpuDevice::load", |s, c| {
+        let codes = &c.f.program().kernels;
+        told(c.device.load(&codes[..s.below(codes.len() + 1)]))
+    }),
+    ("Cache::new", |s, c| told(Cache::new(s.flag().then(|| c.file(s)), c.file(s), s.next() as u64).folder())),
+    ("Cache::folder", |s, c| told(Cache::new(Some(c.file(s)), PathBuf::new(), 0).folder())),
+    ("Cache::load", |s, c| {
+        // Once in a while, since it runs the compiler.
+        let text = ["int x;", "no C", "", "#error no"][s.below(4)];
+        if s.below(9) > 0 { Ok(()) } else { told(c.device.cache().load(text, &c.compiler, &s.text())) }
+    }),
+    ("Compiler::find", |s, _| {
+        let text: OsString = s.text().into();
+        told(Compiler::find(s.flag().then_some(&text), s.flag().then_some(OsStr::new("/nowhere")), s.size()))
+    }),
+    ("Compiler::program", |_, c| (c.compiler.program() != Path::new("")).then_some(()).ok_or_else(String::new)),
+    ("Compiler::identity", |_, c| (!c.compiler.identity().is_empty()).then_some(()).ok_or_else(String::new)),
+    ("Compiler::version", |_, c| told(c.compiler.version())),
+    ("Compiler::compile", |s, c| match s.below(9) {
+        0 => told(c.compiler.compile("no C", &c.file(s))),
+        _ => Ok(()),
+    }),
+    ("Loaded::open", |s, c| told(Loaded::open(&c.file(s)))),
+    ("host_target", |_, _| told(Ok::<_, String>(host_target()))),
+    ("capped_target", |s, _| told(Ok::<_, String>(capped_target(s.flag().then(|| s.size()))))),
+    ("CheckedKernels::new", |s, c| {
+        let codes = &c.f.program().kernels;
+        told(CheckedKernels::new(&c.device, &codes[..s.below(codes.len() + 1)]))
+    }),
+    ("CheckedKernels::run", |s, c| {
+        let args = s.list(4, |s| vec![0; [0, 3, 8, 24, 64][s.below(5)]]);
+        let params = s.list(1, |s| s.place() as i64);
+        told(c.kernels.run(s.below(4), &args, &params))
+    }),
+    ("Module::launch", |s, c| {
+        // Through what keeps its promises: wrong numbers of arguments, sizes and parameters.
+        let args = s.list(3, |s| vec![1; [8, 24][s.below(2)]]);
+        told(c.kernels.run(s.below(3), &args, &[]))
+    }),
+    ("Module::len", |_, c| told(c.device.compile(&c.f.program().kernels).map(|m| m.len()))),
+    ("Module::is_empty", |_, c| told(c.device.compile(&[]).map(|m| m.is_empty()))),
+    ("Module::source", |_, c| told(c.device.compile(&c.f.program().kernels).map(|m| m.source().len()))),
+    ("Buffer::zeroed", |s, _| told(Buffer::zeroed(s.size()))),
+    ("Buffer::len", |_, _| told(Buffer::zeroed(3).map(|b| b.len()))),
+    ("Buffer::is_empty", |_, _| told(Buffer::zeroed(0).map(|b| b.is_empty()))),
+    ("Buffer::as_slice", |_, _| told(Buffer::zeroed(0).map(|b| b.as_slice().len()))),
+    ("Buffer::as_mut_slice", |_, _| told(Buffer::zeroed(1).map(|mut b| b.as_mut_slice().len()))),
+    ("Buffer::as_ptr", |_, _| told(Buffer::zeroed(0).map(|b| b.as_ptr().is_null()))),
+    ("Device::name", |_, c| (c.gpu.name() != c.device.name()).then_some(()).ok_or_else(String::new)),
+    ("Device::target", |_, c| (c.gpu.target() != c.device.target()).then_some(()).ok_or_else(String::new)),
+    ("Device::compile", |s, c| {
+        let codes = &c.f.program().kernels;
+        // Code for a CPU has no thread loops; a GPU takes or refuses it.
+        told(c.gpu.compile(&codes[..s.below(codes.len() + 1)]))
+    }),
+    ("Device::allocate", |s, c| told(if s.flag() { c.device.allocate(s.size()) } else { c.gpu.allocate(s.size()) })),
+    ("Device::write", |s, c| {
+        let (mut memory, bytes) = (c.device.allocate(s.below(9)).map_err(|e| e.to_string())?, s.bytes(9));
+        let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
+        told(device.write(&mut *memory, s.size(), &bytes))
+    }),
+    ("Device::read", |s, c| {
+        let (memory, mut bytes) = (c.gpu.allocate(s.below(9)).map_err(|e| e.to_string())?, s.bytes(9));
+        let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
+        told(device.read(&*memory, s.size(), &mut bytes))
+    }),
+    ("Device::synchronize", |_, c| told(c.device.synchronize().and(c.gpu.synchronize()))),
+    ("Device::is_host", |_, c| c.device.is_host().then_some(()).ok_or_else(String::new)),
+    ("Device::timed", |_, c| told(c.device.timed(&mut || Ok(())))),
+    ("Memory::bytes", |s, _| told(Buffer::zeroed(s.below(99)).map(|b| b.bytes()))),
+    ("Memory::address", |s, _| told(Buffer::zeroed(s.below(99)).map(|b| b.address().is_null()))),
+    ("Memory::is_host", |s, c| told(c.gpu.allocate(s.below(99)).map(|b| b.is_host()))),
+    ("Memory::arg", |s, _| {
+        let buffer = Buffer::zeroed(s.below(9)).map_err(|e| e.to_string())?;
+        let (offset, bytes) = (s.size(), s.size());
+        let inside = offset.checked_add(bytes).is_some_and(|end| end <= buffer.len());
+        assert_eq!(buffer.arg(offset, bytes).is_some(), inside);
+        Ok(())
+    }),
+    ("Pool::new", |s, _| told(Threads::new([0, 1, 2, usize::MAX][s.below(4)]))),
+    ("Pool::threads", |_, _| told(Threads::new(1).map(|p| p.threads()))),
+    ("Pool::run", |s, _| {
+        let pool = Threads::new(2).map_err(|e| e.to_string())?;
+        let (items, seen) = (s.below(99) as i64 - 9, AtomicI64::new(0));
+        let share = Share { grain: s.place() as i64, wake: s.place() as i64 };
+        pool.run(items, share, &|_, begin, end| {
+            seen.fetch_add(end - begin, Ordering::Relaxed);
+        });
+        assert_eq!(seen.into_inner(), items.max(0));
+        Ok(())
+    }),
+    ("Share::grain", |s, _| {
+        let pool = Threads::new(2).map_err(|e| e.to_string())?;
+        pool.run(5, Share::grain(s.place() as i64), &|_, _, _| {});
+        Ok(())
+    }),
+    ("VirtualGpu::new", |s, _| told(VirtualGpu::new(&s.text()))),
+    ("VirtualGpu::of", |s, _| {
+        let target = if s.flag() { Target::cpu(32) } else { host_target() };
+        VirtualGpu::of(target).is_none().then_some(()).ok_or_else(String::new)
+    }),
+    ("VirtualGpu::with_limit", |s, _| {
+        told(VirtualGpu::new("metal").map(|g| g.with_limit(s.next() as u64).name().len()))
+    }),
+    ("VirtualGpu::take_launches", |_, c| c.gpu.take_launches().is_empty().then_some(()).ok_or_else(String::new)),
+    ("Model::load", |s, c| told(Model::load(c.file(s)).map(|_| ()))),
+    ("Model::from_onnx", |s, c| told(model(s, c).map(|_| ()))),
+    ("Model::inputs", |s, c| told(model(s, c).map(|m| m.inputs().len()))),
+    ("Model::outputs", |s, c| told(model(s, c).map(|m| m.outputs().len()))),
+    ("Model::metadata", |s, c| told(model(s, c).map(|m| m.metadata().len()))),
+    ("Model::operators", |s, c| told(model(s, c).map(|m| m.operators().len()))),
+    ("Model::parameters", |s, c| told(model(s, c).map(|m| m.parameters()))),
+    ("Model::trace", |s, c| told(model(s, c).and_then(|m| m.trace(&named(s)).map(|_| ())))),
+    ("Model::compile", |s, c| {
+        let device: Arc<dyn Device> = settings::settings().map_err(|e| e.to_string())?.device.clone();
+        told(model(s, c).and_then(|m| m.compile(&device).map(|_| ())))
+    }),
+    ("Model::compile_with", |s, c| told(model(s, c).and_then(|m| m.compile_with(options(s)).map(|_| ())))),
+    ("Session::model", |_, c| (c.session.model().inputs().len() == 1).then_some(()).ok_or_else(String::new)),
+    ("Session::run", |s, c| told(c.session.run(&tensors(&named(s))).map(|_| ()))),
+    ("Session::run_values", |s, c| told(c.session.run_values(&named(s)).map(|_| ()))),
+    ("Session::with_function", |s, c| told(c.session.with_function(&tensors(&named(s)), |f| f.args().len()))),
+    ("Value::tensor", |s, _| {
+        let _ = named(s).iter().filter(|(_, v)| v.tensor().is_some()).count();
+        Ok(())
+    }),
+    ("Value::tensors", |s, _| {
+        let _ = named(s).iter().map(|(_, v)| v.tensors().len()).sum::<usize>();
+        Ok(())
+    }),
+    ("find", |s, c| told(conformance::find(&c.file(s)))),
+    ("run", |s, c| {
+        conformance::run(&[c.file(s)], &FunctionOptions::default(), conformance::Tolerance::default(), &|_, _| {});
+        Ok(())
+    }),
+    ("difference", |s, _| told(conformance::difference(&s.tensor(), &s.tensor(), conformance::Tolerance::default()))),
+];
+
+/// What needs a GPU or its compiler; `cuda.rs` and `nvrtc.rs` call it where there is one.
+pub fn needs_a_gpu(name: &str) -> bool {
+    ["CudaDevice::", "CudaModule::", "CudaOptions::", "Nvrtc::", "parse_resources"].iter().any(|t| name.starts_with(t))
+}
