@@ -82,6 +82,12 @@ class Process:
             os.kill(self.process.pid, signal.SIGCONT)
             self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
+        except OSError as e:
+            return {"error": str(e)}
+        return self.answer()
+
+    def answer(self):
+        try:
             answer = self.process.stdout.readline()
             if answer:
                 os.kill(self.process.pid, signal.SIGSTOP)

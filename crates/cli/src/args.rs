@@ -40,6 +40,8 @@ pub(crate) enum BenchCommand {
     Matmul(BenchMatmul),
     /// Build and time what lines of JSON on stdin ask for: for harnesses that let programs take turns
     Serve(BenchServe),
+    /// A model in a file, with its inputs in files: loading, compiling, running, and where the time goes
+    Model(BenchModel),
     /// What a call costs beside its kernels, and `realize` of a graph seen before; tinygrad's beside it if installed
     Overhead(BenchOverhead),
     /// How compile time grows with the size of a graph, without the C compiler
@@ -223,6 +225,42 @@ pub(crate) struct BenchServe {
     /// Number of threads [default: as many as this process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) threads: Option<u32>,
+}
+
+/// Arguments of `bench model`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchModel {
+    /// The model
+    pub(crate) model: PathBuf,
+    /// An input from a .npy file
+    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    pub(crate) input: Vec<(String, PathBuf)>,
+    /// Write an output to a .npy file
+    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    pub(crate) output: Vec<(String, PathBuf)>,
+    /// Number of threads [default: as many as this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) threads: Option<u32>,
+    /// Number of timed runs
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) runs: u32,
+    /// Say for each kernel what it takes
+    #[arg(long)]
+    pub(crate) profile: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// After the report, time runs for so many seconds for each line `{"time": seconds}` on stdin
+    #[arg(long, requires = "json")]
+    pub(crate) serve: bool,
+}
+
+/// Reads `NAME=FILE`; the name may have `=` in it, the file may not.
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.rsplit_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_string(), file.into())),
+        _ => Err("expected NAME=FILE".into()),
+    }
 }
 
 /// One thing that `bench serve` is to prepare.

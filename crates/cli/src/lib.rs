@@ -15,6 +15,7 @@ mod kernels;
 mod machine;
 mod matmul;
 mod measure;
+mod model;
 mod output;
 mod overhead;
 mod plans;
@@ -37,6 +38,7 @@ pub fn run() -> ExitCode {
         Command::Bench { what: BenchCommand::Conv(args) } => bench::conv(&args),
         Command::Bench { what: BenchCommand::Matmul(args) } => matmul::run(&args),
         Command::Bench { what: BenchCommand::Serve(args) } => serve::run(&args),
+        Command::Bench { what: BenchCommand::Model(args) } => model::run(&args),
         Command::Bench { what: BenchCommand::Compile(args) } => compile_time::run(&args),
         Command::Bench { what: BenchCommand::Overhead(args) } => overhead::run(&args),
         Command::Explain { what: ExplainCommand::Conv(args) } => explain::conv(&args),

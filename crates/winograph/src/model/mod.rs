@@ -20,10 +20,12 @@ pub mod conformance;
 mod error;
 pub(crate) mod host;
 mod onnx;
+mod profile;
 mod session;
 mod value;
 
 pub use error::ModelError;
+pub use profile::Launch;
 pub use session::Session;
 pub use value::Value;
 

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::function::{ArgSpec, Function, FunctionOptions, compile_with};
+use crate::model::profile::{Launch, profile};
 use crate::model::{Model, ModelError, Port, PortType, Value};
 use crate::tensor::Tensor;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,14 @@ struct Plan {
     function: Option<Function>,
     /// How the function's results are put together.
     outputs: Vec<Kind>,
+}
+
+impl Plan {
+    /// The inputs that the function takes: those for whose elements it was not made.
+    fn arguments<'a>(&self, inputs: &'a [(String, Value)]) -> Vec<&'a Tensor> {
+        let free = inputs.iter().zip(&self.inputs).filter(|(_, f)| f.elements.is_none());
+        free.flat_map(|((_, v), _)| v.tensors()).collect()
+    }
 }
 
 /// What is fixed of one input.
@@ -97,20 +106,11 @@ impl Session {
     /// # Errors
     /// Those of [`run`](Session::run).
     pub fn run_values(&self, inputs: &[(String, Value)]) -> Result<Vec<(String, Value)>> {
-        let ports = self.model.inputs();
-        let inputs = checked(&ports, inputs)?;
-        for (_, value) in &inputs {
-            Tensor::realize_all(&value.tensors().iter().collect::<Vec<_>>())?;
-        }
-        let plan = match self.find(&inputs)? {
-            Some(plan) => plan,
-            None => self.plan(&inputs)?,
-        };
+        let inputs = checked(&self.model.inputs(), inputs)?;
+        let plan = self.plan_for(&inputs)?;
         let values = match &plan.function {
             Some(function) => {
-                let free = inputs.iter().zip(&plan.inputs).filter(|(_, f)| f.elements.is_none());
-                let args: Vec<&Tensor> = free.flat_map(|((_, v), _)| v.tensors()).collect();
-                let mut results = function.call(&args)?.into_iter();
+                let mut results = function.call(&plan.arguments(&inputs))?.into_iter();
                 let missing = || Error::Execution { op: "run", cause: "a result is missing".into() };
                 plan.outputs.iter().map(|k| k.rebuild(&mut results).ok_or_else(missing)).collect::<Result<Vec<_>>>()?
             }
@@ -123,6 +123,24 @@ impl Session {
         Ok(self.model.outputs().into_iter().map(|p| p.name).zip(values).collect())
     }
 
+    /// Compiles for inputs like these, unless that has been done; [`run`](Session::run) does it where it has not.
+    ///
+    /// # Errors
+    /// Those of [`run`](Session::run) but for those of running.
+    pub fn compile_for(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
+        let values: Vec<(String, Value)> =
+            inputs.iter().map(|(n, t)| (n.to_string(), Value::Tensor((*t).clone()))).collect();
+        self.plan_for(&checked(&self.model.inputs(), &values)?).map(|_| ())
+    }
+
+    fn plan_for(&self, inputs: &[(String, Value)]) -> Result<Arc<Plan>> {
+        Tensor::realize_all(&inputs.iter().flat_map(|(_, v)| v.tensors()).collect::<Vec<_>>())?;
+        match self.find(inputs)? {
+            Some(plan) => Ok(plan),
+            None => self.plan(inputs),
+        }
+    }
+
     /// The compiled function for inputs of these shapes, if [`run`](Session::run) has used one.
     ///
     /// # Errors
@@ -132,6 +150,21 @@ impl Session {
             inputs.iter().map(|(n, t)| (n.to_string(), Value::Tensor((*t).clone()))).collect();
         let plan = self.find(&checked(&self.model.inputs(), &values)?)?;
         Ok(plan.and_then(|p| p.function.as_ref().map(f)))
+    }
+
+    /// Runs the model so many times and gives what each launch took; nothing where it is not compiled as a whole.
+    ///
+    /// # Errors
+    /// Those of [`run`](Session::run).
+    pub fn profile(&self, inputs: &[(&str, &Tensor)], runs: usize) -> Result<Vec<Launch>> {
+        let values: Vec<(String, Value)> =
+            inputs.iter().map(|(n, t)| (n.to_string(), Value::Tensor((*t).clone()))).collect();
+        let values = checked(&self.model.inputs(), &values)?;
+        let plan = self.plan_for(&values)?;
+        match &plan.function {
+            Some(function) => profile(function, &plan.arguments(&values), runs),
+            None => Ok(vec![]),
+        }
     }
 
     /// Compiles for inputs of which dtypes and shapes are known. Nothing is done if elements are needed, too.
