@@ -368,6 +368,9 @@ pub(crate) struct ExplainConv {
     /// seed-tf32, seed-cores, blocks, blocks-tf32). Without a value: also print each kernel's plan as such a line
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
     pub(crate) plan: Option<String>,
+    /// Write a page that draws all of this, old rules beside the ones asked for: one file, for a browser, without a network
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "source"])]
+    pub(crate) html: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -4,6 +4,7 @@
 use crate::args::{Algo, ExplainConv};
 use crate::error::{Error, Result};
 use crate::forms::{self, Verdict};
+use crate::html::{self, Page, Side};
 use crate::json::Shape;
 use crate::kernels::{self, Touch};
 use crate::machine::Name;
@@ -17,6 +18,7 @@ use winograph::cpu::capped_target;
 use winograph::{DType, TensorBuffer, settings};
 use winograph_compiler::explain::{KernelReport, NestReport};
 use winograph_compiler::optimize::plan::Factor;
+use winograph_compiler::options::{GridRule, LayoutRule};
 use winograph_compiler::render::render_c;
 use winograph_compiler::{Explanation, Options, Program, Step, Target};
 use winograph_ir::indexed::Origin;
@@ -186,6 +188,9 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
         return Err(Error::usage("explain runs nothing: name a machine with --target instead of --device"));
     }
     let options = Options { plans: plans::read(args.plan.as_deref())?, ..forms::options(args.algo, &case) };
+    if let Some(file) = &args.html {
+        return write_html(file, args.algo, &case, &target, &options);
+    }
     let (verdict, program, explanation) = plan(args.algo, &case, &target, &options, args.passes)?;
     let source = match args.source {
         true => Some(
@@ -199,6 +204,42 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
         return output::print(&format!("{text}\n"));
     }
     output::print(&text(&report, args.plan.as_deref() == Some("")))
+}
+
+/// Writes the page: the program under the rules that are asked for beside the one under the old rules.
+fn write_html(file: &std::path::Path, algo: Algo, case: &Case, target: &Target, options: &Options) -> Result<()> {
+    let side = |layout: LayoutRule, grid: GridRule| -> Result<(Verdict, Side)> {
+        let options = Options { layout, grid, ..options.clone() };
+        let (verdict, program, explanation) = plan(algo, case, target, &options, true)?;
+        Ok((verdict, Side { rules: (layout.name(), grid.name()), program, explanation }))
+    };
+    let (verdict, new) = side(options.layout, options.grid)?;
+    let mut square = Vec::new();
+    for layout in [LayoutRule::Creation, LayoutRule::Auto] {
+        for grid in [GridRule::RangeId, GridRule::Auto] {
+            square.push((layout.name(), grid.name(), html::sectors(&side(layout, grid)?.1.program, target)));
+        }
+    }
+    let applied = if verdict.applied { "" } else { " does not apply, the direct form is shown" };
+    let page = html::page(&Page {
+        title: format!("A convolution on {}", target.name),
+        about: format!(
+            "input {}, weight {}, stride {}, padding {}, dilation {}, groups {}",
+            list(&case.input),
+            list(&case.weight),
+            list(&case.stride),
+            list(&case.padding),
+            list(&case.dilation),
+            case.groups
+        ),
+        verdict: format!("{}{applied}: {}", algo.name(), verdict.reason),
+        target: target.clone(),
+        old: side(LayoutRule::Creation, GridRule::RangeId)?.1,
+        new,
+        square,
+    });
+    std::fs::write(file, &page).map_err(|e| Error::failure(format!("cannot write {}", file.display()), e))?;
+    output::print(&format!("{}: {} bytes\n", file.display(), page.len()))
 }
 
 /// Plans a form, or the direct one where that form does not apply.
@@ -314,7 +355,7 @@ fn nest(k: &NestReport) -> Nest {
             .grid
             .candidates
             .iter()
-            .map(|(threads, sectors)| Assignment { threads: threads.clone(), sectors: *sectors })
+            .map(|c| Assignment { threads: c.threads.clone(), sectors: c.sectors })
             .collect(),
         plan: k.plan.to_string(),
         stored_plan: k.stored.as_ref().map(|s| match s {

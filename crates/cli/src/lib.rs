@@ -10,6 +10,7 @@ mod error;
 mod explain;
 mod forms;
 mod graphs;
+mod html;
 mod json;
 mod kernels;
 mod machine;

@@ -480,3 +480,20 @@ fn tolerance_limits_the_rewrite() {
     let explained = succeeds(&["explain", "conv", "--algo", "graph", "--tile", "6", "--tolerance", "2"]);
     assert!(explained.contains("more than 2, the tolerance"), "{explained}");
 }
+
+#[test]
+fn explain_writes_a_page() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("explained.html");
+    let path = file.to_str().unwrap();
+    let args = [&["explain", "conv", "--target", "cuda:sm_90", "--algo", "graph", "--html", path], &SMALL[..]].concat();
+    let said = succeeds(&args);
+    let page = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(said, format!("{path}: {} bytes\n", page.len()));
+    assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
+    assert!(page.contains("data-access=\"store out0.M\"") && page.contains("id=\"square\""));
+    let nowhere = ["explain", "conv", "--html", "/nowhere/at/all.html"];
+    let said = fails(1, &mut winograph(&[&nowhere[..], &SMALL[..]].concat()));
+    assert!(said.contains("/nowhere/at/all.html"), "{said}");
+    let said = fails(2, &mut winograph(&["explain", "conv", "--html", path, "--json"]));
+    assert!(said.contains("--json"), "{said}");
+}

@@ -7,10 +7,11 @@ use crate::lower::{emit, legalize};
 use crate::optimize::contract;
 use crate::optimize::grid::{self, GridReport};
 use crate::optimize::heuristic;
-use crate::optimize::plan::{Plan, PlanError, Scheduled};
+use crate::optimize::plan::{Factor, Plan, PlanError, Scheduled};
 use crate::options::{LayoutRule, Options};
 use crate::program::{Place, Program, ProgramBuffer, Step};
 use crate::schedule::{blocked, canonical, flatten, fuse, layout, memory, nest, rangeify, scope, split};
+use crate::sketch::{self, Sketch};
 use crate::target::Target;
 use crate::winograd;
 use rustc_hash::FxHashMap;
@@ -83,8 +84,17 @@ impl Driver<'_> {
         let out = run();
         let micros = before.zip(self.observer.now()).map(|(a, b)| b - a);
         let dump = self.observer.wants_dumps().then(|| dump(&out));
-        self.explanation.passes.push(PassReport { name, micros, dump });
+        self.explanation.passes.push(PassReport { name, micros, dump, sketch: None });
         out
+    }
+
+    /// Keeps a picture of what the last pass left, if wanted.
+    fn sketch(&mut self, sketch: impl FnOnce() -> Sketch) {
+        if self.observer.wants_dumps()
+            && let Some(last) = self.explanation.passes.last_mut()
+        {
+            last.sketch = Some(sketch());
+        }
     }
 }
 
@@ -103,6 +113,7 @@ pub fn compile_observed(
         false => Ok(()),
     };
     let (mut g, rules) = driver.pass("rangeify", || rangeify::rangeify_ruled(tensors), |r| text::print_indexed(&r.0));
+    driver.sketch(|| Sketch::of_graph(&g));
     check(&g, "rangeify")?;
     let (mut g, windows) = driver.pass(
         "winograd",
@@ -112,6 +123,7 @@ pub fn compile_observed(
         },
         |r| text::print_indexed(&r.0),
     );
+    driver.sketch(|| Sketch::of_graph(&g));
     driver.explanation.windows = windows.map_err(CompileError::Options)?;
     check(&g, "winograd")?;
     if let Some(terms) = options.sum_block {
@@ -121,6 +133,7 @@ pub fn compile_observed(
             || blocked::block_sums(&mut g, terms),
             |n| format!("{n} sums of {before} definitions\n"),
         );
+        driver.sketch(|| Sketch::of_graph(&g));
         check(&g, "block sums")?;
     }
     finish(driver, g, target, options)
@@ -166,13 +179,17 @@ fn finish(
         },
         |r| text::print_indexed(&r.0),
     );
+    driver.sketch(|| Sketch::of_graph(&g));
     driver.explanation.stages = stages;
     if verifies {
         verify::indexed::verify(&g).map_err(|error| CompileError::Verify { pass: "fuse", error })?;
     }
     let mut kernels = driver.pass("split", || split::split(&g), |k| k.iter().map(|k| k.text() + "\n").collect());
+    let plain = |_: usize| Vec::new();
+    driver.sketch(|| Sketch::of_kernels(&kernels, None, &plain));
     kernels.iter().try_for_each(|k| check_kernel(k, "split"))?;
     driver.pass("legalize", || kernels.iter_mut().for_each(legalize), |()| String::new());
+    driver.sketch(|| Sketch::of_kernels(&kernels, None, &plain));
     kernels.iter().try_for_each(|k| check_kernel(k, "legalize"))?;
     let constant = constant_kernels(&kernels);
     let (launches, scopes) = driver.pass(
@@ -182,14 +199,17 @@ fn finish(
     );
     driver.explanation.scopes = scopes;
     let prepared: Vec<bool> = launches.iter().map(|l| l.kernels.iter().all(|&n| constant[n])).collect();
+    driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));
     kernels.iter().try_for_each(|k| check_kernel(k, "scope"))?;
     if options.layout == LayoutRule::Auto && target.gpu.is_none() {
         driver.pass("flatten", || flatten::flatten(&mut kernels), |()| String::new());
+        driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));
         kernels.iter().try_for_each(|k| check_kernel(k, "flatten"))?;
     }
     if target.gpu.is_some() {
         let own_axes = options.layout == LayoutRule::Auto;
         driver.pass("canonical", || canonical::canonical(&mut kernels, &mut g.buffers, own_axes), |()| String::new());
+        driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));
         kernels.iter().try_for_each(|k| check_kernel(k, "canonical"))?;
     }
     let choices = driver.pass(
@@ -197,6 +217,7 @@ fn finish(
         || layout::layout(&mut kernels, &g.buffers, target, options.layout),
         |choices| choices.iter().map(|c| format!("{}: {:?}\n", c.buffer, c.order)).collect(),
     );
+    driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));
     driver.explanation.layouts = choices;
     let mut inside = vec![false; kernels.len()];
     for launch in launches.iter().filter(|l| l.kernels.len() > 1 || !l.outer.is_empty()) {
@@ -256,6 +277,7 @@ fn finish(
         plans.push(p.plan);
         reports.push((p.grid, p.stored));
     }
+    driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &|n| plan_lines(&plans[n])));
     let scheduled = driver.pass(
         "schedule",
         || {
@@ -267,12 +289,17 @@ fn finish(
         },
         |s| s.iter().flatten().map(|s| format!("{}\n", name(s))).collect(),
     )?;
+    driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &|n| vec![name(&scheduled[n])]));
     scheduled.iter().try_for_each(|s| check_kernel(&s.kernel, "schedule"))?;
     let codes = driver.pass(
         "lower",
         || scheduled.iter().map(|s| emit::lower(s, name(s))).collect::<Vec<Code>>(),
         |codes| codes.iter().map(text::print_linear).collect(),
     );
+    driver.sketch(|| {
+        let lines = |n: usize| [vec![name(&scheduled[n])], sketch::of_code(&codes[n])].concat();
+        Sketch::of_kernels(&kernels, Some(&launches), &lines)
+    });
     let names: Vec<String> = codes.iter().map(|c| c.name.clone()).collect();
     let (codes, args): (Vec<Code>, Vec<Vec<BufId>>) =
         driver.pass("link", || launched(&kernels, &scheduled, &launches, codes).into_iter().unzip(), |_| String::new());
@@ -280,6 +307,7 @@ fn finish(
         verify::linear::verify(code).map_err(|error| CompileError::Refused { kernel: code.name.clone(), error })?;
     }
     let (program, order) = driver.pass("memory", || assemble(&args, codes, &prepared), |_| String::new());
+    driver.sketch(|| Sketch::of_program(&program));
     for (prepare, at) in order {
         let steps = if prepare.is_some() { &program.prepare } else { &program.run };
         let step = &steps[prepare.unwrap_or(at.1)];
@@ -313,6 +341,26 @@ fn finish(
         });
     }
     Ok((program, driver.explanation))
+}
+
+/// A plan as short lines, for a picture: what it makes of each kind of axis.
+fn plan_lines(plan: &Plan) -> Vec<String> {
+    let axes = |letter: char, axes: &[Vec<Factor>]| -> Vec<String> {
+        axes.iter()
+            .enumerate()
+            .map(|(i, factors)| {
+                let kinds: Vec<String> = factors
+                    .iter()
+                    .map(|f| match f.size {
+                        Some(s) => format!("{}:{s}", f.kind.name()),
+                        None => f.kind.name().to_string(),
+                    })
+                    .collect();
+                format!("{letter}{i} {}", kinds.join(" "))
+            })
+            .collect()
+    };
+    [axes('a', &plan.loops), axes('r', &plan.reduces)].concat()
 }
 
 /// Leaves operations that renderers know: half floats compute in f32, transcendental functions are polynomials.

@@ -5,6 +5,7 @@ use crate::optimize::plan::Plan;
 use crate::schedule::fuse::Decision;
 use crate::schedule::layout::Choice;
 use crate::schedule::scope;
+use crate::sketch::Sketch;
 use winograph_ir::indexed::Role;
 
 /// Everything that was decided in one compilation.
@@ -33,6 +34,8 @@ pub struct PassReport {
     pub micros: Option<f64>,
     /// What it left, if the observer asked for it.
     pub dump: Option<String>,
+    /// What it left as a picture, if the observer asked for it; where a pass changes nothing that shows, there is none.
+    pub sketch: Option<Sketch>,
 }
 
 /// What became of one reduction that multiplies.
@@ -97,7 +100,7 @@ pub trait Observer {
         None
     }
 
-    /// Whether the form after each pass is to be kept as text.
+    /// Whether the form after each pass is to be kept, as text and as a picture.
     fn wants_dumps(&self) -> bool {
         false
     }

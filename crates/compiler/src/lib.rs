@@ -12,6 +12,7 @@ pub mod options;
 pub mod program;
 pub mod render;
 pub mod schedule;
+pub mod sketch;
 pub mod target;
 pub mod winograd;
 

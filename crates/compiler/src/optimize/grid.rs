@@ -22,8 +22,25 @@ use winograph_ir::int::{IntId, RangeId};
 /// What was decided for one kernel.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GridReport {
-    /// Assignments of threads with the sectors that a launch would move, the chosen one first.
-    pub candidates: Vec<(String, f64)>,
+    /// The kernel's accesses in the order in which candidates list them: `load` or `store` and the buffer.
+    pub accesses: Vec<String>,
+    /// Assignments of threads that were evaluated, those that move the fewest sectors first: at most twelve of them.
+    pub candidates: Vec<Candidate>,
+    /// How many there were.
+    pub evaluated: usize,
+    /// Why the plan is as it is.
+    pub reason: String,
+}
+
+/// An assignment of threads to axes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Candidate {
+    /// Axes and sizes, the fastest first, as `a3:8 then a4:4`.
+    pub threads: String,
+    /// Sectors that a launch would move with one element a thread, estimated from a few warps.
+    pub sectors: f64,
+    /// What each access adds to them, as often as it runs.
+    pub accesses: Vec<f64>,
 }
 
 /// Threads along axes, the fastest first: place among the kernel's loops and size.
@@ -31,6 +48,8 @@ type Threads = Vec<(usize, i64)>;
 
 /// Threads that a workgroup gets if the kernel has them.
 const THREADS: i64 = 128;
+/// Candidates that a report lists.
+const REPORTED: usize = 12;
 /// Most accumulators of a thread.
 const MAX_TILE: i64 = 4;
 
@@ -52,15 +71,52 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
         [] => "one thread".to_string(),
         _ => t.iter().map(|(a, n)| format!("a{a}:{n}")).collect::<Vec<_>>().join(" then "),
     };
-    let report = GridReport { candidates: ranked.iter().take(6).map(|(t, s)| (name(t), *s)).collect() };
+    let mut report = GridReport {
+        accesses: search
+            .touches
+            .iter()
+            .map(|t| {
+                let kind = if t.write { "store" } else { "load" };
+                format!("{kind} {}", search.g.buffer(t.buffer).name)
+            })
+            .collect(),
+        candidates: ranked
+            .iter()
+            .take(REPORTED)
+            .map(|(t, s)| Candidate { threads: name(t), sectors: *s, accesses: search.sectors_by_access(t) })
+            .collect(),
+        evaluated: ranked.len(),
+        reason: String::new(),
+    };
     if let Some(blocks) = blocks::plan(kernel, gpu)
         && let Ok(plan) = complete(kernel, &blocks, gpu, rule)
         && plan.apply(kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared)
     {
+        report.reason = format!(
+            "a product of {:.0} million multiply-adds is staged in shared memory by blocks, whatever a warp's own accesses \
+             would cost",
+            multiply_adds(kernel) / 1e6
+        );
         return (plan, report);
     }
+    report.reason = match &ranked[..] {
+        [a, b, ..] if a.1 < b.1 => {
+            format!("it moves the fewest sectors, {:.1} % below the next", (1.0 - a.1 / b.1) * 100.0)
+        }
+        [a, ..] => {
+            let ties = ranked.iter().take_while(|r| r.1 <= a.1).count();
+            format!("{ties} move the fewest sectors; ties go to fewer axes, then to outer axes and smaller sizes")
+        }
+        [] => String::new(),
+    };
     let threads = ranked.first().map(|r| r.0.clone()).unwrap_or_default();
     (search.build(threads, rule), report)
+}
+
+/// Products that a kernel sums.
+fn multiply_adds(kernel: &Kernel) -> f64 {
+    let ranges = kernel.loops.iter().copied().chain(kernel.reduce_ranges());
+    ranges.map(|r| kernel.graph.ints.max_size(r) as f64).product()
 }
 
 /// A stored plan with what it leaves out: the order of blocks and threads by the rule, and the target's matrix unit.
@@ -190,11 +246,18 @@ impl<'a> Search<'a> {
 
     /// Sectors that a launch moves with these threads, estimated from a few warps.
     fn sectors(&self, threads: &Threads) -> f64 {
+        self.sectors_by_access(threads).iter().sum()
+    }
+
+    /// The same, access by access.
+    fn sectors_by_access(&self, threads: &Threads) -> Vec<f64> {
         let ints = &self.g.ints;
         let warp = self.gpu.lanes as i64;
         let total: i64 = threads.iter().map(|t| t.1).product::<i64>().max(1);
         let lanes = total.min(warp);
-        let mut sum = 0.0;
+        let mut sums = Vec::with_capacity(self.touches.len());
+        // Lanes that a warp does not fill do nothing.
+        let idle = (warp as f64 / lanes as f64).sqrt();
         for (t, &address) in self.touches.iter().zip(&self.addresses) {
             let (mut sectors, mut active) = (0usize, 0usize);
             let bytes = self.g.buffer(t.buffer).dtype.size() as i64;
@@ -237,12 +300,9 @@ impl<'a> Search<'a> {
                 }
                 sectors += seen.len();
             }
-            if active > 0 {
-                sum += t.runs * sectors as f64 / active as f64;
-            }
+            sums.push(if active > 0 { t.runs * sectors as f64 / active as f64 * idle } else { 0.0 });
         }
-        // Lanes that a warp does not fill do nothing.
-        sum * (warp as f64 / lanes as f64).sqrt()
+        sums
     }
 
     /// The plan for an assignment: vectors where every access along the fast axis is contiguous, a register tile where a

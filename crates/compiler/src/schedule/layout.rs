@@ -14,16 +14,21 @@ use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin, Scope};
 use winograph_ir::int::RangeId;
 
 /// What was decided for one buffer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
     /// The buffer.
     pub buffer: String,
+    /// Sizes of its axes (with parameters: at their greatest values).
+    pub shape: Vec<i64>,
     /// Its axes by number, slowest first.
     pub order: Vec<usize>,
     /// The axis that is cut into blocks of contiguous elements, and their size.
     pub block: Option<(usize, i64)>,
     /// Why.
     pub reason: String,
+    /// Axes that could be contiguous with what the kernels that touch the buffer cost then, each with its best lane and
+    /// the other buffers as they are: in sectors on a GPU, in vector instructions on a CPU.
+    pub candidates: Vec<(usize, f64)>,
 }
 
 /// What the choice needs to know of one kernel: the cost of every access for every lane and every axis of its buffer
@@ -139,7 +144,19 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
             LayoutRule::Auto => axis_order(&unrolled_axes(kernels, &facts, &users[b], b, rank), inner[b]),
             LayoutRule::Creation => ((0..rank).collect(), "the order in which its ranges were made".to_string()),
         };
-        out.push(Choice { buffer: buffers[b].name.clone(), order: order.clone(), block: None, reason });
+        let candidates = (0..rank)
+            .map(|axis| {
+                let mut trial = inner.clone();
+                trial[b] = axis;
+                (axis, users[b].iter().map(|&n| facts[n].cost(&trial)).sum())
+            })
+            .collect();
+        let shape = kernels[users[b][0]].args.iter().position(|a| a.0 as usize == b).map_or_else(Vec::new, |at| {
+            let g = &kernels[users[b][0]].graph;
+            g.buffers[at].shape.iter().map(|&s| g.ints.bounds(s).1).collect()
+        });
+        let (buffer, in_memory) = (buffers[b].name.clone(), order.clone());
+        out.push(Choice { buffer, shape, order: in_memory, block: None, reason, candidates });
         let planes = planes_of(kernels, b, rank);
         for &n in &users[b] {
             set_layout(&mut kernels[n], b, &order, None, &planes);
