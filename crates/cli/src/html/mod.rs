@@ -182,13 +182,12 @@ fn summary(out: &mut String, page: &Page, old: &[Shown<'_>], new: &[Shown<'_>]) 
         writeln!(
             out,
             "<div class=\"cards\">\n<div class=\"card old\"><b>{}</b><span>old rules: {}</span></div>\n\
-             <div class=\"card new\"><b>{}</b><span>{}: {}</span></div>\n\
+             <div class=\"card new\"><b>{}</b><span>these rules: {}</span></div>\n\
              <div class=\"card least\"><b>{}</b><span>the least that could hold the bytes of each request</span></div>\n\
              <div class=\"card\"><b>{times:.2}×</b><span>fewer sectors than under the old rules</span></div>\n</div>",
             count(b.0),
             esc(rules(&page.old)),
             count(a.0),
-            "these rules",
             esc(rules(&page.new)),
             count(a.1),
         )?;
