@@ -3,6 +3,7 @@
 use crate::args::BenchCompile;
 use crate::error::{Error, Result};
 use crate::output;
+use crate::progress::Progress;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -23,13 +24,16 @@ struct Row {
 /// Runs the command.
 pub(crate) fn run(args: &BenchCompile) -> Result<()> {
     let mut rows = Vec::new();
+    let graphs =
+        [("elementwise chain", &[64, 64][..]), ("elementwise, stored", &[64, 64]), ("convolutions", &[1, 4, 8, 8])];
+    let mut progress = Progress::new((args.nodes.len() * graphs.len()) as u64);
     for &n in &args.nodes {
-        for (graph, shape) in
-            [("elementwise chain", &[64, 64][..]), ("elementwise, stored", &[64, 64]), ("convolutions", &[1, 4, 8, 8])]
-        {
+        for (graph, shape) in graphs {
+            progress.step(&format!("{graph}, {n} nodes"));
             rows.push(row(graph, shape, n as usize).map_err(|e| Error::of("cannot compile the graph", e))?);
         }
     }
+    drop(progress);
     if args.json {
         let text = serde_json::to_string(&rows).map_err(|e| Error::failure("cannot write JSON", e))?;
         return output::print(&format!("{text}\n"));

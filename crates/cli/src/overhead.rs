@@ -4,6 +4,7 @@ use crate::args::BenchOverhead;
 use crate::error::{Error, Result};
 use crate::measure::median;
 use crate::output;
+use crate::progress::Progress;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
@@ -69,6 +70,8 @@ pub(crate) fn run(args: &BenchOverhead) -> Result<()> {
 
 fn measure(args: &BenchOverhead) -> winograph::Result<Report> {
     let calls = args.calls as usize;
+    let mut progress = Progress::new(3);
+    progress.step("calls of functions");
     let vectors = |shape: &[usize], seed| Tensor::randn(shape, DType::F32, seed);
     let small = vectors(&[8, 8], 1)?;
     let picture = vectors(&[1, 16, 64, 64], 2)?;
@@ -80,6 +83,7 @@ fn measure(args: &BenchOverhead) -> winograph::Result<Report> {
         function_row("F(4,3) convolution, 16 channels, 64x64", &conv, &picture, calls)?,
     ];
     let (a, b, c) = (vectors(&[64, 64], 4)?, vectors(&[64, 64], 5)?, vectors(&[64, 64], 6)?);
+    progress.step("computing graphs seen before");
     let mut step = 0f32;
     let mut number = || {
         step += 1.0;
@@ -97,6 +101,7 @@ fn measure(args: &BenchOverhead) -> winograph::Result<Report> {
     ];
     let threads =
         settings::env()?.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    progress.step("tinygrad's calls");
     let (tinygrad, no_tinygrad) = match tinygrad(&args.python, calls) {
         Ok(rows) => (rows, None),
         Err(why) => (vec![], Some(why)),

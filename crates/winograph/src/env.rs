@@ -1,6 +1,7 @@
 //! Environment variables: the one place that reads them.
 //!
-//! The command and `Device::default` read an [`Env`] once; from there on its fields are options like any others.
+//! The command and [`settings`](crate::settings::settings), which tensors are realized with by default, read an [`Env`]
+//! once; from there on its fields are options like any others.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ mod sizes;
 use crate::args::CheckGraphs;
 use crate::error::{Error, Result};
 use crate::output;
+use crate::progress::Progress;
 use compare::Case;
 use sizes::Sized;
 use std::ffi::OsString;
@@ -82,9 +83,12 @@ pub(crate) fn run(args: &CheckGraphs) -> Result<()> {
         Some(n) => n as usize,
         None => std::thread::available_parallelism().map_or(1, |n| n.get()),
     };
+    let progress = Mutex::new(Progress::new(batches.len() as u64));
     let work = || -> Result<()> {
         let devices = Devices::new(&folder, args.optimize)?;
         while let Some(&(algorithm, seeds)) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let what = format!("graphs {} and on", seeds[0]);
+            progress.lock().unwrap_or_else(PoisonError::into_inner).step(&what);
             let found = match algorithm {
                 Some(algorithm) => batch(&devices, algorithm, seeds),
                 None => {
@@ -106,6 +110,7 @@ pub(crate) fn run(args: &CheckGraphs) -> Result<()> {
         };
         threads.into_iter().map(ended).collect::<Result<Vec<()>>>()
     });
+    drop(progress);
     done?;
     let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     if failures.is_empty() {

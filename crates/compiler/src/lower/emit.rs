@@ -6,6 +6,7 @@
 
 use super::lane_groups::{LaneGroups, Vectors, Work};
 use super::unroll::{Unroller, points};
+use crate::kernel::Store;
 use crate::optimize::plan::Scheduled;
 use rustc_hash::{FxHashMap, FxHashSet};
 use winograph_ir::indexed::{BufId, Graph, Source, Val, ValId};
@@ -17,8 +18,8 @@ use winograph_ir::{DType, Scalar};
 pub(super) struct Emit {
     pub(super) g: Graph,
     pub(super) unroller: Unroller,
-    unroll: Vec<RangeId>,
-    reduce_ranges: FxHashSet<RangeId>,
+    pub(super) unroll: Vec<RangeId>,
+    pub(super) reduce_ranges: FxHashSet<RangeId>,
     pub(super) lane: Option<RangeId>,
     pub(super) lanes: u32,
     pub(super) regs: Vec<Type>,
@@ -28,6 +29,8 @@ pub(super) struct Emit {
     pub(super) vectors: Vec<Vectors>,
     pub(super) groups: LaneGroups,
     pub(super) open: Vec<RangeId>,
+    /// Buffers that are memory of the code's own, in the order of its locals.
+    pub(super) locals: Vec<BufId>,
 }
 
 /// Lowers a scheduled kernel.
@@ -43,7 +46,9 @@ pub fn lower(scheduled: &Scheduled, name: String) -> Code {
     for _ in &loops {
         e.push();
     }
-    e.stores(scheduled);
+    if !e.by_axes(scheduled) {
+        e.stores(scheduled);
+    }
     e.close(&loops);
     e.finish(scheduled, name)
 }
@@ -75,6 +80,7 @@ impl Emit {
             vectors: vec![Vectors::default()],
             groups: LaneGroups::default(),
             open: Vec::new(),
+            locals: Vec::new(),
         }
     }
 
@@ -86,31 +92,31 @@ impl Emit {
         }
     }
 
-    /// The code of what was emitted, without memory of its own and without matrix units.
+    /// The code of what was emitted, without matrix units.
     pub(super) fn finish(mut self, scheduled: &Scheduled, name: String) -> Code {
         let kernel = &scheduled.kernel;
         let body = self.blocks.pop().unwrap_or_default();
-        let written: Vec<BufId> = kernel.stores.iter().map(|s| s.buffer).collect();
-        let buffers = self.g.buffers.iter().enumerate();
-        let args = buffers
-            .filter_map(|(i, b)| {
-                Some(MemoryDecl {
-                    name: b.name.clone(),
-                    dtype: b.dtype,
-                    shape: b.shape.clone(),
-                    layout: b.layout.clone()?,
-                    scope: b.scope,
-                    origin: b.origin,
-                    written: written.contains(&BufId(i as u32)),
-                })
-            })
-            .collect();
+        let written: Vec<BufId> = kernel.stores.iter().map(|s| s.buffer).chain(self.locals.iter().copied()).collect();
+        let declared = self.g.buffers.iter().enumerate().filter_map(|(i, b)| {
+            let id = BufId(i as u32);
+            let decl = MemoryDecl {
+                name: b.name.clone(),
+                dtype: b.dtype,
+                shape: b.shape.clone(),
+                layout: b.layout.clone()?,
+                scope: b.scope,
+                origin: b.origin,
+                written: written.contains(&id),
+            };
+            Some((self.locals.contains(&id), decl))
+        });
+        let (locals, args): (Vec<_>, Vec<_>) = declared.partition(|d| d.0);
         Code {
             name,
             role: kernel.role,
             ints: self.g.ints,
-            args,
-            locals: Vec::new(),
+            args: args.into_iter().map(|d| d.1).collect(),
+            locals: locals.into_iter().map(|d| d.1).collect(),
             tables: self.g.tables,
             units: Vec::new(),
             regs: self.regs,
@@ -188,10 +194,15 @@ impl Emit {
     /// Evaluates and stores every point of the unrolled map ranges.
     pub(super) fn stores(&mut self, scheduled: &Scheduled) {
         let maps: Vec<RangeId> = self.unroll.iter().copied().filter(|r| !self.reduce_ranges.contains(r)).collect();
+        self.store_points(&scheduled.kernel.stores, &maps, &[]);
+    }
+
+    /// Evaluates and stores every point of some ranges. Where a condition of `seen` does not hold, nobody looks.
+    pub(super) fn store_points(&mut self, stores: &[Store], maps: &[RangeId], seen: &[IntId]) {
         let unroll = self.unroll.clone();
-        let points = points(&self.g, &maps);
+        let points = points(&self.g, maps);
         let mut work = Vec::new();
-        for store in &scheduled.kernel.stores {
+        for store in stores {
             // Expanding first would leave tables with symbolic rows; points first.
             for point in &points {
                 let mut index = store.index.clone();
@@ -210,6 +221,7 @@ impl Emit {
         let roots: Vec<ValId> = work.iter().map(|w| w.3).collect();
         let common = |e: &IntId| work.iter().all(|w: &Work| w.2.contains(e));
         self.groups.context = work.first().map_or(Vec::new(), |w| w.2.iter().copied().filter(common).collect());
+        self.groups.context.extend(seen);
         self.group_loads(&roots);
         self.reduces(&roots);
         let groups = self.group_stores(&work);
@@ -259,7 +271,11 @@ impl Emit {
         lane: Option<RangeId>,
     ) -> Option<Access> {
         let (mem, layout) = match src {
-            Source::Buffer(b) => (Memory::Arg(b.0), self.g.buffer(b).layout.clone()?),
+            Source::Buffer(b) => {
+                let local = self.locals.iter().position(|&l| l == b);
+                let mem = local.map_or(Memory::Arg(b.0), |i| Memory::Local(i as u32));
+                (mem, self.g.buffer(b).layout.clone()?)
+            }
             Source::Table(t) => {
                 let shape: Vec<usize> = self.g.table(t).shape.clone();
                 let shape: Vec<IntId> = shape.iter().map(|&s| self.g.ints.constant(s as i64)).collect();

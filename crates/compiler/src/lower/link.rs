@@ -163,6 +163,11 @@ impl Linker {
             known.written |= decl.written;
             renaming.memories.insert(Memory::Arg(i as u32), mem);
         }
+        for (i, decl) in from.locals.iter().enumerate() {
+            let decl = self.declare(decl, &mut renaming);
+            self.code.locals.push(decl);
+            renaming.memories.insert(Memory::Local(i as u32), Memory::Local(self.code.locals.len() as u32 - 1));
+        }
         for (i, table) in from.tables.iter().enumerate() {
             let next = self.code.tables.len() as u32;
             let at = *self.tables.entry(table.clone()).or_insert(next);

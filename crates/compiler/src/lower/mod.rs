@@ -1,5 +1,6 @@
 //! From scheduled kernels to linear code.
 
+mod axes;
 pub mod barriers;
 pub mod emit;
 mod lane_groups;

@@ -79,7 +79,11 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
         return match fits(&work.taps, &tile) {
             Err(reason) => Ok(Err(reason)),
             Ok(()) => {
-                let transforms = build(&work.taps, &tile, options)?;
+                // Points fit the tile and the taps together: another window may have others.
+                let transforms = match build(&work.taps, &tile, options) {
+                    Ok(transforms) => transforms,
+                    Err(why) => return Ok(Err(why)),
+                };
                 let ratio = error_over_direct(&transforms, channels as usize);
                 if options.tolerance.is_some() && ratio > tolerance {
                     return Ok(Err(inaccurate_by(&tile, ratio)));
@@ -110,7 +114,10 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
         if best.as_ref().is_some_and(|b| b.0 <= cost) {
             continue;
         }
-        let transforms = build(&work.taps, &tile, options)?;
+        let transforms = match build(&work.taps, &tile, options) {
+            Ok(transforms) => transforms,
+            Err(why) => return Ok(Err(why)),
+        };
         let ratio = error_over_direct(&transforms, channels as usize);
         if ratio > tolerance {
             inaccurate = Some(inaccurate_by(&tile, ratio));
@@ -120,11 +127,11 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
     }
     let Some((cost, ratio, tile, transforms)) = best else {
         return match (&options.points, inaccurate) {
-            (Some(p), None) => Err(format!(
+            (Some(p), None) => Ok(Err(format!(
                 "points: no tile of 2, 3, 4 or 6 outputs uses {} points with windows of {:?} taps (F(m, r) needs m + r - 2)",
                 p.len(),
                 work.taps
-            )),
+            ))),
             (_, Some(reason)) => Ok(Err(reason)),
             _ => Ok(Err(format!("no tile has at most {MAX_ALPHA} positions per axis and {MAX_POSITIONS} in all"))),
         };

@@ -126,9 +126,9 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// As [`conv`](Tensor::conv); tiles or points that contradict each other or the window; and
-    /// [`Error::Inapplicable`] for a stride or dilation other than 1, windows that have no rewrite, too many positions,
-    /// a dtype that is not floating, sizes of 0, and where no tile is accurate enough.
+    /// As [`conv`](Tensor::conv); a tile that is none, a point given twice; and [`Error::Inapplicable`] for a stride or
+    /// dilation other than 1, windows that have no rewrite, tiles and points that do not fit the window or each other, too
+    /// many positions, a dtype that is not floating, sizes of 0, and where no tile is accurate enough.
     pub fn conv_tensor_level(
         &self,
         weight: &Tensor,
