@@ -5,6 +5,8 @@
 //!   runs too; from the indexed level (the default, but for `rangeify`) the text is what the tested pass takes, or
 //!   for passes over kernels what `split` takes.
 //! - `algorithm=auto|direct|winograd` (`winograd` unless given), `tile=4,2`, `points=0,1,-1`.
+//! - `terms=64`, for `blocked`: terms of a block.
+//! - `target=cuda:sm_80`: the target by name, for `canonical` and `grid`; else a CPU.
 //! - `vector=16`: bytes of the target's vectors, 16 unless given.
 //! - `chain=0,1` and `blocks=1:4:grid,2:4:serial`, for `narrow` and `link`: which kernels become one launch, and blocks of
 //!   the last one's loops by number, size and kind, outermost first.
@@ -14,12 +16,14 @@
 
 use std::path::Path;
 use winograph_compiler::kernel::{Kernel, Launch};
+use winograph_compiler::lower::legalize;
 use winograph_compiler::lower::link::{self, Part};
 use winograph_compiler::optimize::contract;
+use winograph_compiler::optimize::grid;
 use winograph_compiler::optimize::heuristic;
 use winograph_compiler::optimize::plan::{Plan, Scheduled};
 use winograph_compiler::schedule::narrow::{Block, narrow};
-use winograph_compiler::schedule::{flatten, fuse, layout, rangeify, split};
+use winograph_compiler::schedule::{blocked, canonical, flatten, fuse, layout, rangeify, scope, split};
 use winograph_compiler::winograd::rational::Rational;
 use winograph_compiler::{Algorithm, Options, Target, compile, lower, winograd};
 use winograph_ir::indexed::Graph;
@@ -78,7 +82,11 @@ impl Way {
             other => return Err(format!("no level `{other}`")),
         };
         let vector = list::<usize>(header, "vector")?.and_then(|v| v.first().copied()).unwrap_or(16);
-        let (target, options) = (Target::cpu(vector), options(header)?);
+        let target = match header.get("target") {
+            Some(name) => Target::by_name(name).ok_or_else(|| format!("no target `{name}`"))?,
+            None => Target::cpu(vector),
+        };
+        let options = options(header)?;
         Ok(Way { header: header.clone(), target, options, graph, from_tensors })
     }
 
@@ -159,6 +167,44 @@ impl Way {
         Ok(print_linear(&code))
     }
 
+    /// Kernels with the operations that renderers know.
+    fn legalized(&mut self) -> Result<Vec<Kernel>, String> {
+        let mut kernels = self.kernels()?;
+        for k in &mut kernels {
+            for i in 0..k.stores.len() {
+                k.stores[i].value = legalize::legalize(&mut k.graph, k.stores[i].value);
+            }
+        }
+        Ok(kernels)
+    }
+
+    /// Kernels as GPUs get them: axes by what they mean, buffers laid out.
+    fn canonical(&mut self) -> Result<Vec<Kernel>, String> {
+        let mut kernels = self.kernels()?;
+        canonical::canonical(&mut kernels, &mut self.graph.buffers, true);
+        Ok(kernels)
+    }
+
+    /// The whole program: where its buffers are and what its steps use.
+    fn program(self) -> Result<String, String> {
+        let (program, _) =
+            compile::compile_indexed(self.graph, &self.target, &self.options).map_err(|e| e.to_string())?;
+        let mut out = format!(
+            "arena {} prepare arena {} prepared {} bytes\n",
+            program.arena_bytes, program.prepare_arena_bytes, program.prepared_bytes
+        );
+        for b in &program.buffers {
+            out += &format!("{}: {}[{}] {:?}\n", b.name, b.dtype, b.len, b.place);
+        }
+        for (list, steps) in [("prepare", &program.prepare), ("run", &program.run)] {
+            for s in steps {
+                let names: Vec<&str> = s.args.iter().map(|&a| program.buffers[a].name.as_str()).collect();
+                out += &format!("{list} {} {}\n", program.kernels[s.kernel].name, names.join(" "));
+            }
+        }
+        Ok(out)
+    }
+
     fn laid_out(&mut self) -> Result<(Vec<Kernel>, Vec<layout::Choice>), String> {
         let mut kernels = self.kernels()?;
         let choices = layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default());
@@ -196,6 +242,47 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             Ok(report + &print_indexed(&way.graph))
         }
         "split" => Ok(way.kernels()?.iter().map(|k| k.text() + "\n").collect()),
+        "blocked" => {
+            let terms = list::<usize>(header, "terms")?.and_then(|t| t.first().copied()).ok_or("terms= is missing")?;
+            let n = blocked::block_sums(&mut way.graph, terms);
+            checked(&way.graph, "block sums")?;
+            Ok(format!("; {n} sums\n{}", print_indexed(&way.graph)))
+        }
+        "legalize" => Ok(way.legalized()?.iter().map(|k| k.text() + "\n").collect()),
+        "canonical" => Ok(way.canonical()?.iter().map(|k| k.text() + "\n").collect()),
+        "grid" => {
+            let mut kernels = way.canonical()?;
+            layout::layout(&mut kernels, &way.graph.buffers, &way.target, Default::default());
+            let gpu = way.target.gpu.clone().ok_or("target= names no GPU")?;
+            let line = |k: &Kernel| {
+                let (plan, _) = grid::plan(k, &gpu, Default::default());
+                let s = plan.apply(k).map_err(|e| e.to_string())?;
+                Ok(format!("{} {}\n  {plan}\n", compile::name(&s), k.role.name()))
+            };
+            kernels.iter().map(line).collect()
+        }
+        "scope" => {
+            let mut kernels = way.legalized()?;
+            // Weights are arguments here, so that nothing is prepared.
+            let constant = vec![false; kernels.len()];
+            let (launches, choices) = scope::scope(&mut kernels, &constant, &way.target, Default::default());
+            if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
+                return Err(format!("after scope: {what}"));
+            }
+            let fused = |c: &scope::Choice| format!("; {}: one launch: {}\n", c.buffers.join(", "), c.fused);
+            let launched = |l: &Launch| {
+                let names: Vec<String> = l.kernels.iter().map(|&n| kernels[n].output_name()).collect();
+                format!("launch {} under {} loops\n", names.join(", "), l.outer.len())
+            };
+            Ok(choices.iter().map(fused).chain(launches.iter().map(launched)).collect())
+        }
+        "schedule" => {
+            let plans = input.lines().filter_map(|l| l.strip_prefix("; plan:")).map(|l| Plan::parse(l.trim()));
+            let plans = plans.collect::<Result<Vec<Plan>, _>>().map_err(|e| e.to_string())?;
+            let scheduled = way.scheduled(&plans)?;
+            Ok(scheduled.iter().map(|(_, s)| format!("{}\n{}\n", compile::name(s), s.kernel.text())).collect())
+        }
+        "memory" => way.program(),
         "narrow" => {
             let (kernels, launches) = way.narrowed()?;
             let chain = &launches[launches.len() - 1].kernels;
@@ -290,6 +377,41 @@ fn flatten_axes() {
 #[test]
 fn link_nests() {
     folder("link");
+}
+
+#[test]
+fn block_sums() {
+    folder("blocked");
+}
+
+#[test]
+fn legalize_operations() {
+    folder("legalize");
+}
+
+#[test]
+fn canonical_axes() {
+    folder("canonical");
+}
+
+#[test]
+fn grid_of_gpus() {
+    folder("grid");
+}
+
+#[test]
+fn scope_of_stages() {
+    folder("scope");
+}
+
+#[test]
+fn schedule() {
+    folder("schedule");
+}
+
+#[test]
+fn memory() {
+    folder("memory");
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn compare(shapes: &[Shape], dtype: DType, tile: &[usize]) -> usize {
 fn many_shapes() {
     let mut r = Random(3);
     let mut count = 0;
-    for (m, ranks) in [(2, [6, 6, 3]), (3, [3, 4, 1]), (4, [6, 7, 1]), (6, [3, 4, 0])] {
+    for (m, ranks) in [(2, [6, 6, 3]), (3, [3, 4, 1]), (4, [6, 7, 1]), (6, [3, 4, 1])] {
         let shapes: Vec<Shape> = (0..3).flat_map(|i| vec![i + 1; ranks[i]]).map(|rank| r.shape(rank, &[m])).collect();
         count += compare(&shapes, DType::F32, &[m]);
     }

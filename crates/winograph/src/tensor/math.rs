@@ -70,11 +70,11 @@ impl Tensor {
         sqrt, Sqrt
     }
     float_function! {
-        /// Sine of radians, of magnitudes up to 2^45; 0 beyond (PyTorch reduces any magnitude).
+        /// Sine of radians of any magnitude; NaN of infinities.
         sin, Sin
     }
     float_function! {
-        /// Cosine of radians, of magnitudes up to 2^45; 1 beyond (PyTorch reduces any magnitude).
+        /// Cosine of radians of any magnitude; NaN of infinities.
         cos, Cos
     }
     float_function! {
