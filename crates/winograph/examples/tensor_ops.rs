@@ -79,7 +79,9 @@ impl Case {
         macro_rules! binary {
             ($method:ident) => {
                 match self.number() {
-                    Some(n) => x.$method(n),
+                    Some(Number::Int(i)) => x.$method(i),
+                    Some(Number::Float(f)) => x.$method(f),
+                    Some(Number::Bool(b)) => x.$method(b),
                     None => x.$method(self.operand(1)?),
                 }
             };
