@@ -115,7 +115,7 @@ fn said() -> Vec<(String, String, String)> {
 fn messages_are_those_that_were_reviewed() {
     let mut text = String::from(
         "# Messages of errors\n\nEvery message names what is wrong, where, and what was expected or can be done. The list is made from the source \
-         by `crates/cli/tests/messages.rs`; where a message changes, `WINOGRAPH_BLESS=1 cargo test -p winograph-cli --test messages` writes it, and \
+         by `crates/ir/tests/messages.rs`; where a message changes, `WINOGRAPH_BLESS=1 cargo test -p winograph-ir --test messages` writes it, and \
          the difference is to be read by that rule. `{}` stands for what is known at run time.\n\n`Argument`, `DType` and `Shape` of the library end with \
          what was expected, and a way out where there is one. What a fault of the compiler would cause (`InterpError`, `VerifyError`, \
          `RenderError`) names the kernel or node and the invariant.\n",
