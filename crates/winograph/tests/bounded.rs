@@ -47,7 +47,7 @@ const GRAPHS: [(&str, &[usize], usize, Graph); 9] = [
     ("a pooled picture of any width", &[1, 2, 8, 0], 3, |x, _| {
         x.max_pool(&[2, 2], &PoolOptions { stride: vec![1], ..PoolOptions::default() })
     }),
-    ("a window", &[0, 3], 0, |x, k| x.slice(&[(1..).into()])?.mul(k)?.add(&x.slice(&[(..-1).into()])?)),
+    ("a window", &[0, 3], 0, |x, k| x.slice(&[(1..).into()])?.mul(k)?.add(x.slice(&[(..-1).into()])?)),
 ];
 
 #[test]
@@ -77,7 +77,7 @@ fn sizes_beyond_their_bounds_and_graphs_that_are_not_alike_get_their_own() {
     // Two tensors, equal in size at first and then not.
     for (n, m) in [(3, 3), (4, 4), (5, 5), (5, 6), (7, 3), (9, 4)] {
         let (x, y) = (data(&[n]).bounded(0, 1, 64).unwrap(), data(&[m, 2]).bounded(0, 1, 64).unwrap());
-        let both = x.sum(&[], false).unwrap().add(&y.sum(&[], false).unwrap()).unwrap();
+        let both = x.sum(&[], false).unwrap().add(y.sum(&[], false).unwrap()).unwrap();
         let plain = |t: Tensor| t.sum(&[], false).unwrap().item::<f32>().unwrap();
         assert_eq!(both.item::<f32>().unwrap(), plain(data(&[n])) + plain(data(&[m, 2])), "{n} {m}");
     }
