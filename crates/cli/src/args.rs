@@ -28,6 +28,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: CheckCommand,
     },
+    /// Run a model on arrays and pictures
+    Run(Box<RunArgs>),
     /// List the devices of this machine
     Devices(DevicesArgs),
 }
@@ -77,9 +79,6 @@ pub(crate) struct CheckGraphs {
     /// Graphs that are checked side by side [default: as many as there are processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) jobs: Option<u32>,
-    /// Print the graphs that were refused, and why
-    #[arg(long)]
-    pub(crate) refused: bool,
 }
 
 /// A way to compute a convolution.
@@ -411,4 +410,84 @@ pub(crate) struct CheckOnnx {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The model: an .onnx file, or a .param file of ncnn with its .bin file beside it
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// An input: a .npy file, a picture (.png, .jpg), or `random`; once for each input of the model
+    #[arg(long, value_name = "NAME=FILE")]
+    pub(crate) input: Vec<String>,
+    /// Shape of an input that the model leaves open, for pictures (which are scaled to it) and random numbers
+    #[arg(long, value_name = "NAME=SIZES")]
+    pub(crate) shape: Vec<String>,
+    /// Write an output to a .npy file or, where it has the shape of one, as a picture to a .png file
+    #[arg(long, value_name = "NAME=FILE")]
+    pub(crate) output: Vec<String>,
+    #[command(flatten)]
+    pub(crate) picture: PictureArgs,
+    /// Where to run: cpu; cuda:N, an NVIDIA GPU; virtual:TARGET, a GPU in the interpreter, for tiny models
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub(crate) device: String,
+    /// Number of threads [default: as many as this process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) threads: Option<u32>,
+    /// Also print what each kernel takes
+    #[arg(long)]
+    pub(crate) profile: bool,
+    /// Number of timed runs after the first
+    #[arg(long, value_name = "N", default_value = "0", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) runs: u32,
+    /// How many times the expected error of a direct sum Winograd may cost; 1 is the direct sum or better [default: 3]
+    #[arg(long, value_name = "TIMES", allow_hyphen_values = true)]
+    pub(crate) tolerance: Option<String>,
+    /// Where random inputs begin
+    #[arg(long, value_name = "S", default_value = "0")]
+    pub(crate) seed: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How pictures become numbers: each channel of a pixel, from 0 to 255, as `(pixel - mean) * scale`. Outputs that are
+/// written as pictures go the other way.
+#[derive(Debug, Args)]
+pub(crate) struct PictureArgs {
+    /// What is subtracted from pixels: one number, or one for each channel
+    #[arg(long, value_name = "LIST", default_value = "0", allow_hyphen_values = true)]
+    pub(crate) mean: String,
+    /// What they are then multiplied by: one number, or one for each channel [default: 1/255]
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub(crate) scale: Option<String>,
+    /// Channels and their order [default: as the model says, in the order red, green, blue]
+    #[arg(long, value_enum)]
+    pub(crate) channels: Option<ChannelsArg>,
+    /// Where the channels are among the axes
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) layout: LayoutOfPictures,
+}
+
+/// Channels of pictures in tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChannelsArg {
+    /// Red, green, blue
+    Rgb,
+    /// Blue, green, red
+    Bgr,
+    /// One of grey
+    Gray,
+}
+
+/// Axes of pictures in tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayoutOfPictures {
+    /// Last where the last axis has 1 or 3 elements and the first does not; else first
+    Auto,
+    /// Channels, rows, columns
+    Nchw,
+    /// Rows, columns, channels
+    Nhwc,
 }

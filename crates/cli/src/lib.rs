@@ -24,6 +24,7 @@ mod progress;
 mod quiet;
 mod reference;
 mod report;
+mod run;
 mod seed;
 mod serve;
 mod shapes;
@@ -45,6 +46,7 @@ pub fn run() -> ExitCode {
         Command::Explain { what: ExplainCommand::Conv(args) } => explain::conv(&args),
         Command::Check { what: CheckCommand::Graphs(args) } => graphs::run(&args),
         Command::Check { what: CheckCommand::Onnx(args) } => conformance::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Devices(args) => devices::devices(&args),
     };
     match done {
@@ -65,6 +67,7 @@ pub fn check(args: impl Iterator<Item = OsString>) -> std::result::Result<(), St
             shapes::Case::new(&args.conv).map(drop).map_err(of)
         }
         Command::Explain { what: ExplainCommand::Conv(args) } => shapes::Case::new(&args.conv).map(drop).map_err(of),
+        Command::Run(args) => run::check(&args).map_err(of),
         _ => Ok(()),
     }
 }

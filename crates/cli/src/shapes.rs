@@ -201,7 +201,8 @@ fn rules(args: &ConvArgs) -> Result<Options> {
     })
 }
 
-fn tolerance(text: &str) -> Result<Tolerance> {
+/// Reads a `--tolerance`.
+pub(crate) fn tolerance(text: &str) -> Result<Tolerance> {
     let times: f64 = text.trim().parse().map_err(|_| {
         Error::usage(format!("--tolerance '{text}' is not a number: how many times the direct sum's expected error"))
     })?;

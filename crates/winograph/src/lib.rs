@@ -12,7 +12,6 @@
 //! # Ok::<(), winograph::Error>(())
 //! ```
 
-mod bounded;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -20,6 +19,7 @@ pub mod device;
 pub mod env;
 pub mod error;
 mod execute;
+pub mod files;
 pub mod function;
 mod launch;
 mod memory;
@@ -33,7 +33,7 @@ pub mod virtual_gpu;
 mod workspace;
 
 pub use error::{Error, Result};
-pub use execute::{CompileTimes, programs_planned};
+pub use execute::CompileTimes;
 pub use function::{ArgSpec, Function, FunctionOptions, compile, compile_with, plan};
 pub use half::{bf16, f16};
 pub use model::Model;

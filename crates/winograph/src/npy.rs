@@ -3,11 +3,12 @@
 //! The format is NumPy's NEP 1, "A simple file format for NumPy arrays".
 
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
 use crate::tensor::Tensor;
 use crate::tensor::shape::check_size;
 use crate::tensor::storage::Storage;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use winograph_ir::DType;
@@ -83,22 +84,15 @@ impl Tensor {
         Ok(Tensor::ready(Arc::new(data), header.dtype, header.shape))
     }
 
-    /// Writes the tensor as a `.npy` file, version 1, row-major; computes it if that has not been done.
+    /// Writes the tensor as a `.npy` file, version 1, row-major; computes it if that has not been done. The file is
+    /// there as a whole or not at all.
     ///
     /// # Errors
     /// bf16, which NumPy does not have; a file that cannot be written; those of [`realize`](Tensor::realize).
     pub fn save_npy(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let bytes = self.npy_header()?;
-        self.realize()?;
-        let data = self.data("save_npy")?;
-        let write = || -> std::io::Result<()> {
-            let mut out = BufWriter::new(File::create(path)?);
-            out.write_all(&bytes)?;
-            out.write_all(data.bytes())?;
-            out.flush()
-        };
-        write().map_err(|source| Error::Io { op: "save_npy", path: path.to_path_buf(), source })
+        let bytes = self.to_npy()?;
+        write_atomically(path, &bytes).map_err(|source| Error::Io { op: "save_npy", path: path.to_path_buf(), source })
     }
 
     /// The tensor in `.npy` format: what [`save_npy`](Tensor::save_npy) writes.

@@ -140,9 +140,7 @@ pub enum CookToomError {
         point: Rational,
     },
     /// An element does not fit a pair of `i128`.
-    #[error(
-        "the matrices of F({m}, {r}) on these points have numbers too large to compute exactly: take points such as 1/2 or 5/8"
-    )]
+    #[error("the matrices of F({m}, {r}) on these points have numbers too large to compute exactly")]
     Overflow {
         /// Outputs of a tile.
         m: usize,

@@ -19,8 +19,10 @@
 pub mod conformance;
 mod error;
 pub(crate) mod host;
+mod ncnn;
 mod onnx;
 mod profile;
+mod resample;
 mod session;
 mod value;
 
@@ -33,6 +35,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::function::FunctionOptions;
 use crate::tensor::Tensor;
+use ncnn::NcnnModel;
 use onnx::OnnxModel;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,6 +48,7 @@ pub struct Model(Arc<Format>);
 #[derive(Debug)]
 enum Format {
     Onnx(OnnxModel),
+    Ncnn(NcnnModel),
 }
 
 /// An input or output of a model.
@@ -75,18 +79,34 @@ pub enum PortType {
 }
 
 impl Model {
-    /// Reads a model. What it is follows from the name: `.onnx`.
+    /// Reads a model. What it is follows from the file's first bytes: ONNX's format, or the text of a `.param` file of
+    /// ncnn, whose weights are in the file of the same name that ends in `.bin`.
     ///
     /// # Errors
     /// A file that cannot be read, or is not such a model.
     pub fn load(path: impl AsRef<Path>) -> Result<Model> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_path_buf(), source })?;
+        if path.extension().is_some_and(|e| e == "bin") {
+            let cause = "weights of ncnn: name the .param file beside it";
+            return Err(ModelError::format(path.display().to_string(), cause).into());
+        }
+        let bytes = read(path)?;
+        if bytes.starts_with(ncnn::MAGIC.as_bytes()) || path.extension().is_some_and(|e| e == "param") {
+            return Model::from_ncnn(&bytes, &read(&path.with_extension("bin"))?);
+        }
         let folder = match path.parent() {
             Some(p) if !p.as_os_str().is_empty() => p,
             _ => Path::new("."),
         };
         Ok(Model(Arc::new(Format::Onnx(OnnxModel::decode(&bytes, Some(folder))?))))
+    }
+
+    /// A model in ncnn's format that is in memory: the text of the `.param` file, and the bytes of the `.bin` file.
+    ///
+    /// # Errors
+    /// Text and bytes that are not such a model.
+    pub fn from_ncnn(param: &[u8], bin: &[u8]) -> Result<Model> {
+        Ok(Model(Arc::new(Format::Ncnn(NcnnModel::decode(param, bin)?))))
     }
 
     /// A model in ONNX's format that is in memory. It may not refer to other files.
@@ -101,6 +121,7 @@ impl Model {
     pub fn inputs(&self) -> Vec<Port> {
         match &*self.0 {
             Format::Onnx(m) => m.inputs(),
+            Format::Ncnn(m) => m.inputs(),
         }
     }
 
@@ -108,6 +129,7 @@ impl Model {
     pub fn outputs(&self) -> Vec<Port> {
         match &*self.0 {
             Format::Onnx(m) => m.outputs(),
+            Format::Ncnn(m) => m.outputs(),
         }
     }
 
@@ -115,6 +137,7 @@ impl Model {
     pub fn metadata(&self) -> &[(String, String)] {
         match &*self.0 {
             Format::Onnx(m) => m.metadata(),
+            Format::Ncnn(_) => &[],
         }
     }
 
@@ -122,6 +145,7 @@ impl Model {
     pub fn operators(&self) -> Vec<(String, usize)> {
         match &*self.0 {
             Format::Onnx(m) => m.operators(),
+            Format::Ncnn(m) => m.operators(),
         }
     }
 
@@ -129,6 +153,7 @@ impl Model {
     pub fn parameters(&self) -> usize {
         match &*self.0 {
             Format::Onnx(m) => m.parameters(),
+            Format::Ncnn(m) => m.parameters(),
         }
     }
 
@@ -145,6 +170,7 @@ impl Model {
     pub(crate) fn import(&self, inputs: &[(String, Value)], eager: bool) -> Result<Vec<Value>> {
         match &*self.0 {
             Format::Onnx(m) => m.trace(inputs, eager),
+            Format::Ncnn(m) => m.trace(inputs),
         }
     }
 
@@ -174,4 +200,8 @@ impl Model {
         }
         Ok(session)
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_path_buf(), source }.into())
 }

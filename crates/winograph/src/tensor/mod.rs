@@ -9,6 +9,7 @@
 
 mod buffer;
 mod conv;
+mod conv_transpose;
 mod create;
 mod element;
 mod elementwise;
@@ -31,7 +32,7 @@ mod winograd;
 pub use buffer::TensorBuffer;
 pub use conv::ConvOptions;
 pub use element::{Element, Number, Operand};
-pub(crate) use graph::{Leaves, build_graph, graph_of, graph_of_sizes};
+pub(crate) use graph::{Leaves, build_graph, graph_of};
 pub use index::SliceRange;
 pub(crate) use node::State;
 pub use pool::PoolOptions;

@@ -257,6 +257,10 @@ pub const OTHERS: &[(&str, Call)] = &[
     ("Tensor::conv1d", |s, _| one(s.convolution(Some(1)).call(Tensor::conv1d))),
     ("Tensor::conv2d", |s, _| one(s.convolution(Some(2)).call(Tensor::conv2d))),
     ("Tensor::conv3d", |s, _| one(s.convolution(Some(3)).call(Tensor::conv3d))),
+    ("Tensor::conv_transpose", |s, _| {
+        let extra = s.list(3, Source::size);
+        one(s.convolution(None).call(|x, w, b, o| x.conv_transpose(w, b, o, &extra)))
+    }),
     ("Tensor::conv_winograd", |s, _| {
         let c = s.plain_convolution();
         let (tile, matrices) = s.tile(&c);
@@ -361,6 +365,5 @@ pub const COMPILING: &[(&str, Call)] = &[
         done(Tensor::realize_all(&list.iter().collect::<Vec<_>>()))
     }),
     ("Tensor::to_vec", |s, p| of_any_type!(s, |T| done(s.pick(&p.few).to_vec::<T>()))),
-    ("Tensor::bounded", |s, p| one(s.pick(&p.few).bounded(s.place(), s.size(), s.size()))),
     ("Tensor::item", |s, p| of_any_type!(s, |T| done(s.pick(&p.few).item::<T>()))),
 ];

@@ -197,7 +197,6 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     ("Function::program", |_, c| (!c.f.program().run.is_empty()).then_some(()).ok_or_else(String::new)),
     ("Function::source", |_, c| (!c.f.source().is_empty()).then_some(()).ok_or_else(String::new)),
     ("Function::times", |_, c| (c.f.times().plan.as_secs() < 600).then_some(()).ok_or_else(String::new)),
-    ("programs_planned", |_, _| (winograph::programs_planned() > 0).then_some(()).ok_or_else(String::new)),
     ("settings", |_, _| told(settings::settings())),
     ("env", |_, _| told(settings::env())),
     ("Settings::from_env", |s, _| {
@@ -336,6 +335,15 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     ("VirtualGpu::take_launches", |_, c| c.gpu.take_launches().is_empty().then_some(()).ok_or_else(String::new)),
     ("Model::load", |s, c| told(Model::load(c.file(s)).map(|_| ()))),
     ("Model::from_onnx", |s, c| told(model(s, c).map(|_| ()))),
+    ("Model::from_ncnn", |s, _| {
+        let mut text = b"7767517\n2 2\nInput i 0 1 x\nConvolution c 1 1 x y 0=2 1=1 6=6\n".to_vec();
+        for _ in 0..s.below(4) {
+            let at = s.below(text.len());
+            text[at] = s.next() as u8;
+        }
+        let model = Model::from_ncnn(&text, &vec![s.below(2) as u8; s.nearly(28).min(4096)]);
+        told(model.and_then(|m| m.trace(&named(s)).map(|_| ())))
+    }),
     ("Model::inputs", |s, c| told(model(s, c).map(|m| m.inputs().len()))),
     ("Model::outputs", |s, c| told(model(s, c).map(|m| m.outputs().len()))),
     ("Model::metadata", |s, c| told(model(s, c).map(|m| m.metadata().len()))),
@@ -350,6 +358,8 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     ("Session::model", |_, c| (c.session.model().inputs().len() == 1).then_some(()).ok_or_else(String::new)),
     ("Session::run", |s, c| told(c.session.run(&tensors(&named(s))).map(|_| ()))),
     ("Session::run_values", |s, c| told(c.session.run_values(&named(s)).map(|_| ()))),
+    ("Session::compile_for", |s, c| told(c.session.compile_for(&tensors(&named(s))))),
+    ("Session::profile", |s, c| told(c.session.profile(&tensors(&named(s)), s.below(3)).map(|l| l.len()))),
     ("Session::with_function", |s, c| told(c.session.with_function(&tensors(&named(s)), |f| f.args().len()))),
     ("Value::tensor", |s, _| {
         let _ = named(s).iter().filter(|(_, v)| v.tensor().is_some()).count();
@@ -358,6 +368,10 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     ("Value::tensors", |s, _| {
         let _ = named(s).iter().map(|(_, v)| v.tensors().len()).sum::<usize>();
         Ok(())
+    }),
+    ("write_atomically", |s, c| {
+        let name = format!("{}/{}", s.below(3), s.text().replace(['/', '\0'], "%"));
+        told(winograph::files::write_atomically(&c.dir.path().join(name), b"x"))
     }),
     ("find", |s, c| told(conformance::find(&c.file(s)))),
     ("run", |s, c| {

@@ -5,8 +5,7 @@ use super::quant;
 use super::window::Window;
 use crate::error::Result;
 use crate::model::Value;
-use crate::tensor::{ConvOptions, SliceRange, Tensor};
-use winograph_ir::Scalar;
+use crate::tensor::{ConvOptions, Tensor};
 
 pub(super) fn find(op: &str) -> Option<Lowering> {
     Some(match op {
@@ -95,51 +94,18 @@ fn conv_transpose(n: &Node<'_>) -> Result<Vec<Value>> {
             None => (pads[i] as isize, pads[i + rank] as isize - extra[i] as isize),
         });
     }
-    let y = transposed(x, w, &stride, &dilation, groups)?;
-    let mut amounts = vec![(0, 0); 2];
-    amounts.extend(cut.iter().map(|&(b, a)| (-b, -a)));
-    let y = super::movement::pad_constant(&y, &amounts, Scalar::zero(y.dtype()))?;
+    let mut ranges = Vec::with_capacity(rank);
+    for (i, &(before, after)) in cut.iter().enumerate() {
+        let span = (w.shape()[2 + i] - 1).saturating_mul(dilation[i]) + 1;
+        let whole = (x.shape()[2 + i].saturating_sub(1)).saturating_mul(stride[i]).saturating_add(span);
+        let length = isize::try_from(whole).ok().and_then(|w| w.checked_sub(before)?.checked_sub(after));
+        let length = length.and_then(|l| usize::try_from(l).ok());
+        let length = length.ok_or_else(|| n.wrong(format!("pads {pads:?} cut off more than there is")))?;
+        ranges.push((before as i64, length));
+    }
+    let y = x.transposed(w, &stride, &dilation, groups, &ranges)?;
     let Some(bias) = n.opt(2) else { return one(y) };
     let mut shape = vec![1; y.rank()];
     shape[1] = k * groups;
     one(y.add(bias.reshape_to(name, &shape)?)?)
-}
-
-/// The transposed convolution of `[n, c, spatial..]` with `[c, k/groups, window..]`, nothing cut off: zeros between
-/// the elements of the input, and the convolution with the window turned around.
-fn transposed(x: &Tensor, w: &Tensor, stride: &[usize], dilation: &[usize], groups: usize) -> Result<Tensor> {
-    let name = "conv_transpose";
-    let rank = stride.len();
-    let zero = Scalar::zero(x.dtype());
-    let mut spread = x.clone();
-    for (i, &s) in stride.iter().enumerate().filter(|(_, s)| **s > 1) {
-        let axis = 2 + i;
-        let size = spread.shape()[axis];
-        let mut amounts = vec![(0, 0); spread.rank() + 1];
-        amounts[axis + 1] = (0, s - 1);
-        let wide = spread.unsqueeze(axis as isize + 1)?.pad_to(name, &amounts, zero)?;
-        let mut shape = spread.shape().to_vec();
-        shape[axis] = size * s;
-        spread =
-            wide.reshape_to(name, &shape)?.slice_axis(axis as isize, 0..((size * s + 1).saturating_sub(s)) as isize)?;
-    }
-    let mut ranges = vec![SliceRange::from(..); 2];
-    ranges.extend(vec![SliceRange::from(..).step(-1); rank]);
-    // [g, c/g, k/g, window..] to [g * k/g, c/g, window..]
-    let (c, k) = (w.shape()[0], w.shape()[1]);
-    let mut shape = vec![groups, c / groups, k];
-    shape.extend(&w.shape()[2..]);
-    let turned = w.slice(&ranges)?.reshape_to(name, &shape)?.transpose(1, 2)?;
-    let mut shape = vec![groups * k, c / groups];
-    shape.extend(&w.shape()[2..]);
-    let turned = turned.reshape_to(name, &shape)?;
-    let border = |i: usize| (w.shape()[2 + i] - 1) * dilation[i];
-    let options = ConvOptions {
-        stride: vec![],
-        padding: (0..rank).map(|i| (border(i), border(i))).collect(),
-        dilation: dilation.to_vec(),
-        groups,
-        ..ConvOptions::default()
-    };
-    spread.conv(&turned, None, &options)
 }

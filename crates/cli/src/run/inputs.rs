@@ -1,0 +1,287 @@
+//! What a model is given: arrays, pictures and random numbers.
+
+use super::picture::{self, Picture};
+use crate::args::{ChannelsArg, LayoutOfPictures, PictureArgs};
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+use winograph::model::{Port, PortType};
+use winograph::{DType, Tensor};
+
+/// Options of the form `NAME=VALUE`, in order.
+pub(super) fn named(option: &str, list: &[String]) -> Result<Vec<(String, String)>> {
+    let mut out: Vec<(String, String)> = Vec::new();
+    for item in list {
+        let Some((name, value)) = item.split_once('=').filter(|(n, v)| !n.is_empty() && !v.is_empty()) else {
+            return Err(Error::usage(format!("{option} '{item}': expected NAME=VALUE")));
+        };
+        if out.iter().any(|(n, _)| n == name) {
+            return Err(Error::usage(format!("{option}: {name} is there twice")));
+        }
+        out.push((name.to_string(), value.to_string()));
+    }
+    Ok(out)
+}
+
+/// Shapes by the names of inputs.
+pub(super) fn shapes(list: &[String], ports: &[Port]) -> Result<Vec<(String, Vec<usize>)>> {
+    let parse = |(name, text): (String, String)| {
+        known(ports, &name, "--shape")?;
+        let bad = || Error::usage(format!("--shape {name}={text}: expected sizes of at least 1, separated by commas"));
+        let size = |s: &str| s.trim().parse::<usize>().ok().filter(|&s| s > 0).ok_or_else(bad);
+        let sizes = text.split(',').map(size).collect::<Result<Vec<_>>>()?;
+        Ok((name, sizes))
+    };
+    named("--shape", list)?.into_iter().map(parse).collect()
+}
+
+/// Refuses names that the model does not have.
+pub(super) fn known<'a>(ports: &'a [Port], name: &str, option: &str) -> Result<&'a Port> {
+    ports.iter().find(|p| p.name == name).ok_or_else(|| {
+        let names: Vec<&str> = ports.iter().map(|p| p.name.as_str()).collect();
+        Error::usage(format!("{option} {name}: the model has no such name, but {}", names.join(", ")))
+    })
+}
+
+/// How pixels become numbers and numbers pixels: `(pixel - mean) * scale`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Pixels {
+    mean: Vec<f32>,
+    scale: Vec<f32>,
+    channels: Option<ChannelsArg>,
+    layout: LayoutOfPictures,
+}
+
+/// Where the axes of a picture are in a tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Axes {
+    pub(super) rank: usize,
+    pub(super) channel: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+}
+
+impl Pixels {
+    pub(super) fn new(args: &PictureArgs) -> Result<Pixels> {
+        let list = |option: &str, text: &str| {
+            let bad = || Error::usage(format!("{option} '{text}': expected one number, or one for each of 3 channels"));
+            let number = |s: &str| s.trim().parse::<f32>().ok().filter(|v| v.is_finite()).ok_or_else(bad);
+            let list = text.split(',').map(number).collect::<Result<Vec<_>>>()?;
+            if matches!(list.len(), 1 | 3) { Ok(list) } else { Err(bad()) }
+        };
+        let scale = match &args.scale {
+            Some(text) => list("--scale", text)?,
+            None => vec![1.0 / 255.0],
+        };
+        if scale.contains(&0.0) {
+            return Err(Error::usage("--scale: 0 would make all pixels the same"));
+        }
+        Ok(Pixels { mean: list("--mean", &args.mean)?, scale, channels: args.channels, layout: args.layout })
+    }
+
+    /// Where a picture's axes are in a tensor of this shape.
+    pub(super) fn axes(&self, shape: &[Option<usize>]) -> Option<Axes> {
+        let rank = shape.len();
+        let lead = rank.checked_sub(3)?;
+        let colours = |at: usize| matches!(shape[at], Some(1 | 3));
+        let last = match self.layout {
+            LayoutOfPictures::Auto => colours(rank - 1) && !colours(lead),
+            LayoutOfPictures::Nchw => false,
+            LayoutOfPictures::Nhwc => true,
+        };
+        let fits = lead <= 1 && (lead == 0 || shape[0].is_none_or(|n| n == 1));
+        let axes = match last {
+            true => Axes { rank, channel: rank - 1, height: lead, width: lead + 1 },
+            false => Axes { rank, channel: lead, height: lead + 1, width: lead + 2 },
+        };
+        (fits && shape[axes.channel].is_none_or(|c| c == 1 || c == 3)).then_some(axes)
+    }
+
+    fn of(list: &[f32], channel: usize) -> f32 {
+        *list.get(channel).or(list.first()).unwrap_or(&0.0)
+    }
+
+    /// The place in a pixel of a tensor's channel.
+    fn place(&self, channel: usize, channels: usize) -> usize {
+        if channels == 3 && self.channels == Some(ChannelsArg::Bgr) { 2 - channel } else { channel }
+    }
+
+    /// The tensor of a picture, scaled to the sizes that are known.
+    pub(super) fn tensor(&self, name: &str, p: Picture, dtype: DType, shape: &[Option<usize>]) -> Result<Tensor> {
+        let Some(axes) = self.axes(shape) else {
+            let text = format!("--input {name}: a picture for an input of shape {}", sizes(shape));
+            return Err(Error::usage(format!("{text}: expected 1 or 3 channels, a height and a width (see --layout)")));
+        };
+        let wanted = match self.channels {
+            Some(ChannelsArg::Gray) => Some(1),
+            Some(_) => Some(3),
+            None => None,
+        };
+        let channels = shape[axes.channel].or(wanted).unwrap_or(p.channels);
+        let (h, w) = (shape[axes.height].unwrap_or(p.height), shape[axes.width].unwrap_or(p.width));
+        // A request that no memory can hold is an error of the tensor, before anything is scaled.
+        let mut full = vec![1; axes.rank];
+        (full[axes.channel], full[axes.height], full[axes.width]) = (channels, h, w);
+        let failed = |e| Error::of("cannot make the input", e);
+        Tensor::zeros(&full, DType::F32).map_err(failed)?;
+        let p = p.with_channels(channels).scaled(w, h);
+        let mut values = vec![0.0; p.values.len()];
+        for (i, pixel) in p.values.chunks_exact(channels).enumerate() {
+            for c in 0..channels {
+                let at = if axes.channel > axes.height { i * channels + c } else { c * h * w + i };
+                let v = pixel[self.place(c, channels)];
+                values[at] = (v - Pixels::of(&self.mean, c)) * Pixels::of(&self.scale, c);
+            }
+        }
+        let t = Tensor::from_slice(&values, &full).map_err(failed)?;
+        match dtype {
+            DType::F32 => Ok(t),
+            d if d.is_float() => t.cast(d).map_err(failed),
+            // Whole numbers stand for pixels as they are.
+            d => {
+                let whole = t.mul(255.0).and_then(|t| t.round()).map_err(failed)?;
+                whole.clamp(Some(0.0), Some(255.0)).and_then(|t| t.cast(d)).map_err(failed)
+            }
+        }
+    }
+
+    /// The picture that a tensor's values stand for.
+    pub(super) fn picture(&self, name: &str, t: &Tensor) -> Result<Picture> {
+        let shape: Vec<Option<usize>> = t.shape().iter().map(|&s| Some(s)).collect();
+        let Some(axes) = self.axes(&shape) else {
+            let text = format!("--output {name}: shape {} is none of a picture", sizes(&shape));
+            return Err(Error::usage(format!("{text}: write it to a .npy file")));
+        };
+        let (channels, h, w) = (t.shape()[axes.channel], t.shape()[axes.height], t.shape()[axes.width]);
+        let failed = |e| Error::of("cannot read the output", e);
+        let data = t.cast(DType::F32).and_then(|t| t.to_vec::<f32>()).map_err(failed)?;
+        let mut values = vec![0.0; data.len()];
+        for i in 0..h * w {
+            for c in 0..channels {
+                let at = if axes.channel > axes.height { i * channels + c } else { c * h * w + i };
+                let v = data[at] / Pixels::of(&self.scale, c) + Pixels::of(&self.mean, c);
+                values[i * channels + self.place(c, channels)] = v;
+            }
+        }
+        Ok(Picture { width: w, height: h, channels, values })
+    }
+}
+
+/// A shape as it is told to people.
+pub(super) fn sizes(shape: &[Option<usize>]) -> String {
+    let list: Vec<String> = shape.iter().map(|s| s.map_or("?".to_string(), |s| s.to_string())).collect();
+    format!("[{}]", list.join(","))
+}
+
+/// What is known of an input's shape: what `--shape` says, else the model.
+pub(super) fn shape_of(port: &Port, shapes: &[(String, Vec<usize>)]) -> Option<(DType, Option<Vec<Option<usize>>>)> {
+    let PortType::Tensor { dtype, shape } = &port.of else { return None };
+    let given = shapes.iter().find(|(n, _)| *n == port.name);
+    Some((*dtype, given.map(|(_, s)| s.iter().map(|&s| Some(s)).collect()).or_else(|| shape.clone())))
+}
+
+/// Reads one input.
+pub(super) fn read(
+    port: &Port,
+    value: &str,
+    shapes: &[(String, Vec<usize>)],
+    pixels: &Pixels,
+    seed: u64,
+) -> Result<Tensor> {
+    let name = &port.name;
+    let Some((dtype, shape)) = shape_of(port, shapes) else {
+        return Err(Error::usage(format!("--input {name}: it is no tensor, and only tensors can be given")));
+    };
+    if value == "random" {
+        return random(name, dtype, shape, seed);
+    }
+    let path = PathBuf::from(value);
+    if picture::is_picture(&path) {
+        let picture = Picture::read(&path)?;
+        // A model that leaves everything open gets channels, height and width.
+        let shape = shape.unwrap_or_else(|| vec![None; 3]);
+        return pixels.tensor(name, picture, dtype, &shape);
+    }
+    if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy")) {
+        let text = format!("--input {name}={value}: expected random, or a file that ends in .npy, .png, .jpg or .jpeg");
+        return Err(Error::usage(text));
+    }
+    Tensor::load_npy(&path).map_err(|e| Error::of(&format!("cannot read {}", path.display()), e))
+}
+
+fn random(name: &str, dtype: DType, shape: Option<Vec<Option<usize>>>, seed: u64) -> Result<Tensor> {
+    let known = shape.as_ref().and_then(|s| s.iter().copied().collect::<Option<Vec<usize>>>());
+    let Some(shape) = known else {
+        let text = shape.map_or("[..]".to_string(), |s| sizes(&s));
+        let text = format!("--input {name}=random: the model leaves its shape open, {text}");
+        return Err(Error::usage(format!("{text}: give it by --shape {name}=SIZES")));
+    };
+    let made = match dtype.is_float() {
+        true => Tensor::rand(&shape, dtype, seed),
+        false => Tensor::randint(0, 2, &shape, DType::I64, seed).and_then(|t| t.cast(dtype)),
+    };
+    made.map_err(|e| Error::of("cannot make the input", e))
+}
+
+/// Writes one output: a picture or an array, as its name says.
+pub(super) fn write(name: &str, t: &Tensor, path: &Path, pixels: &Pixels) -> Result<()> {
+    let failed = |e: &dyn std::fmt::Display| Error::failure(format!("cannot write {}", path.display()), e);
+    let bytes = match picture::is_picture(path) {
+        true => pixels.picture(name, t)?.to_png()?,
+        false => t.to_npy().map_err(|e| Error::of("cannot write the output", e))?,
+    };
+    winograph::files::write_atomically(path, &bytes).map_err(|e| failed(&e))
+}
+
+/// Refuses names of files that [`write`] could not write.
+pub(super) fn writable(name: &str, file: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(file);
+    let known = |e: &std::ffi::OsStr| e.eq_ignore_ascii_case("npy") || e.eq_ignore_ascii_case("png");
+    if path.extension().is_some_and(known) {
+        return Ok(path);
+    }
+    Err(Error::usage(format!("--output {name}={file}: expected a file that ends in .npy or .png")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pixels(layout: LayoutOfPictures, channels: Option<ChannelsArg>) -> Pixels {
+        let (mean, scale) = (vec![10.0, 20.0, 30.0], vec![0.5, 0.25, 0.125]);
+        Pixels { mean, scale, channels, layout }
+    }
+
+    #[test]
+    fn pictures_become_tensors_and_pictures_again() {
+        let values: Vec<f32> = (0..2 * 3 * 3).map(|i| (i * 13 % 256) as f32).collect();
+        let p = Picture { width: 3, height: 2, channels: 3, values };
+        for (layout, shape) in [
+            (LayoutOfPictures::Auto, [None, Some(3), None, None]),
+            (LayoutOfPictures::Auto, [Some(1), None, None, Some(3)]),
+            (LayoutOfPictures::Nchw, [None, None, None, None]),
+        ] {
+            for order in [None, Some(ChannelsArg::Bgr)] {
+                let how = pixels(layout, order);
+                let t = how.tensor("x", p.clone(), DType::F32, &shape).unwrap();
+                let back = how.picture("x", &t).unwrap();
+                assert!(back.values.iter().zip(&p.values).all(|(a, b)| (a - b).abs() < 1e-3));
+            }
+        }
+        let t = pixels(LayoutOfPictures::Nchw, Some(ChannelsArg::Bgr));
+        let t = t.tensor("x", p.clone(), DType::F32, &[None; 3]).unwrap();
+        assert_eq!(t.shape(), [3, 2, 3]);
+        // Blue comes first, with the first mean and scale.
+        assert_eq!(t.to_vec::<f32>().unwrap()[0], (p.values[2] - 10.0) * 0.5);
+    }
+
+    #[test]
+    fn shapes_that_are_no_pictures_are_refused() {
+        let how = pixels(LayoutOfPictures::Auto, None);
+        for shape in [&[Some(1), Some(5), None, None][..], &[Some(2), Some(3), None, None], &[None, None], &[None; 5]] {
+            assert!(how.axes(shape).is_none(), "{shape:?}");
+        }
+        assert!(named("--input", &["x".to_string()]).is_err());
+        assert!(named("--input", &["x=a".to_string(), "x=b".to_string()]).is_err());
+        assert!(writable("y", "a.jpg").is_err() && writable("y", "a.PNG").is_ok());
+    }
+}

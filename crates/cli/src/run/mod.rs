@@ -1,0 +1,135 @@
+//! `winograph run`: a model's answer to arrays and pictures.
+
+mod inputs;
+mod picture;
+mod report;
+
+use crate::args::RunArgs;
+use crate::error::{Error, Result};
+use crate::machine::{Machine, Name};
+use crate::measure::median;
+use crate::progress::Progress;
+use crate::{output, shapes};
+use inputs::Pixels;
+use report::{Report, Value};
+use std::path::PathBuf;
+use std::time::Instant;
+use winograph::model::{Model, Session};
+use winograph::{FunctionOptions, Options, Tensor};
+
+/// Runs in which kernels are timed one by one.
+const PROFILED: usize = 9;
+
+/// Inputs and outputs by name.
+type Named = Vec<(String, Tensor)>;
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+/// Refuses what can be refused without reading the model.
+pub(crate) fn check(args: &RunArgs) -> Result<()> {
+    Name::parse(&args.device)?;
+    inputs::named("--input", &args.input)?;
+    inputs::named("--shape", &args.shape)?;
+    for (name, file) in inputs::named("--output", &args.output)? {
+        inputs::writable(&name, &file)?;
+    }
+    Pixels::new(&args.picture)?;
+    args.tolerance.as_deref().map(shapes::tolerance).transpose()?;
+    Ok(())
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &RunArgs) -> Result<()> {
+    check(args)?;
+    let pixels = Pixels::new(&args.picture)?;
+    let mut progress = Progress::new(5 + u64::from(args.runs));
+    progress.step("reading the model");
+    let start = Instant::now();
+    let model = Model::load(&args.model).map_err(|e| Error::of("cannot load the model", e))?;
+    let load_ms = ms(start);
+    let ports = model.inputs();
+    let shapes = inputs::shapes(&args.shape, &ports)?;
+    let mut given: Named = Vec::new();
+    for (i, (name, value)) in inputs::named("--input", &args.input)?.into_iter().enumerate() {
+        let port = inputs::known(&ports, &name, "--input")?;
+        given.push((name, inputs::read(port, &value, &shapes, &pixels, args.seed.wrapping_add(i as u64))?));
+    }
+    let mut files: Vec<(String, PathBuf)> = Vec::new();
+    for (name, file) in inputs::named("--output", &args.output)? {
+        inputs::known(&model.outputs(), &name, "--output")?;
+        files.push((name.clone(), inputs::writable(&name, &file)?));
+    }
+    let machine = Machine::open(&Name::parse(&args.device)?, args.threads)?;
+    let compiler = match &args.tolerance {
+        Some(text) => {
+            let defaults = winograph::settings::settings().map_err(|e| Error::of("cannot read the environment", e))?;
+            Some(Options { tolerance: Some(shapes::tolerance(text)?), ..defaults.options.clone() })
+        }
+        None => None,
+    };
+    let options = FunctionOptions { device: Some(machine.device.clone()), compiler, dumps: false };
+    let failed = |e| Error::of("cannot run the model", e);
+
+    progress.step("compiling");
+    let start = Instant::now();
+    let session = model.compile_with(options).map_err(|e| Error::of("cannot compile the model", e))?;
+    let borrowed: Vec<(&str, &Tensor)> = given.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    session.compile_for(&borrowed).map_err(failed)?;
+    let compile_ms = ms(start);
+    progress.step("running");
+    let start = Instant::now();
+    let results = session.run(&borrowed).map_err(failed)?;
+    let first_ms = ms(start);
+
+    let mut report = Report::new(args, &machine, load_ms, compile_ms, first_ms);
+    timed(args, &session, &borrowed, &mut report, &mut progress)?;
+    progress.step("writing");
+    for (name, path) in &files {
+        if let Some((_, t)) = results.iter().find(|(n, _)| n == name) {
+            inputs::write(name, t, path, &pixels)?;
+        }
+    }
+    drop(progress);
+    for (name, t) in &given {
+        report.inputs.push(Value::of(name, t, None).map_err(failed)?);
+    }
+    for (name, t) in &results {
+        let file = files.iter().find(|(n, _)| n == name).map(|(_, f)| f.display().to_string());
+        report.outputs.push(Value::of(name, t, file).map_err(failed)?);
+    }
+    if args.json {
+        let text = serde_json::to_string(&report).map_err(|e| Error::failure("cannot write JSON", e))?;
+        return output::print(&format!("{text}\n"));
+    }
+    output::print(&report.text())
+}
+
+/// Times calls beyond the first, and kernels one by one.
+fn timed(
+    args: &RunArgs,
+    session: &Session,
+    inputs: &[(&str, &Tensor)],
+    report: &mut Report,
+    progress: &mut Progress,
+) -> Result<()> {
+    let failed = |e| Error::of("cannot run the model", e);
+    let mut times = Vec::new();
+    for _ in 0..args.runs {
+        progress.step("timing");
+        let start = Instant::now();
+        session.run(inputs).map_err(failed)?;
+        times.push(ms(start));
+    }
+    if args.profile {
+        let launches = session.profile(inputs, PROFILED).map_err(failed)?;
+        let with = session.with_function(inputs, |f| report::kernels(&launches, f.explanation())).map_err(failed)?;
+        report.kernels = Some(with.unwrap_or_default());
+    }
+    times.sort_by(f64::total_cmp);
+    report.runs = times.len();
+    report.min_ms = times.first().copied();
+    report.median_ms = (!times.is_empty()).then(|| median(&times));
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! What `winograph run` prints.
+
+use crate::args::RunArgs;
+use crate::machine::Machine;
+use serde::Serialize;
+use std::fmt::Write as _;
+use winograph::model::Launch;
+use winograph::{DType, Tensor};
+use winograph_compiler::Explanation;
+use winograph_compiler::explain::KernelReport;
+use winograph_ir::indexed::Role;
+
+/// All of it.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    model: String,
+    device: String,
+    threads: usize,
+    load_ms: f64,
+    compile_ms: f64,
+    first_ms: f64,
+    pub(super) runs: usize,
+    pub(super) min_ms: Option<f64>,
+    pub(super) median_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tiles: Option<usize>,
+    pub(super) inputs: Vec<Value>,
+    pub(super) outputs: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kernels: Option<Vec<Kernel>>,
+}
+
+/// An input or output.
+#[derive(Debug, Serialize)]
+pub(super) struct Value {
+    name: String,
+    dtype: String,
+    shape: Vec<usize>,
+    /// Of the numbers that are finite; `None` where there are none.
+    min: Option<f64>,
+    max: Option<f64>,
+    mean: Option<f64>,
+    /// Elements that are no number or infinite.
+    not_finite: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+}
+
+impl Value {
+    pub(super) fn of(name: &str, t: &Tensor, file: Option<String>) -> winograph::Result<Value> {
+        let values = t.cast(DType::F64)?.to_vec::<f64>()?;
+        let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+        let some = |v: f64| (!finite.is_empty()).then_some(v);
+        Ok(Value {
+            name: name.to_string(),
+            dtype: t.dtype().to_string(),
+            shape: t.shape().to_vec(),
+            min: some(finite.iter().copied().fold(f64::INFINITY, f64::min)),
+            max: some(finite.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
+            mean: some(finite.iter().sum::<f64>() / finite.len() as f64),
+            not_finite: values.len() - finite.len(),
+            file,
+        })
+    }
+
+    fn text(&self, what: &str) -> String {
+        let shape: Vec<String> = self.shape.iter().map(usize::to_string).collect();
+        let mut out = format!("{what} {}: {}[{}]", self.name, self.dtype, shape.join(","));
+        if let (Some(min), Some(max), Some(mean)) = (self.min, self.max, self.mean) {
+            let _ = write!(out, ", from {min:.6} to {max:.6}, mean {mean:.6}");
+        }
+        if self.not_finite > 0 {
+            let _ = write!(out, ", {} of its elements are not finite", self.not_finite);
+        }
+        if let Some(file) = &self.file {
+            let _ = write!(out, " -> {file}");
+        }
+        out
+    }
+}
+
+/// One launch of each run.
+#[derive(Debug, Serialize)]
+pub(super) struct Kernel {
+    name: String,
+    role: &'static str,
+    /// Loops and sums of its nests.
+    work: String,
+    time_us: f64,
+    /// Of the time of all launches.
+    share: f64,
+    /// Of its sums, as they are computed; `None` where it has none.
+    gflops: Option<f64>,
+    /// Of the buffers that it reads and writes, each counted once.
+    bytes: u64,
+    /// `direct`, or `winograd` with its tile; nothing where no product is summed.
+    algorithm: Option<String>,
+    amplification: Option<f64>,
+}
+
+/// What each launch took, and which algorithm it belongs to.
+pub(super) fn kernels(launches: &[Launch], explanation: &Explanation) -> Vec<Kernel> {
+    let total: f64 = launches.iter().map(|l| l.time.as_secs_f64()).sum();
+    let reports = explanation.kernels.iter().filter(|k| !k.prepare);
+    let kernel = |(launch, report): (&Launch, &KernelReport)| {
+        let seconds = launch.time.as_secs_f64();
+        let window = explanation.windows.iter().find(|w| report.nests.iter().any(|nest| nest.output == w.buffer));
+        let has = |roles: &[Role]| report.nests.iter().any(|nest| roles.contains(&nest.role));
+        let algorithm = match window {
+            Some(w) if w.applied => {
+                let tile: Vec<String> = w.tile.iter().map(usize::to_string).collect();
+                Some(format!("winograd {}", tile.join("x")))
+            }
+            _ if has(&[Role::InputTransform, Role::Multiply, Role::OutputTransform]) => Some("winograd".to_string()),
+            Some(_) => Some("direct".to_string()),
+            None if has(&[Role::Direct]) => Some("direct".to_string()),
+            None => None,
+        };
+        Kernel {
+            name: launch.kernel.clone(),
+            role: launch.role,
+            work: launch.work.clone(),
+            time_us: seconds * 1e6,
+            share: seconds / total,
+            gflops: (launch.flops > 0).then(|| launch.flops as f64 / seconds / 1e9),
+            bytes: launch.bytes,
+            algorithm,
+            amplification: window.filter(|w| w.applied).and_then(|w| w.amplification),
+        }
+    };
+    launches.iter().zip(reports).map(kernel).collect()
+}
+
+impl Report {
+    pub(super) fn new(args: &RunArgs, machine: &Machine, load_ms: f64, compile_ms: f64, first_ms: f64) -> Report {
+        Report {
+            model: args.model.display().to_string(),
+            device: machine.device.name().to_string(),
+            threads: machine.threads,
+            load_ms,
+            compile_ms,
+            first_ms,
+            runs: 0,
+            min_ms: None,
+            median_ms: None,
+            tiles: None,
+            inputs: vec![],
+            outputs: vec![],
+            kernels: None,
+        }
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let mut out = String::new();
+        for v in &self.inputs {
+            out.push_str(&v.text("input"));
+            out.push('\n');
+        }
+        for v in &self.outputs {
+            out.push_str(&v.text("output"));
+            out.push('\n');
+        }
+        let _ = write!(
+            out,
+            "{}, {} thread{}: read in {:.1} ms, compiled in {:.1} ms, run in {:.3} ms",
+            self.device,
+            self.threads,
+            if self.threads == 1 { "" } else { "s" },
+            self.load_ms,
+            self.compile_ms,
+            self.first_ms
+        );
+        if let Some(tiles) = self.tiles {
+            let _ = write!(out, " in {tiles} tile{}", if tiles == 1 { "" } else { "s" });
+        }
+        if let (Some(min), Some(middle)) = (self.min_ms, self.median_ms) {
+            let _ = write!(out, "; {} more: at least {min:.3} ms, median {middle:.3} ms", self.runs);
+        }
+        out.push('\n');
+        let Some(kernels) = &self.kernels else { return out };
+        let _ = writeln!(
+            out,
+            "\n{:>10} {:>6} {:>8} {:>10}  {:<16} {:>6}  kernel",
+            "us", "%", "GFLOP/s", "KiB", "algorithm", "ampl."
+        );
+        let number = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.1}"));
+        for k in kernels {
+            let _ = writeln!(
+                out,
+                "{:>10.1} {:>6.1} {:>8} {:>10}  {:<16} {:>6}  {} ({})",
+                k.time_us,
+                k.share * 100.0,
+                number(k.gflops),
+                k.bytes / 1024,
+                k.algorithm.as_deref().unwrap_or("-"),
+                number(k.amplification),
+                k.name,
+                k.role
+            );
+        }
+        out
+    }
+}

@@ -1,0 +1,183 @@
+//! `winograph run` as a user runs it, on models of ncnn that are written here.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A folder of its own for each test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("run-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_string()
+    }
+
+    /// A model of layers and the bytes of their weights.
+    fn model(&self, lines: &[&str], weights: &[f32]) -> String {
+        let blobs: usize = lines.iter().map(|l| l.split_whitespace().nth(3).unwrap().parse::<usize>().unwrap()).sum();
+        let text = format!("7767517\n{} {blobs}\n{}\n", lines.len(), lines.join("\n"));
+        std::fs::write(self.file("m.param"), text).unwrap();
+        let bytes: Vec<u8> = weights.iter().flat_map(|v| v.to_le_bytes()).collect();
+        std::fs::write(self.file("m.bin"), bytes).unwrap();
+        self.file("m.param")
+    }
+
+    fn png(&self, name: &str, width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 3]) -> String {
+        let at = |i: u32| pixel(i % width, i / width);
+        let data: Vec<u8> = (0..width * height).flat_map(at).collect();
+        let mut encoder = png::Encoder::new(std::fs::File::create(self.file(name)).unwrap(), width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.write_header().unwrap().write_image_data(&data).unwrap();
+        self.file(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn pixels(path: &str) -> (u32, u32, Vec<u8>) {
+    let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut out = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut out).unwrap();
+    out.truncate(info.buffer_size());
+    (info.width, info.height, out)
+}
+
+fn run(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_winograph"));
+    command.arg("run").args(args).env("WINOGRAPH_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/kernels"));
+    for variable in ["WINO", "WINO_OLD", "DEBUG", "WINOGRAPH_THREADS", "WINOGRAPH_CACHE"] {
+        command.env_remove(variable);
+    }
+    command.output().expect("the command starts")
+}
+
+fn succeeds(args: &[&str]) -> String {
+    let out = run(args);
+    assert_eq!(out.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn fails(code: i32, args: &[&str]) -> String {
+    let out = run(args);
+    assert_eq!(out.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(out.stdout.is_empty(), "{args:?}");
+    String::from_utf8(out.stderr).unwrap()
+}
+
+/// Red and blue change places, and the picture gets twice as large.
+const SWAP: [&str; 3] =
+    ["Input i 0 1 data", "Convolution c 1 1 data y 0=3 1=1 6=9", "Interp r 1 1 y output 0=1 1=2.0 2=2.0"];
+const SWAP_WEIGHTS: [f32; 10] = [0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0];
+
+#[test]
+fn a_picture_becomes_a_picture() {
+    let f = Folder::new("picture");
+    let model = f.model(&SWAP, &SWAP_WEIGHTS);
+    let pixel = |x: u32, y: u32| [10 * x as u8, 20 * y as u8, 255 - x as u8];
+    let photo = f.png("photo.png", 5, 4, pixel);
+    let out = f.file("big.png");
+    let text =
+        succeeds(&[&model, "--input", &format!("data={photo}"), "--output", &format!("output={out}"), "--runs", "2"]);
+    assert!(text.contains("output output: f32[3,8,10]") && text.contains("2 more"), "{text}");
+    let (w, h, got) = pixels(&out);
+    assert_eq!((w, h), (10, 8));
+    for (i, p) in got.chunks_exact(3).enumerate() {
+        let [r, g, b] = pixel(i as u32 % 10 / 2, i as u32 / 10 / 2);
+        assert_eq!(p, [b, g, r], "pixel {i}");
+    }
+    let names: Vec<_> = std::fs::read_dir(&f.0).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 4, "no temporary file is left: {names:?}");
+    // The same through other ranges of numbers, and scaled to a shape that is asked for.
+    let again = f.file("again.png");
+    let (input, output) = (format!("data={photo}"), format!("output={again}"));
+    succeeds(&[
+        &model,
+        "--input",
+        &input,
+        "--output",
+        &output,
+        "--mean",
+        "128",
+        "--scale",
+        "0.0078125",
+        "--channels",
+        "bgr",
+    ]);
+    let (_, _, shifted) = pixels(&again);
+    assert!(got.iter().zip(&shifted).all(|(a, b)| a.abs_diff(*b) <= 1));
+    let small = succeeds(&[&model, "--input", &input, "--shape", "data=3,2,6"]);
+    assert!(small.contains("output output: f32[3,4,12]"), "{small}");
+}
+
+#[test]
+fn json_has_shapes_times_and_kernels() {
+    let f = Folder::new("json");
+    let model = f.model(&SWAP, &SWAP_WEIGHTS);
+    let npy = f.file("y.npy");
+    let text = succeeds(&[
+        &model,
+        "--input",
+        "data=random",
+        "--shape",
+        "data=3,6,7",
+        "--output",
+        &format!("output={npy}"),
+        "--profile",
+        "--json",
+        "--threads",
+        "1",
+    ]);
+    let v: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(v["inputs"][0]["shape"], serde_json::json!([3, 6, 7]));
+    assert_eq!(
+        (&v["outputs"][0]["name"], &v["outputs"][0]["file"]),
+        (&Value::from("output"), &Value::from(npy.as_str()))
+    );
+    let kernels = v["kernels"].as_array().unwrap();
+    let shares: f64 = kernels.iter().map(|k| k["share"].as_f64().unwrap()).sum();
+    assert!(!kernels.is_empty() && (shares - 1.0).abs() < 1e-9);
+    let y = winograph::Tensor::load_npy(&npy).unwrap();
+    assert_eq!(y.shape(), [3, 12, 14]);
+}
+
+#[test]
+fn wrong_calls_say_what_is_wrong() {
+    let f = Folder::new("wrong");
+    let model = f.model(&SWAP, &SWAP_WEIGHTS);
+    let photo = f.png("p.png", 4, 4, |_, _| [0; 3]);
+    let given = format!("data={photo}");
+    let npy = f.file("x.npy");
+    winograph::Tensor::zeros(&[2, 4, 4], winograph::DType::F32).unwrap().save_npy(&npy).unwrap();
+    let wrong_shape = format!("data={npy}");
+    for (args, code, parts) in [
+        (vec![model.as_str()], 1, vec!["\"data\"", "got nothing", "f32[3,?,?]"]),
+        (vec![&model, "--input", &wrong_shape], 1, vec!["\"data\"", "f32[2,4,4]", "f32[3,?,?]"]),
+        (vec![&model, "--input", "data=random"], 2, vec!["[3,?,?]", "--shape data="]),
+        (vec![&model, "--input", "dat=random"], 2, vec!["no such name, but data"]),
+        (vec![&model, "--input", "data"], 2, vec!["NAME=VALUE"]),
+        (vec![&model, "--input", "data=x.gif"], 2, vec![".npy, .png, .jpg"]),
+        (vec![&model, "--input", "data=none.png"], 1, vec!["none.png", "No such file"]),
+        (vec![&model, "--input", &given, "--output", "z=a.png"], 2, vec!["no such name, but output"]),
+        (vec![&model, "--input", &given, "--output", "output=a.txt"], 2, vec![".npy or .png"]),
+        (vec![&model, "--input", &given, "--output", "output=/none/a.png"], 1, vec!["cannot write /none/a.png"]),
+        (vec![&model, "--input", &given, "--mean", "1,2"], 2, vec!["--mean '1,2'"]),
+        (vec![&model, "--input", &given, "--shape", "data=5,4,4"], 2, vec!["1 or 3 channels"]),
+        (vec![&model, "--input", &given, "--tolerance", "-1"], 2, vec!["--tolerance"]),
+        (vec!["none.param", "--input", &given], 1, vec!["none.param"]),
+        (vec![&photo, "--input", &given], 1, vec!["not an ONNX file"]),
+    ] {
+        let e = fails(code, &args);
+        assert!(parts.iter().all(|p| e.contains(p)), "{args:?}: {e}");
+    }
+}

@@ -1,0 +1,142 @@
+//! Files that are there as a whole or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Writes a file so that nobody ever sees a part of it: whoever looks at `path` finds what was there before, or all of
+/// `bytes`. On Linux the bytes have no name until they are complete, so that a process that is killed leaves nothing;
+/// where a file system cannot do that they have a hidden name next to their own.
+///
+/// # Errors
+/// Those of the system.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, |out| out.write_all(bytes))
+}
+
+/// As [`write_atomically`], of what `write` writes piece by piece.
+pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    if path.file_name().is_none() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the name of a file"));
+    }
+    // A name that is something else than a file, such as /dev/null, is written to as it is.
+    if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
+        return filled(OpenOptions::new().write(true).open(path)?, write).map(drop);
+    }
+    let mut temporary = Temporary(None);
+    match unnamed(folder) {
+        Some(file) => {
+            let file = filled(file, write)?;
+            // What the name stands for after a crash of the machine.
+            file.sync_data()?;
+            temporary.0 = Some(unused(folder, |path| name(&file, path))?.1);
+        }
+        None => {
+            let (file, path) = unused(folder, |path| OpenOptions::new().write(true).create_new(true).open(path))?;
+            temporary.0 = Some(path);
+            filled(file, write)?.sync_data()?;
+        }
+    }
+    if let Some(from) = &temporary.0 {
+        fs::rename(from, path)?;
+    }
+    temporary.0 = None;
+    Ok(())
+}
+
+/// A file's hidden name; removed when dropped.
+struct Temporary(Option<PathBuf>);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn filled(file: File, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<File> {
+    let mut out = BufWriter::new(file);
+    write(&mut out)?;
+    out.into_inner().map_err(|e| e.into_error())
+}
+
+/// A name in `folder` that nothing has, by which `make` makes a file.
+fn unused<T>(folder: &Path, mut make: impl FnMut(&Path) -> io::Result<T>) -> io::Result<(T, PathBuf)> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let mut tries = 0;
+    loop {
+        let n = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!(".winograph-{}-{n}.tmp", std::process::id()));
+        tries += 1;
+        match make(&path) {
+            Ok(made) => return Ok((made, path)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && tries < 1000 => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// A file without a name in a folder's file system, where there are such.
+#[cfg(target_os = "linux")]
+fn unnamed(folder: &Path) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // Without this folder it could not be given a name.
+    if !Path::new("/proc/self/fd").is_dir() {
+        return None;
+    }
+    OpenOptions::new().write(true).mode(0o666).custom_flags(libc::O_TMPFILE).open(folder).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unnamed(_folder: &Path) -> Option<File> {
+    None
+}
+
+/// Gives a file without a name one.
+#[cfg(target_os = "linux")]
+fn name(file: &File, path: &Path) -> io::Result<()> {
+    use std::ffi::CString;
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let to = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: both are strings that end in a zero byte and live until the call returns.
+    let done =
+        unsafe { libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::AT_SYMLINK_FOLLOW) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn name(_file: &File, _path: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_or_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.wg");
+        write_atomically(&path, b"one").unwrap();
+        let failed = replace(&path, |out| {
+            out.write_all(&[0; 100_000])?;
+            Err(io::Error::other("stop"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        write_atomically(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
+        assert!(write_atomically(dir.path(), b"x").is_err(), "a folder");
+        assert!(write_atomically(&dir.path().join("none").join("a"), b"x").is_err(), "no folder");
+        write_atomically(Path::new("/dev/null"), b"x").unwrap();
+    }
+}

@@ -1,0 +1,272 @@
+//! Models in ncnn's format, written here line by line: results by definition, and files that are wrong.
+
+use winograph::model::{Model, PortType};
+use winograph::settings::settings;
+use winograph::{ConvOptions, DType, Tensor, f16};
+
+/// Weights as floats, tag and all.
+fn floats(values: &[f32]) -> Vec<u8> {
+    [0f32].iter().chain(values).flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Weights as half floats, padded to 4 bytes.
+fn halves(values: &[f32]) -> Vec<u8> {
+    let mut out = 0x0130_6B47u32.to_le_bytes().to_vec();
+    out.extend(values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()));
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
+fn plain(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// A model of lines that are layers; blobs are counted.
+fn text(lines: &[&str]) -> Vec<u8> {
+    let blobs: usize = lines.iter().map(|l| l.split_whitespace().nth(3).unwrap().parse::<usize>().unwrap()).sum();
+    format!("7767517\n{} {blobs}\n{}\n", lines.len(), lines.join("\n")).into_bytes()
+}
+
+fn model(lines: &[&str], bin: &[u8]) -> winograph::Result<Model> {
+    Model::from_ncnn(&text(lines), bin)
+}
+
+/// The outputs of a model of one layer.
+fn layer(line: &str, bin: &[u8], inputs: &[&Tensor]) -> winograph::Result<Vec<Tensor>> {
+    let names: Vec<String> = (0..inputs.len()).map(|i| format!("in{i}")).collect();
+    let mut lines: Vec<String> = names.iter().map(|n| format!("Input {n} 0 1 {n}")).collect();
+    lines.push(line.to_string());
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let session = model(&lines, bin)?.compile(&settings()?.device)?;
+    let given: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(inputs.iter().copied()).collect();
+    Ok(session.run(&given)?.into_iter().map(|(_, t)| t).collect())
+}
+
+fn one(line: &str, bin: &[u8], inputs: &[&Tensor]) -> Vec<f32> {
+    layer(line, bin, inputs).unwrap()[0].to_vec::<f32>().unwrap()
+}
+
+fn rand(shape: &[usize], seed: u64) -> Tensor {
+    Tensor::randn(shape, DType::F32, seed).unwrap()
+}
+
+fn close(got: &[f32], want: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), want.len());
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= tolerance * (1.0 + w.abs()), "element {i}: {g} for {w}");
+    }
+}
+
+#[test]
+fn convolutions_read_floats_and_half_floats_and_end_in_an_activation() {
+    let x = rand(&[3, 9, 8], 1);
+    let weights: Vec<f32> =
+        rand(&[4 * 3 * 3 * 3], 2).to_vec::<f32>().unwrap().iter().map(|v| f16::from_f32(*v).to_f32()).collect();
+    let bias = [0.5f32, -1.0, 2.0, 0.25];
+    let line = "Convolution c 1 1 in0 out 0=4 1=3 3=2 4=1 5=1 6=108 9=2 -23310=1,0.1";
+    let w = Tensor::from_slice(&weights, &[4, 3, 3, 3]).unwrap();
+    let options = ConvOptions { stride: vec![2], ..ConvOptions::padding(1) };
+    let b = Tensor::from_slice(&bias, &[4]).unwrap();
+    let want = x.conv(&w, Some(&b), &options).unwrap().leaky_relu(0.1).unwrap().to_vec::<f32>().unwrap();
+    for tag in [floats(&weights), halves(&weights)] {
+        close(&one(line, &[tag, plain(&bias)].concat(), &[&x]), &want, 1e-5);
+    }
+}
+
+/// `conv_transpose` by its definition: each element times the window, added up.
+#[allow(clippy::too_many_arguments)]
+fn scatter(
+    x: &[f32],
+    w: &[f32],
+    n: [usize; 4],
+    k: [usize; 2],
+    s: [usize; 2],
+    d: [usize; 2],
+    g: usize,
+) -> (Vec<f32>, [usize; 2]) {
+    let [c, kg, h, wd] = n;
+    let out = [(h - 1) * s[0] + (k[0] - 1) * d[0] + 1, (wd - 1) * s[1] + (k[1] - 1) * d[1] + 1];
+    let mut y = vec![0.0; kg * g * out[0] * out[1]];
+    for ci in 0..c {
+        for ki in 0..kg {
+            for (i, j) in (0..h).flat_map(|i| (0..wd).map(move |j| (i, j))) {
+                for (a, b) in (0..k[0]).flat_map(|a| (0..k[1]).map(move |b| (a, b))) {
+                    let channel = ci / (c / g) * kg + ki;
+                    let at = (channel * out[0] + i * s[0] + a * d[0]) * out[1] + j * s[1] + b * d[1];
+                    y[at] += x[(ci * h + i) * wd + j] * w[((ci * kg + ki) * k[0] + a) * k[1] + b];
+                }
+            }
+        }
+    }
+    (y, out)
+}
+
+#[test]
+fn transposed_convolutions_by_phases_are_the_sums_that_define_them() {
+    for (c, kg, g, k, s, d, pad) in [
+        (4, 3, 1, [4, 4], [2, 2], [1, 1], [(3, 3), (1, 2)]),
+        (2, 2, 1, [3, 2], [2, 3], [1, 1], [(0, 0), (0, 1)]),
+        (4, 1, 2, [3, 3], [2, 2], [2, 1], [(1, 0), (2, 0)]),
+        (2, 1, 2, [5, 4], [1, 3], [2, 2], [(4, 4), (0, 0)]),
+        (1, 1, 1, [2, 2], [4, 2], [1, 3], [(0, 2), (3, 3)]),
+    ] {
+        let (h, wd) = (5, 4);
+        let (x, w) = (rand(&[1, c, h, wd], 3), rand(&[c, kg, k[0], k[1]], 4));
+        let (all, out) = scatter(&x.to_vec::<f32>().unwrap(), &w.to_vec::<f32>().unwrap(), [c, kg, h, wd], k, s, d, g);
+        let extra = [1, 0];
+        let options = ConvOptions {
+            stride: s.to_vec(),
+            dilation: d.to_vec(),
+            padding: pad.to_vec(),
+            groups: g,
+            ..ConvOptions::default()
+        };
+        let got = x.conv_transpose(&w, None, &options, &extra).unwrap();
+        let size = [out[0] + extra[0] - pad[0].0 - pad[0].1, out[1] + extra[1] - pad[1].0 - pad[1].1];
+        assert_eq!(got.shape(), [1, kg * g, size[0], size[1]]);
+        let mut want = vec![];
+        for channel in 0..kg * g {
+            for (i, j) in (0..size[0]).flat_map(|i| (0..size[1]).map(move |j| (i, j))) {
+                let (i, j) = (i + pad[0].0, j + pad[1].0);
+                let inside = i < out[0] && j < out[1];
+                want.push(if inside { all[(channel * out[0] + i) * out[1] + j] } else { 0.0 });
+            }
+        }
+        close(&got.to_vec::<f32>().unwrap(), &want, 1e-5);
+    }
+    let x = rand(&[1, 2, 3, 3], 1);
+    for (w, options) in [
+        (rand(&[3, 1, 2, 2], 2), ConvOptions::default()),
+        (rand(&[2, 1, 2, 2], 2), ConvOptions { stride: vec![0], ..ConvOptions::default() }),
+        (rand(&[2, 1, 2, 2], 2), ConvOptions { stride: vec![1 << 40], ..ConvOptions::default() }),
+        (rand(&[2, 1, 2, 2], 2), ConvOptions::padding(2)),
+    ] {
+        assert!(x.conv_transpose(&w, None, &options, &[]).is_err(), "{options:?}");
+    }
+}
+
+#[test]
+fn layers_give_what_their_definitions_say() {
+    let x = Tensor::from_slice(&(0..24).map(|v| v as f32 - 11.0).collect::<Vec<_>>(), &[2, 3, 4]).unwrap();
+    let v: Vec<f32> = x.to_vec().unwrap();
+    let map = |f: fn(f32) -> f32| v.iter().map(|&x| f(x)).collect::<Vec<_>>();
+    assert_eq!(one("ReLU l 1 1 in0 out 0=0.5", &[], &[&x]), map(|x| if x > 0.0 { x } else { 0.5 * x }));
+    assert_eq!(one("Clip l 1 1 in0 out 0=-2 1=6", &[], &[&x]), map(|x| x.clamp(-2.0, 6.0)));
+    assert_eq!(one("UnaryOp l 1 1 in0 out 0=4", &[], &[&x]), map(|x| x * x));
+    assert_eq!(one("BinaryOp l 1 1 in0 out 0=7 1=1 2=3", &[], &[&x]), map(|x| 3.0 - x));
+    close(&one("Sigmoid l 1 1 in0 out", &[], &[&x]), &map(|x| 1.0 / (1.0 + (-x).exp())), 1e-6);
+    close(&one("Mish l 1 1 in0 out", &[], &[&x]), &map(|x| x * x.exp().ln_1p().tanh()), 1e-5);
+    let prelu = one("PReLU l 1 1 in0 out 0=2", &plain(&[2.0, 3.0]), &[&x]);
+    assert_eq!(prelu[..3], [-22.0, -20.0, -18.0]);
+    assert!(prelu[12..].iter().zip(&v[12..]).all(|(a, b)| a == b), "positive elements stay");
+    // A vector of as many elements as there are channels goes along them.
+    let two = Tensor::from_slice(&[100f32, 200.0], &[2]).unwrap();
+    let sum = one("BinaryOp l 2 1 in0 in1 out 0=0", &[], &[&x, &two]);
+    assert_eq!((sum[0], sum[23]), (89.0, 212.0));
+    let crop = layer("Crop l 1 1 in0 out 0=1 1=1 2=1 3=2 4=-233 5=1", &[], &[&x]).unwrap();
+    assert_eq!((crop[0].shape(), crop[0].to_vec::<f32>().unwrap()), (&[1, 2, 2][..], vec![6.0, 7.0, 10.0, 11.0]));
+    let parts = layer("Slice l 1 2 in0 a b -23300=2,1,-233 1=1", &[], &[&x]).unwrap();
+    assert_eq!((parts[0].shape(), parts[1].shape()), (&[2, 1, 4][..], &[2, 2, 4][..]));
+    let padded = layer("Padding l 1 1 in0 out 0=1 2=2 4=2", &[], &[&x]).unwrap();
+    assert_eq!(
+        (padded[0].shape(), padded[0].to_vec::<f32>().unwrap()[..3].to_vec()),
+        (&[2, 4, 6][..], vec![-5.0, -6.0, -7.0])
+    );
+    let shuffled = layer(
+        "PixelShuffle l 1 1 in0 out 0=2",
+        &[],
+        &[&Tensor::arange(0f32, 8.0, 1.0).unwrap().reshape(&[4, 1, 2]).unwrap()],
+    );
+    assert_eq!(shuffled.unwrap()[0].to_vec::<f32>().unwrap(), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+    // Windows that stick out count what lies inside.
+    let mean = layer("Pooling l 1 1 in0 out 0=1 1=2 2=2", &[], &[&x]).unwrap();
+    assert_eq!(
+        (mean[0].shape(), mean[0].to_vec::<f32>().unwrap()[..3].to_vec()),
+        (&[2, 2, 2][..], vec![-8.5, -6.5, -2.5])
+    );
+    let product =
+        layer("InnerProduct l 1 1 in0 out 0=1 1=1 2=24", &[floats(&[1.0; 24]), plain(&[5.0])].concat(), &[&x]);
+    assert_eq!(product.unwrap()[0].to_vec::<f32>().unwrap(), [17.0]);
+    let norm = one("BatchNorm l 1 1 in0 out 0=2", &plain(&[2.0, 1.0, 1.0, 0.0, 4.0, 1.0, 0.5, 0.0]), &[&x]);
+    assert_eq!((norm[0], norm[12]), ((-11.0 - 1.0) / 2.0 * 2.0 + 0.5, v[12]));
+    let near = layer("Interp l 1 1 in0 out 0=1 1=2 2=3", &[], &[&x]).unwrap();
+    assert_eq!(
+        (near[0].shape(), near[0].to_vec::<f32>().unwrap()[..4].to_vec()),
+        (&[2, 6, 12][..], vec![-11.0, -11.0, -11.0, -10.0])
+    );
+}
+
+#[test]
+fn inputs_say_what_convolutions_need() {
+    let lines = [
+        "Input i 0 1 data",
+        "Split s 1 2 data a b",
+        "Convolution c 1 1 a y 0=2 1=1 6=6",
+        "BinaryOp p 2 1 b y z 0=0 1=0",
+    ];
+    let m = model(&lines, &floats(&[1.0; 6])).unwrap();
+    let of = PortType::Tensor { dtype: DType::F32, shape: Some(vec![Some(3), None, None]) };
+    assert_eq!((m.inputs()[0].name.as_str(), &m.inputs()[0].of), ("data", &of));
+    assert_eq!((m.outputs()[0].name.as_str(), m.parameters()), ("z", 6));
+    let session = m.compile(&settings().unwrap().device).unwrap();
+    let e = session.run(&[("data", &rand(&[2, 4, 4], 1))]).unwrap_err().to_string();
+    assert!(e.contains("\"data\"") && e.contains("f32[2,4,4]") && e.contains("f32[3,?,?]"), "{e}");
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_layer() {
+    let bin = floats(&[1.0; 6]);
+    let cases: [(&[&str], &[u8], &str); 14] = [
+        (
+            &["ReLU r 1 1 x y", "Input i 0 1 x"],
+            &[],
+            "node r (ReLU): its input \"x\" is the result of no layer before it",
+        ),
+        (&["ReLU r 1 1 y y"], &[], "no layer before it"),
+        (&["Input i 0 1 x", "ReLU r 1 1 x x"], &[], "the name of another blob"),
+        (
+            &["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=6"],
+            &bin[..20],
+            "weight_data_size of 6 elements goes beyond the end",
+        ),
+        (&["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=2147483647"], &bin, "goes beyond the end"),
+        (&["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=-4"], &bin, "weight_data_size (parameter 6) is -4"),
+        (&["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=6 8=1"], &bin, "int8_scale_term"),
+        (&["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=6 5=1"], &bin, "num_output of 2 elements"),
+        (&["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=5"], &bin, "4 bytes are left"),
+        (
+            &["Input i 0 1 x", "MemoryData m 0 1 y 0=99999 1=99999 2=99999 11=99999"],
+            &[],
+            "more elements than can be counted",
+        ),
+        (&["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=6 5=7"], &bin, "bias_term (parameter 5) is 7"),
+        (&["Input i 0 1 x", "Scale s 1 1 x y 0=3 1=1"], &bin[..16], "scale_data_size of 3 elements"),
+        (
+            &["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=6"],
+            &[&[1, 2, 3, 4], &bin[4..]].concat(),
+            "the tag 0x04030201",
+        ),
+        (&["Input i 0 1 x", "Convolution c 1 1 x y 0=two 1=1 6=6"], &bin, "num_output (parameter 0) is \"two\""),
+    ];
+    for (lines, bin, part) in cases {
+        let e = model(lines, bin).unwrap_err().to_string();
+        assert!(e.contains(part), "{e}");
+    }
+    let x = rand(&[3, 4, 4], 1);
+    for (line, part) in [
+        ("Convolution c 1 1 in0 out 0=2 1=1 6=5", "weight_data_size 5 for 3 input channels"),
+        ("Convolution c 1 1 in0 out 0=1 1=5 6=75", "node c (Convolution)"),
+        ("NoSuchLayer n 1 1 in0 out", "NoSuchLayer is not supported"),
+        ("BinaryOp b 1 1 in0 out 0=0", "1 input(s), at least 2"),
+        ("Permute p 1 1 in0 out 0=6", "order_type (parameter 0) 6"),
+        ("PixelShuffle p 1 1 in0 out 0=2", "upscale_factor (parameter 0) 2 for 3 channels"),
+        ("Interp i 1 1 in0 out 0=2 1=1e30 2=1", "height_scale (parameter 1)"),
+        ("Crop c 1 1 in0 out 0=9 3=1 4=1 5=1", "elements 9 to"),
+        ("Reshape r 1 1 in0 out 0=7", "node r (Reshape)"),
+    ] {
+        let needed = line.split("6=").nth(1).and_then(|n| n.parse().ok()).unwrap_or(0usize);
+        let bin = if needed > 0 && line.starts_with("Conv") { floats(&vec![1.0; needed]) } else { vec![] };
+        let e = layer(line, &bin, &[&x]).unwrap_err().to_string();
+        assert!(e.contains(part), "{line}: {e}");
+    }
+}
