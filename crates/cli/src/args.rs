@@ -79,6 +79,9 @@ pub(crate) struct CheckGraphs {
     /// Graphs that are checked side by side [default: as many as there are processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) jobs: Option<u32>,
+    /// Print the graphs that were refused, and why
+    #[arg(long)]
+    pub(crate) refused: bool,
 }
 
 /// A way to compute a convolution.

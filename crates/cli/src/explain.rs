@@ -16,7 +16,7 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use winograph::cpu::capped_target;
 use winograph::{DType, TensorBuffer, settings};
-use winograph_compiler::explain::{KernelReport, NestReport};
+use winograph_compiler::explain::{BoundReport, KernelReport, NestReport};
 use winograph_compiler::optimize::plan::Factor;
 use winograph_compiler::options::{GridRule, LayoutRule};
 use winograph_compiler::render::render_c;
@@ -66,6 +66,21 @@ struct Window {
     tile: Vec<usize>,
     taps: Vec<usize>,
     amplification: Option<f64>,
+    bound: Option<Bound>,
+}
+
+#[derive(Debug, Serialize)]
+struct Bound {
+    factor: f64,
+    unit_roundoff: f64,
+    formula: &'static str,
+    text: String,
+}
+
+impl From<BoundReport> for Bound {
+    fn from(b: BoundReport) -> Bound {
+        Bound { factor: b.factor, unit_roundoff: b.unit_roundoff, formula: b.formula, text: b.to_string() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -304,6 +319,7 @@ fn report(
                 tile: w.tile,
                 taps: w.taps,
                 amplification: w.amplification,
+                bound: w.bound.map(Bound::from),
             })
             .collect(),
         stages: explanation
@@ -483,6 +499,9 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
         writeln!(out, "  {}: {verdict}: {}", w.buffer, w.reason)?;
         if let Some(a) = w.amplification {
             writeln!(out, "    tile {}, taps {}, worst-case amplification {a:.1}", list(&w.tile), list(&w.taps))?;
+        }
+        if let Some(b) = &w.bound {
+            writeln!(out, "    {}", b.text)?;
         }
     }
     writeln!(out, "\nStages (fuse)")?;

@@ -23,11 +23,21 @@ use winograph_ir::tensor::TensorGraph;
 use winograph_ir::text;
 use winograph_ir::verify::{self, VerifyError};
 
+/// What a user can do about a refusal: what comes in may be wrong; what a pass leaves is not the user's fault.
+fn advice(pass: &str) -> &'static str {
+    match pass {
+        "input" => "",
+        _ => {
+            "; this is a fault of the compiler, please report it with the graph; another algorithm, tile or target may avoid it"
+        }
+    }
+}
+
 /// Why a graph does not compile.
 #[derive(Clone, Debug, Error)]
 pub enum CompileError {
     /// The graph, or what a pass left of it, is not well-formed.
-    #[error("after {pass}: {error}")]
+    #[error("after {pass}: {error}{}", advice(pass))]
     Verify {
         /// The pass whose result was refused; `input` for the graph itself.
         pass: &'static str,
@@ -35,7 +45,7 @@ pub enum CompileError {
         error: VerifyError,
     },
     /// A kernel whose accesses cannot be proved in bounds is not launched.
-    #[error("kernel {kernel} is refused: {error}")]
+    #[error("kernel {kernel} is refused, since nothing unproved runs: {error}{}", advice("lower"))]
     Refused {
         /// The kernel.
         kernel: String,

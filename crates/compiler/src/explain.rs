@@ -6,6 +6,7 @@ use crate::schedule::fuse::Decision;
 use crate::schedule::layout::Choice;
 use crate::schedule::scope;
 use crate::sketch::Sketch;
+use std::fmt;
 use winograph_ir::indexed::Role;
 
 /// Everything that was decided in one compilation.
@@ -53,6 +54,27 @@ pub struct WindowReport {
     pub taps: Vec<usize>,
     /// Worst-case amplification of the tile's matrices relative to the direct sum, if rewritten.
     pub amplification: Option<f64>,
+    /// The a-priori bound of its result, where it is a sum of products of floats.
+    pub bound: Option<BoundReport>,
+}
+
+/// What `|error|` is at most, by data that are not known yet: `factor · unit_roundoff · formula`, and what underflow
+/// adds. docs/winograd.md derives it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BoundReport {
+    /// c, from the roundings on a path from an input to an output.
+    pub factor: f64,
+    /// u of the dtype in which the sum is computed.
+    pub unit_roundoff: f64,
+    /// What c·u multiplies.
+    pub formula: &'static str,
+}
+
+impl fmt::Display for BoundReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (c, u) = (self.factor, self.unit_roundoff.log2());
+        write!(f, "|error| <= c·u·{} + underflow, with c = {c:.1} and u = 2^{u}", self.formula)
+    }
 }
 
 /// One step of the program.

@@ -8,6 +8,8 @@
 //! Coefficients are checked `i64`. Where a product or sum would overflow, the arena remembers it
 //! ([`Ints::overflowed`]) and the verifiers refuse the program; bounds saturate.
 
+mod corner;
+
 use rustc_hash::FxHashMap;
 
 /// A symbolic integer in an [`Ints`] arena.
@@ -832,6 +834,11 @@ impl Ints {
         if self.follows_from(e, given, 2) {
             return true;
         }
+        if let Some(least) = self.without_remainders(e)
+            && self.prove_nonneg(least, given)
+        {
+            return true;
+        }
         // Between whole numbers there is room: e >= 0 where k*e + k - 1 >= 0, which a condition with k times e's
         // coefficients may give.
         for k in self.coefficient_ratios(e, given) {
@@ -878,7 +885,28 @@ impl Ints {
         {
             return true;
         }
+        if let Some(condition) = self.symbolic_quotient_into_rest(e)
+            && self.prove_nonneg(condition, given)
+        {
+            return true;
+        }
         self.without_quotients(e).is_some_and(|relaxed| self.prove_nonneg(relaxed, given))
+    }
+
+    /// As [`quotient_into_rest`](Ints::quotient_into_rest), for a divisor that is symbolic and at least 1.
+    fn symbolic_quotient_into_rest(&mut self, e: IntId) -> Option<IntId> {
+        let (mut terms, c0) = self.as_sum(e);
+        let (at, num, den) = terms.iter().enumerate().find_map(|(at, &(t, c))| match *self.node(t) {
+            IntNode::Div { num, den } if c.abs() == 1 && self.as_const(den).is_none() && self.bounds(den).0 >= 1 => {
+                Some((at, num, den))
+            }
+            _ => None,
+        })?;
+        let (_, c) = terms.remove(at);
+        let rest = self.sum(&terms, c0);
+        let scaled = self.mul(rest, den);
+        let sum = self.sum(&[(num, c), (scaled, 1)], 0);
+        if c > 0 { Some(sum) } else { Some(self.sum(&[(sum, 1), (den, 1)], -1)) }
     }
 
     /// A condition without `e`'s first quotient of coefficient 1 or -1 that is at least 0 exactly where `e` is:
@@ -1004,29 +1032,22 @@ impl Ints {
         if self.bounds(e).0 >= 0 {
             return true;
         }
-        self.params_bound_is_nonneg(e)
+        self.nonneg_from_a_corner(e)
     }
 
-    /// With parameters alone left: put each at the end that makes `e` least, where its sign is known.
-    fn params_bound_is_nonneg(&self, e: IntId) -> bool {
-        let (terms, c0) = self.as_sum(e);
-        // Factor out common parameters: (n*m - n) = n*(m-1) >= 0 where m >= 1.
-        if terms.len() == 2 && c0 == 0 {
-            let ((a, ca), (b, cb)) = (terms[0], terms[1]);
-            for ((big, cbig), (small, csmall)) in [((a, ca), (b, cb)), ((b, cb), (a, ca))] {
-                if cbig > 0
-                    && csmall < 0
-                    && self.bounds(small).0 >= 0
-                    && let Some(left) = self.remove_factors(big, &self.factors(small))
-                {
-                    let least = left.iter().map(|&f| self.bounds(f).0.max(0) as i128).product::<i128>();
-                    if least * cbig as i128 + csmall as i128 >= 0 {
-                        return true;
-                    }
-                }
+    /// Something that is at most `e`, without its first remainder by a symbolic divisor that is subtracted: a remainder is
+    /// less than its divisor.
+    fn without_remainders(&mut self, e: IntId) -> Option<IntId> {
+        let (mut terms, c0) = self.as_sum(e);
+        let (at, den) = terms.iter().enumerate().find_map(|(at, &(t, c))| match *self.node(t) {
+            IntNode::Mod { den, .. } if c < 0 && self.as_const(den).is_none() && self.bounds(den).0 >= 1 => {
+                Some((at, den))
             }
-        }
-        false
+            _ => None,
+        })?;
+        let c = terms[at].1;
+        terms[at].0 = den;
+        Some(self.sum(&terms, c0.checked_sub(c)?))
     }
 
     /// The sign of `e`'s slope in a range: `1`, `-1`, or `None` where it is not known.

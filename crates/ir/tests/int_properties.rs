@@ -182,6 +182,14 @@ fn affine() -> impl Strategy<Value = Expr> {
             let q = Expr::Scale(Box::new(Expr::Div(Box::new(e), d)), c);
             Expr::Add(Box::new(q), Box::new(a))
         }),
+        1 => (sum(), sum(), -2i64..=2).prop_map(|(a, e, c)| {
+            let q = Expr::Scale(Box::new(Expr::DivParam(Box::new(e), 0)), c);
+            Expr::Add(Box::new(q), Box::new(a))
+        }),
+        1 => (sum(), sum(), -2i64..=2).prop_map(|(a, e, c)| {
+            let q = Expr::Scale(Box::new(Expr::ModParam(Box::new(e), 0)), c);
+            Expr::Add(Box::new(q), Box::new(a))
+        }),
     ]
 }
 
@@ -275,4 +283,57 @@ proptest! {
             prop_assert_eq!(eval(&w, out, &at), naive(&e, &moved));
         }
     }
+}
+
+/// Products of sizes that are parameters: with bounds 2..=5 and 1..=4.
+#[test]
+fn products_of_parameters_are_compared() {
+    let mut ints = Ints::new();
+    let (n, m) = (ints.new_param("n", 2, 5), ints.new_param("m", 1, 4));
+    let (n, m) = (ints.param(n), ints.param(m));
+    let (nn, nm) = (ints.mul(n, n), ints.mul(n, m));
+    let mut holds = |terms: &[(IntId, i64)], c| {
+        let e = ints.sum(terms, c);
+        ints.prove_nonneg(e, &[])
+    };
+    assert!(holds(&[(nn, 1), (n, -1)], -2), "n*n - n >= 2");
+    assert!(!holds(&[(nn, 1), (n, -1)], -3), "not 3, where n is 2");
+    assert!(holds(&[(nn, 1), (n, -2)], 0));
+    assert!(!holds(&[(nn, 1), (n, -3)], 0));
+    assert!(holds(&[(nm, -1), (m, 5)], 0), "n <= 5");
+    assert!(!holds(&[(nm, -1), (m, 4)], 0));
+    assert!(holds(&[(nm, -1)], 20));
+    assert!(!holds(&[(nm, -1)], 19));
+    assert!(holds(&[(nm, 1), (n, -1), (m, -2)], 2), "(n - 2) * (m - 1) >= 0");
+}
+
+/// `r mod n < n`, also where it is a part of a sum.
+#[test]
+fn remainders_are_below_their_divisors() {
+    let mut ints = Ints::new();
+    let n = ints.new_param("n", 2, 5);
+    let n = ints.param(n);
+    let size = ints.scale(n, 8);
+    let r = ints.new_range(size, RangeRole::Map);
+    let r = ints.range(r);
+    let rem = ints.rem(r, n);
+    let mut holds = |terms: &[(IntId, i64)], c| {
+        let e = ints.sum(terms, c);
+        ints.prove_nonneg(e, &[])
+    };
+    assert!(holds(&[(n, 1), (rem, -1)], -1));
+    assert!(!holds(&[(n, 1), (rem, -1)], -2));
+    assert!(holds(&[(n, 3), (rem, -2)], -4), "3n - 2(n - 1) - 4 = n - 2");
+    assert!(!holds(&[(n, 3), (rem, -2)], -5));
+    // The middle axis of [4, m, n] under the index of [4, n*m], both flat: (r mod n*m) div n < m.
+    let m = ints.new_param("m", 3, 4);
+    let m = ints.param(m);
+    let both = ints.mul(n, m);
+    let size = ints.scale(both, 4);
+    let r = ints.new_range(size, RangeRole::Map);
+    let r = ints.range(r);
+    let inner = ints.rem(r, both);
+    let middle = ints.div(inner, n);
+    let (gap, less) = (ints.sum(&[(m, 1), (middle, -1)], -1), ints.sum(&[(m, 1), (middle, -1)], -2));
+    assert!(ints.prove_nonneg(gap, &[]) && !ints.prove_nonneg(less, &[]));
 }

@@ -136,7 +136,7 @@ pub enum DeviceError {
         tried: String,
     },
     /// The compiler could not be started.
-    #[error("cannot run the C compiler: {command}")]
+    #[error("cannot run the C compiler; WINOGRAPH_CC names another: {command}")]
     CompilerStart {
         /// The command.
         command: String,
@@ -144,7 +144,7 @@ pub enum DeviceError {
         source: std::io::Error,
     },
     /// The compiler refused the source.
-    #[error("the C compiler failed ({status}): {command}\n{output}")]
+    #[error("the C compiler failed ({status}); WINOGRAPH_CC names another: {command}\n{output}")]
     CompilerFailed {
         /// The command.
         command: String,
@@ -157,7 +157,10 @@ pub enum DeviceError {
     #[error(transparent)]
     Render(#[from] RenderError),
     /// A compiled library cannot be loaded.
-    #[error("cannot load compiled kernels from {path}: {reason}")]
+    #[error(
+        "cannot load compiled kernels from {path}: {reason}; the folders in WINOGRAPH_CACHE_DIR and TMPDIR must allow that \
+         programs are run from them"
+    )]
     Load {
         /// The file.
         path: PathBuf,
@@ -175,7 +178,7 @@ pub enum DeviceError {
         hint: &'static str,
     },
     /// NVRTC refused a text or an option.
-    #[error("NVRTC failed ({status})\n{output}")]
+    #[error("NVRTC failed ({status}); WINOGRAPH_NVRTC names another\n{output}")]
     Nvrtc {
         /// Its error.
         status: String,
@@ -183,7 +186,7 @@ pub enum DeviceError {
         output: String,
     },
     /// There is no such device, or it cannot be used.
-    #[error("no device {device}: {reason}")]
+    #[error("no device {device}: {reason}; `winograph devices` lists those that there are")]
     NoDevice {
         /// What was asked for.
         device: String,
@@ -199,7 +202,7 @@ pub enum DeviceError {
         reason: String,
     },
     /// Memory of one device was given to another.
-    #[error("memory of another device was given to {device}")]
+    #[error("memory of another device was given to {device}: expected memory that it has allocated itself")]
     Foreign {
         /// The device.
         device: String,
@@ -215,7 +218,7 @@ pub enum DeviceError {
         source: std::io::Error,
     },
     /// There is not enough memory.
-    #[error("out of memory: cannot allocate {bytes} bytes")]
+    #[error("out of memory: cannot allocate {bytes} bytes: take smaller tensors, or work on them in parts")]
     OutOfMemory {
         /// What was asked for.
         bytes: usize,
@@ -256,7 +259,7 @@ pub enum DeviceError {
         limit: u64,
     },
     /// Threads could not be started, or as many as asked for cannot be.
-    #[error("cannot start {threads} threads: {reason}")]
+    #[error("cannot start {threads} threads: {reason}; WINOGRAPH_THREADS sets their number")]
     Threads {
         /// How many.
         threads: usize,

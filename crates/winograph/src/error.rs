@@ -63,7 +63,7 @@ pub enum Error {
         dtype: DType,
     },
     /// The machine has no memory for a tensor.
-    #[error("out of memory: cannot allocate {bytes} bytes")]
+    #[error("out of memory: cannot allocate {bytes} bytes: take smaller tensors, or work on them in parts")]
     OutOfMemory {
         /// What was asked for.
         bytes: usize,

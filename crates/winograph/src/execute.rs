@@ -7,6 +7,7 @@ use crate::tensor::storage::Storage;
 use crate::workspace::{Constant, Workspace, Workspaces};
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use winograph_compiler::explain::Explanation;
 use winograph_compiler::{Observer, Options, Place, Program, Step, Target, compile_observed};
@@ -27,6 +28,14 @@ pub(crate) struct Compiled {
     /// How much is printed to stderr, as `DEBUG` asks.
     debug: u32,
 }
+
+/// Programs that this process has planned, for [`realize`](crate::Tensor::realize) and [`compile`](crate::compile): a
+/// loop that makes it grow compiles in every round.
+pub fn programs_planned() -> u64 {
+    PLANNED.load(Ordering::Relaxed)
+}
+
+static PLANNED: AtomicU64 = AtomicU64::new(0);
 
 /// Where the time of compiling went.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -95,6 +104,7 @@ impl Compiled {
     ) -> Result<Compiled> {
         let debug = settings::env().map_or(0, |env| env.debug);
         let start = Instant::now();
+        PLANNED.fetch_add(1, Ordering::Relaxed);
         let (program, explanation) = plan(op, graph, device.target(), options, dumps)?;
         let planned = Instant::now();
         let module = match program.kernels.is_empty() {
@@ -123,7 +133,7 @@ impl Compiled {
         let workspace = Workspace::arena(&**device, compiled.program.prepare_arena_bytes).map_err(on_device(op))?;
         for step in &compiled.program.prepare {
             let start = Instant::now();
-            compiled.launch(op, step, &[], &mut [], &workspace)?;
+            compiled.launch(op, step, &[], &[], &mut [], &workspace)?;
             compiled.show("prepare", step, start.elapsed());
         }
         device.synchronize().map_err(on_device(op))?;
@@ -148,14 +158,20 @@ impl Compiled {
         self.module.as_ref().map_or("", |m| m.source())
     }
 
-    /// Computes the outputs from arguments that have the sizes the graph states. May be called from several threads at
+    /// Computes the outputs from arguments that have the sizes the graph states, with these values of its parameters. May be called from several threads at
     /// once.
-    pub(crate) fn run(&self, op: &'static str, args: &[Arc<Storage>], outputs: &mut [&mut Storage]) -> Result<()> {
+    pub(crate) fn run(
+        &self,
+        op: &'static str,
+        args: &[Arc<Storage>],
+        params: &[i64],
+        outputs: &mut [&mut Storage],
+    ) -> Result<()> {
         if self.debug >= 2 {
-            return self.run_timed(op, args, outputs).map(|_| ());
+            return self.run_timed(op, args, params, outputs).map(|_| ());
         }
         self.with_workspace(op, args, outputs, |workspace, outputs| {
-            self.program.run.iter().try_for_each(|step| self.launch(op, step, args, outputs, workspace))
+            self.program.run.iter().try_for_each(|step| self.launch(op, step, args, params, outputs, workspace))
         })
     }
 
@@ -164,6 +180,7 @@ impl Compiled {
         &self,
         op: &'static str,
         args: &[Arc<Storage>],
+        params: &[i64],
         outputs: &mut [&mut Storage],
     ) -> Result<Vec<Duration>> {
         let times = self.with_workspace(op, args, outputs, |workspace, outputs| {
@@ -171,7 +188,7 @@ impl Compiled {
             for step in &self.program.run {
                 let mut result = Ok(());
                 let time = self.device.timed(&mut || {
-                    result = self.launch(op, step, args, outputs, workspace);
+                    result = self.launch(op, step, args, params, outputs, workspace);
                     Ok(())
                 });
                 result?;
@@ -216,6 +233,7 @@ impl Compiled {
         op: &'static str,
         step: &Step,
         args: &[Arc<Storage>],
+        params: &[i64],
         outputs: &mut [&mut Storage],
         workspace: &Workspace,
     ) -> Result<()> {
@@ -243,6 +261,6 @@ impl Compiled {
         // is freed and results are read only after that. The workspace belongs to this call alone; prepared memory is
         // written by `new` alone. The program's memory plan keeps buffers that are in use together apart, and its
         // kernels have passed the verifier of linear code.
-        unsafe { module.launch(step.kernel, &launch_args, &[]) }.map_err(|e| failed(op, e))
+        unsafe { module.launch(step.kernel, &launch_args, params) }.map_err(|e| failed(op, e))
     }
 }

@@ -177,7 +177,7 @@ impl Function {
     /// Those of [`call_into`](Function::call_into).
     pub fn call_timed(&self, args: &[&Tensor], outputs: &mut [&mut TensorBuffer]) -> Result<Vec<Duration>> {
         let (args, mut outputs) = self.checked(args, outputs)?;
-        self.compiled.run_timed("call", &args, &mut outputs)
+        self.compiled.run_timed("call", &args, &[], &mut outputs)
     }
 
     /// Calls the function; its results are realized. Arguments that are lazy are realized first.
@@ -204,7 +204,7 @@ impl Function {
     /// Another number of arguments or results, or other dtypes or shapes, than the function was compiled for.
     pub fn call_into(&self, args: &[&Tensor], outputs: &mut [&mut TensorBuffer]) -> Result<()> {
         let (args, mut outputs) = self.checked(args, outputs)?;
-        self.compiled.run("call", &args, &mut outputs)
+        self.compiled.run("call", &args, &[], &mut outputs)
     }
 
     fn checked<'a>(
@@ -270,12 +270,52 @@ impl Tensor {
         let (structure, values) = structure(op, &pending, &[])?;
         let mut results =
             pending.iter().map(|t| Storage::zeroed(t.numel() * t.dtype().size())).collect::<Result<Vec<_>>>()?;
-        let (compiled, args) = reuse::program(op, structure, values)?;
-        compiled.run(op, &args, &mut results.iter_mut().collect::<Vec<_>>())?;
+        let ready = reuse::program(op, structure, values)?;
+        ready.compiled.run(op, &ready.args, &ready.params, &mut results.iter_mut().collect::<Vec<_>>())?;
         for (t, data) in pending.iter().zip(results) {
             t.0.set_ready(Arc::new(data));
         }
         Ok(())
+    }
+
+    /// The same elements, of which the size along an axis is a *bounded parameter*: graphs that are realized later and
+    /// differ from each other in the sizes of such axes alone, each from `least` to `greatest`, share one plan. The
+    /// first choice of sizes is compiled for itself; the second is compiled for all, if their accesses can be proved; what
+    /// follows compiles and plans nothing. Code for any size may be slower than code for one. Realizes the tensor.
+    ///
+    /// ```
+    /// # use winograph::Tensor;
+    /// for n in 2..6 {
+    ///     let x = Tensor::arange(0f32, n as f32, 1.0)?.bounded(0, 1, 100)?;
+    ///     assert_eq!(x.mul(&x)?.sum(&[], false)?.item::<f32>()?, (0..n).map(|i| (i * i) as f32).sum::<f32>());
+    /// }
+    /// # Ok::<(), winograph::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A missing axis, a size that is not within the bounds, bounds of more elements than can be counted, and those of
+    /// [`realize`](Tensor::realize).
+    pub fn bounded(&self, along: isize, least: usize, greatest: usize) -> Result<Tensor> {
+        let op = "bounded";
+        let axis = shape::axis(op, self.shape(), along)?;
+        let size = self.shape()[axis];
+        if !(least..=greatest).contains(&size) {
+            let got = format!("the bounds {least}..={greatest} of axis {axis}");
+            return Err(Error::argument(
+                op,
+                got,
+                &[self.shape()],
+                format!("bounds with the axis' size {size} between them"),
+            ));
+        }
+        let mut largest = self.shape().to_vec();
+        largest[axis] = greatest;
+        shape::check_size(op, self.dtype(), &largest)?;
+        self.realize()?;
+        let mut bounds = self.0.bounds.clone();
+        bounds.retain(|b| b.0 != axis);
+        bounds.push((axis, least, greatest));
+        Ok(Tensor::ready_bounded(self.data(op)?, self.dtype(), self.shape().to_vec(), bounds))
     }
 
     /// The elements of a tensor that has been realized.

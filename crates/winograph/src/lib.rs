@@ -12,6 +12,7 @@
 //! # Ok::<(), winograph::Error>(())
 //! ```
 
+mod bounded;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -33,7 +34,7 @@ pub mod virtual_gpu;
 mod workspace;
 
 pub use error::{Error, Result};
-pub use execute::CompileTimes;
+pub use execute::{CompileTimes, programs_planned};
 pub use function::{ArgSpec, Function, FunctionOptions, compile, compile_with, plan};
 pub use half::{bf16, f16};
 pub use model::Model;

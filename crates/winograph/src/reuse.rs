@@ -2,8 +2,10 @@
 //!
 //! Elements of leaves are arguments of a program, and so it runs with any. Numbers that are part of a graph are first
 //! compiled into the code, which is shorter for it: most graphs come back with the same numbers. A structure that
-//! comes back with others gets one more program that takes them as arguments, too, and serves all that follow.
+//! comes back with others gets one more program that takes them as arguments, too, and serves all that follow. The same
+//! for sizes that are said to be bounded parameters: see [`bounded`].
 
+use crate::bounded;
 use crate::error::Result;
 use crate::execute::Compiled;
 use crate::settings::settings;
@@ -39,15 +41,19 @@ fn kept() -> &'static Mutex<FxHashMap<Structure, Programs>> {
     KEPT.get_or_init(Mutex::default)
 }
 
+/// A program, and what it is to be run with.
+pub(crate) struct Ready {
+    pub(crate) compiled: Arc<Compiled>,
+    pub(crate) args: Vec<Arc<Storage>>,
+    /// Values of the parameters that its sizes depend on.
+    pub(crate) params: Vec<i64>,
+}
+
 /// The program of a structure, for the process's defaults, and its arguments.
 ///
 /// # Errors
 /// Those of compiling, and no memory.
-pub(crate) fn program(
-    op: &'static str,
-    structure: Structure,
-    values: Values,
-) -> Result<(Arc<Compiled>, Vec<Arc<Storage>>)> {
+pub(crate) fn program(op: &'static str, structure: Structure, values: Values) -> Result<Ready> {
     let lock = || kept().lock().unwrap_or_else(PoisonError::into_inner);
     let (found, known) = {
         let kept = lock();
@@ -55,7 +61,13 @@ pub(crate) fn program(
         (programs.and_then(|p| p.find(&values)), programs.is_some())
     };
     if let Some((compiled, general)) = found {
-        return Ok((compiled, arguments(values, general)?));
+        return Ok(Ready { compiled, args: arguments(values, general)?, params: vec![] });
+    }
+    if !values.bounded.is_empty() {
+        let (form, sizes) = bounded::form(&structure, &values.bounded);
+        if let Some((compiled, params)) = bounded::program(op, form, sizes)? {
+            return Ok(Ready { compiled, args: arguments(values, true)?, params });
+        }
     }
     let graph = graph_of(&structure, Leaves::Arguments, (!known).then_some(&values.constants));
     let defaults = settings()?;
@@ -73,7 +85,7 @@ pub(crate) fn program(
         kept.insert(structure, Programs { first: (values.constants.clone(), compiled.clone()), general: None });
     }
     drop(kept);
-    Ok((compiled, arguments(values, known)?))
+    Ok(Ready { compiled, args: arguments(values, known)?, params: vec![] })
 }
 
 /// The arguments of a program: leaves, and numbers where it takes them.
@@ -97,7 +109,7 @@ mod tests {
 
     fn compiled(t: &Tensor) -> Arc<Compiled> {
         let (structure, values) = structure("test", std::slice::from_ref(t), &[]).unwrap();
-        program("test", structure, values).unwrap().0
+        program("test", structure, values).unwrap().compiled
     }
 
     #[test]

@@ -77,8 +77,8 @@ pub(crate) fn run(args: &CheckGraphs) -> Result<()> {
     batches.extend(sized.chunks(BATCH).map(|b| (None, b)));
     let env = settings::env().map_err(|e| Error::of("cannot read the environment", e))?;
     let folder = Folder(env.temp_dir.join(format!("winograph-check-{}", std::process::id())));
-    let (next, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let failures: Mutex<Vec<String>> = Mutex::default();
+    let next = AtomicUsize::new(0);
+    let (failures, refused) = (Mutex::<Vec<String>>::default(), Mutex::<Vec<String>>::default());
     let jobs = match args.jobs {
         Some(n) => n as usize,
         None => std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -95,7 +95,8 @@ pub(crate) fn run(args: &CheckGraphs) -> Result<()> {
                     let made = seeds.iter().map(|&s| Sized::new(s, &devices));
                     let (cases, wrong): (Vec<_>, Vec<_>) = made.partition(|c| c.is_ok());
                     let cases: Vec<Sized> = cases.into_iter().flatten().collect();
-                    refused.fetch_add(cases.iter().filter(|c| c.is_refused()).count(), Ordering::Relaxed);
+                    let unproved = cases.iter().filter_map(Sized::refused);
+                    refused.lock().unwrap_or_else(PoisonError::into_inner).extend(unproved);
                     wrong.into_iter().filter_map(|w| w.err()).chain(sizes::attempt(&devices, &cases)).collect()
                 }
             };
@@ -114,11 +115,17 @@ pub(crate) fn run(args: &CheckGraphs) -> Result<()> {
     done?;
     let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     if failures.is_empty() {
-        let refused = refused.into_inner();
+        let refused = refused.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if args.refused {
+            for text in &refused {
+                output::print(&format!("{text}\n"))?;
+            }
+        }
         return output::print(&format!(
-            "{} random graphs agree ({} with sizes that are parameters, of which {refused} have an access that cannot be proved and were refused)\n",
+            "{} random graphs agree ({} with sizes that are parameters, of which {} have an access that cannot be proved and were refused)\n",
             args.count,
             sized.len(),
+            refused.len(),
         ));
     }
     let shown: Vec<&str> = failures.iter().take(SHOWN).map(String::as_str).collect();

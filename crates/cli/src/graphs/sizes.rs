@@ -31,7 +31,8 @@ const RUNS: usize = 4;
 pub(super) struct Sized {
     seed: u64,
     graph: TensorGraph,
-    program: Option<Program>,
+    /// Or why there is none.
+    program: Result<Program, String>,
 }
 
 struct Maker {
@@ -246,16 +247,20 @@ impl Sized {
         let options = Options { verify_each_pass: true, algorithm: Algorithm::Direct, ..Options::default() };
         let made = catch_unwind(AssertUnwindSafe(|| compile(&graph, devices.single.target(), &options)));
         let program = match made.map_err(|_| at("a panic".to_string()))? {
-            Ok((program, _)) => Some(program),
-            Err(CompileError::Refused { .. }) => None,
-            Err(CompileError::Verify { error, .. }) if UNPROVED.contains(&error.invariant) => None,
+            Ok((program, _)) => Ok(program),
+            Err(e @ CompileError::Refused { .. }) => Err(chain(&e)),
+            Err(CompileError::Verify { pass, error }) if UNPROVED.contains(&error.invariant) => {
+                Err(format!("after {pass}: {error}"))
+            }
             Err(e) => return Err(at(chain(&e))),
         };
         Ok(Sized { seed, graph, program })
     }
 
-    pub(super) fn is_refused(&self) -> bool {
-        self.program.is_none()
+    /// Why the graph is not computed, and its text.
+    pub(super) fn refused(&self) -> Option<String> {
+        let why = self.program.as_ref().err()?;
+        Some(format!("seed {} is refused: {why}\n{}", self.seed, print_tensor(&self.graph)))
     }
 
     fn kernels(&self) -> &[Code] {
@@ -263,7 +268,7 @@ impl Sized {
     }
 
     fn check(&self, kernels: &CheckedKernels, first: usize) -> Result<(), String> {
-        let Some(program) = &self.program else { return Ok(()) };
+        let Ok(program) = &self.program else { return Ok(()) };
         let mut r = Random::new(self.seed ^ 0x77);
         let bounds: Vec<(i64, i64)> = self.graph.ints.params().iter().map(|p| (p.lo, p.hi)).collect();
         for run in 0..RUNS {

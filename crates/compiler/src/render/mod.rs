@@ -37,7 +37,7 @@ pub enum RenderError {
         what: String,
     },
     /// Code that is right but that this renderer has no words for.
-    #[error("kernel {kernel}: {what} is not supported by this renderer")]
+    #[error("kernel {kernel}: {what} is not supported by this renderer; another target may have it")]
     Unsupported {
         /// Name of the kernel.
         kernel: String,

@@ -140,7 +140,9 @@ pub enum CookToomError {
         point: Rational,
     },
     /// An element does not fit a pair of `i128`.
-    #[error("the matrices of F({m}, {r}) on these points have numbers too large to compute exactly")]
+    #[error(
+        "the matrices of F({m}, {r}) on these points have numbers too large to compute exactly: take points such as 1/2 or 5/8"
+    )]
     Overflow {
         /// Outputs of a tile.
         m: usize,

@@ -4,8 +4,10 @@ use super::accuracy;
 use super::cook_toom::Transforms;
 use super::detect::{MAX_ALPHA, MAX_POSITIONS, Window};
 use super::points;
+use crate::explain::BoundReport;
 use crate::options::{Algorithm, Options, Tolerance};
 use winograph_ir::indexed::{Def, Graph};
+use winograph_ir::{DType, RangeId};
 
 /// Outputs per tile that a rewrite may have on an axis.
 pub const TILES: [usize; 4] = [2, 3, 4, 6];
@@ -22,6 +24,27 @@ pub fn amplification(transforms: &[Transforms]) -> f64 {
 /// matrices.
 pub fn error_over_direct(transforms: &[Transforms], channels: usize) -> f64 {
     if transforms.is_empty() { 1.0 } else { accuracy::error_ratio(&inner_first(transforms), channels) }
+}
+
+/// What is known before there are data of the error of a window's rewrite; axes in the window's order.
+pub fn bound(g: &Graph, window: &Window, transforms: &[Transforms]) -> Option<BoundReport> {
+    let (terms, dtype) = (terms(g, &window.channels), g.dtype(window.reduce).compute());
+    let factor = accuracy::bound_factor(&inner_first(transforms), terms, dtype)?;
+    // The axes' matrices are applied one after the other; this is how two of them are written.
+    let formula = "Σ_c [|Aᵀ|((|G||g||Gᵀ|) ⊙ (|Bᵀ||x||B|))|A|]";
+    Some(BoundReport { factor, unit_roundoff: dtype.unit_roundoff()?, formula })
+}
+
+/// What is known before there are data of the error of a sum of products over `ranges`, in any order.
+pub fn direct_bound(g: &Graph, ranges: &[RangeId], dtype: DType) -> Option<BoundReport> {
+    let dtype = dtype.compute();
+    let factor = accuracy::bound_factor(&[], terms(g, ranges), dtype)?;
+    Some(BoundReport { factor, unit_roundoff: dtype.unit_roundoff()?, formula: "Σ |x||w|" })
+}
+
+/// The most terms that a sum over ranges has.
+fn terms(g: &Graph, ranges: &[RangeId]) -> usize {
+    ranges.iter().fold(1, |n, &r| n.saturating_mul(usize::try_from(g.ints.max_size(r)).unwrap_or(0)))
 }
 
 /// The last window axis is transformed first.

@@ -9,7 +9,7 @@ pub mod points;
 pub mod rational;
 pub mod rewrite;
 
-use crate::explain::WindowReport;
+use crate::explain::{BoundReport, WindowReport};
 use crate::options::{Algorithm, Options, WindowRule};
 use rustc_hash::{FxHashMap, FxHashSet};
 use winograph_ir::indexed::{Graph, Role, Source, Val, ValId};
@@ -24,6 +24,12 @@ fn sums_products(g: &Graph, reduce: ValId) -> bool {
     let Val::Reduce { op: ReduceOp::Add, x, .. } = *g.val(reduce) else { return false };
     let table = |v: &ValId| matches!(g.val(*v), Val::Load { src: Source::Table(_), .. });
     matches!(g.val(x), Val::Binary { op: BinaryOp::Mul, .. }) && !g.topological(&[x]).iter().any(table)
+}
+
+/// The bound of a sum of products as it stands.
+fn direct_bound(g: &Graph, reduce: ValId) -> Option<BoundReport> {
+    let Val::Reduce { ref ranges, .. } = *g.val(reduce) else { return None };
+    sums_products(g, reduce).then(|| cost::direct_bound(g, ranges, g.dtype(reduce)))?
 }
 
 /// How many different products a value adds up, where it is a sum.
@@ -71,6 +77,7 @@ pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<
             tile: vec![],
             taps: vec![],
             amplification: None,
+            bound: None,
         };
         let [mut reduce] = reduces[..] else {
             let products = added_products(g, value);
@@ -99,6 +106,8 @@ pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<
         if g.defs[def].role == Role::Other && sums_products(g, reduce) {
             g.defs[def].role = Role::Direct;
         }
+        let bound = direct_bound(g, reduce);
+        let refused = |reason: String| WindowReport { bound, ..refused(reason) };
         match found {
             Err(reason) => reports.push(refused(reason)),
             Ok(window) => {
@@ -115,6 +124,7 @@ pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<
                     match cost::choose(g, &g.defs[def].clone(), &window, options)? {
                         Err(reason) => reports.push(WindowReport { taps, ..refused(reason) }),
                         Ok((transforms, reason)) => {
+                            let bound = cost::bound(g, &window, &transforms);
                             rewrite::rewrite(g, def, &window, &transforms);
                             // Three stages now stand in front of this definition.
                             def += 3;
@@ -125,6 +135,7 @@ pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<
                                 tile: transforms.iter().map(|t| t.m).collect(),
                                 taps,
                                 amplification: Some(cost::amplification(&transforms)),
+                                bound,
                             });
                         }
                     }

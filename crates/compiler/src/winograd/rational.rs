@@ -23,10 +23,10 @@ pub enum ParseRationalError {
     #[error("`{0}` is not a number: write an integer, a fraction such as 5/8, or a decimal such as 0.625")]
     Syntax(String),
     /// A fraction over zero.
-    #[error("`{0}` has a denominator of zero")]
+    #[error("`{0}` has a denominator of zero: write a fraction such as 5/8")]
     ZeroDenominator(String),
     /// Too many digits.
-    #[error("`{0}` has too many digits")]
+    #[error("`{0}` has too many digits: write a fraction of small numbers")]
     TooLong(String),
 }
 

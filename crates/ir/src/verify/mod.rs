@@ -102,7 +102,7 @@ fn check_layout(ints: &mut Ints, shape: &[IntId], layout: &Layout) -> Result<(),
     {
         return Err(format!("layout factor {d:?} of {} axes", shape.len()));
     }
-    if ints.bounds(layout.len).0 < 0 || ints.bounds(layout.len).1 > MAX_ELEMENTS {
+    if !ints.prove_nonneg(layout.len, &[]) || ints.bounds(layout.len).1 > MAX_ELEMENTS {
         return Err(format!("length {} is not in 0..=2^60", show(ints, layout.len)));
     }
     // Where an axis is empty, no index exists.

@@ -1,12 +1,13 @@
 //! From lazy tensors to the compiler's graph.
 
+use crate::bounded::{Parameter, Size};
 use crate::error::Result;
 use crate::tensor::Tensor;
 use crate::tensor::storage::Storage;
 use crate::tensor::structure::{Step, Structure, structure};
 use std::sync::Arc;
 use winograph_ir::tensor::{InputKind, NodeId, TensorGraph, TensorOp};
-use winograph_ir::{DType, Scalar};
+use winograph_ir::{DType, IntId, Scalar};
 
 /// What leaves with known elements are to the compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,29 @@ pub(crate) fn build_graph(
 /// The graph of a structure. Its inputs are the placeholders, then the leaves, then, where constants are not given,
 /// one element for each constant.
 pub(crate) fn graph_of(structure: &Structure, leaves: Leaves, constants: Option<&[Scalar]>) -> TensorGraph {
+    graph_of_sizes(structure, leaves, constants, &[], &[])
+}
+
+/// [`graph_of`] a structure that has places in `sizes` in the place of its sizes, which depend on parameters. Without
+/// `sizes` they are what they are.
+pub(crate) fn graph_of_sizes(
+    structure: &Structure,
+    leaves: Leaves,
+    constants: Option<&[Scalar]>,
+    params: &[Parameter],
+    sizes: &[Size],
+) -> TensorGraph {
     let mut build = Build::default();
+    let ints = &mut build.graph.ints;
+    let params: Vec<IntId> = params
+        .iter()
+        .enumerate()
+        .map(|(i, p)| {
+            let p = ints.new_param(&format!("n{i}"), p.lo, p.hi);
+            ints.param(p)
+        })
+        .collect();
+    build.sizes = sizes.iter().map(|s| s.expression(ints, &params)).collect();
     let kind = match leaves {
         Leaves::Constants => InputKind::Constant,
         Leaves::Arguments => InputKind::Argument,
@@ -78,6 +101,8 @@ pub(crate) fn graph_of(structure: &Structure, leaves: Leaves, constants: Option<
 #[derive(Default)]
 struct Build {
     graph: TensorGraph,
+    /// What places stand for; empty where sizes are numbers.
+    sizes: Vec<IntId>,
     /// Per node, what it depends on.
     depends: Vec<Depends>,
 }
@@ -91,16 +116,24 @@ struct Depends {
 
 impl Build {
     fn input(&mut self, slot: usize, dtype: DType, shape: &[usize]) -> NodeId {
-        let shape = self.sizes(shape);
+        let shape = self.shape(shape);
         self.graph.add(TensorOp::Input { slot, dtype, shape })
     }
 
-    fn sizes(&mut self, shape: &[usize]) -> Vec<winograph_ir::int::IntId> {
-        shape.iter().map(|&s| self.graph.ints.constant(s as i64)).collect()
+    /// A size, or what a place of one stands for.
+    fn size(&mut self, s: usize) -> IntId {
+        match self.sizes.get(s) {
+            Some(&size) => size,
+            None => self.graph.ints.constant(s as i64),
+        }
+    }
+
+    fn shape(&mut self, shape: &[usize]) -> Vec<IntId> {
+        shape.iter().map(|&s| self.size(s)).collect()
     }
 
     fn full(&mut self, value: Scalar, shape: &[usize]) -> NodeId {
-        let shape = self.sizes(shape);
+        let shape = self.shape(shape);
         self.graph.add(TensorOp::Full { value, shape })
     }
 
@@ -111,17 +144,16 @@ impl Build {
         if shape.is_empty() {
             return x;
         }
-        let ones = self.sizes(&vec![1; shape.len()]);
+        let ones = vec![self.graph.ints.constant(1); shape.len()];
         let x = self.graph.add(TensorOp::Reshape { x, shape: ones });
-        let shape = self.sizes(shape);
+        let shape = self.shape(shape);
         self.graph.add(TensorOp::Expand { x, shape })
     }
 
     /// Adds an operation whose operands have been added.
     fn add(&mut self, op: &TensorOp<u32, usize>, ids: &[NodeId]) -> NodeId {
-        let ints = &mut self.graph.ints;
         let id = |&at: &u32| ids.get(at as usize).copied().unwrap_or(NodeId(u32::MAX));
-        let op = op.map(id, |&d| ints.constant(d as i64));
+        let op = op.map(id, |&d| self.size(d));
         let mut argument = false;
         op.for_each_child(|&c| argument |= self.depends(c).argument);
         let op = if argument { op.map(|&c| self.prepared(c), |&d| d) } else { op };

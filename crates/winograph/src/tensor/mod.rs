@@ -32,7 +32,7 @@ mod winograd;
 pub use buffer::TensorBuffer;
 pub use conv::ConvOptions;
 pub use element::{Element, Number, Operand};
-pub(crate) use graph::{Leaves, build_graph, graph_of};
+pub(crate) use graph::{Leaves, build_graph, graph_of, graph_of_sizes};
 pub use index::SliceRange;
 pub(crate) use node::State;
 pub use pool::PoolOptions;

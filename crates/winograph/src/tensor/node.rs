@@ -26,6 +26,8 @@ pub(crate) enum State {
 pub(crate) struct Node {
     pub(crate) dtype: DType,
     pub(crate) shape: Vec<usize>,
+    /// Axes whose size is a bounded parameter, with the least and the greatest size: of known elements alone.
+    pub(crate) bounds: Vec<(usize, usize, usize)>,
     state: RwLock<State>,
 }
 
@@ -103,7 +105,17 @@ impl Tensor {
     }
 
     fn with_state(state: State, dtype: DType, shape: Vec<usize>) -> Tensor {
-        Tensor(Arc::new(Node { dtype, shape, state: RwLock::new(state) }))
+        Tensor(Arc::new(Node { dtype, shape, bounds: vec![], state: RwLock::new(state) }))
+    }
+
+    /// A tensor with known elements of which some sizes are bounded parameters.
+    pub(crate) fn ready_bounded(
+        data: Arc<Storage>,
+        dtype: DType,
+        shape: Vec<usize>,
+        bounds: Vec<(usize, usize, usize)>,
+    ) -> Tensor {
+        Tensor(Arc::new(Node { dtype, shape, bounds, state: RwLock::new(State::Ready(data)) }))
     }
 
     /// The one value of a constant tensor, if it is known to be one.

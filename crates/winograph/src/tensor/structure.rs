@@ -34,6 +34,17 @@ pub(crate) struct Structure {
 pub(crate) struct Values {
     pub(crate) leaves: Vec<Arc<Storage>>,
     pub(crate) constants: Vec<Scalar>,
+    /// Sizes that are bounded parameters.
+    pub(crate) bounded: Vec<Bounded>,
+}
+
+/// A size of a leaf that may be any from `lo` to `hi`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Bounded {
+    pub(crate) step: usize,
+    pub(crate) axis: usize,
+    pub(crate) lo: usize,
+    pub(crate) hi: usize,
 }
 
 /// Takes the graph that computes `outputs` apart. `args` are its placeholders; leaves are listed in the order in which
@@ -83,6 +94,8 @@ impl Walk {
         self.values.leaves.push(data);
         let at = self.push(Step::Leaf { dtype: t.dtype(), shape: t.shape().to_vec() });
         self.leaves.entry(key).or_default().push(at);
+        let bounds = t.0.bounds.iter().map(|&(axis, lo, hi)| Bounded { step: at as usize, axis, lo, hi });
+        self.values.bounded.extend(bounds);
         at
     }
 

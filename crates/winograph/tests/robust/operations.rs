@@ -365,5 +365,6 @@ pub const COMPILING: &[(&str, Call)] = &[
         done(Tensor::realize_all(&list.iter().collect::<Vec<_>>()))
     }),
     ("Tensor::to_vec", |s, p| of_any_type!(s, |T| done(s.pick(&p.few).to_vec::<T>()))),
+    ("Tensor::bounded", |s, p| one(s.pick(&p.few).bounded(s.place(), s.size(), s.size()))),
     ("Tensor::item", |s, p| of_any_type!(s, |T| done(s.pick(&p.few).item::<T>()))),
 ];

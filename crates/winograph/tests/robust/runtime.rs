@@ -197,6 +197,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     ("Function::program", |_, c| (!c.f.program().run.is_empty()).then_some(()).ok_or_else(String::new)),
     ("Function::source", |_, c| (!c.f.source().is_empty()).then_some(()).ok_or_else(String::new)),
     ("Function::times", |_, c| (c.f.times().plan.as_secs() < 600).then_some(()).ok_or_else(String::new)),
+    ("programs_planned", |_, _| (winograph::programs_planned() > 0).then_some(()).ok_or_else(String::new)),
     ("settings", |_, _| told(settings::settings())),
     ("env", |_, _| told(settings::env())),
     ("Settings::from_env", |s, _| {
