@@ -1,6 +1,7 @@
 //! What is done with hostile bytes: each body ends with an error or with something that keeps its promises.
 
 use winograph::Tensor;
+use winograph::export::{Exported, seal};
 use winograph_compiler::optimize::plan::Kind;
 use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::{Algorithm, Options, Program, Target, compile};
@@ -73,6 +74,24 @@ pub fn npy(data: &[u8]) {
     let again = Tensor::read_npy(&mut &bytes[..]).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((again.dtype(), again.shape()), (t.dtype(), t.shape()));
     assert_eq!(again.to_npy().unwrap_or_else(|e| panic!("{e}")), bytes);
+}
+
+/// An exported program, as it stands and as a header (up to the first newline) with the hash that belongs to it: it is
+/// refused, or says what it is. No code of it is run.
+pub fn exported(data: &[u8]) {
+    let at = data.iter().position(|&b| b == b'\n').unwrap_or(data.len());
+    let (header, sections) = data.split_at(at);
+    let device = &winograph::settings::settings().unwrap_or_else(|e| panic!("{e}")).device;
+    for file in [data.to_vec(), seal(header, sections.get(1..).unwrap_or_default())] {
+        let bytes = file.len();
+        let checked = Exported::from_bytes(file).and_then(|e| {
+            assert!(e.inputs().len() + e.outputs().len() < bytes);
+            e.check(device)
+        });
+        if let Err(e) = checked {
+            assert!(e.to_string().starts_with("exported program: "), "{e}");
+        }
+    }
 }
 
 /// Small graphs that plans are tried on.

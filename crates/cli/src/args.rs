@@ -30,6 +30,8 @@ pub(crate) enum Command {
     },
     /// Run a model on arrays and pictures
     Run(Box<RunArgs>),
+    /// Write a model to one file with prepared weights and compiled kernels, for machines without a compiler
+    Export(ExportArgs),
     /// List the devices of this machine
     Devices(DevicesArgs),
 }
@@ -258,6 +260,40 @@ pub(crate) struct BenchModel {
     /// After the report, time runs for so many seconds for each line `{"time": seconds}` on stdin
     #[arg(long, requires = "json")]
     pub(crate) serve: bool,
+}
+
+/// Arguments of `export`.
+///
+/// The file holds machine code. Who runs it trusts who made it, as with any program.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The model
+    pub(crate) model: PathBuf,
+    /// Shape of an input, where the model leaves sizes open; it will run on inputs of this shape alone
+    #[arg(long, value_name = "NAME=SIZES", value_parser = named_shape)]
+    pub(crate) shape: Vec<(String, Vec<usize>)>,
+    /// The file to write [default: the model's name, ending in .wg]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Bytes of the widest vectors that kernels may use, for machines that lack this one's: 16 (SSE), 32 (AVX2), 64
+    /// (AVX-512)
+    #[arg(long, value_name = "N", value_parser = ["16", "32", "64"])]
+    pub(crate) vector_bytes: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Reads `NAME=SIZES`, sizes of at least 1 separated by commas; none for a tensor without axes.
+fn named_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let expected =
+        || "expected NAME=SIZES with sizes of at least 1 separated by commas, as in x=1,3,224,224".to_string();
+    let (name, sizes) = text.rsplit_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(expected)?;
+    if sizes.is_empty() {
+        return Ok((name.to_string(), Vec::new()));
+    }
+    let size = |s: &str| s.trim().parse::<usize>().ok().filter(|&n| n > 0).ok_or_else(expected);
+    Ok((name.to_string(), sizes.split(',').map(size).collect::<Result<_, _>>()?))
 }
 
 /// Reads `NAME=FILE`; the name may have `=` in it, the file may not.

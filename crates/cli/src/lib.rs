@@ -8,6 +8,7 @@ mod conformance;
 mod devices;
 mod error;
 mod explain;
+mod export;
 mod forms;
 mod graphs;
 mod html;
@@ -47,6 +48,7 @@ pub fn run() -> ExitCode {
         Command::Check { what: CheckCommand::Graphs(args) } => graphs::run(&args),
         Command::Check { what: CheckCommand::Onnx(args) } => conformance::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Devices(args) => devices::devices(&args),
     };
     match done {

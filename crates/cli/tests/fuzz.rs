@@ -197,6 +197,32 @@ fn npy() {
 }
 
 #[test]
+fn exported() {
+    use winograph::{ArgSpec, DType, Tensor, compile};
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz.wg");
+    let mut seeds = Vec::new();
+    for n in [1usize, 70_000] {
+        let w = Tensor::ones(&[n], DType::F32).unwrap();
+        w.realize().unwrap();
+        let f = compile(&[ArgSpec::new(DType::F32, &[n])], |a| Ok(vec![a[0].mul(&w.exp()?)?.add(&w)?])).unwrap();
+        f.export(&path).unwrap();
+        let file = std::fs::read(&path).unwrap();
+        let end = 48 + u32::from_le_bytes(file[12..16].try_into().unwrap()) as usize;
+        seeds.push(file[..end].to_vec());
+        seeds.push(file[48..end].to_vec());
+        // Short sections, with their right sizes.
+        let header = String::from_utf8(file[48..end].to_vec()).unwrap();
+        let at = header.find("\"sections\":[").unwrap();
+        let (before, _) = header.split_at(at);
+        let hash = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+        let sections =
+            format!("\"sections\":[{{\"bytes\":0,\"hash\":\"{hash}\"}},{{\"bytes\":7,\"hash\":\"{hash}\"}}]}}");
+        seeds.push(format!("{before}{sections}\n1234567").into_bytes());
+    }
+    fuzz("exported", &seeds, bodies::exported);
+}
+
+#[test]
 fn plans() {
     let mut seeds: Vec<Vec<u8>> = [
         "",

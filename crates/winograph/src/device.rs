@@ -1,5 +1,6 @@
 //! What a device does: compile, allocate, copy, launch, synchronise.
 
+use crate::cpu::{KernelData, Machine};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +37,18 @@ pub trait Device: Send + Sync {
         false
     }
 
+    /// Compiled kernels in a form that another process, on a machine like this one, can [`import`](Device::import).
+    fn export(&self, codes: &[Code]) -> Result<Image, DeviceError> {
+        let _ = codes;
+        Err(DeviceError::NoExport { device: self.name().to_string() })
+    }
+
+    /// The kernels of an image. It is machine code: who calls this trusts whoever made it.
+    fn import(&self, image: Image) -> Result<Arc<dyn Module>, DeviceError> {
+        let _ = image;
+        Err(DeviceError::NoExport { device: self.name().to_string() })
+    }
+
     /// The time of what `launch` launches, by the device's own clock where it has one.
     fn timed(&self, launch: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError> {
         self.synchronize()?;
@@ -67,6 +80,17 @@ pub unsafe trait Memory: Send + Sync {
         (offset.checked_add(bytes)? <= self.bytes())
             .then(|| Arg { address: self.address().wrapping_add(offset), bytes })
     }
+}
+
+/// Compiled kernels that can be kept in a file.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Where they run.
+    pub(crate) machine: Machine,
+    /// What launching each takes.
+    pub(crate) kernels: Vec<KernelData>,
+    /// A shared library with their machine code.
+    pub(crate) library: Vec<u8>,
 }
 
 /// An argument of a launch: memory of the device.
@@ -108,6 +132,14 @@ fn host_part(device: &str, memory: &dyn Memory, offset: usize, bytes: usize) -> 
         return Err(DeviceError::Foreign { device: device.to_string() });
     }
     memory.arg(offset, bytes).ok_or(DeviceError::OutOfBounds { offset, bytes, len: memory.bytes() })
+}
+
+/// The bytes of memory that is the host's.
+pub(crate) fn host_bytes(memory: &mut dyn Memory) -> Option<&mut [u8]> {
+    let (at, bytes) = (memory.address(), memory.bytes());
+    // SAFETY: so many bytes can be read and written from there as long as the memory lives, which is borrowed as long
+    // as the slice; `&mut` says that nobody else uses it.
+    memory.is_host().then(|| unsafe { std::slice::from_raw_parts_mut(at, bytes) })
 }
 
 /// [`Device::write`] of a device whose memory is the host's.
@@ -199,6 +231,18 @@ pub enum DeviceError {
         /// What was tried.
         action: String,
         /// The driver's error.
+        reason: String,
+    },
+    /// Kernels of this device cannot be kept in a file.
+    #[error("compiled kernels of the device {device} can be neither exported nor imported; take the CPU")]
+    NoExport {
+        /// The device.
+        device: String,
+    },
+    /// Exported kernels are for another kind of machine.
+    #[error("it was exported for another kind of machine: {reason}; export it on a machine like this one")]
+    OtherMachine {
+        /// In what they differ.
         reason: String,
     },
     /// Memory of one device was given to another.

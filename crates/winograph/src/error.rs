@@ -106,6 +106,14 @@ pub enum Error {
     /// A model that is wrong or was used wrongly.
     #[error(transparent)]
     Model(Box<crate::model::ModelError>),
+    /// An exported file that cannot be used here, or a function that cannot be exported.
+    #[error("{file}: {cause}")]
+    Exported {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        cause: Box<crate::export::ExportError>,
+    },
     /// Computing failed.
     #[error("{op}: {cause}")]
     Execution {

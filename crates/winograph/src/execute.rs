@@ -1,10 +1,11 @@
 //! Runs graphs: compiles them for a device, prepares what depends on constants, launches.
 
-use crate::device::{Device, DeviceError, Memory, Module};
+use crate::device::{Device, DeviceError, Image, Memory, Module};
 use crate::error::{Error, Result};
 use crate::settings;
 use crate::tensor::storage::Storage;
 use crate::workspace::{Constant, Workspace, Workspaces};
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,8 @@ pub(crate) struct Compiled {
     first_constant: usize,
     prepared: Box<dyn Memory>,
     workspaces: Workspaces,
+    /// Whether it came from a file, so that its kernels have no code here.
+    pub(crate) loaded: bool,
     /// How much is printed to stderr, as `DEBUG` asks.
     debug: u32,
 }
@@ -36,6 +39,17 @@ pub fn programs_planned() -> u64 {
 }
 
 static PLANNED: AtomicU64 = AtomicU64::new(0);
+
+/// What a [`Compiled`] is made of when nothing is left to be compiled or prepared.
+pub(crate) struct Ready {
+    pub(crate) program: Program,
+    /// `None` where there are no kernels.
+    pub(crate) module: Option<Arc<dyn Module>>,
+    /// By input number after `first_constant`.
+    pub(crate) constants: Vec<Option<Constant>>,
+    pub(crate) first_constant: usize,
+    pub(crate) prepared: Box<dyn Memory>,
+}
 
 /// Where the time of compiling went.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -128,6 +142,7 @@ impl Compiled {
             program,
             explanation,
             module,
+            loaded: false,
             debug,
         };
         let workspace = Workspace::arena(&**device, compiled.program.prepare_arena_bytes).map_err(on_device(op))?;
@@ -151,6 +166,50 @@ impl Compiled {
         }
         compiled.times = CompileTimes { plan: planned - start, kernels: built - planned, prepare: built.elapsed() };
         Ok(compiled)
+    }
+
+    /// A program whose kernels are compiled and whose memory is prepared, as [`export`](crate::export) keeps it.
+    pub(crate) fn ready(parts: Ready, device: &Arc<dyn Device>) -> Compiled {
+        Compiled {
+            workspaces: Workspaces::new(&parts.program, &**device),
+            program: parts.program,
+            explanation: Explanation::default(),
+            times: CompileTimes::default(),
+            device: device.clone(),
+            module: parts.module,
+            constants: parts.constants,
+            first_constant: parts.first_constant,
+            prepared: parts.prepared,
+            loaded: true,
+            debug: settings::env().map_or(0, |env| env.debug),
+        }
+    }
+
+    /// The kernels in a form that can be kept.
+    pub(crate) fn image(&self) -> Result<Image, DeviceError> {
+        self.device.export(&self.program.kernels)
+    }
+
+    /// The bytes of what `prepare` filled, and those of each constant that `run` reads, with its input number.
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn memory(&self) -> Result<(Vec<u8>, Vec<(usize, Cow<'_, [u8]>)>), DeviceError> {
+        let copy = |from: &dyn Memory| {
+            let mut out = Vec::new();
+            let bytes = from.bytes();
+            out.try_reserve_exact(bytes).map_err(|_| DeviceError::OutOfMemory { bytes })?;
+            out.resize(bytes, 0);
+            self.device.read(from, 0, &mut out).map(|()| out)
+        };
+        let mut constants = Vec::new();
+        for (i, constant) in self.constants.iter().enumerate() {
+            let bytes = match constant {
+                None => continue,
+                Some(Constant::Host(storage)) => Cow::Borrowed(storage.bytes()),
+                Some(Constant::Copy(memory)) => Cow::Owned(copy(&**memory)?),
+            };
+            constants.push((self.first_constant + i, bytes));
+        }
+        Ok((copy(&*self.prepared)?, constants))
     }
 
     /// The source text of the kernels.

@@ -43,9 +43,9 @@ impl ArgSpec {
 /// # Ok::<(), winograph::Error>(())
 /// ```
 pub struct Function {
-    compiled: Arc<Compiled>,
-    args: Vec<ArgSpec>,
-    outputs: Vec<ArgSpec>,
+    pub(crate) compiled: Arc<Compiled>,
+    pub(crate) args: Vec<ArgSpec>,
+    pub(crate) outputs: Vec<ArgSpec>,
 }
 
 /// How a function is compiled, where the defaults of the process will not do.
@@ -150,17 +150,18 @@ impl Function {
         &self.outputs
     }
 
-    /// What the compiler decided and why.
+    /// What the compiler decided and why; nothing for a function that was [loaded](Function::load).
     pub fn explanation(&self) -> &Explanation {
         &self.compiled.explanation
     }
 
-    /// The kernels, their order and the memory they use.
+    /// The kernels, their order and the memory they use. Of the kernels of a function that was
+    /// [loaded](Function::load) there are names and roles alone.
     pub fn program(&self) -> &Program {
         &self.compiled.program
     }
 
-    /// The source text of the kernels.
+    /// The source text of the kernels; none for a function that was [loaded](Function::load).
     pub fn source(&self) -> &str {
         self.compiled.source()
     }

@@ -1,10 +1,13 @@
 //! What every device checks before it launches a kernel.
 
 use crate::device::{Arg, DeviceError};
+use serde::{Deserialize, Serialize};
 use winograph_compiler::render::{frame, grid_items};
 use winograph_ir::linear::{Code, MemoryDecl};
 
 /// What a kernel takes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Signature {
     name: String,
     sizes: Sizes,
@@ -12,10 +15,12 @@ pub(crate) struct Signature {
 }
 
 /// What depends on parameters.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Sizes {
     /// Nothing: the number of items and the bytes of each argument.
     Fixed { items: i64, bytes: Vec<usize> },
     /// To be computed from the code.
+    #[serde(skip)]
     Symbolic(Box<Code>),
 }
 
@@ -49,9 +54,22 @@ impl Signature {
     }
 
     /// The kernel's name.
-    #[cfg(feature = "cuda")]
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Bytes that each argument must have; `None` where they depend on parameters.
+    pub(crate) fn bytes(&self) -> Option<&[usize]> {
+        match &self.sizes {
+            Sizes::Fixed { bytes, .. } => Some(bytes),
+            Sizes::Symbolic(_) => None,
+        }
+    }
+
+    /// Whether there is one alignment for each argument, and it is one.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.bytes().is_some_and(|b| b.len() == self.alignments.len())
+            && self.alignments.iter().all(|a| a.is_power_of_two())
     }
 
     /// The number of items, once arguments and parameters are found to be right.

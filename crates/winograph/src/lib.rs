@@ -20,6 +20,7 @@ pub mod device;
 pub mod env;
 pub mod error;
 mod execute;
+pub mod export;
 pub mod files;
 pub mod function;
 mod launch;

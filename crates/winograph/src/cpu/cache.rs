@@ -71,7 +71,7 @@ impl Cache {
     pub fn load(&self, source: &str, compiler: &Compiler, machine: &str) -> Result<(Loaded, Fetched), DeviceError> {
         if let Ok(Some(dir)) = self.folder() {
             let key = key(source, compiler, machine);
-            if let Some(path) = lookup(dir, &key)
+            if let Some((path, _)) = lookup(dir, &key)
                 && let Ok(loaded) = Loaded::open(&path)
             {
                 folder::mark_used(&path);
@@ -102,6 +102,29 @@ impl Cache {
         compiler.compile(source, &library)?;
         Ok((Loaded::open(&library)?, Fetched::Compiled))
     }
+
+    /// The bytes of the library of a source, with the arguments of [`load`](Cache::load).
+    pub(super) fn bytes(&self, source: &str, compiler: &Compiler, machine: &str) -> Result<Vec<u8>, DeviceError> {
+        if let Ok(Some(dir)) = self.folder()
+            && let Some((_, bytes)) = lookup(dir, &key(source, compiler, machine))
+        {
+            return Ok(bytes);
+        }
+        let temp = TempDir::new(&self.temp)?;
+        let library = temp.0.join("kernels.so");
+        compiler.compile(source, &library)?;
+        fs::read(&library).map_err(|source| DeviceError::File { action: "read", path: library, source })
+    }
+
+    /// Loads a library that is in memory.
+    pub(super) fn open(&self, library: &[u8]) -> Result<Loaded, DeviceError> {
+        let temp = TempDir::new(&self.temp)?;
+        let path = temp.0.join("kernels.so");
+        match fs::write(&path, library) {
+            Ok(()) => Loaded::open(&path),
+            Err(source) => Err(DeviceError::File { action: "write", path, source }),
+        }
+    }
 }
 
 fn key(source: &str, compiler: &Compiler, machine: &str) -> String {
@@ -121,8 +144,8 @@ fn library_path(dir: &Path, content: &str) -> PathBuf {
     dir.join(format!("{content}.so"))
 }
 
-/// The library that an entry names, if it is whole.
-fn lookup(dir: &Path, key: &str) -> Option<PathBuf> {
+/// The library that an entry names and its bytes, if it is whole.
+fn lookup(dir: &Path, key: &str) -> Option<(PathBuf, Vec<u8>)> {
     let entry = fs::read_to_string(entry_path(dir, key)).ok()?;
     let content = entry.strip_prefix(FORMAT)?.trim_end();
     if content.len() != 64 || !content.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -130,7 +153,7 @@ fn lookup(dir: &Path, key: &str) -> Option<PathBuf> {
     }
     let path = library_path(dir, content);
     let bytes = fs::read(&path).ok()?;
-    (blake3::hash(&bytes).to_hex().as_str() == content).then_some(path)
+    (blake3::hash(&bytes).to_hex().as_str() == content).then_some((path, bytes))
 }
 
 /// Moves a compiled library of these bytes into place and enters it; `None` where that fails.

@@ -1,5 +1,6 @@
 //! What machine this is: vector width, caches, features.
 
+use serde::{Deserialize, Serialize};
 use std::fs;
 use winograph_compiler::Target;
 
@@ -48,6 +49,95 @@ pub(super) fn vector_bytes() -> usize {
         }
     }
     16
+}
+
+/// Makes the function that lists the extensions of an instruction set that code may have, with the vectors, in bytes,
+/// from which on it has them, and whether this machine has each.
+#[allow(unused_macros)]
+macro_rules! extensions {
+    ($detected:path: $($bytes:literal: [$($name:tt)*])*) => {
+        fn extensions() -> Vec<(&'static str, usize, bool)> {
+            vec![$($(($name, $bytes, { use $detected as detected; detected!($name) })),*),*]
+        }
+    };
+}
+
+// Those that compilers use of their own accord; narrower vectors switch the others off.
+#[cfg(target_arch = "x86_64")]
+extensions! {
+    std::arch::is_x86_feature_detected:
+    16: ["sse3" "ssse3" "sse4.1" "sse4.2" "sse4a" "popcnt" "lzcnt" "bmi1" "bmi2" "movbe" "tbm" "gfni"]
+    32: ["avx" "avx2" "fma" "f16c" "vaes" "vpclmulqdq" "avxvnni" "avxifma" "avxneconvert" "avxvnniint8" "avxvnniint16"]
+    64: ["avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512cd" "avx512ifma" "avx512vbmi" "avx512vbmi2" "avx512vnni"
+        "avx512bitalg" "avx512vpopcntdq" "avx512vp2intersect" "avx512bf16" "avx512fp16"]
+}
+
+#[cfg(target_arch = "aarch64")]
+extensions! {
+    std::arch::is_aarch64_feature_detected:
+    16: ["neon" "fp16" "fhm" "dotprod" "bf16" "i8mm" "sve" "sve2" "lse" "rdm" "crc" "fcma" "jsconv" "rcpc" "flagm"
+        "frintts"]
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn extensions() -> Vec<(&'static str, usize, bool)> {
+    Vec::new()
+}
+
+/// What machine code needs of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Processor architecture, as in [`std::env::consts::ARCH`].
+    pub arch: String,
+    /// Operating system, as in [`std::env::consts::OS`].
+    pub os: String,
+    /// Byte order: `little` or `big`.
+    pub byte_order: String,
+    /// Bytes of the widest vectors that it uses.
+    pub vector_bytes: usize,
+    /// Extensions of the instruction set that it may use.
+    pub features: Vec<String>,
+}
+
+impl Machine {
+    /// What code compiled on this machine with vectors of at most so many bytes needs.
+    pub fn of(vector_bytes: usize) -> Machine {
+        let used = extensions().into_iter().filter(|&(_, bytes, here)| here && bytes <= vector_bytes);
+        Machine {
+            arch: std::env::consts::ARCH.to_string(),
+            os: std::env::consts::OS.to_string(),
+            byte_order: if cfg!(target_endian = "big") { "big" } else { "little" }.to_string(),
+            vector_bytes,
+            features: used.map(|(name, ..)| name.to_string()).collect(),
+        }
+    }
+
+    /// Whether such code runs here; the error says what differs.
+    ///
+    /// # Errors
+    /// Another architecture, system or byte order; extensions that this machine lacks.
+    pub fn check(&self) -> Result<(), String> {
+        let here = Machine::of(vector_bytes());
+        let pairs = [
+            ("processor", &self.arch, &here.arch),
+            ("system", &self.os, &here.os),
+            ("byte order", &self.byte_order, &here.byte_order),
+        ];
+        if let Some((what, its, ours)) = pairs.into_iter().find(|(_, its, ours)| its != ours) {
+            return Err(format!("its {what} is {its:?}, this machine's is {ours:?}"));
+        }
+        if self.vector_bytes > here.vector_bytes {
+            let (its, ours) = (self.vector_bytes, here.vector_bytes);
+            return Err(format!("its vectors have {its} bytes, this machine's at most {ours}"));
+        }
+        let has = |name: &String| extensions().iter().any(|&(n, _, here)| here && n == name);
+        let missing: Vec<&str> = self.features.iter().filter(|f| !has(f)).map(String::as_str).collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(format!("this machine's processor lacks {}", missing.join(", "))),
+        }
+    }
 }
 
 fn parse_size(s: &str) -> Option<usize> {

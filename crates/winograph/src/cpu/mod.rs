@@ -13,11 +13,12 @@ pub use buffer::{ALIGNMENT, Buffer};
 pub use cache::{CACHE_BYTES, Cache, Fetched};
 pub use checked::CheckedKernels;
 pub use compiler::Compiler;
-pub use machine::{capped_target, host_target};
+pub use machine::{Machine, capped_target, host_target};
+pub(crate) use module::KernelData;
 pub use module::{CpuModule, Loaded};
 pub use pool::{Pool, Share};
 
-use crate::device::{Device, DeviceError, Memory, Module, read_host, write_host};
+use crate::device::{Device, DeviceError, Image, Memory, Module, read_host, write_host};
 use crate::env::Env;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -119,7 +120,8 @@ impl CpuDevice {
     pub fn load(&self, codes: &[Code]) -> Result<(CpuModule, Fetched), DeviceError> {
         let source = render_c(codes, &self.target)?;
         let (library, fetched) = self.cache.load(&source.text, self.compiler()?, &self.machine)?;
-        let module = CpuModule::new(library, codes, source.text, &source.symbols, self.pool.clone())?;
+        let kernels = KernelData::of(codes, source.symbols)?;
+        let module = CpuModule::new(library, kernels, source.text, self.pool.clone())?;
         Ok((module, fetched))
     }
 }
@@ -156,5 +158,24 @@ impl Device for CpuDevice {
 
     fn is_host(&self) -> bool {
         true
+    }
+
+    fn export(&self, codes: &[Code]) -> Result<Image, DeviceError> {
+        let machine = Machine::of(self.target.vector_bytes);
+        if codes.is_empty() {
+            return Ok(Image { machine, kernels: Vec::new(), library: Vec::new() });
+        }
+        let source = render_c(codes, &self.target)?;
+        Ok(Image {
+            machine,
+            library: self.cache.bytes(&source.text, self.compiler()?, &self.machine)?,
+            kernels: KernelData::of(codes, source.symbols)?,
+        })
+    }
+
+    fn import(&self, image: Image) -> Result<Arc<dyn Module>, DeviceError> {
+        image.machine.check().map_err(|reason| DeviceError::OtherMachine { reason })?;
+        let library = self.cache.open(&image.library)?;
+        Ok(Arc::new(CpuModule::new(library, image.kernels, String::new(), self.pool.clone())?))
     }
 }

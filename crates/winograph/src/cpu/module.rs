@@ -5,6 +5,7 @@ use super::pool::{Pool, Share};
 use crate::device::{Arg, DeviceError, Module};
 use crate::launch::{Signature, refuse};
 use libloading::Library;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use winograph_compiler::render::{item_cost, scratch_bytes};
@@ -26,7 +27,8 @@ pub struct Loaded(Library);
 impl Loaded {
     /// Loads the library in a file.
     pub fn open(path: &Path) -> Result<Loaded, DeviceError> {
-        // SAFETY: the library was compiled from a renderer's text, which has no initialisers.
+        // SAFETY: the library was compiled from a renderer's text, which has no initialisers, by this process, by one
+        // that kept it where this user alone can write, or by who made an exported file that the caller trusts.
         let library = unsafe { Library::new(path) };
         library.map(Loaded).map_err(|e| DeviceError::Load { path: path.to_path_buf(), reason: e.to_string() })
     }
@@ -39,11 +41,49 @@ impl Loaded {
     }
 }
 
-struct Kernel {
-    signature: Signature,
-    function: Function,
+/// All that launching a kernel takes beside its machine code.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KernelData {
+    /// Its function in the library.
+    symbol: String,
+    pub(crate) signature: Signature,
+    /// Bytes of scratch memory that a thread has.
     scratch: usize,
     share: Share,
+}
+
+impl KernelData {
+    /// What launching each of `codes` takes, `symbols` being their functions.
+    pub(super) fn of(codes: &[Code], symbols: Vec<String>) -> Result<Vec<KernelData>, DeviceError> {
+        let one = |(code, symbol): (&Code, String)| {
+            let items = |cost: u64| cost.div_ceil(item_cost(code).max(1)) as i64;
+            Ok(KernelData {
+                symbol,
+                signature: Signature::new(code, 1)?,
+                scratch: scratch_bytes(code)?,
+                share: Share { grain: items(GRAIN), wake: items(WAKE) },
+            })
+        };
+        codes.iter().zip(symbols).map(one).collect()
+    }
+
+    /// Whether it can be what a kernel takes; the error says what is wrong.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let c_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if self.symbol.is_empty() || !self.symbol.chars().all(c_name) {
+            return Err(format!("{:?} is no name of a function", self.symbol));
+        }
+        match self.signature.is_sound() {
+            true => Ok(()),
+            false => Err("its arguments have no fixed sizes or no alignments".into()),
+        }
+    }
+}
+
+struct Kernel {
+    data: KernelData,
+    function: Function,
 }
 
 /// Compiled kernels on the CPU.
@@ -60,21 +100,12 @@ pub struct CpuModule {
 impl CpuModule {
     pub(super) fn new(
         library: Loaded,
-        codes: &[Code],
+        kernels: Vec<KernelData>,
         source: String,
-        symbols: &[String],
         pool: Arc<Pool>,
     ) -> Result<CpuModule, DeviceError> {
-        let mut kernels = Vec::with_capacity(codes.len());
-        for (code, symbol) in codes.iter().zip(symbols) {
-            let items = |cost: u64| cost.div_ceil(item_cost(code).max(1)) as i64;
-            kernels.push(Kernel {
-                signature: Signature::new(code, 1)?,
-                function: library.function(symbol)?,
-                scratch: scratch_bytes(code)?,
-                share: Share { grain: items(GRAIN), wake: items(WAKE) },
-            });
-        }
+        let linked = |data: KernelData| Ok(Kernel { function: library.function(&data.symbol)?, data });
+        let kernels = kernels.into_iter().map(linked).collect::<Result<_, DeviceError>>()?;
         Ok(CpuModule { kernels, source, pool, scratch: Mutex::new(Vec::new()), _library: library })
     }
 
@@ -113,9 +144,10 @@ impl Module for CpuModule {
         let Some(k) = self.kernels.get(kernel) else {
             return Err(refuse(&kernel.to_string(), format!("the module has {} kernels", self.kernels.len())));
         };
-        let items = k.signature.check(args, params)?;
-        let stride = k.scratch.next_multiple_of(4096);
-        let scratch = match k.scratch {
+        let items = k.data.signature.check(args, params)?;
+        let too_much = DeviceError::OutOfMemory { bytes: k.data.scratch };
+        let stride = k.data.scratch.checked_next_multiple_of(4096).ok_or(too_much)?;
+        let scratch = match stride {
             0 => None,
             _ => {
                 let bytes = stride.checked_mul(self.pool.threads());
@@ -127,7 +159,7 @@ impl Module for CpuModule {
             scratch: scratch.as_ref().map_or(std::ptr::null_mut(), |b| b.as_ptr()),
         };
         let shared = &shared;
-        self.pool.run(items, k.share, &|thread, begin, end| {
+        self.pool.run(items, k.data.share, &|thread, begin, end| {
             let scratch = shared.scratch.wrapping_add(thread * stride);
             // SAFETY: the function belongs to a library that is loaded. Arguments and parameters are as many as it
             // takes, arguments as large as its accesses (proved by the verifier) may reach, by `Signature::check`; the caller

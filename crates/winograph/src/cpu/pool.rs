@@ -18,6 +18,7 @@
 //! one chunk takes; workers that were still asleep find it closed and do not hold it up.
 
 use crate::device::DeviceError;
+use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
@@ -51,7 +52,8 @@ const MAX_THREADS: usize = 4096;
 type Work<'a> = dyn Fn(usize, i64, i64) + Sync + 'a;
 
 /// How the items of a launch are shared out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Share {
     /// Least number of items of a piece, but for the last.
     pub grain: i64,

@@ -33,7 +33,8 @@ pub use value::Value;
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::function::FunctionOptions;
+use crate::export::{self, Exported};
+use crate::function::{ArgSpec, FunctionOptions};
 use crate::tensor::Tensor;
 use ncnn::NcnnModel;
 use onnx::OnnxModel;
@@ -45,10 +46,14 @@ use winograph_ir::DType;
 #[derive(Clone, Debug)]
 pub struct Model(Arc<Format>);
 
+/// There is one of a model, behind a pointer.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Format {
     Onnx(OnnxModel),
     Ncnn(NcnnModel),
+    /// Compiled already.
+    Exported(Exported),
 }
 
 /// An input or output of a model.
@@ -78,14 +83,26 @@ pub enum PortType {
     Other(String),
 }
 
+impl From<(String, ArgSpec)> for Port {
+    fn from((name, spec): (String, ArgSpec)) -> Port {
+        let shape = Some(spec.shape.into_iter().map(Some).collect());
+        Port { name, of: PortType::Tensor { dtype: spec.dtype, shape } }
+    }
+}
+
 impl Model {
     /// Reads a model. What it is follows from the file's first bytes: ONNX's format, or the text of a `.param` file of
     /// ncnn, whose weights are in the file of the same name that ends in `.bin`.
+    /// A file whose name ends in `.wg` was [exported](Session::export) and is compiled already. Compiling one of these loads
+    /// code of that file: **take only what you would run as a program**; see [`export`](crate::export).
     ///
     /// # Errors
     /// A file that cannot be read, or is not such a model.
     pub fn load(path: impl AsRef<Path>) -> Result<Model> {
         let path = path.as_ref();
+        if path.extension().is_some_and(|e| e == export::EXTENSION) {
+            return Ok(Model(Arc::new(Format::Exported(Exported::open(path)?))));
+        }
         if path.extension().is_some_and(|e| e == "bin") {
             let cause = "weights of ncnn: name the .param file beside it";
             return Err(ModelError::format(path.display().to_string(), cause).into());
@@ -122,6 +139,7 @@ impl Model {
         match &*self.0 {
             Format::Onnx(m) => m.inputs(),
             Format::Ncnn(m) => m.inputs(),
+            Format::Exported(m) => m.inputs().into_iter().map(Port::from).collect(),
         }
     }
 
@@ -130,6 +148,7 @@ impl Model {
         match &*self.0 {
             Format::Onnx(m) => m.outputs(),
             Format::Ncnn(m) => m.outputs(),
+            Format::Exported(m) => m.outputs().into_iter().map(Port::from).collect(),
         }
     }
 
@@ -138,6 +157,7 @@ impl Model {
         match &*self.0 {
             Format::Onnx(m) => m.metadata(),
             Format::Ncnn(_) => &[],
+            Format::Exported(m) => m.metadata(),
         }
     }
 
@@ -146,6 +166,7 @@ impl Model {
         match &*self.0 {
             Format::Onnx(m) => m.operators(),
             Format::Ncnn(m) => m.operators(),
+            Format::Exported(m) => m.operators().to_vec(),
         }
     }
 
@@ -154,6 +175,7 @@ impl Model {
         match &*self.0 {
             Format::Onnx(m) => m.parameters(),
             Format::Ncnn(m) => m.parameters(),
+            Format::Exported(m) => m.parameters(),
         }
     }
 
@@ -171,6 +193,10 @@ impl Model {
         match &*self.0 {
             Format::Onnx(m) => m.trace(inputs, eager),
             Format::Ncnn(m) => m.trace(inputs),
+            Format::Exported(_) => {
+                let cause = "it is compiled already and has no operations any more: take the model it was made from";
+                Err(ModelError::format("exported model", cause).into())
+            }
         }
     }
 
@@ -187,6 +213,9 @@ impl Model {
     /// # Errors
     /// Those of [`compile`](Model::compile).
     pub fn compile_with(&self, options: FunctionOptions) -> Result<Session> {
+        if let Format::Exported(exported) = &*self.0 {
+            return Session::of_exported(self, exported, options);
+        }
         let session = Session::new(self.clone(), options);
         let fixed = self.inputs().into_iter().map(|p| match p.of {
             PortType::Tensor { dtype, shape: Some(shape) } => {

@@ -1,10 +1,13 @@
 //! Running models.
 
 use crate::error::{Error, Result};
+use crate::export::{self, About, ExportError, Exported, Names};
 use crate::function::{ArgSpec, Function, FunctionOptions, compile_with};
 use crate::model::profile::{Launch, profile};
 use crate::model::{Model, ModelError, Port, PortType, Value};
+use crate::settings::settings;
 use crate::tensor::Tensor;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use winograph_ir::DType;
 
@@ -76,6 +79,59 @@ impl Kind {
 impl Session {
     pub(crate) fn new(model: Model, options: FunctionOptions) -> Session {
         Session { model, options, plans: Mutex::default() }
+    }
+
+    /// A session of a model that is compiled already.
+    ///
+    /// # Errors
+    /// Those of [`Exported::load`].
+    pub(crate) fn of_exported(model: &Model, exported: &Exported, options: FunctionOptions) -> Result<Session> {
+        let device = match &options.device {
+            Some(device) => device.clone(),
+            None => settings()?.device.clone(),
+        };
+        let function = exported.load(&device)?;
+        let fixed = |(name, spec)| Fixed { name, tensors: vec![spec], kind: Kind::Tensor, elements: None };
+        let inputs = exported.inputs().into_iter().map(fixed).collect();
+        let outputs = vec![Kind::Tensor; function.outputs().len()];
+        let session = Session::new(model.clone(), options);
+        session.keep(Plan { inputs, function: Some(function), outputs })?;
+        Ok(session)
+    }
+
+    /// Writes what was compiled to a file that [`Model::load`] reads, on machines of this kind, without a compiler; by
+    /// custom its name ends in `.wg`. See [`export`](crate::export). The file is whole or is not there.
+    ///
+    /// # Errors
+    /// A session that has not been compiled for exactly one combination of shapes (see
+    /// [`compile_for`](Session::compile_for)), for one that is for the elements of an input, or whose inputs and outputs
+    /// are not all tensors; a device other than the CPU; a file that cannot be written.
+    pub fn export(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let unsuitable = |cause: String| ExportError::Unsuitable { cause }.of(&path.display().to_string());
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let [plan] = &plans[..] else {
+            let cause = format!("it is compiled for {} combinations of input shapes: give one", plans.len());
+            return Err(unsuitable(cause));
+        };
+        let Some(function) = &plan.function else {
+            return Err(unsuitable("shapes within the model depend on what it computes".into()));
+        };
+        if let Some(bound) = plan.inputs.iter().find(|f| f.elements.is_some()) {
+            return Err(unsuitable(format!("shapes within the model depend on the elements of {:?}", bound.name)));
+        }
+        let tensors = plan.inputs.iter().map(|f| f.kind).chain(plan.outputs.iter().copied());
+        if tensors.into_iter().any(|kind| kind != Kind::Tensor) {
+            return Err(unsuitable("an input or output is no tensor".into()));
+        }
+        let model = &self.model;
+        let names = Names {
+            inputs: plan.inputs.iter().map(|f| f.name.clone()).collect(),
+            outputs: model.outputs().into_iter().map(|p| p.name).collect(),
+        };
+        let about =
+            About { metadata: model.metadata().to_vec(), operators: model.operators(), parameters: model.parameters() };
+        export::write(path, function, names, about)
     }
 
     /// The model.

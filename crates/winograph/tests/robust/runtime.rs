@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use winograph::cpu::{
-    Buffer, Cache, CheckedKernels, Compiler, CpuDevice, CpuOptions, Loaded, Pool as Threads, Share, capped_target,
-    host_target,
+    Buffer, Cache, CheckedKernels, Compiler, CpuDevice, CpuOptions, Loaded, Machine, Pool as Threads, Share,
+    capped_target, host_target,
 };
 use winograph::device::{Device, Memory};
 use winograph::env::Env;
+use winograph::export::{Exported, seal};
+use winograph::files::write_atomically;
 use winograph::model::{Session, Value, conformance};
 use winograph::settings::{self, Settings};
 use winograph::virtual_gpu::VirtualGpu;
@@ -31,6 +33,8 @@ pub struct Context {
     kernels: CheckedKernels,
     compiler: Compiler,
     onnx: Vec<u8>,
+    cpu: Arc<dyn Device>,
+    exported: Vec<u8>,
     session: Session,
     dir: tempfile::TempDir,
 }
@@ -72,7 +76,10 @@ impl Context {
         let model = Model::from_onnx(&onnx).unwrap();
         let session = model.compile_with(FunctionOptions::default()).unwrap();
         let gpu = VirtualGpu::new("cuda:sm_80").unwrap();
-        Context { f, device, gpu, kernels, compiler, onnx, session, dir }
+        let path = dir.path().join("exported.wg");
+        f.export(&path).unwrap();
+        let (cpu, exported) = (settings::settings().unwrap().device.clone(), std::fs::read(path).unwrap());
+        Context { f, device, gpu, kernels, compiler, onnx, cpu, exported, session, dir }
     }
 
     fn file(&self, s: &mut Source) -> PathBuf {
@@ -167,6 +174,16 @@ fn model(s: &mut Source, c: &Context) -> winograph::Result<Model> {
     Model::from_onnx(&bytes)
 }
 
+/// An exported function, now and then damaged.
+fn exported(s: &mut Source, c: &Context) -> winograph::Result<Exported> {
+    let mut bytes = c.exported.clone();
+    for _ in 0..s.below(2) {
+        let at = s.below(bytes.len());
+        bytes[at] = s.next() as u8;
+    }
+    Exported::from_bytes(bytes)
+}
+
 /// All functions.
 pub const FUNCTIONS: &[(&str, Call)] = &[
     ("ArgSpec::new", |s, _| {
@@ -191,6 +208,30 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         told(c.f.call_timed(&arguments(s).iter().collect::<Vec<_>>(), &mut out.iter_mut().collect::<Vec<_>>()))
     }),
     ("Function::buffers", |_, c| told(c.f.buffers())),
+    ("Function::export", |s, c| told(c.f.export(c.file(s)))),
+    ("Function::load", |s, c| told(Function::load(c.file(s), &c.cpu).map(|f| f.args().len()))),
+    ("Exported::open", |s, c| told(Exported::open(c.file(s)).map(|e| e.inputs().len()))),
+    ("Exported::from_bytes", |s, c| told(exported(s, c).map(|_| ()))),
+    ("Exported::machine", |s, c| told(exported(s, c).map(|e| e.machine().vector_bytes))),
+    ("Exported::version", |s, c| told(exported(s, c).map(|e| e.version().len()))),
+    ("Exported::inputs", |s, c| told(exported(s, c).map(|e| assert_eq!(e.inputs().len(), 2)))),
+    ("Exported::outputs", |s, c| told(exported(s, c).map(|e| assert_eq!(e.outputs().len(), 2)))),
+    ("Exported::metadata", |s, c| told(exported(s, c).map(|e| e.metadata().len()))),
+    ("Exported::operators", |s, c| told(exported(s, c).map(|e| e.operators().len()))),
+    ("Exported::parameters", |s, c| told(exported(s, c).map(|e| e.parameters()))),
+    ("Exported::check", |s, c| told(exported(s, c).and_then(|e| e.check(&c.cpu)))),
+    ("Exported::load", |s, c| told(exported(s, c).and_then(|e| e.load(&c.cpu)).map(|f| f.args().len()))),
+    ("seal", |s, _| told(Exported::from_bytes(seal(&s.bytes(9), &s.bytes(9))).map(|_| ()))),
+    ("Machine::of", |s, _| {
+        let machine = Machine::of(s.size());
+        told(machine.check())
+    }),
+    ("Machine::check", |s, _| {
+        let mut machine = Machine::of(16);
+        machine.features.push(s.text());
+        told(machine.check())
+    }),
+    ("write_atomically", |s, c| told(write_atomically(&c.file(s), b"x"))),
     ("Function::args", |_, c| (c.f.args().len() == 2).then_some(()).ok_or_else(String::new)),
     ("Function::outputs", |_, c| (c.f.outputs().len() == 2).then_some(()).ok_or_else(String::new)),
     ("Function::explanation", |_, c| (!c.f.explanation().kernels.is_empty()).then_some(()).ok_or_else(String::new)),
@@ -285,6 +326,14 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         told(c.gpu.compile(&codes[..s.below(codes.len() + 1)]))
     }),
     ("Device::allocate", |s, c| told(if s.flag() { c.device.allocate(s.size()) } else { c.gpu.allocate(s.size()) })),
+    ("Device::export", |s, c| {
+        let codes = &c.f.program().kernels[..s.below(2)];
+        told(if s.flag() { c.device.export(codes) } else { c.gpu.export(codes) })
+    }),
+    ("Device::import", |s, c| {
+        let image = c.device.export(&c.f.program().kernels).map_err(|e| e.to_string())?;
+        told(if s.flag() { c.device.import(image) } else { c.gpu.import(image) }.map(|m| m.len()))
+    }),
     ("Device::write", |s, c| {
         let (mut memory, bytes) = (c.device.allocate(s.below(9)).map_err(|e| e.to_string())?, s.bytes(9));
         let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
@@ -361,6 +410,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     ("Session::run_values", |s, c| told(c.session.run_values(&named(s)).map(|_| ()))),
     ("Session::compile_for", |s, c| told(c.session.compile_for(&tensors(&named(s))))),
     ("Session::profile", |s, c| told(c.session.profile(&tensors(&named(s)), s.below(3)).map(|l| l.len()))),
+    ("Session::export", |s, c| told(c.session.export(c.file(s)))),
     ("Session::with_function", |s, c| told(c.session.with_function(&tensors(&named(s)), |f| f.args().len()))),
     ("Value::tensor", |s, _| {
         let _ = named(s).iter().filter(|(_, v)| v.tensor().is_some()).count();

@@ -1,0 +1,127 @@
+//! `winograph export`: a model as one file for machines without a compiler.
+
+use crate::args::ExportArgs;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::{machine, output};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use winograph::cpu::{CpuDevice, CpuOptions};
+use winograph::export::{EXTENSION, Exported};
+use winograph::model::{Model, Port, PortType};
+use winograph::{ArgSpec, FunctionOptions, Tensor};
+
+#[derive(Serialize)]
+struct Report {
+    file: PathBuf,
+    bytes: u64,
+    /// The machines it runs on.
+    arch: String,
+    os: String,
+    vector_bytes: usize,
+    features: Vec<String>,
+    inputs: Vec<Value>,
+    outputs: Vec<Value>,
+}
+
+#[derive(Serialize)]
+struct Value {
+    name: String,
+    dtype: String,
+    shape: Vec<usize>,
+}
+
+impl Value {
+    fn new((name, spec): (String, ArgSpec)) -> Value {
+        Value { name, dtype: spec.dtype.name().to_string(), shape: spec.shape }
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &ExportArgs) -> Result<()> {
+    let file = args.output.clone().unwrap_or_else(|| args.model.with_extension(EXTENSION));
+    if file.extension().is_none_or(|e| e != EXTENSION) {
+        let name = file.display();
+        return Err(Error::usage(format!("--output {name}: expected a name that ends in .{EXTENSION}")));
+    }
+    let mut progress = Progress::new(3);
+    progress.step("reading the model");
+    let model = Model::load(&args.model).map_err(|e| Error::of("cannot read the model", e))?;
+    let inputs = inputs(&model.inputs(), &args.shape)?;
+    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    progress.step("compiling");
+    let mut options = CpuOptions::from_env(machine::env()?);
+    options.vector_bytes = args.vector_bytes.as_ref().and_then(|n| n.parse().ok()).or(options.vector_bytes);
+    let device = CpuDevice::new(options).map_err(|e| Error::failure("cannot open the CPU", e))?;
+    let options = FunctionOptions { device: Some(Arc::new(device)), ..FunctionOptions::default() };
+    let compiled = model.compile_with(options).and_then(|s| s.compile_for(&inputs).map(|()| s));
+    let session = compiled.map_err(|e| Error::of("cannot compile the model", e))?;
+    progress.step("writing");
+    session.export(&file).map_err(|e| Error::of("cannot export the model", e))?;
+    drop(progress);
+    let written = Exported::open(&file).map_err(|e| Error::of("cannot read what was written", e))?;
+    let machine = written.machine().clone();
+    let report = Report {
+        bytes: file.metadata().map_or(0, |m| m.len()),
+        file,
+        arch: machine.arch,
+        os: machine.os,
+        vector_bytes: machine.vector_bytes,
+        features: machine.features,
+        inputs: written.inputs().into_iter().map(Value::new).collect(),
+        outputs: written.outputs().into_iter().map(Value::new).collect(),
+    };
+    if args.json {
+        let text = serde_json::to_string(&report).map_err(|e| Error::failure("cannot write JSON", e))?;
+        return output::print(&format!("{text}\n"));
+    }
+    output::print(&text(&report))
+}
+
+/// Placeholders of the shapes that the model states or the caller gives.
+fn inputs(ports: &[Port], shapes: &[(String, Vec<usize>)]) -> Result<Vec<(String, Tensor)>> {
+    for (i, (name, _)) in shapes.iter().enumerate() {
+        if !ports.iter().any(|p| p.name == *name) {
+            let names: Vec<&str> = ports.iter().map(|p| p.name.as_str()).collect();
+            return Err(Error::usage(format!("--shape {name}: the model has no such input, but {}", names.join(", "))));
+        }
+        if shapes[..i].iter().any(|(n, _)| n == name) {
+            return Err(Error::usage(format!("--shape {name} is there twice")));
+        }
+    }
+    let mut out = Vec::with_capacity(ports.len());
+    for port in ports {
+        let PortType::Tensor { dtype, shape } = &port.of else {
+            let what = format!("the input {} is no tensor", port.name);
+            return Err(Error::failure("cannot export the model", what));
+        };
+        let given = shapes.iter().find(|(n, _)| *n == port.name).map(|(_, shape)| shape.clone());
+        let stated = || shape.clone()?.into_iter().collect::<Option<Vec<usize>>>();
+        let Some(shape) = given.or_else(stated) else {
+            let name = &port.name;
+            return Err(Error::usage(format!(
+                "the model leaves sizes of the input {name} open: give --shape {name}=SIZES"
+            )));
+        };
+        let zeros = Tensor::zeros(&shape, *dtype).map_err(|e| Error::of("cannot export the model", e))?;
+        out.push((port.name.clone(), zeros));
+    }
+    Ok(out)
+}
+
+fn text(r: &Report) -> String {
+    let mut out = format!("{}: {:.1} MB\nruns on {} {}", r.file.display(), r.bytes as f64 / 1e6, r.arch, r.os);
+    if !r.features.is_empty() {
+        let _ = write!(out, " with {}", r.features.join(", "));
+    }
+    out.push('\n');
+    for (what, list) in [("input", &r.inputs), ("output", &r.outputs)] {
+        for v in list {
+            let sizes: Vec<String> = v.shape.iter().map(|s| s.to_string()).collect();
+            let _ = writeln!(out, "{what} {} {}[{}]", v.name, v.dtype, sizes.join(","));
+        }
+    }
+    out
+}

@@ -1,0 +1,293 @@
+//! Reading an exported file.
+
+use super::format::{FIXED_SECTIONS, Header, MAGIC, MAX_HEADER, Named, PART, PREAMBLE, Section, Sound, digest};
+use super::{ExportError, FORMAT};
+use crate::cpu::Machine;
+use crate::device::{Device, DeviceError, Image, Memory, host_bytes};
+use crate::error::Result;
+use crate::execute::{Compiled, Ready};
+use crate::function::{ArgSpec, Function};
+use crate::memory::may_fit;
+use crate::workspace::Constant;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Threads that read and hash at most.
+const READERS: usize = 8;
+
+/// An exported file whose header has been read and checked. Nothing of it has been run.
+#[derive(Debug)]
+pub struct Exported {
+    name: String,
+    source: Source,
+    header: Header,
+    sound: Sound,
+    /// Where the sections begin.
+    start: u64,
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Source {
+    #[cfg(unix)]
+    File(File),
+    Bytes(Vec<u8>),
+}
+
+impl Source {
+    fn open(path: &Path) -> io::Result<Source> {
+        #[cfg(unix)]
+        return File::open(path).map(Source::File);
+        #[cfg(not(unix))]
+        return std::fs::read(path).map(Source::Bytes);
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        match self {
+            #[cfg(unix)]
+            Source::File(file) => file.metadata().map(|m| m.len()),
+            Source::Bytes(bytes) => Ok(bytes.len() as u64),
+        }
+    }
+
+    fn read(&self, at: u64, to: &mut [u8]) -> io::Result<()> {
+        match self {
+            #[cfg(unix)]
+            Source::File(file) => std::os::unix::fs::FileExt::read_exact_at(file, to, at),
+            Source::Bytes(bytes) => {
+                let from = usize::try_from(at).ok().and_then(|at| bytes.get(at..)?.get(..to.len()));
+                to.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Exported {
+    /// Reads and checks the header of a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no exported file, has another format, is truncated, or whose header is damaged or
+    /// wrong.
+    pub fn open(path: impl AsRef<Path>) -> Result<Exported> {
+        let name = path.as_ref().display().to_string();
+        let opened = Source::open(path.as_ref()).map_err(|source| ExportError::Io { action: "read", source });
+        opened.and_then(|source| Exported::new(name.clone(), source)).map_err(|e| e.of(&name))
+    }
+
+    /// As [`open`](Exported::open), of bytes in memory.
+    ///
+    /// # Errors
+    /// Those of [`open`](Exported::open).
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Exported> {
+        let name = "exported program".to_string();
+        Exported::new(name.clone(), Source::Bytes(bytes)).map_err(|e| e.of(&name))
+    }
+
+    fn new(name: String, source: Source) -> Result<Exported, ExportError> {
+        let io = |source| ExportError::Io { action: "read", source };
+        let found = source.len().map_err(io)?;
+        let mut preamble = [0; PREAMBLE];
+        let there = found.min(PREAMBLE as u64) as usize;
+        source.read(0, preamble.get_mut(..there).unwrap_or_default()).map_err(io)?;
+        let (magic, rest) = preamble.split_at(MAGIC.len());
+        if magic != MAGIC {
+            return Err(ExportError::NotExported);
+        }
+        if there < PREAMBLE {
+            return Err(ExportError::Length { found, expected: PREAMBLE as u64 });
+        }
+        let (numbers, hash) = rest.split_at(8);
+        let number = |at: usize| numbers.get(at..).and_then(|n| n.first_chunk()).map_or(0, |n| u32::from_le_bytes(*n));
+        let (format, length) = (number(0), number(4));
+        if format != FORMAT {
+            return Err(ExportError::Format { found: format });
+        }
+        let start = PREAMBLE as u64 + u64::from(length);
+        if found < start {
+            return Err(ExportError::Length { found, expected: start });
+        }
+        if length > MAX_HEADER {
+            return Err(ExportError::header(
+                "length",
+                format!("{length} bytes; more than {MAX_HEADER} are not believed"),
+            ));
+        }
+        let mut text = zeros(u64::from(length))?;
+        source.read(PREAMBLE as u64, &mut text).map_err(io)?;
+        if blake3::hash(&text).as_bytes() != hash {
+            return Err(ExportError::Altered { part: "its header".into() });
+        }
+        let header = Header::parse(&text)?;
+        let sound = header.check()?;
+        let expected = start.checked_add(header.section_bytes()?);
+        let expected = expected.ok_or_else(|| ExportError::header("sections", "their sizes overflow"))?;
+        if found != expected {
+            return Err(ExportError::Length { found, expected });
+        }
+        Ok(Exported { name, source, header, sound, start })
+    }
+
+    /// The machines it runs on.
+    pub fn machine(&self) -> &Machine {
+        &self.header.machine
+    }
+
+    /// The version of this crate that wrote it.
+    pub fn version(&self) -> &str {
+        &self.header.version
+    }
+
+    /// Names, dtypes and shapes of its inputs.
+    pub fn inputs(&self) -> Vec<(String, ArgSpec)> {
+        named(&self.header.inputs, &self.sound.inputs)
+    }
+
+    /// Names, dtypes and shapes of its outputs.
+    pub fn outputs(&self) -> Vec<(String, ArgSpec)> {
+        named(&self.header.outputs, &self.sound.outputs)
+    }
+
+    /// Notes of the model's maker, by key.
+    pub fn metadata(&self) -> &[(String, String)] {
+        &self.header.metadata
+    }
+
+    /// Operators of the model it was made from, and how often each occurs.
+    pub fn operators(&self) -> &[(String, usize)] {
+        &self.header.operators
+    }
+
+    /// Number of elements of the weights of the model it was made from.
+    pub fn parameters(&self) -> usize {
+        self.header.parameters
+    }
+
+    /// Reads and checks the rest and loads the kernels. This runs code of the file: see [`export`](crate::export).
+    ///
+    /// # Errors
+    /// Another kind of machine, a device other than the CPU, damage, no memory, kernels that cannot be loaded.
+    pub fn load(&self, device: &Arc<dyn Device>) -> Result<Function> {
+        self.ready(device).map_err(|e| e.of(&self.name))
+    }
+
+    /// Reads and checks all of it, for the machine that it is for, and loads nothing.
+    ///
+    /// # Errors
+    /// Those of [`load`](Exported::load) but for the last.
+    pub fn check(&self, device: &Arc<dyn Device>) -> Result<()> {
+        self.read(device).map(drop).map_err(|e| e.of(&self.name))
+    }
+
+    fn ready(&self, device: &Arc<dyn Device>) -> Result<Function, ExportError> {
+        let Read { library, prepared, constants } = self.read(device)?;
+        let kernels = self.header.kernels.iter().map(|k| k.launch.clone()).collect::<Vec<_>>();
+        let module = match kernels.is_empty() {
+            true => None,
+            false => Some(device.import(Image { machine: self.header.machine.clone(), kernels, library })?),
+        };
+        let constants = constants.into_iter().map(|memory| Some(Constant::Copy(memory))).collect();
+        let parts = Ready { program: self.sound.program.clone(), module, constants, first_constant: 0, prepared };
+        let compiled = Arc::new(Compiled::ready(parts, device));
+        Ok(Function { compiled, args: self.sound.inputs.clone(), outputs: self.sound.outputs.clone() })
+    }
+
+    /// The sections, with the machine and their hashes checked.
+    fn read(&self, device: &Arc<dyn Device>) -> Result<Read, ExportError> {
+        if !device.is_host() {
+            return Err(DeviceError::NoExport { device: device.name().to_string() }.into());
+        }
+        self.header.machine.check().map_err(|reason| DeviceError::OtherMachine { reason })?;
+        let mut sections = self.header.sections.iter();
+        let mut library = zeros(sections.next().map_or(0, |s| s.bytes))?;
+        let memory = |s: &Section| match usize::try_from(s.bytes) {
+            Ok(bytes) => Ok(device.allocate(bytes)?),
+            Err(_) => Err(ExportError::OutOfMemory { bytes: s.bytes }),
+        };
+        let mut others = sections.map(memory).collect::<Result<Vec<_>, _>>()?;
+        let mut targets = vec![&mut library[..]];
+        targets.extend(others.iter_mut().filter_map(|m| host_bytes(&mut **m)));
+        self.fill(targets)?;
+        let mut others = others.into_iter();
+        match others.next() {
+            Some(prepared) => Ok(Read { library, prepared, constants: others.collect() }),
+            None => Err(ExportError::header("sections", "there is no prepared memory")),
+        }
+    }
+
+    /// Reads the sections to where they belong and checks them, several parts at a time.
+    fn fill(&self, targets: Vec<&mut [u8]>) -> Result<(), ExportError> {
+        let mut tasks = Vec::new();
+        let mut hashes = Vec::new();
+        let mut at = self.start;
+        for (section, target) in targets.into_iter().enumerate() {
+            for part in target.chunks_mut(PART) {
+                let bytes = part.len() as u64;
+                tasks.push((hashes.len(), at, part));
+                hashes.push((section, None));
+                at = at.saturating_add(bytes);
+            }
+        }
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(READERS).min(tasks.len());
+        let (tasks, hashes) = (Mutex::new(tasks.into_iter()), Mutex::new(hashes));
+        let work = || -> io::Result<()> {
+            loop {
+                let next = tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((number, at, part)) = next else { return Ok(()) };
+                self.source.read(at, part)?;
+                let hash = blake3::hash(part);
+                if let Some(to) = hashes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
+                    to.1 = Some(hash);
+                }
+            }
+        };
+        let done: io::Result<()> = std::thread::scope(|scope| {
+            let helpers: Vec<_> =
+                (1..threads).filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+            let mut done = work();
+            for helper in helpers {
+                let other = helper.join().unwrap_or_else(|_| Err(io::Error::other("a thread that reads it failed")));
+                done = done.and(other);
+            }
+            done
+        });
+        done.map_err(|source| ExportError::Io { action: "read", source })?;
+        let hashes = hashes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut hashes = hashes.into_iter().peekable();
+        for (i, section) in self.header.sections.iter().enumerate() {
+            let parts = std::iter::from_fn(|| hashes.next_if(|(of, _)| *of == i)).filter_map(|(_, hash)| hash);
+            if digest(parts) != section.hash {
+                let part = match i.checked_sub(FIXED_SECTIONS) {
+                    Some(constant) => format!("constant {constant}"),
+                    None if i == 0 => "the library of its kernels".to_string(),
+                    None => "its prepared memory".to_string(),
+                };
+                return Err(ExportError::Altered { part });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the sections hold.
+struct Read {
+    library: Vec<u8>,
+    prepared: Box<dyn Memory>,
+    constants: Vec<Box<dyn Memory>>,
+}
+
+fn named(list: &[Named], specs: &[ArgSpec]) -> Vec<(String, ArgSpec)> {
+    list.iter().map(|n| n.name.clone()).zip(specs.iter().cloned()).collect()
+}
+
+/// Bytes for what is known to be in the file.
+fn zeros(bytes: u64) -> Result<Vec<u8>, ExportError> {
+    let error = || ExportError::OutOfMemory { bytes };
+    let len = usize::try_from(bytes).ok().filter(|&n| may_fit(n)).ok_or_else(error)?;
+    let mut out = Vec::new();
+    out.try_reserve_exact(len).map_err(|_| error())?;
+    out.resize(len, 0);
+    Ok(out)
+}
