@@ -3,11 +3,12 @@
 use crate::explain::{Explanation, KernelReport, NestReport, Observer, PassReport, Silent};
 use crate::kernel::{Kernel, Launch};
 use crate::lower::link::{self, Part};
-use crate::lower::{emit, legalize};
+use crate::lower::{emit, legalize, shared};
 use crate::optimize::contract;
 use crate::optimize::grid::{self, GridReport};
 use crate::optimize::heuristic;
 use crate::optimize::plan::{Factor, Plan, PlanError, Scheduled};
+use crate::optimize::units;
 use crate::options::{LayoutRule, Options};
 use crate::program::{Place, Program, ProgramBuffer, Step};
 use crate::schedule::{blocked, canonical, flatten, fuse, layout, memory, nest, rangeify, scope, split};
@@ -251,6 +252,12 @@ fn finish(
                         None => None,
                     };
                     if let Some(gpu) = &target.gpu {
+                        if let Some((kernel, plan)) = units::plan(k, gpu, options.products)
+                            && let Ok(plan) = grid::complete(&kernel, &plan, gpu, options.grid)
+                            && plan.apply(&kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared)
+                        {
+                            return vec![Planned { kernel, plan, grid: GridReport::default(), stored: refused }];
+                        }
                         let (plan, grid) = grid::plan(k, gpu, options.grid);
                         return planned(plan, grid, refused);
                     }

@@ -65,6 +65,26 @@ impl StageRule {
     }
 }
 
+/// How products of `f32` may be rounded before they are summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Products {
+    /// As `f32` has them. Products of half floats, which `f32` holds exactly, may be those of a matrix unit.
+    #[default]
+    Exact,
+    /// Their factors rounded to tf32's 11 significand bits, where the target has a matrix unit for that.
+    Tf32,
+}
+
+impl Products {
+    /// Name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Products::Exact => "exact",
+            Products::Tf32 => "tf32",
+        }
+    }
+}
+
 /// Options of one compilation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Options {
@@ -89,6 +109,8 @@ pub struct Options {
     pub grid: GridRule,
     /// Where stages may live.
     pub stages: StageRule,
+    /// How products of `f32` may be rounded.
+    pub products: Products,
     /// Plans for some kernels; one that does not fit its kernel is replaced, and the explanation says why.
     pub plans: StoredPlans,
     /// Run the verifiers after every pass. They always run on the code that is to be executed.

@@ -2,14 +2,16 @@
 //!
 //! Takes a scheduled kernel that sums products with two map ranges and a reduce range on a unit; leaves a warp's code:
 //! loops over the bits of a lane's number, which say where the lane's elements of each operand are; fragments gathered
-//! from memory, by vectors where their places are linear; one accumulator per point of the unrolled map ranges; and the
-//! stores of what is computed from the sums, by pairs of neighbours.
+//! from global memory, or from the shared memory that the workgroup's warps copy a chunk to, by vectors where their places
+//! are linear and by pairs otherwise; one accumulator per point of the unrolled map ranges; and the stores of what is
+//! computed from the sums, by pairs of neighbours.
 
 use super::emit::{Emit, loops};
+use super::shared::{self, Stage};
 use super::unroll::points;
 use crate::optimize::matrix_unit;
 use crate::optimize::plan::{MatrixRanges, Scheduled};
-use winograph_ir::indexed::{BufId, Layout, LayoutDim, Origin, Scope, Source, ValId};
+use winograph_ir::indexed::{BufId, Layout, LayoutDim, Origin, Scope, Source, Val, ValId};
 use winograph_ir::int::{IntId, RangeId, RangeRole};
 use winograph_ir::linear::{Access, Code, Fragment, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt};
 use winograph_ir::{DType, Scalar};
@@ -18,6 +20,8 @@ use winograph_ir::{DType, Scalar};
 struct Places {
     /// Counts the elements of a lane; `None` where there is one.
     element: Option<RangeId>,
+    /// Counts the elements of a pair.
+    pair: RangeId,
     elements: u32,
     row: IntId,
     col: IntId,
@@ -35,6 +39,9 @@ struct Point {
 
 /// Lowers a scheduled kernel with axes on a matrix unit.
 pub fn lower(scheduled: &Scheduled, matrix: &MatrixRanges, name: String) -> Code {
+    let mut staged = scheduled.clone();
+    let stages = scheduled.shared.as_ref().map_or_else(Vec::new, |ranges| shared::stage(&mut staged, ranges));
+    let scheduled = &staged;
     let mut e = Emit::new(scheduled);
     let unit = &matrix.unit;
     let two = e.g.ints.constant(2);
@@ -58,7 +65,10 @@ pub fn lower(scheduled: &Scheduled, matrix: &MatrixRanges, name: String) -> Code
             reg
         })
         .collect();
-    sum_up(&mut e, scheduled, matrix, &work, &sums, &pa, &pb);
+    let threads: Vec<(RangeId, i64)> =
+        scheduled.thread.iter().chain(&lanes).map(|&r| (r, e.g.ints.const_size(r).unwrap_or(1))).collect();
+    let copies = |e: &mut Emit| stages.iter().for_each(|t: &Stage| shared::copy(e, t, &threads));
+    sum_up(&mut e, scheduled, matrix, [&pa, &pb], &work, &sums, &copies);
     e.set_lane(pc.element, pc.elements);
     let mut locals = Vec::new();
     for (point, &sum) in work.iter().zip(&sums) {
@@ -68,6 +78,7 @@ pub fn lower(scheduled: &Scheduled, matrix: &MatrixRanges, name: String) -> Code
     let mut code = e.finish(scheduled, name);
     code.units.push(unit.clone());
     code.locals = locals;
+    shared::own(&mut code, stages.len());
     code
 }
 
@@ -75,6 +86,8 @@ pub fn lower(scheduled: &Scheduled, matrix: &MatrixRanges, name: String) -> Code
 fn places(e: &mut Emit, f: &Fragment, bits: &[RangeId]) -> Places {
     let elements = f.elements();
     let ints = &mut e.g.ints;
+    let two = ints.constant(2);
+    let pair = ints.new_range(two, RangeRole::Map);
     let element = (elements > 1).then(|| {
         let size = ints.constant(elements as i64);
         ints.new_range(size, RangeRole::Map)
@@ -100,7 +113,7 @@ fn places(e: &mut Emit, f: &Fragment, bits: &[RangeId]) -> Places {
         ints.sum(&terms, 0)
     };
     let (row, col) = (place(&f.thread_row, &f.element_row), place(&f.thread_col, &f.element_col));
-    Places { element, elements, row, col }
+    Places { element, pair, elements, row, col }
 }
 
 /// What every point of the unrolled map ranges stores, and the sums in it.
@@ -127,35 +140,82 @@ fn gather(e: &mut Emit, scheduled: &Scheduled, matrix: &MatrixRanges) -> Vec<Poi
     out
 }
 
-/// The loops over the rest of the reduction, with a multiply-accumulate per point.
+/// A fragment whose elements are values along the place's element: one vector where they are linear in its number, else
+/// pairs, as far as these are.
+fn fragment(e: &mut Emit, v: ValId, place: &Places) -> Reg {
+    if let Some(known) = e.known(v) {
+        return known;
+    }
+    let Some(element) = place.element.filter(|&r| e.g.depends_on(v, r)) else {
+        e.set_lane(None, 1);
+        let one = e.eval(v);
+        return e.widen(one, place.elements);
+    };
+    e.set_lane(Some(element), place.elements);
+    if place.elements == 2 || is_linear(e, v, element) {
+        return e.eval(v);
+    }
+    e.set_lane(Some(place.pair), 2);
+    let mut parts = Vec::new();
+    for half in 0..place.elements as i64 / 2 {
+        let pair = e.g.ints.range(place.pair);
+        let number = e.g.ints.add_const(pair, 2 * half);
+        let two = e.g.substitute(v, &|r| (r == element).then_some(number));
+        let reg = e.eval(two);
+        parts.push(e.widen(reg, 2));
+    }
+    let dtype = e.g.dtype(v);
+    let mut lanes = 2;
+    while parts.len() > 1 {
+        lanes *= 2;
+        let join = |two: &[Reg]| Instr::Shuffle { a: two[0], b: two[two.len() - 1], pattern: (0..lanes).collect() };
+        parts = parts.chunks(2).map(|two| e.let_(dtype, lanes, join(two))).collect();
+    }
+    e.remember(v, parts[0]);
+    parts[0]
+}
+
+/// Whether all that a value loads and depends on is linear in a range.
+fn is_linear(e: &mut Emit, v: ValId, lane: RangeId) -> bool {
+    e.g.topological(&[v]).into_iter().all(|v| match e.g.val(v).clone() {
+        Val::Load { src, index, gate, .. } => e.access(src, &index, &gate, Some(lane)).is_some(),
+        Val::Index { value, .. } => e.g.ints.split_linear(value, lane).is_some(),
+        Val::Select { gate, .. } => gate.iter().all(|&c| e.g.ints.split_linear(c, lane).is_some()),
+        _ => true,
+    })
+}
+
+/// The loops over the rest of the reduction, with what a chunk begins with and a multiply-accumulate per point.
 fn sum_up(
     e: &mut Emit,
     scheduled: &Scheduled,
     matrix: &MatrixRanges,
+    places: [&Places; 2],
     work: &[Point],
     sums: &[Reg],
-    pa: &Places,
-    pb: &Places,
+    copies: &dyn Fn(&mut Emit),
 ) {
+    let chunk = scheduled.shared.as_ref().map(|s| s.chunk);
     let reduces: Vec<RangeId> = scheduled.kernel.reduce_ranges().into_iter().filter(|&r| r != matrix.k).collect();
-    let (unrolled, looped): (Vec<RangeId>, Vec<RangeId>) = reduces.iter().partition(|r| scheduled.unroll.contains(r));
+    let (unrolled, looped): (Vec<RangeId>, Vec<RangeId>) =
+        reduces.iter().partition(|r| scheduled.unroll.contains(r) || Some(**r) == chunk);
     for _ in &looped {
         e.push();
     }
     e.open.extend(&reduces);
+    copies(e);
     for step in points(&e.g, &unrolled) {
         let mut fragments: Vec<[Reg; 2]> = Vec::with_capacity(work.len());
         for side in 0..2 {
-            let (place, along, row) = if side == 0 { (pa, matrix.row, true) } else { (pb, matrix.col, false) };
-            e.set_lane(place.element, place.elements);
+            let place = places[side];
+            let (along, row) = if side == 0 { (matrix.row, true) } else { (matrix.col, false) };
             for (n, point) in work.iter().enumerate() {
                 let (on_axis, on_k) = if row { (place.row, place.col) } else { (place.col, place.row) };
                 let v = e.unroller.at_point(&mut e.g, point.factors[side], &step);
                 let v = e.g.substitute(v, &|r| {
                     if r == along { Some(on_axis) } else { (r == matrix.k).then_some(on_k) }
                 });
-                let reg = e.eval(v);
-                let reg = e.widen(reg, place.elements);
+                let reg = fragment(e, v, place);
                 match side {
                     0 => fragments.push([reg, reg]),
                     _ => fragments[n][1] = reg,

@@ -2,22 +2,25 @@
 //!
 //! Takes a scheduled kernel that sums products along a reduce range in chunks; leaves code in which the threads of a
 //! workgroup copy what all of them need of both factors for a chunk into shared memory, neighbours in memory by
-//! neighbouring threads and 16 bytes at a time where that fits, and compute from there. Barriers follow from dependence.
+//! neighbouring threads and 16 bytes at a time where that fits, and compute from there: each thread for itself, or a
+//! warp on a matrix unit ([`matrix`](super::matrix)). Barriers follow from dependence.
 
 use super::barriers;
 use super::emit::{self, Emit, loops};
-use crate::optimize::matrix_unit::product;
+use crate::optimize::matrix_unit::{factors, product};
 use crate::optimize::plan::{Scheduled, SharedRanges};
 use winograph_ir::Scalar;
 use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin, Scope, Source, Val, ValId};
 use winograph_ir::int::{IntId, RangeId, RangeRole};
 use winograph_ir::linear::{Access, Code, Instr, Memory, Stmt};
 
-/// Elements of a 16-byte access to `f32`.
-const WIDE: i64 = 4;
+/// Bytes of the widest access.
+const WIDE: i64 = 16;
+/// Words of 4 bytes between rows that the lanes of a matrix unit read from all banks at once, beyond a multiple of 32.
+const APART: i64 = 8;
 
 /// One factor in shared memory.
-struct Stage {
+pub(super) struct Stage {
     /// In the rewritten kernel's graph.
     buffer: BufId,
     /// What is copied.
@@ -65,42 +68,66 @@ pub fn lower(scheduled: &Scheduled, ranges: &SharedRanges, name: String) -> Code
         let plain = Scheduled { shared: None, ..scheduled.clone() };
         return emit::lower(&plain, name);
     }
-    let first = code.args.len() - stages.len();
-    code.locals = code.args.split_off(first);
-    code.locals.iter_mut().for_each(|l| l.written = true);
-    to_locals(&mut code.body, first as u32);
-    barriers::place(&mut code);
+    own(&mut code, stages.len());
     code
 }
 
+/// Makes the last arguments, which are `stages`, memory of the workgroup's own, and places the barriers.
+pub(super) fn own(code: &mut Code, stages: usize) {
+    let first = code.args.len() - stages;
+    let place = code.locals.len() as u32;
+    code.locals.extend(code.args.split_off(first));
+    code.locals.iter_mut().for_each(|l| l.written = true);
+    to_locals(&mut code.body, first as u32, place);
+    barriers::place(code);
+}
+
 /// Gives the kernel shared buffers for its factors and reads them from there.
-fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
+pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
     let Some(p) = product(&s.kernel) else { return Vec::new() };
     let mut inside: Vec<RangeId> = vec![ranges.chunk];
     inside.extend(s.thread.iter().chain(&s.unroll).chain(&s.lane));
+    let matrix = s.matrix.clone();
+    let mut values = p.factors;
+    if let Some(m) = &matrix {
+        inside.extend([m.k, m.row, m.col]);
+        if let Ok(raw) = factors(&s.kernel, &m.unit, m.row, m.col) {
+            values = raw;
+        }
+    }
+    let is_term = |r: RangeId| r == ranges.chunk || matrix.as_ref().is_some_and(|m| m.k == r);
     let mut out: Vec<Stage> = Vec::new();
-    for value in p.factors {
+    for value in values {
         let k = &mut s.kernel;
-        if !k.graph.depends_on(value, ranges.chunk) || out.iter().any(|t| t.value == value) {
+        let terms = inside.iter().filter(|&&r| is_term(r));
+        if !terms.into_iter().any(|&r| k.graph.depends_on(value, r)) || out.iter().any(|t| t.value == value) {
             continue;
         }
         let steps = address_steps(k, value, &inside);
         let mut axes: Vec<RangeId> = inside.iter().copied().filter(|&r| k.graph.depends_on(value, r)).collect();
-        // As in global memory, but for the chunk, which a thread walks along, and the lanes, which it takes at once.
         let step = |r: RangeId| steps.iter().find(|x| x.0 == r).map_or(i64::MAX, |x| x.1);
-        axes.sort_by_key(|&r| (r != ranges.chunk, s.lane == Some(r), std::cmp::Reverse(step(r))));
         let size = |r: RangeId| k.graph.ints.const_size(r).unwrap_or(1);
         let mut dims: Vec<(RangeId, i64)> = axes.iter().map(|&r| (r, size(r))).collect();
         dims.sort_by_key(|d| step(d.0));
         let contiguous = dims.first().is_some_and(|d| step(d.0) == 1);
-        // Threads that copy along the chunk would all write to one bank.
-        let pad = if dims.first().is_some_and(|d| d.0 == ranges.chunk) { WIDE } else { 0 };
+        let along_terms = contiguous && dims.first().is_some_and(|d| is_term(d.0));
+        // As in global memory, but for the terms: a thread walks along them and takes lanes at once; a matrix unit takes
+        // neighbours of whichever are neighbours in global memory.
+        let terms_last = matrix.is_some() && along_terms;
+        axes.sort_by_key(|&r| (is_term(r) == terms_last, s.lane == Some(r), std::cmp::Reverse(step(r))));
         let dtype = k.graph.dtype(value);
+        let wide = WIDE / dtype.size().max(1) as i64;
         let ints = &mut k.graph.ints;
         let (mut stride, mut layout) = (1i64, Vec::new());
         for (axis, &r) in axes.iter().enumerate().rev() {
-            if axis == 0 {
-                stride += pad;
+            let after = axes.get(axis + 1).copied();
+            if matrix.is_some() && after.is_some_and(|a| is_term(a) != is_term(r)) {
+                // Lanes of a unit read a few terms of several rows.
+                let words = 32 * 4 / dtype.size().max(1) as i64;
+                stride += if terms_last { wide } else { (APART * words / 32 - stride).rem_euclid(words) };
+            } else if matrix.is_none() && axis == 0 && dims.first().is_some_and(|d| is_term(d.0)) {
+                // Threads that copy along the chunk would all write to one bank.
+                stride += wide;
             }
             layout.push(LayoutDim { axis, div: 1, modulus: None, stride: ints.constant(stride) });
             stride *= ints.const_size(r).unwrap_or(1);
@@ -146,13 +173,14 @@ fn address_steps(k: &mut crate::kernel::Kernel, value: ValId, ranges: &[RangeId]
 }
 
 /// The copy of one factor's chunk by all threads.
-fn copy(e: &mut Emit, t: &Stage, threads: &[(RangeId, i64)]) {
+pub(super) fn copy(e: &mut Emit, t: &Stage, threads: &[(RangeId, i64)]) {
     let all: i64 = threads.iter().map(|x| x.1).product();
     let total: i64 = t.dims.iter().map(|d| d.1).product();
-    let wide = t.contiguous && t.dims[0].1 % WIDE == 0 && total % (WIDE * all) == 0;
-    let width = if wide { WIDE } else { 1 };
+    let most = WIDE / e.g.dtype(t.value).size().max(1) as i64;
+    let wide = t.contiguous && t.dims[0].1 % most == 0;
+    let width = if wide { most } else { 1 };
     let lane = wide.then(|| {
-        let size = e.g.ints.constant(WIDE);
+        let size = e.g.ints.constant(width);
         e.g.ints.new_range(size, RangeRole::Map)
     });
     e.set_lane(lane, width as u32);
@@ -208,18 +236,18 @@ fn put_in_front(body: &mut [Stmt], range: RangeId, stmts: &mut Option<Vec<Stmt>>
 }
 
 /// Arguments from `first` on are memory of the kernel's own.
-fn to_locals(body: &mut [Stmt], first: u32) {
+fn to_locals(body: &mut [Stmt], first: u32, place: u32) {
     let own = |a: &mut Access| {
         if let Memory::Arg(n) = a.mem
             && n >= first
         {
-            a.mem = Memory::Local(n - first);
+            a.mem = Memory::Local(n - first + place);
         }
     };
     for s in body {
         match s {
             Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => own(access),
-            Stmt::Loop { body, .. } | Stmt::If { body, .. } => to_locals(body, first),
+            Stmt::Loop { body, .. } | Stmt::If { body, .. } => to_locals(body, first, place),
             _ => {}
         }
     }

@@ -2,10 +2,13 @@
 
 pub mod access;
 pub mod blocks;
+pub mod chunks;
 pub mod contract;
 pub mod grid;
 pub mod heuristic;
 pub mod matrix_unit;
+mod merge;
 pub mod plan;
 mod rows;
 pub mod stored;
+pub mod units;

@@ -13,9 +13,12 @@
 //!
 //! Two map axes and a reduce axis may have `matrix` factors, each the innermost of its axis: these are on the matrix unit
 //! that `unit=` names, with the unit's sizes, and a warp's lanes are the unit's. `r0=loop,shared:8` has a workgroup copy
-//! what it needs of a product's factors for 8 terms at a time to shared memory. A stored plan may leave out `order`,
-//! `threads` and `unit`; [`grid::complete`](super::grid::complete) fills them in.
+//! what it needs of a product's factors for 8 terms at a time to shared memory, `r0=loop,shared:2,matrix` for twice the
+//! unit's. A stored plan may leave out `order`, `threads` and `unit`; [`grid::complete`](super::grid::complete) fills
+//! them in.
 
+pub use super::chunks::SharedRanges;
+use super::chunks::shared_ranges;
 use super::matrix_unit::{factors, matrix_unit, product};
 use crate::kernel::Kernel;
 use rustc_hash::FxHashMap;
@@ -121,15 +124,6 @@ pub struct Scheduled {
     pub matrix: Option<MatrixRanges>,
     /// The reduction whose factors are staged in shared memory, if any are.
     pub shared: Option<SharedRanges>,
-}
-
-/// The ranges of a reduction in chunks.
-#[derive(Clone, Debug)]
-pub struct SharedRanges {
-    /// The loop over chunks.
-    pub outer: RangeId,
-    /// The terms of a chunk.
-    pub chunk: RangeId,
 }
 
 /// The ranges that a matrix unit covers.
@@ -462,7 +456,7 @@ impl Plan {
                 };
                 let scaled = g.ints.mul(e, size);
                 e = g.ints.add(scaled, p);
-                if g.ints.as_const(size) == Some(1) && factor.kind != Kind::Matrix {
+                if g.ints.as_const(size) == Some(1) && !matches!(factor.kind, Kind::Matrix | Kind::Shared) {
                     continue;
                 }
                 if g.ints.as_const(size).is_none() && matches!(factor.kind, Kind::Unroll | Kind::Vector | Kind::Thread)
@@ -549,20 +543,9 @@ impl Plan {
                 _ => return mismatch("a matrix factor without a range".to_string()),
             },
         };
-        let mut shared = None;
-        for parts in &parts_of[old_loops.len()..] {
-            let Some(at) = parts.iter().position(|p| p.1 == Kind::Shared) else { continue };
-            let (Some(&(outer, Kind::Loop)), true, true) = (parts.get(at.wrapping_sub(1)), parts.len() == 2, at == 1)
-            else {
-                return mismatch("a shared factor is inside of one loop factor, and nothing else is".to_string());
-            };
-            shared = Some(SharedRanges { outer, chunk: parts[at].0 });
-        }
-        if shared.is_some() && (reduces.len() != 1 || thread.is_empty() || !serial.is_empty() || matrix.is_some()) {
-            return mismatch(
-                "factors are shared by the threads of a sum of products along one axis, with no other loops"
-                    .to_string(),
-            );
+        let shared = shared_ranges(&mut kernel, &parts_of[old_loops.len()..]).map_err(PlanError::Mismatch)?;
+        if shared.is_some() && (thread.is_empty() && matrix.is_none() || !serial.is_empty()) {
+            return mismatch("factors are shared by the threads of a workgroup, with no other loops".to_string());
         }
         if shared.is_some() && product(&kernel).is_none() {
             return mismatch("a shared factor, but the kernel is no sum of products of f32".to_string());

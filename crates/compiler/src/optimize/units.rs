@@ -1,0 +1,170 @@
+//! Plans for products on matrix units: tiles of the unit in each warp, block tiles staged in shared memory.
+//!
+//! Takes a kernel that sums products which a unit of the target multiplies; leaves the kernel with the axes that move one
+//! factor merged into one where they follow each other in memory, as an implicit matrix product has it, and a plan. Tiles
+//! are compared by what they compute beyond ragged edges, by the time of their products, of the loads from shared memory
+//! and of the copies into it, and by how evenly workgroups fill the machine.
+
+use super::matrix_unit::{factor, matrix_unit, product};
+use super::merge::{merged, store_steps, stretch};
+use super::plan::{Factor, Kind, Plan};
+use crate::kernel::Kernel;
+use crate::options::Products;
+use crate::target::Gpu;
+use winograph_ir::DType;
+use winograph_ir::int::RangeId;
+use winograph_ir::linear::MatrixUnit;
+
+/// Multiply-adds below which a launch is over before stages pay.
+const LARGE: f64 = (1u64 << 20) as f64;
+/// Accumulators of a thread, at most: beside them it needs registers for fragments and addresses.
+const ACCUMULATORS: i64 = 128;
+/// Multiprocessors of a large GPU: 108 of an A100, 132 of an H100.
+const MULTIPROCESSORS: f64 = 132.0;
+/// Bytes of a 16-byte access.
+const WIDE: i64 = 16;
+
+/// The merged kernel and its plan, without the order of blocks and threads; `None` where no unit multiplies what the
+/// kernel sums, or where the kernel is small.
+pub fn plan(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<(Kernel, Plan)> {
+    let p = product(kernel)?;
+    let unit = unit(kernel, gpu, products)?;
+    let sizes: Vec<i64> = kernel.loops.iter().map(|&r| kernel.graph.ints.const_size(r)).collect::<Option<_>>()?;
+    let moves = |side: usize, r: RangeId| {
+        kernel.graph.depends_on(p.factors[side], r) && !kernel.graph.depends_on(p.factors[1 - side], r)
+    };
+    let class = |side: usize| -> Vec<usize> {
+        stretch(kernel, &(0..sizes.len()).filter(|&a| moves(side, kernel.loops[a])).collect::<Vec<_>>())
+    };
+    let sides = [class(0), class(1)];
+    let (first, second) = (*sides[0].first()?, *sides[1].first()?);
+    let (one, places) = merged(kernel, &sides[0])?;
+    let (both, then) = merged(&one, &sides[1].iter().map(|&a| places[a]).collect::<Vec<_>>())?;
+    let (x, y) = (then[places[first]], then[places[second]]);
+    // Columns of the unit run along the axis that is contiguous in memory, as `Plan::apply` has it.
+    let steps = store_steps(&both);
+    let (row, col) = if steps[y] <= steps[x] { (x, y) } else { (y, x) };
+    let ints = &both.graph.ints;
+    let size = |a: usize| ints.const_size(both.loops[a]);
+    let sums = both.reduce_ranges();
+    let terms: Vec<i64> = sums.iter().map(|&r| ints.const_size(r)).collect::<Option<_>>()?;
+    let (k, chunk) = along(&terms, unit.k as i64)?;
+    let work = sizes.iter().chain(&terms).map(|&s| s as f64).product::<f64>();
+    if work < LARGE {
+        return None;
+    }
+    let rest: f64 = (0..both.loops.len()).filter(|&a| a != row && a != col).filter_map(size).map(|s| s as f64).product();
+    let steps = terms.iter().product::<i64>() as f64 / (chunk * unit.k as i64) as f64;
+    let (rows, cols) = (size(row)?, size(col)?);
+    let mut best: Option<(f64, Tile)> = None;
+    for tile in tiles() {
+        if !tile.fits(&unit, chunk, gpu) {
+            continue;
+        }
+        let cost = tile.cost(&unit, chunk, [rows, cols], rest, steps);
+        if best.as_ref().is_none_or(|b| cost < b.0) {
+            best = Some((cost, tile));
+        }
+    }
+    let tile = best?.1;
+    let any = |kind: Kind| Factor { kind, size: None };
+    let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
+    let mut plan = Plan { unit: Some(unit.name.clone()), ..Plan::default() };
+    for a in 0..both.loops.len() {
+        let mut factors = vec![any(Kind::Grid)];
+        for (axis, warps, copies) in [(row, tile.warps[0], tile.copies[0]), (col, tile.warps[1], tile.copies[1])] {
+            if a == axis {
+                factors.extend([of(Kind::Thread, warps), of(Kind::Unroll, copies)]);
+            }
+        }
+        factors.retain(|f| f.size != Some(1));
+        if a == row || a == col {
+            factors.push(any(Kind::Matrix));
+        }
+        plan.loops.push(factors);
+    }
+    for n in 0..sums.len() {
+        plan.reduces.push(match n == k {
+            true => vec![any(Kind::Loop), of(Kind::Shared, chunk), any(Kind::Matrix)],
+            false => vec![any(Kind::Loop)],
+        });
+    }
+    Some((both, plan))
+}
+
+/// The unit of the target for a kernel's factors. One that rounds them has to be asked for.
+fn unit(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<MatrixUnit> {
+    let p = product(kernel)?;
+    gpu.units.iter().filter_map(|name| matrix_unit(name)).find(|u| {
+        let takes = p.factors.iter().all(|&f| factor(kernel, f, u.a.dtype).is_some());
+        // Products of half floats are exact in f32.
+        takes && (u.a.dtype != DType::F32 || products == Products::Tf32 && u.factor_bits < 24)
+    })
+}
+
+/// The reduce axis on the unit, the longest that it divides, and how many of the unit's terms are a chunk.
+fn along(terms: &[i64], unit: i64) -> Option<(usize, i64)> {
+    let k = (0..terms.len()).filter(|&n| terms[n] % unit == 0).max_by_key(|&n| (terms[n], n))?;
+    // 64 bytes of a row, or of as many rows as that.
+    let most = 32 / unit.min(32);
+    let all: i64 = terms.iter().product();
+    let chunk = (1..=most).rev().find(|&n| terms[k] % (n * unit) == 0 && all / (n * unit) >= 2)?;
+    Some((k, chunk))
+}
+
+/// Warps and tiles of the unit in each, along rows and columns.
+struct Tile {
+    warps: [i64; 2],
+    copies: [i64; 2],
+}
+
+impl Tile {
+    fn block(&self, unit: &MatrixUnit) -> [i64; 2] {
+        [self.warps[0] * self.copies[0] * unit.m as i64, self.warps[1] * self.copies[1] * unit.n as i64]
+    }
+
+    fn fits(&self, unit: &MatrixUnit, chunk: i64, gpu: &Gpu) -> bool {
+        let threads = self.warps[0] * self.warps[1] * gpu.lanes as i64;
+        let size = unit.a.dtype.size() as i64;
+        let row = chunk * unit.k as i64 * size + WIDE;
+        let bytes: i64 = self.block(unit).iter().map(|n| n * row).sum();
+        let accumulators = self.copies[0] * self.copies[1] * unit.c.elements() as i64;
+        accumulators <= ACCUMULATORS && threads <= gpu.max_threads.min(256) as i64 && bytes <= gpu.shared as i64
+    }
+
+    /// Cycles of a launch, about: of the products at a little more than half of the unit's rate, of loads from shared
+    /// memory at 128 bytes, of copies into it at 24; what is less than the most is hidden for the better part.
+    fn cost(&self, unit: &MatrixUnit, chunk: i64, sizes: [i64; 2], rest: f64, steps: f64) -> f64 {
+        let [rows, cols] = self.block(unit);
+        let blocks = |n: i64, block: i64| ((n + block - 1) / block) as f64;
+        let all = rest * blocks(sizes[0], rows) * blocks(sizes[1], cols);
+        let bytes = unit.a.dtype.size() as f64;
+        let k = (unit.k as i64 * chunk) as f64;
+        let products = (rows * cols) as f64 * k / 640.0 * (bytes / 2.0);
+        let warps = (self.warps[0] * self.warps[1]) as f64;
+        let [m, n] = [unit.m as f64 * self.copies[0] as f64, unit.n as f64 * self.copies[1] as f64];
+        let loads = warps * (m + n) * k * bytes / 128.0;
+        let copies = (rows + cols) as f64 * k * bytes / 24.0;
+        let most = products.max(loads).max(copies);
+        // A copy's way, and an epilogue.
+        let step = most + 0.25 * (products + loads + copies - most) + 200.0;
+        // Few warps on a multiprocessor hide little.
+        let at_once = (8.0 / warps).clamp(1.0, 2.0);
+        let waves = (all / (MULTIPROCESSORS * at_once)).ceil() * at_once;
+        waves * (step * steps + (rows * cols) as f64 / 16.0)
+    }
+}
+
+fn tiles() -> Vec<Tile> {
+    let mut out = Vec::new();
+    for w0 in [1, 2, 4] {
+        for w1 in [1, 2, 4] {
+            for c0 in [1, 2, 4] {
+                for c1 in [1, 2, 4, 8] {
+                    out.push(Tile { warps: [w0, w1], copies: [c0, c1] });
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,168 @@
+//! Products on matrix units with factors staged in shared memory: chosen where the dtype allows it, right and free of
+//! races on the virtual GPU, compiled by NVRTC, and on a GPU where there is one.
+
+mod kernels;
+
+use kernels::device;
+use std::sync::Arc;
+use winograph::device::Device;
+use winograph::virtual_gpu::VirtualGpu;
+use winograph::{ArgSpec, ConvOptions, DType, FunctionOptions, Options, Tensor, compile_with};
+use winograph_compiler::options::Products;
+use winograph_compiler::{Algorithm, Program};
+use winograph_ir::indexed::Scope;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// A product and how far its result may be from the same on a CPU, relative to 1 and the result.
+struct Case {
+    what: &'static str,
+    args: Vec<Tensor>,
+    products: Products,
+    tolerance: f64,
+    f: fn(&[Tensor]) -> winograph::Result<Tensor>,
+}
+
+/// A convolution of channels-last images and weights, as an implicit matrix product.
+fn channels_last(a: &[Tensor]) -> winograph::Result<Tensor> {
+    let (x, w) = (a[0].permute(&[0, 3, 1, 2])?, a[1].permute(&[0, 3, 1, 2])?);
+    x.conv2d(&w, None, &ConvOptions::padding(1))?.relu()?.permute(&[0, 2, 3, 1])?.contiguous()
+}
+
+fn strided(a: &[Tensor]) -> winograph::Result<Tensor> {
+    let (x, w) = (a[0].permute(&[0, 3, 1, 2])?, a[1].permute(&[0, 3, 1, 2])?);
+    let options = ConvOptions { stride: vec![2, 2], ..ConvOptions::padding(1) };
+    x.conv2d(&w, None, &options)?.permute(&[0, 2, 3, 1])?.contiguous()
+}
+
+fn channels_first(a: &[Tensor]) -> winograph::Result<Tensor> {
+    a[0].conv2d(&a[1], None, &ConvOptions::padding(1))
+}
+
+fn matmul(a: &[Tensor]) -> winograph::Result<Tensor> {
+    a[0].matmul(&a[1])
+}
+
+fn random(dtype: DType, shapes: [&[usize]; 2]) -> winograph::Result<Vec<Tensor>> {
+    let scaled = |(n, s): (usize, &&[usize])| Tensor::randn(s, DType::F32, n as u64 + 1)?.cast(dtype);
+    shapes.iter().enumerate().map(scaled).collect()
+}
+
+fn cases() -> Result<Vec<Case>> {
+    type Function = fn(&[Tensor]) -> winograph::Result<Tensor>;
+    let case = |what, dtype, products, tolerance, shapes: [&[usize]; 2], f: Function| -> Result<Case> {
+        Ok(Case { what, args: random(dtype, shapes)?, products, tolerance, f })
+    };
+    let (half, exact) = (DType::F16, Products::Exact);
+    Ok(vec![
+        case("f16", half, exact, 2e-3, [&[1, 14, 13, 32], &[40, 3, 3, 32]], channels_last)?,
+        case("batch", half, exact, 2e-3, [&[3, 7, 7, 64], &[24, 3, 3, 64]], channels_last)?,
+        case("16 channels", half, exact, 2e-3, [&[2, 14, 14, 16], &[32, 3, 3, 16]], channels_last)?,
+        case("bf16", DType::BF16, exact, 2e-2, [&[1, 12, 16, 32], &[32, 3, 3, 32]], channels_last)?,
+        case("stride", half, exact, 2e-3, [&[2, 17, 15, 64], &[32, 3, 3, 64]], strided)?,
+        case("channels first", half, exact, 2e-3, [&[1, 32, 12, 16], &[32, 32, 3, 3]], channels_first)?,
+        case("matmul", half, exact, 2e-3, [&[70, 128], &[128, 136]], matmul)?,
+        case("tf32", DType::F32, Products::Tf32, 2e-2, [&[1, 14, 12, 32], &[32, 3, 3, 32]], channels_last)?,
+        case("tf32 matmul", DType::F32, Products::Tf32, 2e-2, [&[128, 64], &[64, 160]], matmul)?,
+    ])
+}
+
+/// Runs a case on a device; its program and its result.
+fn run(case: &Case, device: Arc<dyn Device>) -> Result<(Program, Vec<f64>)> {
+    let specs: Vec<ArgSpec> = case.args.iter().map(|t| ArgSpec::new(t.dtype(), t.shape())).collect();
+    let options = FunctionOptions {
+        device: Some(device),
+        compiler: Some(Options { algorithm: Algorithm::Direct, products: case.products, ..Options::default() }),
+        ..FunctionOptions::default()
+    };
+    let function = compile_with(&specs, &options, |a| Ok(vec![(case.f)(a)?]))?;
+    let y = function.call(&case.args.iter().collect::<Vec<_>>())?;
+    Ok((function.program().clone(), y[0].cast(DType::F64)?.to_vec::<f64>()?))
+}
+
+fn check(case: &Case, found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{}", case.what);
+    // Sums of this many products of normal numbers are of this size.
+    let scale = (expected.iter().map(|y| y * y).sum::<f64>() / expected.len() as f64).sqrt();
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        let near = (a - b).abs() <= case.tolerance * b.abs().max(scale);
+        assert!(near, "{}: element {i} is {a}, on the CPU {b}", case.what);
+    }
+}
+
+fn staged(program: &Program) -> bool {
+    program.kernels.iter().any(|k| !k.units.is_empty() && k.locals.iter().any(|l| l.scope == Scope::Shared))
+}
+
+#[test]
+fn products_of_what_a_unit_multiplies_are_staged_for_it_and_right() -> Result<()> {
+    for case in cases()? {
+        let (_, expected) = run(&case, Arc::new(device(None, 1)))?;
+        for target in ["cuda:sm_80", "cuda:sm_90"] {
+            let (program, found) = run(&case, Arc::new(VirtualGpu::new(target)?))?;
+            assert!(staged(&program), "{} on {target}", case.what);
+            check(&case, &found, &expected);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn products_of_f32_stay_exact_unless_asked_for() -> Result<()> {
+    for case in cases()?.into_iter().filter(|c| c.products == Products::Tf32) {
+        let case = Case { products: Products::Exact, tolerance: 1e-5, ..case };
+        let (program, found) = run(&case, Arc::new(VirtualGpu::new("cuda:sm_90")?))?;
+        assert!(program.kernels.iter().all(|k| k.units.is_empty()), "{}", case.what);
+        check(&case, &found, &run(&case, Arc::new(device(None, 1)))?.1);
+    }
+    Ok(())
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use super::*;
+    use std::path::PathBuf;
+    use winograph::cuda::{Architecture, CudaDevice, CudaOptions, Nvrtc};
+    use winograph_compiler::Target;
+    use winograph_compiler::render::render_cuda;
+
+    fn folder() -> Option<PathBuf> {
+        let fetched = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().map(|p| p.join("nvrtc"));
+        let asked = std::env::var_os("WINOGRAPH_NVRTC").map(PathBuf::from);
+        asked.or(fetched.filter(|f| f.is_dir()))
+    }
+
+    #[test]
+    fn nvrtc_compiles_them_without_spills() -> Result<()> {
+        let Ok(nvrtc) = Nvrtc::load(folder().as_deref()).map_err(|e| eprintln!("skipped: {e}")) else { return Ok(()) };
+        for case in cases()? {
+            for capability in [80, 90] {
+                let target = format!("cuda:sm_{capability}");
+                let options = Options { algorithm: Algorithm::Direct, products: case.products, ..Options::default() };
+                let specs: Vec<ArgSpec> = case.args.iter().map(|t| ArgSpec::new(t.dtype(), t.shape())).collect();
+                let target = Target::by_name(&target).unwrap_or_else(|| Target::cpu(16));
+                let (program, _) = winograph::plan(&specs, &target, &options, false, |a| Ok(vec![(case.f)(a)?]))?;
+                let source = render_cuda(&program.kernels, &target)?;
+                let binary = nvrtc.compile(&source.text, Architecture::Machine(capability))?;
+                for (symbol, r) in &binary.resources {
+                    assert_eq!((r.spill_bytes, r.stack_bytes), (0, 0), "{}: {symbol}: {r:?}", case.what);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_gpu_agrees() -> Result<()> {
+        let gpu = CudaDevice::with_options(0, CudaOptions { nvrtc: folder(), target: None });
+        let gpu = gpu.and_then(|d| d.nvrtc().map(|_| ()).map(|()| d));
+        let Ok(gpu) = gpu.map_err(|e| eprintln!("skipped: {e}")) else { return Ok(()) };
+        let gpu: Arc<dyn Device> = Arc::new(gpu);
+        for case in cases()? {
+            let (program, found) = run(&case, gpu.clone())?;
+            assert!(staged(&program), "{}", case.what);
+            check(&case, &found, &run(&case, Arc::new(device(None, 1)))?.1);
+        }
+        Ok(())
+    }
+}
