@@ -1,52 +1,83 @@
 #!/usr/bin/env python3
-"""PyTorch's cuDNN on the layers that `gpu_rules -- layers` measures: true f32 with benchmark mode on, medians of 20 by
-device events. Given the other program's output, prints both side by side.
+"""PyTorch's cuDNN on the layers of layers.json beside what `gpu_layers` measured, on the same machine: medians of 20 by
+device events, benchmark mode on. True f32 has channels first and no tf32; tf32, f16 and bf16 have channels last.
 
-    target/release/examples/gpu_rules layers > ours.csv
+    target/release/examples/gpu_layers > ours.csv
     python3 bench/cudnn.py ours.csv
 """
+import json
 import math
+import pathlib
 import statistics
 import sys
 
 import torch
 
-LAYERS = {
-    "vgg1.2": (64, 224, 64), "vgg2.2": (128, 112, 128), "vgg3.2": (256, 56, 256), "vgg4.2": (512, 28, 512),
-    "vgg5.2": (512, 14, 512), "res2": (64, 56, 64), "res3": (128, 28, 128), "res4": (256, 14, 256), "res5": (512, 7, 512),
+LAYERS = json.loads((pathlib.Path(__file__).parent / "layers.json").read_text())["layers"]
+KINDS = {  # name: dtype, tf32, channels last, our ways
+    "true f32": (torch.float32, False, False, ("f32 F4", "f32 direct")),
+    "tf32": (torch.float32, True, True, ("tf32 direct", "tf32 F2", "tf32 F4")),
+    "f16": (torch.float16, True, True, ("f16 direct", "f16 F2", "f16 F4")),
+    "bf16": (torch.bfloat16, True, True, ("bf16 direct", "bf16 F2", "bf16 F4")),
 }
 
-torch.backends.cudnn.benchmark = True
-torch.backends.cudnn.allow_tf32 = False
-torch.backends.cuda.matmul.allow_tf32 = False
 
+def measure(layer, n, dtype, tf32, last):
+    torch.backends.cudnn.allow_tf32 = tf32
+    x = torch.randn(n, layer["c"], layer["h"], layer["w"], device="cuda", dtype=dtype)
+    w = torch.randn(layer["k"], layer["c"], 3, 3, device="cuda", dtype=dtype)
+    if last:
+        x, w = x.to(memory_format=torch.channels_last), w.to(memory_format=torch.channels_last)
+    for _ in range(10):
+        torch.nn.functional.conv2d(x, w, padding=1)
+    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(20)]
+    for start, end in pairs:
+        start.record()
+        torch.nn.functional.conv2d(x, w, padding=1)
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) * 1e3 for start, end in pairs)
+
+
+torch.backends.cudnn.benchmark = True
+torch.backends.cuda.matmul.allow_tf32 = False
 ours = {}
 for line in open(sys.argv[1]):
     part = line.strip().split(",")
     if part[0] == "ours":
-        ours.setdefault((part[1], int(part[2])), {})[part[3]] = (float(part[4]), part[5], part[7])
+        ours.setdefault((part[1], int(part[2])), {})[part[3]] = (float(part[4]), part[5])
+    elif part[0] == "wrong":
+        print("wrong:", line.strip())
 
 print(f"{torch.cuda.get_device_name(0)}, PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}\n")
-print("| layer | N | cuDNN fp32 us | Winograd F(4,3) us | its steps | ratio | direct us | ratio |")
-print("|---|---|---|---|---|---|---|---|")
-ratios = []
-for n in (1, 16):
-    for name, (c, size, k) in LAYERS.items():
-        x = torch.randn(n, c, size, size, device="cuda")
-        w = torch.randn(k, c, 3, 3, device="cuda")
-        for _ in range(10):
-            torch.nn.functional.conv2d(x, w, padding=1)
-        times = []
-        for _ in range(20):
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            torch.nn.functional.conv2d(x, w, padding=1)
-            end.record()
-            torch.cuda.synchronize()
-            times.append(start.elapsed_time(end) * 1e3)
-        theirs = statistics.median(times)
-        fast, direct = ours[name, n]["Winograd"], ours[name, n]["Direct"]
-        ratios.append(theirs / min(fast[0], direct[0]))
-        print(f"| {name} | {n} | {theirs:.1f} | {fast[0]:.1f} | {fast[1]} | {theirs / fast[0]:.2f} | {direct[0]:.1f} | "
-              f"{theirs / direct[0]:.2f} |")
-print(f"\nGeometric mean of cuDNN over the faster of ours: {math.exp(statistics.fmean(map(math.log, ratios))):.2f}")
+for kind, (dtype, tf32, last, ways) in KINDS.items():
+    print(f"### {kind}\n")
+    present = [w for w in ways if any(w in o for o in ours.values())]
+    print("| layer | N | cuDNN us (TFLOP/s) | " + " | ".join(f"{w} us | its steps | ratio" for w in present) + " |")
+    print("|---|---|---|" + "---|---|---|" * len(present))
+    ratios = {}
+    for n in (1, 16, 64):
+        for layer in LAYERS:
+            found = ours.get((layer["name"], n), {})
+            if not any(w in found for w in present):
+                continue
+            theirs = measure(layer, n, dtype, tf32, last)
+            torch.cuda.empty_cache()
+            flops = 2 * n * layer["k"] * layer["c"] * layer["h"] * layer["w"] * 9
+            cells = [layer["name"], str(n), f"{theirs:.1f} ({flops / theirs * 1e-6:.0f})"]
+            for w in present:
+                if w in found:
+                    us, steps = found[w]
+                    cells += [f"{us:.1f}", steps if "+" in steps else "", f"{theirs / us:.2f}"]
+                else:
+                    cells += ["", "", ""]
+            print("| " + " | ".join(cells) + " |")
+            ratios.setdefault(n, []).append(theirs / min(found[w][0] for w in present if w in found))
+    print()
+    for n, r in ratios.items():
+        print(f"N = {n}: cuDNN over the faster of ours, geometric mean {math.exp(statistics.fmean(map(math.log, r))):.2f},"
+              f" least {min(r):.2f}, largest {max(r):.2f}")
+    both = ratios.get(1, []) + ratios.get(16, [])
+    if both:
+        print(f"N = 1 and 16: geometric mean {math.exp(statistics.fmean(map(math.log, both))):.2f}, least {min(both):.2f}")
+    print()

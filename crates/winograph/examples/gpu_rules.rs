@@ -7,8 +7,11 @@
 //! ```text
 //! cargo run --release -p winograph --example gpu_rules            # the table; needs an NVIDIA GPU and NVRTC
 //! cargo run --release -p winograph --example gpu_rules -- once    # one launch of each of ten kernels, for ncu
-//! cargo run --release -p winograph --example gpu_rules -- layers  # the layers of layers.json, N = 1 and 16, in true f32
 //! ```
+
+#[cfg(feature = "cuda")]
+#[path = "common/loaded.rs"]
+mod loaded;
 
 #[cfg(feature = "cuda")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,8 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => measured::table(),
         Some("once") => measured::once(),
         Some("predict") => measured::predict(),
-        Some("layers") => measured::layers(),
-        Some(other) => Err(format!("unknown mode `{other}`: expected none, `once`, `predict` or `layers`").into()),
+        Some(other) => Err(format!("unknown mode `{other}`: expected none, `once` or `predict`").into()),
     }
 }
 
@@ -31,15 +33,15 @@ fn main() {
 mod measured {
     use std::time::{Duration, Instant};
     use winograph::cuda::CudaDevice;
-    use winograph::device::{Device, Memory, Module};
+    use winograph::device::Device;
     use winograph::{ArgSpec, ConvOptions, DType, Tensor};
     use winograph_compiler::optimize::stored::StoredPlans;
     use winograph_compiler::options::{GridRule, LayoutRule};
-    use winograph_compiler::{Algorithm, Options, Place, Program, Step, Target};
+    use winograph_compiler::{Algorithm, Options, Program, Target};
     use winograph_ir::interp::gpu::{AccessKind, GpuModel, Space, sites};
     use winograph_ir::interp::sectors;
 
-    type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+    use crate::loaded::{Fallible, Loaded};
 
     /// A name, channels in, size, channels out.
     type Layer = (&'static str, usize, usize, usize);
@@ -117,63 +119,6 @@ mod measured {
         Ok(Planned { program, multiply, replaced })
     }
 
-    /// Layers of networks: name, channels in, size, channels out.
-    const NETWORKS: [Layer; 9] = [
-        ("vgg1.2", 64, 224, 64),
-        ("vgg2.2", 128, 112, 128),
-        ("vgg3.2", 256, 56, 256),
-        ("vgg4.2", 512, 28, 512),
-        ("vgg5.2", 512, 14, 512),
-        ("res2", 64, 56, 64),
-        ("res3", 128, 28, 128),
-        ("res4", 256, 14, 256),
-        ("res5", 512, 7, 512),
-    ];
-
-    /// Winograd in three kernels and the direct sum, true f32, weights prepared: medians of 20 by device events.
-    pub(super) fn layers() -> Fallible<()> {
-        let gpu = CudaDevice::new(0)?;
-        let median = |mut t: Vec<Duration>| {
-            t.sort();
-            t.get(t.len() / 2).copied().unwrap_or_default().as_secs_f64() * 1e6
-        };
-        for n in [1usize, 16] {
-            for layer in NETWORKS {
-                let (name, c, size, k) = layer;
-                let x = Tensor::randn(&[n, c, size, size], DType::F32, 1)?.to_vec::<f32>()?;
-                let weight = Tensor::randn(&[k, c, 3, 3], DType::F32, 2)?;
-                let w = weight.to_vec::<f32>()?;
-                for algorithm in [Algorithm::Winograd, Algorithm::Direct] {
-                    let options = Options { algorithm, tile: Some(vec![4]), ..Options::default() };
-                    let args = [ArgSpec::new(DType::F32, &[n, c, size, size])];
-                    let (program, _) = winograph::plan(&args, gpu.target(), &options, false, |a| {
-                        Ok(vec![a[0].conv2d(&weight, None, &ConvOptions::padding(1))?])
-                    })?;
-                    let loaded = Loaded::new(&gpu, &program, &[bytes(&x), bytes(&w)])?;
-                    (0..program.prepare.len()).try_for_each(|p| loaded.launch(&program.prepare[p]))?;
-                    loaded.run()?;
-                    gpu.synchronize()?;
-                    let e = error(layer, &x, &w, &loaded.result()?);
-                    if e.is_nan() || e > 1e-4 {
-                        return Err(format!("{name} {n} {algorithm:?}: error {e:e}").into());
-                    }
-                    for _ in 0..5 {
-                        loaded.run()?;
-                    }
-                    let whole = median(gpu.time_launches(20, &mut || loaded.run())?);
-                    let mut steps = Vec::new();
-                    for s in 0..program.run.len() {
-                        steps.push(format!("{:.1}", median(gpu.time_launches(20, &mut || loaded.step(s))?)));
-                    }
-                    let last = program.run.len().saturating_sub(2);
-                    let kernel = &program.kernels[program.run[last].kernel].name;
-                    println!("ours,{name},{n},{algorithm:?},{whole:.1},{},{kernel},{e:.1e}", steps.join("+"));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Sectors of global memory per step of `run`: loads and stores.
     fn moved(program: &Program) -> Fallible<Vec<(u64, u64)>> {
         let mut out = Vec::new();
@@ -192,77 +137,29 @@ mod measured {
         Ok(out)
     }
 
+    fn floats(v: &[u8]) -> Vec<f32> {
+        v.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect()
+    }
+
     fn bytes(v: &[f32]) -> Vec<u8> {
         v.iter().flat_map(|x| x.to_le_bytes()).collect()
     }
 
-    /// A program on the device with memory of its own for each buffer.
-    struct Loaded<'a> {
-        gpu: &'a CudaDevice,
-        program: &'a Program,
-        module: winograph::cuda::CudaModule,
-        memory: Vec<Box<dyn Memory>>,
-    }
-
-    impl<'a> Loaded<'a> {
-        fn new(gpu: &'a CudaDevice, program: &'a Program, inputs: &[Vec<u8>]) -> Fallible<Loaded<'a>> {
-            let module = gpu.load(&program.kernels)?;
-            let mut memory = Vec::new();
-            for b in &program.buffers {
-                let mut m = gpu.allocate(b.len * b.dtype.size())?;
-                let poison = vec![0xff; b.len * b.dtype.size()];
-                let data = match b.place {
-                    Place::Argument(slot) | Place::Constant(slot) => &inputs[slot],
-                    _ => &poison,
-                };
-                gpu.write(&mut *m, 0, data)?;
-                memory.push(m);
+    /// The best of 20 after 5 warm-ups: by the host, by the device for the whole, and by the device per step.
+    fn times(loaded: &Loaded<'_>) -> Fallible<(Duration, Duration, Vec<Duration>)> {
+        let mut host = Duration::MAX;
+        for n in 0..25 {
+            let start = Instant::now();
+            loaded.run()?;
+            loaded.gpu.synchronize()?;
+            if n >= 5 {
+                host = host.min(start.elapsed());
             }
-            Ok(Loaded { gpu, program, module, memory })
         }
-
-        fn step(&self, n: usize) -> Result<(), winograph::device::DeviceError> {
-            self.launch(&self.program.run[n])
-        }
-
-        fn launch(&self, step: &Step) -> Result<(), winograph::device::DeviceError> {
-            let args: Vec<_> =
-                step.args.iter().filter_map(|&a| self.memory[a].arg(0, self.memory[a].bytes())).collect();
-            // SAFETY: each buffer has memory of its own that lives as long as `self`, which is dropped after a
-            // synchronisation; one queue runs the launches in order; the kernels have passed the verifier.
-            unsafe { self.module.launch(step.kernel, &args, &[]) }
-        }
-
-        fn run(&self) -> Result<(), winograph::device::DeviceError> {
-            (0..self.program.run.len()).try_for_each(|n| self.step(n))
-        }
-
-        fn result(&self) -> Fallible<Vec<f32>> {
-            let at = self.program.buffers.iter().position(|b| b.place == Place::Output(0)).ok_or("no output")?;
-            let mut data = vec![0; self.memory[at].bytes()];
-            self.gpu.read(&*self.memory[at], 0, &mut data)?;
-            Ok(data.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect())
-        }
-
-        /// The best of 20 after 5 warm-ups: by the host, by the device for the whole, and by the device per step.
-        fn times(&self) -> Fallible<(Duration, Duration, Vec<Duration>)> {
-            let mut host = Duration::MAX;
-            for n in 0..25 {
-                let start = Instant::now();
-                self.run()?;
-                self.gpu.synchronize()?;
-                if n >= 5 {
-                    host = host.min(start.elapsed());
-                }
-            }
-            let best = |t: Vec<Duration>| t.into_iter().min().unwrap_or_default();
-            let whole = best(self.gpu.time_launches(20, &mut || self.run())?);
-            let mut steps = Vec::new();
-            for n in 0..self.program.run.len() {
-                steps.push(best(self.gpu.time_launches(20, &mut || self.step(n))?));
-            }
-            Ok((host, whole, steps))
-        }
+        let best = |t: Vec<Duration>| t.into_iter().min().unwrap_or_default();
+        let whole = best(loaded.times()?);
+        let steps = (0..loaded.program.run.len()).map(|n| Ok(best(loaded.step_times(n)?)));
+        Ok((host, whole, steps.collect::<Fallible<Vec<_>>>()?))
     }
 
     /// The largest error of some outputs, relative to the root of the mean square of the sums.
@@ -317,17 +214,17 @@ mod measured {
                         println!("| {} | {} | replaced: {why} |", layer.0, way.name());
                         break;
                     }
-                    let loaded = Loaded::new(&gpu, &p.program, &[bytes(&x), bytes(&w)])?;
+                    let loaded = Loaded::new(&gpu, &p.program, &[&bytes(&x), &bytes(&w)])?;
                     loaded.run()?;
                     gpu.synchronize()?;
-                    let e = error(layer, &x, &w, &loaded.result()?);
+                    let e = error(layer, &x, &w, &floats(&loaded.result()?));
                     let bound = if plans.ends_with("tf32") { 2e-2 } else { 1e-4 };
                     if e.is_nan() || e > bound {
                         return Err(format!("{} {} {plans}: error {e:e}", layer.0, way.name()).into());
                     }
                     let moved = moved(&p.program)?;
                     let multiply = (p.program.run.len() - 2).max(1);
-                    let (host, device, steps) = loaded.times()?;
+                    let (host, device, steps) = times(&loaded)?;
                     let us = |d: Duration| d.as_secs_f64() * 1e6;
                     let now = (us(host), us(device), us(steps[multiply]));
                     let base = *first.get_or_insert(now);
@@ -391,7 +288,7 @@ mod measured {
         for (layer, way, plans) in selection() {
             let p = planned(layer, way, plans, gpu.target())?;
             let (x, w) = inputs(layer)?;
-            let loaded = Loaded::new(&gpu, &p.program, &[bytes(&x), bytes(&w)])?;
+            let loaded = Loaded::new(&gpu, &p.program, &[&bytes(&x), &bytes(&w)])?;
             loaded.run()?;
             gpu.synchronize()?;
             drop(loaded);

@@ -1,6 +1,6 @@
 //! Plans for large products on GPUs: block tiles staged in shared memory, register tiles and vectors in each thread.
 //!
-//! Takes a kernel that sums products along one axis; leaves a plan in which a workgroup has a tile of one axis that moves
+//! Takes a kernel that sums products; leaves a plan in which a workgroup has a tile of one axis that moves
 //! one factor by one or two axes that move the other. Tiles are compared by what they compute beyond ragged edges, what
 //! each multiply-add loads from shared and from global memory, and whether there are workgroups enough to be busy.
 
@@ -25,9 +25,10 @@ const BUSY: f64 = 32768.0;
 pub fn plan(kernel: &Kernel, gpu: &Gpu) -> Option<Plan> {
     let p = product(kernel)?;
     let mut g = kernel.graph.clone();
-    let [reduce] = kernel.reduce_ranges()[..] else { return None };
-    let terms = g.ints.const_size(reduce)?;
-    if terms % CHUNK != 0 || terms < 4 * CHUNK {
+    let sums: Vec<i64> = kernel.reduce_ranges().into_iter().map(|r| g.ints.const_size(r)).collect::<Option<_>>()?;
+    let (chunked, &most) = sums.iter().enumerate().filter(|s| s.1 % CHUNK == 0).max_by_key(|s| s.1)?;
+    let terms = sums.iter().try_fold(1i64, |n, &s| n.checked_mul(s))?;
+    if most < 2 * CHUNK || terms < 4 * CHUNK {
         return None;
     }
     let sizes: Vec<i64> = kernel.loops.iter().map(|&r| g.ints.const_size(r)).collect::<Option<_>>()?;
@@ -105,7 +106,10 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu) -> Option<Plan> {
         factors.retain(|f| f.size != Some(1));
         plan.loops.push(factors);
     }
-    plan.reduces.push(vec![any(Kind::Loop), of(Kind::Shared, CHUNK)]);
+    for n in 0..sums.len() {
+        let all = [any(Kind::Loop), of(Kind::Shared, CHUNK)];
+        plan.reduces.push(all[..if n == chunked { 2 } else { 1 }].to_vec());
+    }
     Some(plan)
 }
 

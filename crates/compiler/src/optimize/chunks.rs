@@ -68,7 +68,9 @@ pub(super) fn shared_ranges(
                 map.insert(r, ints.rem_const(place, n));
                 inner *= n;
             }
-            let first = |r: &RangeId| if *r == loops[0] { vec![outer] } else { vec![] };
+            // Where the sum lists the first of them: around what is inside of a chunk.
+            let listed = kernel.reduce_ranges().into_iter().find(|r| loops.contains(r));
+            let first = |r: &RangeId| if Some(*r) == listed { vec![outer] } else { vec![] };
             let bound = loops.iter().map(|r| (*r, first(r))).collect();
             kernel.replace_ranges(&map, &bound, &[]);
             Ok(Some(SharedRanges { outer, chunk }))

@@ -181,7 +181,7 @@ impl Build {
     }
 
     /// The node as something that depends on arguments reads it: what is computed from constants alone is
-    /// materialised, so that no call computes it again, and movements of it are read through.
+    /// materialised, so that no call computes it again, and movements and the widening of it are read through.
     fn prepared(&mut self, id: NodeId) -> NodeId {
         if self.depends(id) != (Depends { argument: false, constant: true }) {
             return id;
@@ -196,6 +196,13 @@ impl Build {
                 | TensorOp::Pad { x, .. }
                 | TensorOp::Slice { x, .. }
                 | TensorOp::Unfold { x, .. } => {
+                    moves.push(op);
+                    at = x;
+                }
+                // Half floats that are widened are kept as they are: half of the memory, and what matrix units multiply.
+                TensorOp::Cast { x, dtype: DType::F32 }
+                    if matches!(self.graph.node(x).dtype, DType::F16 | DType::BF16) =>
+                {
                     moves.push(op);
                     at = x;
                 }
