@@ -159,7 +159,9 @@ mod measured {
             weight.realize()?;
             let weight = weight.permute(&[0, 3, 1, 2])?;
             winograph::plan(&[ArgSpec::new(way.dtype, &[n, h, w, c])], target, &options, false, |a| {
-                Ok(vec![a[0].permute(&[0, 3, 1, 2])?.conv2d(&weight, None, &pad)?.permute(&[0, 2, 3, 1])?.contiguous()?])
+                Ok(vec![
+                    a[0].permute(&[0, 3, 1, 2])?.conv2d(&weight, None, &pad)?.permute(&[0, 2, 3, 1])?.contiguous()?,
+                ])
             })?
         } else {
             let weight = Tensor::from_slice(&data.w, &[k, c, 3, 3])?.cast(way.dtype)?;

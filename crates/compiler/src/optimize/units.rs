@@ -53,7 +53,8 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<(Kernel, P
     if work < LARGE {
         return None;
     }
-    let rest: f64 = (0..both.loops.len()).filter(|&a| a != row && a != col).filter_map(size).map(|s| s as f64).product();
+    let rest: f64 =
+        (0..both.loops.len()).filter(|&a| a != row && a != col).filter_map(size).map(|s| s as f64).product();
     let steps = terms.iter().product::<i64>() as f64 / (chunk * unit.k as i64) as f64;
     let (rows, cols) = (size(row)?, size(col)?);
     let mut best: Option<(f64, Tile)> = None;
