@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""PyTorch's cuDNN on the layers of layers.json beside what `gpu_layers` measured, on the same machine: medians of 20 by
-device events, benchmark mode on. True f32 has channels first and no tf32; tf32, f16 and bf16 have channels last.
+"""PyTorch's cuDNN on the layers of layers.json beside what `gpu_layers` measured, on the same machine: medians of 20
+replays of a graph of ten convolutions by device events, benchmark mode on. True f32 has channels first and no tf32; tf32, f16 and bf16 have channels last.
 
     target/release/examples/gpu_layers > ours.csv
     python3 bench/cudnn.py ours.csv
@@ -28,15 +28,23 @@ def measure(layer, n, dtype, tf32, last):
     w = torch.randn(layer["k"], layer["c"], 3, 3, device="cuda", dtype=dtype)
     if last:
         x, w = x.to(memory_format=torch.channels_last), w.to(memory_format=torch.channels_last)
-    for _ in range(10):
-        torch.nn.functional.conv2d(x, w, padding=1)
-    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(20)]
-    for start, end in pairs:
-        start.record()
-        torch.nn.functional.conv2d(x, w, padding=1)
-        end.record()
-    torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) * 1e3 for start, end in pairs)
+    # A graph of ten, so that no launch waits for the host.
+    with torch.cuda.stream(torch.cuda.Stream()):
+        for _ in range(10):
+            torch.nn.functional.conv2d(x, w, padding=1)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+            for _ in range(10):
+                torch.nn.functional.conv2d(x, w, padding=1)
+        graph.replay()
+        pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(20)]
+        for start, end in pairs:
+            start.record()
+            graph.replay()
+            end.record()
+        torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) * 1e2 for start, end in pairs)
 
 
 torch.backends.cudnn.benchmark = True

@@ -41,6 +41,8 @@ pub struct Gpu {
     pub shared: usize,
     /// Names of its matrix units, which [`matrix_unit`](crate::optimize::matrix_unit::matrix_unit) describes.
     pub units: &'static [&'static str],
+    /// Whether threads can copy from global to shared memory and go on.
+    pub copies: bool,
 }
 
 impl Target {
@@ -61,7 +63,7 @@ impl Target {
     /// The target of this name: `cpu`, `cuda:sm_80`, `cuda:sm_90` or `metal`.
     pub fn by_name(name: &str) -> Option<Target> {
         let gpu = |shared: usize, units: &'static [&'static str]| {
-            let gpu = Gpu { lanes: 32, sector: 32, max_threads: 1024, access: 16, registers: 255, shared, units };
+            let gpu = Gpu { lanes: 32, sector: 32, max_threads: 1024, access: 16, registers: 255, shared, units, copies: units.len() > 1 };
             Target {
                 name: name.to_string(),
                 vector_bytes: 16,

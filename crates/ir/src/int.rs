@@ -379,11 +379,9 @@ impl Ints {
             }
         }
         merged.retain(|t| t.1 != 0);
-        if let Some((expr, i, j)) = self.find_div_mod_pair(&merged) {
-            let c = merged[i].1;
-            merged = merged.into_iter().enumerate().filter(|(n, _)| *n != i && *n != j).map(|(_, t)| t).collect();
-            merged.push((expr, c));
-            return self.sum(&merged, c0);
+        if let Some((together, k)) = self.find_div_mod_pair(&merged) {
+            c0 = self.add_checked(c0, k);
+            return self.sum(&together, c0);
         }
         if merged.is_empty() {
             return self.constant(c0);
@@ -394,20 +392,28 @@ impl Ints {
         self.intern(IntNode::Sum { terms: merged.into(), constant: c0 })
     }
 
-    /// Finds `c * (e % d)` and `c * d * (e / d)` among the terms: together they are `c * e`.
-    fn find_div_mod_pair(&self, terms: &[(IntId, i64)]) -> Option<(IntId, usize, usize)> {
+    /// Finds `c * (e % d)` and `c * d * (e / d)` among the terms: together they are `c * e`. The quotient may have become
+    /// a sum, or a division of what is left of `e` without a common factor. Gives the terms with `c * e`, and a constant.
+    fn find_div_mod_pair(&mut self, terms: &[(IntId, i64)]) -> Option<(Vec<(IntId, i64)>, i64)> {
         for (i, &(m, c)) in terms.iter().enumerate() {
             let IntNode::Mod { num, den } = *self.node(m) else { continue };
-            let Some(d) = self.as_const(den) else { continue };
-            for (j, &(q, cq)) in terms.iter().enumerate() {
-                if let IntNode::Div { num: n2, den: d2 } = *self.node(q)
-                    && n2 == num
-                    && d2 == den
-                    && c.checked_mul(d) == Some(cq)
-                {
-                    return Some((num, i, j));
-                }
+            let Some(step) = self.as_const(den).and_then(|d| c.checked_mul(d)) else { continue };
+            // Without a term of the quotient there is no need to know it.
+            if !terms.iter().any(|t| t.1 % step == 0) {
+                continue;
             }
+            let d = step / c;
+            let quotient = self.div_const(num, d);
+            let (parts, k) = self.as_sum(quotient);
+            let found = |&(q, n): &(IntId, i64)| {
+                let cq = n.checked_mul(step)?;
+                terms.iter().position(|&t| t == (q, cq))
+            };
+            let Some(places) = parts.iter().map(found).collect::<Option<Vec<usize>>>() else { continue };
+            let Some(k) = k.checked_mul(step).filter(|_| !places.is_empty()) else { continue };
+            let rest = terms.iter().enumerate().filter(|(n, _)| *n != i && !places.contains(n));
+            let rest = rest.map(|(_, &t)| t).chain([(num, c)]).collect();
+            return Some((rest, k.checked_neg()?));
         }
         None
     }
@@ -523,6 +529,15 @@ impl Ints {
             return self.rem_const(q, e / d);
         }
         let (terms, c0) = self.as_sum(a);
+        // A quotient and a constant are the quotient of a sum.
+        if let [(t, 1)] = terms[..]
+            && let IntNode::Div { num, den } = *self.node(t)
+            && let Some(e) = self.as_const(den)
+        {
+            let (ce, de) = (self.mul_checked(c0, e), self.mul_checked(d, e));
+            let all = self.add_const(num, ce);
+            return self.div_const(all, de.max(1));
+        }
         let (whole, part): (Vec<_>, Vec<_>) = terms.into_iter().partition(|t| t.1 % d == 0);
         let (cq, cr) = (c0.div_euclid(d), c0.rem_euclid(d));
         let quotient: Vec<(IntId, i64)> = whole.iter().map(|&(t, c)| (t, c / d)).collect();

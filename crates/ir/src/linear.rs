@@ -313,6 +313,16 @@ pub enum Stmt {
         /// The body.
         body: Vec<Stmt>,
     },
+    /// Begins copies and goes on: a body of loads, stores and conditions that are the same for all threads of a workgroup.
+    /// What it loads may be read, and what it stores is there, at any time until the thread has waited for it; until then
+    /// nobody may touch the places that it stores to.
+    Async {
+        /// The copies.
+        body: Vec<Stmt>,
+    },
+    /// Waits until no more than the last so many of the copies that this thread has begun are under way, each
+    /// [`Stmt::Async`] being one. Other threads need a barrier after it.
+    Wait(u32),
     /// Waits for all threads that share memory of this scope. Between the threads of a workgroup it orders accesses to
     /// shared and to global memory.
     Barrier(Scope),
@@ -416,7 +426,7 @@ pub struct Nest<'a> {
 fn walk<'a>(body: &'a [Stmt], f: &mut dyn FnMut(&'a Stmt)) {
     for s in body {
         f(s);
-        if let Stmt::Loop { body, .. } | Stmt::If { body, .. } = s {
+        if let Stmt::Loop { body, .. } | Stmt::If { body, .. } | Stmt::Async { body } = s {
             walk(body, f);
         }
     }

@@ -337,6 +337,8 @@ fn stmt_variant(stmt: &Stmt) -> usize {
         Stmt::Loop { .. } => 4,
         Stmt::If { .. } => 5,
         Stmt::Barrier(_) => 6,
+        Stmt::Async { .. } => 7,
+        Stmt::Wait(_) => 8,
     }
 }
 

@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     match args.first().map(String::as_str) {
         None => measured::table(""),
         Some("errors") => measured::errors(),
+        Some("quick") => measured::quick(&args[1..]),
         Some("plans") => measured::plans(&only),
         Some("only") => measured::table(&only),
         Some(other) => Err(format!("unknown mode `{other}`: expected none, `errors`, `plans` or `only LAYER`").into()),
@@ -258,6 +259,18 @@ mod measured {
                 for way in WAYS.into_iter().take(5).filter(|w| n < 64 || w.name != "f32 direct") {
                     measure(&gpu, &data, n, way)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn quick(args: &[String]) -> Fallible<()> {
+        let gpu = CudaDevice::new(0)?;
+        let n: usize = args[0].parse()?;
+        for layer in LAYERS.into_iter().filter(|l| args[1].split('+').any(|a| a == l.0)) {
+            let data = Data::new(n, layer);
+            for way in WAYS.into_iter().filter(|w| args[2].split('+').any(|a| a == w.name)) {
+                measure(&gpu, &data, n, way)?;
             }
         }
         Ok(())

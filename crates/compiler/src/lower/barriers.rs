@@ -14,12 +14,16 @@ use winograph_ir::linear::{Code, Instr, LoopKind, Memory, Stmt};
 struct Pending {
     written: FxHashSet<Memory>,
     read: FxHashSet<Memory>,
+    /// Written by copies that have begun and that nobody has waited for. Who reads it reads other elements, until the
+    /// wait.
+    copied: FxHashSet<Memory>,
 }
 
 impl Pending {
     fn join(&mut self, other: &Pending) {
         self.written.extend(&other.written);
         self.read.extend(&other.read);
+        self.copied.extend(&other.copied);
     }
 
     /// Whether what comes next has to wait.
@@ -48,7 +52,7 @@ fn touched(stmts: &[Stmt], shared: &FxHashSet<Memory>, out: &mut Pending) {
             Stmt::Store { access, .. } if shared.contains(&access.mem) => {
                 out.written.insert(access.mem);
             }
-            Stmt::Loop { body, .. } | Stmt::If { body, .. } => touched(body, shared, out),
+            Stmt::Loop { body, .. } | Stmt::If { body, .. } | Stmt::Async { body } => touched(body, shared, out),
             _ => {}
         }
     }
@@ -58,7 +62,12 @@ fn body(stmts: Vec<Stmt>, shared: &FxHashSet<Memory>, pending: &mut Pending) -> 
     let mut out = Vec::with_capacity(stmts.len());
     for s in stmts {
         if matches!(s, Stmt::Barrier(_)) {
-            *pending = Pending::default();
+            *pending = Pending { copied: std::mem::take(&mut pending.copied), ..Pending::default() };
+            out.push(s);
+            continue;
+        }
+        if matches!(s, Stmt::Wait(_)) {
+            pending.written.extend(&pending.copied);
             out.push(s);
             continue;
         }
@@ -67,7 +76,7 @@ fn body(stmts: Vec<Stmt>, shared: &FxHashSet<Memory>, pending: &mut Pending) -> 
         let parallel = matches!(s, Stmt::Loop { kind: LoopKind::Grid | LoopKind::Thread, .. });
         if !parallel && pending.before(&next) {
             out.push(Stmt::Barrier(Scope::Shared));
-            *pending = Pending::default();
+            *pending = Pending { copied: std::mem::take(&mut pending.copied), ..Pending::default() };
         }
         match s {
             Stmt::Loop { range, kind, body: inner } => {
@@ -79,6 +88,10 @@ fn body(stmts: Vec<Stmt>, shared: &FxHashSet<Memory>, pending: &mut Pending) -> 
                 }
                 let inner = body(inner, shared, pending);
                 out.push(Stmt::Loop { range, kind, body: inner });
+            }
+            Stmt::Async { .. } => {
+                pending.copied.extend(&next.written);
+                out.push(s);
             }
             s => {
                 // Under a condition there may be no barrier; all that is touched there was waited for in front of it.

@@ -268,6 +268,8 @@ impl Linker {
                 gate: self.gate(gate, renaming),
                 body: body.iter().map(|s| self.stmt(s, renaming)).collect(),
             },
+            Stmt::Async { body } => Stmt::Async { body: body.iter().map(|s| self.stmt(s, renaming)).collect() },
+            Stmt::Wait(pending) => Stmt::Wait(*pending),
             Stmt::Barrier(scope) => Stmt::Barrier(*scope),
         }
     }

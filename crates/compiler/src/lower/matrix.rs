@@ -7,7 +7,7 @@
 //! computed from the sums, by pairs of neighbours.
 
 use super::emit::{Emit, loops};
-use super::shared::{self, Stage};
+use super::shared;
 use super::unroll::points;
 use crate::optimize::matrix_unit;
 use crate::optimize::plan::{MatrixRanges, Scheduled};
@@ -49,6 +49,8 @@ pub fn lower(scheduled: &Scheduled, matrix: &MatrixRanges, name: String) -> Code
     let bits: Vec<RangeId> = (0..unit.a.thread_row.len()).map(|_| e.g.ints.new_range(two, RangeRole::Map)).collect();
     let lanes: Vec<RangeId> = bits.iter().rev().copied().collect();
     let nest = loops(scheduled, &lanes);
+    let threads: Vec<RangeId> = scheduled.thread.iter().chain(&lanes).copied().collect();
+    let mut copies = scheduled.shared.as_ref().map(|ranges| shared::copies(&mut e, &stages, ranges, &threads));
     let (pa, pb, pc) = (places(&mut e, &unit.a, &bits), places(&mut e, &unit.b, &bits), places(&mut e, &unit.c, &bits));
     for _ in &nest {
         e.push();
@@ -65,10 +67,7 @@ pub fn lower(scheduled: &Scheduled, matrix: &MatrixRanges, name: String) -> Code
             reg
         })
         .collect();
-    let threads: Vec<(RangeId, i64)> =
-        scheduled.thread.iter().chain(&lanes).map(|&r| (r, e.g.ints.const_size(r).unwrap_or(1))).collect();
-    let copies = |e: &mut Emit| stages.iter().for_each(|t: &Stage| shared::copy(e, t, &threads));
-    sum_up(&mut e, scheduled, matrix, [&pa, &pb], &work, &sums, &copies);
+    sum_up(&mut e, scheduled, matrix, [&pa, &pb], &work, &sums);
     e.set_lane(pc.element, pc.elements);
     let mut locals = Vec::new();
     for (point, &sum) in work.iter().zip(&sums) {
@@ -78,7 +77,11 @@ pub fn lower(scheduled: &Scheduled, matrix: &MatrixRanges, name: String) -> Code
     let mut code = e.finish(scheduled, name);
     code.units.push(unit.clone());
     code.locals = locals;
-    shared::own(&mut code, stages.len());
+    if let Some(ranges) = &scheduled.shared {
+        // There is such a loop: a plan has one around a chunk.
+        shared::put_in_front(&mut code.body, ranges.outer, &mut copies);
+        shared::own(&mut code, stages.len());
+    }
     code
 }
 
@@ -185,7 +188,7 @@ fn is_linear(e: &mut Emit, v: ValId, lane: RangeId) -> bool {
     })
 }
 
-/// The loops over the rest of the reduction, with what a chunk begins with and a multiply-accumulate per point.
+/// The loops over the rest of the reduction, with a multiply-accumulate per point.
 fn sum_up(
     e: &mut Emit,
     scheduled: &Scheduled,
@@ -193,7 +196,6 @@ fn sum_up(
     places: [&Places; 2],
     work: &[Point],
     sums: &[Reg],
-    copies: &dyn Fn(&mut Emit),
 ) {
     let chunk = scheduled.shared.as_ref().map(|s| s.chunk);
     let reduces: Vec<RangeId> = scheduled.kernel.reduce_ranges().into_iter().filter(|&r| r != matrix.k).collect();
@@ -203,7 +205,6 @@ fn sum_up(
         e.push();
     }
     e.open.extend(&reduces);
-    copies(e);
     for step in points(&e.g, &unrolled) {
         let mut fragments: Vec<[Reg; 2]> = Vec::with_capacity(work.len());
         for side in 0..2 {

@@ -48,12 +48,7 @@ pub fn lower(scheduled: &Scheduled, ranges: &SharedRanges, name: String) -> Code
     let mut s = scheduled.clone();
     let stages = stage(&mut s, ranges);
     let mut e = Emit::new(&s);
-    let threads: Vec<(RangeId, i64)> = s.thread.iter().map(|&r| (r, e.g.ints.const_size(r).unwrap_or(1))).collect();
-    e.push();
-    for t in &stages {
-        copy(&mut e, t, &threads);
-    }
-    let mut copies = Some(e.pop());
+    let mut copies = Some(copies(&mut e, &stages, ranges, &s.thread));
     e.set_lane(s.lane, s.lane.and_then(|l| e.g.ints.const_size(l)).unwrap_or(1) as u32);
     let nest = loops(&s, &[]);
     for _ in &nest {
@@ -70,6 +65,47 @@ pub fn lower(scheduled: &Scheduled, ranges: &SharedRanges, name: String) -> Code
     }
     own(&mut code, stages.len());
     code
+}
+
+/// What begins the loop over chunks and each of its iterations.
+pub(super) struct Copies {
+    before: Vec<Stmt>,
+    inside: Vec<Stmt>,
+}
+
+/// The copies of the threads that have these ranges, the slowest first. With one stage an iteration copies its chunk; with
+/// more it begins to copy a later one and waits for its own.
+pub(super) fn copies(e: &mut Emit, stages: &[Stage], ranges: &SharedRanges, threads: &[RangeId]) -> Copies {
+    let threads: Vec<(RangeId, i64)> = threads.iter().map(|&r| (r, e.g.ints.const_size(r).unwrap_or(1))).collect();
+    let all = |e: &mut Emit, chunk: IntId| {
+        e.push();
+        stages.iter().for_each(|t| copy(e, t, &threads, (ranges.outer, chunk), ranges.stages));
+        e.pop()
+    };
+    let number = e.g.ints.range(ranges.outer);
+    if ranges.stages < 2 {
+        return Copies { before: Vec::new(), inside: all(e, number) };
+    }
+    let count = e.g.ints.size(ranges.outer);
+    let begun = |e: &mut Emit, chunk: IntId| {
+        let room = e.g.ints.sum(&[(count, 1), (chunk, -1)], -1);
+        let body = all(e, chunk);
+        let body = match e.g.ints.prove_nonneg(room, &[]) {
+            true => body,
+            false => vec![Stmt::If { gate: [room].into(), body }],
+        };
+        Stmt::Async { body }
+    };
+    let ahead = ranges.stages - 1;
+    let before = (0..ahead)
+        .map(|n| {
+            let chunk = e.g.ints.constant(n);
+            begun(e, chunk)
+        })
+        .collect();
+    let later = e.g.ints.add_const(number, ahead);
+    let inside = vec![Stmt::Wait(ahead as u32 - 1), begun(e, later)];
+    Copies { before, inside }
 }
 
 /// Makes the last arguments, which are `stages`, memory of the workgroup's own, and places the barriers.
@@ -133,9 +169,19 @@ pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
             stride *= ints.const_size(r).unwrap_or(1);
         }
         layout.reverse();
-        let shape: Vec<IntId> = axes.iter().map(|&r| ints.size(r)).collect();
-        let index: Vec<IntId> = axes.iter().map(|&r| ints.range(r)).collect();
-        let len = ints.constant(stride);
+        let mut shape: Vec<IntId> = axes.iter().map(|&r| ints.size(r)).collect();
+        let mut index: Vec<IntId> = axes.iter().map(|&r| ints.range(r)).collect();
+        let mut len = stride;
+        if ranges.stages > 1 {
+            // A chunk's place among those that are there at a time.
+            let step = (stride + wide - 1) / wide * wide;
+            len = step * ranges.stages;
+            layout.insert(0, LayoutDim { axis: axes.len(), div: 1, modulus: None, stride: ints.constant(step) });
+            shape.push(ints.constant(ranges.stages));
+            let number = ints.range(ranges.outer);
+            index.push(ints.rem_const(number, ranges.stages));
+        }
+        let len = ints.constant(len);
         let buffer = k.graph.add_buffer(Buffer {
             name: format!("stage{}", out.len()),
             dtype,
@@ -172,8 +218,8 @@ fn address_steps(k: &mut crate::kernel::Kernel, value: ValId, ranges: &[RangeId]
         .collect()
 }
 
-/// The copy of one factor's chunk by all threads.
-pub(super) fn copy(e: &mut Emit, t: &Stage, threads: &[(RangeId, i64)]) {
+/// The copy of one factor's chunk, whose number takes the place of the loop over chunks, by all threads.
+fn copy(e: &mut Emit, t: &Stage, threads: &[(RangeId, i64)], (outer, chunk): (RangeId, IntId), stages: i64) {
     let all: i64 = threads.iter().map(|x| x.1).product();
     let total: i64 = t.dims.iter().map(|d| d.1).product();
     let most = WIDE / e.g.dtype(t.value).size().max(1) as i64;
@@ -207,9 +253,13 @@ pub(super) fn copy(e: &mut Emit, t: &Stage, threads: &[(RangeId, i64)]) {
             }
             places.push((r, place));
         }
+        places.push((outer, chunk));
         let at = |r: RangeId| places.iter().find(|p| p.0 == r).map(|p| p.1);
         let value = e.g.substitute(t.value, &at);
-        let index: Vec<IntId> = t.axes.iter().filter_map(|&r| at(r)).collect();
+        let mut index: Vec<IntId> = t.axes.iter().filter_map(|&r| at(r)).collect();
+        if stages > 1 {
+            index.push(e.g.ints.rem_const(chunk, stages));
+        }
         let reg = e.eval(value);
         let reg = e.widen(reg, width as u32);
         // Places are linear in the lane: it counts within one range.
@@ -219,19 +269,22 @@ pub(super) fn copy(e: &mut Emit, t: &Stage, threads: &[(RangeId, i64)]) {
     }
 }
 
-/// Puts statements in front of the body of the loop over a range; they are taken where there is such a loop.
-fn put_in_front(body: &mut [Stmt], range: RangeId, stmts: &mut Option<Vec<Stmt>>) {
-    for s in body {
-        match s {
-            Stmt::Loop { range: r, body, .. } if *r == range => {
-                if let Some(mut all) = stmts.take() {
-                    all.append(body);
-                    *body = all;
+/// Puts copies in front of the loop over a range and of its body; they are taken where there is such a loop.
+pub(super) fn put_in_front(body: &mut Vec<Stmt>, range: RangeId, copies: &mut Option<Copies>) {
+    let mut at = 0;
+    while at < body.len() {
+        match &mut body[at] {
+            Stmt::Loop { range: r, body: inner, .. } if *r == range => {
+                if let Some(Copies { before, inside }) = copies.take() {
+                    inner.splice(0..0, inside);
+                    body.splice(at..at, before);
                 }
+                return;
             }
-            Stmt::Loop { body, .. } | Stmt::If { body, .. } => put_in_front(body, range, stmts),
+            Stmt::Loop { body, .. } | Stmt::If { body, .. } => put_in_front(body, range, copies),
             _ => {}
         }
+        at += 1;
     }
 }
 
@@ -247,7 +300,7 @@ fn to_locals(body: &mut [Stmt], first: u32, place: u32) {
     for s in body {
         match s {
             Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => own(access),
-            Stmt::Loop { body, .. } | Stmt::If { body, .. } => to_locals(body, first, place),
+            Stmt::Loop { body, .. } | Stmt::If { body, .. } | Stmt::Async { body } => to_locals(body, first, place),
             _ => {}
         }
     }

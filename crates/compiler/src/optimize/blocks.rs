@@ -14,6 +14,8 @@ use winograph_ir::int::RangeId;
 const LARGE: f64 = (1u64 << 26) as f64;
 /// Terms of a chunk.
 const CHUNK: i64 = 8;
+/// Chunks in shared memory at a time, where copies are asynchronous.
+const STAGES: u32 = 3;
 /// Elements of a 16-byte access.
 const WIDE: i64 = 4;
 /// Most accumulators of a thread.
@@ -67,7 +69,7 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu) -> Option<Plan> {
             // What a workgroup has of each factor, and what a thread loads of them for a term.
             let (rows, cols) = if with_lanes { (bu, bv * bw) } else { (bu * bw, bv) };
             let loads = if with_lanes { ru + 2 * rw } else { ru * rw + 2 };
-            let shared = (rows + cols + 2 * WIDE) * CHUNK * 4;
+            let shared = (rows + cols + 2 * WIDE) * CHUNK * 4 * if gpu.copies { STAGES as i64 } else { 1 };
             if !(64..=256).contains(&threads)
                 || threads > gpu.max_threads as i64
                 || WIDE * ru * rw > ACCUMULATORS
@@ -93,7 +95,7 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu) -> Option<Plan> {
     let (_, Tile { tu, ru, tv, tw, rw }, w) = best?;
     let any = |kind: Kind| Factor { kind, size: None };
     let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
-    let mut plan = Plan::default();
+    let mut plan = Plan { stages: if gpu.copies { STAGES } else { 1 }, ..Plan::default() };
     for a in 0..sizes.len() {
         let mut factors = vec![any(Kind::Grid)];
         if a == u {

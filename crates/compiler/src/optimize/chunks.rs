@@ -15,6 +15,8 @@ pub struct SharedRanges {
     pub outer: RangeId,
     /// The terms of a chunk; with a matrix unit, how often the unit's own terms are in a chunk.
     pub chunk: RangeId,
+    /// Chunks in shared memory at a time, at least 1.
+    pub stages: i64,
 }
 
 /// The chunks of a scheduled kernel, given the parts of its reduce axes. Loops over several axes become one over all of
@@ -25,6 +27,7 @@ pub struct SharedRanges {
 pub(super) fn shared_ranges(
     kernel: &mut Kernel,
     sums: &[Vec<(RangeId, Kind)>],
+    stages: u32,
 ) -> Result<Option<SharedRanges>, String> {
     let is_shared = |parts: &&Vec<(RangeId, Kind)>| parts.iter().any(|p| p.1 == Kind::Shared);
     let mut with = sums.iter().filter(is_shared);
@@ -42,10 +45,11 @@ pub(super) fn shared_ranges(
     if with.next().is_some() || others.clone().any(|p| p.1 != Kind::Loop) {
         return Err("one reduce axis is shared, and the others are loops".to_string());
     }
+    let stages = stages.max(1) as i64;
     let loops: Vec<RangeId> = others.map(|p| p.0).chain(outer).collect();
     match loops[..] {
         [] => Err(inside.to_string()),
-        [outer] => Ok(Some(SharedRanges { outer, chunk })),
+        [outer] => Ok(Some(SharedRanges { outer, chunk, stages })),
         _ => {
             let order = product(kernel).and_then(|p| match kernel.graph.val(p.reduce) {
                 Val::Reduce { order, .. } => Some(*order),
@@ -73,7 +77,7 @@ pub(super) fn shared_ranges(
             let first = |r: &RangeId| if Some(*r) == listed { vec![outer] } else { vec![] };
             let bound = loops.iter().map(|r| (*r, first(r))).collect();
             kernel.replace_ranges(&map, &bound, &[]);
-            Ok(Some(SharedRanges { outer, chunk }))
+            Ok(Some(SharedRanges { outer, chunk, stages }))
         }
     }
 }

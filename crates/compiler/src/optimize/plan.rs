@@ -14,7 +14,7 @@
 //! Two map axes and a reduce axis may have `matrix` factors, each the innermost of its axis: these are on the matrix unit
 //! that `unit=` names, with the unit's sizes, and a warp's lanes are the unit's. `r0=loop,shared:8` has a workgroup copy
 //! what it needs of a product's factors for 8 terms at a time to shared memory, `r0=loop,shared:2,matrix` for twice the
-//! unit's. A stored plan may leave out `order`, `threads` and `unit`; [`grid::complete`](super::grid::complete) fills
+//! unit's; with `stages=3` three chunks are there at a time, two of them being copied while one is used. A stored plan may leave out `order`, `threads` and `unit`; [`grid::complete`](super::grid::complete) fills
 //! them in.
 
 pub use super::chunks::SharedRanges;
@@ -92,6 +92,9 @@ pub struct Plan {
     pub threads: Vec<usize>,
     /// The matrix unit of the `matrix` factors.
     pub unit: Option<String>,
+    /// Chunks of a shared factor that are in shared memory at a time: those beyond the first are copied while it is
+    /// computed from. 0 and 1 copy a chunk before it is used.
+    pub stages: u32,
 }
 
 /// Why a plan does not fit.
@@ -228,9 +231,12 @@ impl fmt::Display for Plan {
                 }
             }
         }
-        match &self.unit {
-            Some(unit) => write!(f, " unit={unit}"),
-            None => Ok(()),
+        if let Some(unit) = &self.unit {
+            write!(f, " unit={unit}")?;
+        }
+        match self.stages {
+            0 | 1 => Ok(()),
+            n => write!(f, " stages={n}"),
         }
     }
 }
@@ -251,6 +257,11 @@ impl Plan {
                         .ok_or_else(|| bad(format!("`{axis}` in {name}= is not a map axis like a0")))?;
                     list.push(n);
                 }
+                continue;
+            }
+            if name == "stages" {
+                let n = value.parse().ok().filter(|n| (1..=8).contains(n));
+                plan.stages = n.ok_or_else(|| bad(format!("`{value}` in stages= is not a number from 1 to 8")))?;
                 continue;
             }
             if name == "unit" {
@@ -543,9 +554,12 @@ impl Plan {
                 _ => return mismatch("a matrix factor without a range".to_string()),
             },
         };
-        let shared = shared_ranges(&mut kernel, &parts_of[old_loops.len()..]).map_err(PlanError::Mismatch)?;
+        let shared = shared_ranges(&mut kernel, &parts_of[old_loops.len()..], self.stages).map_err(PlanError::Mismatch)?;
         if shared.is_some() && (thread.is_empty() && matrix.is_none() || !serial.is_empty()) {
             return mismatch("factors are shared by the threads of a workgroup, with no other loops".to_string());
+        }
+        if shared.is_none() && self.stages > 1 {
+            return mismatch("stages= without a shared factor".to_string());
         }
         if shared.is_some() && product(&kernel).is_none() {
             return mismatch("a shared factor, but the kernel is no sum of products of f32".to_string());

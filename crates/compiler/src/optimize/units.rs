@@ -21,6 +21,10 @@ const LARGE: f64 = (1u64 << 20) as f64;
 const ACCUMULATORS: i64 = 128;
 /// Multiprocessors of a large GPU: 108 of an A100, 132 of an H100.
 const MULTIPROCESSORS: f64 = 132.0;
+/// Bytes of a chunk's terms, at most: a line of the caches.
+const ROW: i64 = 128;
+/// Chunks in shared memory at a time, at most.
+const STAGES: i64 = 3;
 /// Bytes of a 16-byte access.
 const WIDE: i64 = 16;
 
@@ -43,12 +47,13 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<(Kernel, P
     let (x, y) = (then[places[first]], then[places[second]]);
     // Columns of the unit run along the axis that is contiguous in memory, as `Plan::apply` has it.
     let steps = store_steps(&both);
-    let (row, col) = if steps[y] <= steps[x] { (x, y) } else { (y, x) };
+    let step = |a: usize| steps[a].unwrap_or(i64::MAX);
+    let (row, col) = if step(y) <= step(x) { (x, y) } else { (y, x) };
     let ints = &both.graph.ints;
     let size = |a: usize| ints.const_size(both.loops[a]);
     let sums = both.reduce_ranges();
     let terms: Vec<i64> = sums.iter().map(|&r| ints.const_size(r)).collect::<Option<_>>()?;
-    let (k, chunk) = along(&terms, unit.k as i64)?;
+    let (k, chunk) = along(&terms, &unit)?;
     let work = sizes.iter().chain(&terms).map(|&s| s as f64).product::<f64>();
     if work < LARGE {
         return None;
@@ -70,7 +75,13 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<(Kernel, P
     let tile = best?.1;
     let any = |kind: Kind| Factor { kind, size: None };
     let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
-    let mut plan = Plan { unit: Some(unit.name.clone()), ..Plan::default() };
+    let chunks = (terms.iter().product::<i64>() / (chunk * unit.k as i64)).max(1);
+    let stages = match gpu.copies {
+        // Two workgroups on a multiprocessor hide each other's waits.
+        true => (gpu.shared as i64 / 2 / tile.bytes(&unit, chunk)).clamp(2, STAGES.min(chunks.max(2))),
+        false => 1,
+    };
+    let mut plan = Plan { unit: Some(unit.name.clone()), stages: stages as u32, ..Plan::default() };
     for a in 0..both.loops.len() {
         let mut factors = vec![any(Kind::Grid)];
         for (axis, warps, copies) in [(row, tile.warps[0], tile.copies[0]), (col, tile.warps[1], tile.copies[1])] {
@@ -104,12 +115,12 @@ fn unit(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<MatrixUnit> {
 }
 
 /// The reduce axis on the unit, the longest that it divides, and how many of the unit's terms are a chunk.
-fn along(terms: &[i64], unit: i64) -> Option<(usize, i64)> {
-    let k = (0..terms.len()).filter(|&n| terms[n] % unit == 0).max_by_key(|&n| (terms[n], n))?;
-    // 64 bytes of a row, or of as many rows as that.
-    let most = 32 / unit.min(32);
+fn along(terms: &[i64], unit: &MatrixUnit) -> Option<(usize, i64)> {
+    let n = unit.k as i64;
+    let k = (0..terms.len()).filter(|&a| terms[a] % n == 0).max_by_key(|&a| (terms[a], a))?;
+    let most = (ROW / (n * unit.a.dtype.size() as i64)).max(1);
     let all: i64 = terms.iter().product();
-    let chunk = (1..=most).rev().find(|&n| terms[k] % (n * unit) == 0 && all / (n * unit) >= 2)?;
+    let chunk = (1..=most).rev().find(|&c| terms[k] % (c * n) == 0 && all / (c * n) >= 2)?;
     Some((k, chunk))
 }
 
@@ -124,35 +135,45 @@ impl Tile {
         [self.warps[0] * self.copies[0] * unit.m as i64, self.warps[1] * self.copies[1] * unit.n as i64]
     }
 
+    /// Bytes of shared memory of a chunk.
+    fn bytes(&self, unit: &MatrixUnit, chunk: i64) -> i64 {
+        let row = chunk * unit.k as i64 * unit.a.dtype.size() as i64 + WIDE;
+        self.block(unit).iter().map(|n| n * row).sum()
+    }
+
     fn fits(&self, unit: &MatrixUnit, chunk: i64, gpu: &Gpu) -> bool {
         let threads = self.warps[0] * self.warps[1] * gpu.lanes as i64;
-        let size = unit.a.dtype.size() as i64;
-        let row = chunk * unit.k as i64 * size + WIDE;
-        let bytes: i64 = self.block(unit).iter().map(|n| n * row).sum();
+        let bytes = self.bytes(unit, chunk) * if gpu.copies { 2 } else { 1 };
         let accumulators = self.copies[0] * self.copies[1] * unit.c.elements() as i64;
         accumulators <= ACCUMULATORS && threads <= gpu.max_threads.min(256) as i64 && bytes <= gpu.shared as i64
     }
 
-    /// Cycles of a launch, about: of the products at a little more than half of the unit's rate, of loads from shared
-    /// memory at 128 bytes, of copies into it at 24; what is less than the most is hidden for the better part.
+    /// Cycles of a launch, about, by what was measured on an H100: of the products at half of the unit's rate, which is
+    /// what `mma.sync` reaches; of loads from shared memory at 128 bytes; of copies into it from the second-level cache at
+    /// 28. What is less than the most is hidden for the better part.
     fn cost(&self, unit: &MatrixUnit, chunk: i64, sizes: [i64; 2], rest: f64, steps: f64) -> f64 {
         let [rows, cols] = self.block(unit);
         let blocks = |n: i64, block: i64| ((n + block - 1) / block) as f64;
         let all = rest * blocks(sizes[0], rows) * blocks(sizes[1], cols);
         let bytes = unit.a.dtype.size() as f64;
         let k = (unit.k as i64 * chunk) as f64;
-        let products = (rows * cols) as f64 * k / 640.0 * (bytes / 2.0);
         let warps = (self.warps[0] * self.warps[1]) as f64;
+        // A workgroup with many accumulators is alone on a multiprocessor, or few are in the launch.
+        let accumulators = warps * (self.copies[0] * self.copies[1] * unit.c.elements() as i64) as f64;
+        let beside = (all / MULTIPROCESSORS).clamp(1.0, if accumulators > 512.0 { 1.0 } else { 8.0 / warps.min(4.0) });
+        // A multiprocessor has four units, and a warp uses one.
+        let busy = (warps * beside / 4.0).min(1.0);
+        let products = (rows * cols) as f64 * k / 1024.0 * (bytes / 2.0) / busy;
         let [m, n] = [unit.m as f64 * self.copies[0] as f64, unit.n as f64 * self.copies[1] as f64];
         let loads = warps * (m + n) * k * bytes / 128.0;
-        let copies = (rows + cols) as f64 * k * bytes / 24.0;
+        let copies = (rows + cols) as f64 * k * bytes / 28.0;
         let most = products.max(loads).max(copies);
-        // A copy's way, and an epilogue.
-        let step = most + 0.25 * (products + loads + copies - most) + 200.0;
-        // Few warps on a multiprocessor hide little.
-        let at_once = (8.0 / warps).clamp(1.0, 2.0);
-        let waves = (all / (MULTIPROCESSORS * at_once)).ceil() * at_once;
-        waves * (step * steps + (rows * cols) as f64 / 16.0)
+        // Waiting for the first copies, and for the last at a barrier.
+        let step = (most + 0.25 * (products + loads + copies - most) + 150.0).max(500.0);
+        // Nobody runs while it waits.
+        let alone = beside < 2.0;
+        let waves = (all / MULTIPROCESSORS).ceil();
+        waves * (if alone { 1.25 } else { 1.0 } * step * steps + (rows * cols) as f64 / 16.0)
     }
 }
 

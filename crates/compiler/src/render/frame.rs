@@ -111,7 +111,7 @@ pub fn used_locals(code: &Code, body: &[Stmt]) -> Vec<bool> {
         for s in body {
             match s {
                 Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => mark(access),
-                Stmt::Loop { body, .. } | Stmt::If { body, .. } => walk(body, mark),
+                Stmt::Loop { body, .. } | Stmt::If { body, .. } | Stmt::Async { body } => walk(body, mark),
                 _ => {}
             }
         }
@@ -158,7 +158,8 @@ pub fn item_cost(code: &Code) -> u64 {
         let mut sum = 0u64;
         for s in body {
             sum = sum.saturating_add(match s {
-                Stmt::Let { instr: Instr::Const(_) | Instr::Index { .. }, .. } | Stmt::Barrier(_) => 0,
+                Stmt::Let { instr: Instr::Const(_) | Instr::Index { .. }, .. } | Stmt::Barrier(_) | Stmt::Wait(_) => 0,
+                Stmt::Async { body } => walk(ints, body),
                 Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => touch(ints, access),
                 Stmt::Let { .. } | Stmt::Var { .. } | Stmt::Set { .. } => 1,
                 Stmt::Loop { range, body, .. } => {

@@ -131,6 +131,18 @@ impl Language for Metal {
         "threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);"
     }
 
+    fn copy(&mut self, _bytes: usize) -> Option<String> {
+        None
+    }
+
+    fn copied(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn wait(&self, _pending: u32) -> Option<String> {
+        None
+    }
+
     fn pointer(&self, space: Space, ty: &str, constant: bool) -> String {
         let space = match space {
             Space::Global => "device",

@@ -10,6 +10,8 @@
 //!   statement at once; what different statements do is ordered.
 //! - Two blocks may not touch the same element of an argument if one of them writes it.
 //! - A barrier has to be reached by all threads of a block, and a matrix unit by all threads of a warp.
+//! - What an asynchronous copy stores is written when its thread waits for it, as late as it may be, and nobody may touch
+//!   the place in between: a wait that is missing is found like a barrier that is missing.
 //! - Every access is in bounds, of its memory and of each axis.
 //!
 //! Arguments begin at addresses that are multiples of 256 bytes. Locals of scope `register` and `scratch` are each
@@ -31,6 +33,7 @@ use super::{InterpError, MAX_BYTES, malformed};
 use crate::dtype::{DType, Scalar};
 use crate::int::RangeId;
 use crate::linear::{Code, MAX_THREADS, MatrixUnit, Memory, Stmt};
+use std::collections::VecDeque;
 
 /// What a launch moved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,7 +110,14 @@ struct Gpu<'a> {
     units: &'a [MatrixUnit],
     clock: Clock,
     touched: Vec<(u32, i64)>,
+    /// Copies under way, the first one first.
+    copies: VecDeque<Vec<Copied>>,
+    /// Whether what is stored belongs to the last of them.
+    copying: bool,
 }
+
+/// What a copy will store: memory, element, the thread that has begun it, bits.
+type Copied = (u32, usize, u32, u64);
 
 /// Most bytes of one workgroup's memory; real ones have some hundred thousand.
 const MAX_SHARED: usize = 1 << 24;
@@ -172,6 +182,8 @@ fn prepare<'a>(
         units: &code.units,
         clock: Clock::new(model.lanes),
         touched: Vec::new(),
+        copies: VecDeque::new(),
+        copying: false,
     };
     Ok((gpu, Program { once, grid, threads, body }))
 }
@@ -240,6 +252,7 @@ impl Gpu<'_> {
             return Ok(());
         }
         self.clock.block();
+        self.copies.clear();
         for (mem, home) in self.machine.mems.iter_mut().zip(&self.homes) {
             if home.owner != Owner::Launch {
                 mem.poison();
@@ -275,6 +288,14 @@ impl Gpu<'_> {
                         self.run(body, &inside)?;
                     }
                 }
+                Op::Async { body } => {
+                    self.copies.push_back(Vec::new());
+                    self.copying = true;
+                    let done = self.run(body, active);
+                    self.copying = false;
+                    done?;
+                }
+                Op::Wait { pending } => self.wait(*pending as usize),
                 Op::Barrier => {
                     if active.len() != self.threads.count {
                         return Err(InterpError::BarrierDivergence {
@@ -406,6 +427,7 @@ impl Gpu<'_> {
         let Some(cell) = home.cells.get_mut(at) else { return Ok(()) };
         let found = match written {
             None => cell.read(&self.clock, thread, global),
+            Some(bits) if self.copying => cell.begin(&self.clock, thread, bits, global),
             Some(bits) => cell.write(&self.clock, thread, bits, global),
         };
         match found {
@@ -446,10 +468,27 @@ impl Gpu<'_> {
                 let element = self.element(place.mem, t, at)?;
                 let bits = self.machine.regs[((src + l) * n + t) as usize];
                 self.watch(place.mem, t, element, Some(bits))?;
-                self.machine.mems[place.mem as usize].set(element as i64, bits);
+                match self.copies.back_mut().filter(|_| self.copying) {
+                    Some(copy) => copy.push((place.mem, element, t, bits)),
+                    None => {
+                        self.machine.mems[place.mem as usize].set(element as i64, bits);
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// What was copied arrives, but for the last so many copies.
+    fn wait(&mut self, pending: usize) {
+        while self.copies.len() > pending {
+            for (mem, element, thread, bits) in self.copies.pop_front().unwrap_or_default() {
+                self.machine.mems[mem as usize].set(element as i64, bits);
+                if let Some(cell) = self.homes[mem as usize].cells.get_mut(element) {
+                    cell.arrive(&self.clock, thread);
+                }
+            }
+        }
     }
 
     fn matrix(&mut self, unit: u32, dst: u32, regs: [u32; 3], active: &[u32]) -> Result<(), InterpError> {
@@ -565,6 +604,8 @@ fn lanewise(machine: &mut Machine, op: &Op, n: u32) {
         | Op::Store { .. }
         | Op::Select { .. }
         | Op::Barrier
+        | Op::Wait { .. }
+        | Op::Async { .. }
         | Op::Matrix { .. } => return,
     };
     machine.lanewise(&scaled);

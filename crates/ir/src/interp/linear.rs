@@ -185,6 +185,13 @@ impl<'a> Compiler<'a> {
                     let body = self.e.close();
                     self.e.push(Op::If { gate, body });
                 }
+                Stmt::Async { body } => {
+                    self.e.open();
+                    self.body(body)?;
+                    let body = self.e.close();
+                    self.e.push(Op::Async { body });
+                }
+                Stmt::Wait(pending) => self.e.push(Op::Wait { pending: *pending }),
                 Stmt::Barrier(Scope::Shared) if self.thread => self.e.push(Op::Barrier),
                 Stmt::Barrier(scope) if self.thread => {
                     return Err(self.bad(format!("a barrier of scope {scope:?} between threads")));

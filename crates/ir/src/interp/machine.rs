@@ -193,6 +193,14 @@ pub(super) enum Op {
         x: u32,
         lanes: u32,
     },
+    /// Begins copies; one thread alone has them done at once.
+    Async {
+        body: Box<[Op]>,
+    },
+    /// Waits until so many of the copies begun are under way.
+    Wait {
+        pending: u32,
+    },
     /// The threads of a block wait for each other; one thread alone does not.
     Barrier,
     /// A matrix unit's multiply-accumulate, which threads of a warp alone can do.
@@ -364,6 +372,7 @@ impl Machine {
                         self.run(body)?;
                     }
                 }
+                Op::Async { body } => self.run(body)?,
                 Op::If { gate, body } => {
                     let mut holds = true;
                     for &g in gate {
@@ -504,6 +513,8 @@ impl Machine {
             // Those that can fail are run by `run`; a single thread has nobody to wait for, and `linear` refuses
             // matrix units.
             Op::Barrier
+            | Op::Wait { .. }
+            | Op::Async { .. }
             | Op::Matrix { .. }
             | Op::Int { .. }
             | Op::Loop { .. }

@@ -46,6 +46,11 @@ impl Clock {
         thread / self.lanes
     }
 
+    fn unawaited(&self, first: Touch, thread: u32, then: &str) -> String {
+        let (block, first) = (self.blocks.len().saturating_sub(1), first.thread());
+        format!("in block {block}, thread {first} has begun to copy to it and thread {thread} {then} it before a wait")
+    }
+
     fn describe(&self, first: Touch, does: &str, thread: u32, then: &str) -> String {
         let of = |tick: u64| self.blocks.partition_point(|&start| start <= tick).saturating_sub(1);
         let (before, now) = (of(first.tick()), of(self.tick));
@@ -99,12 +104,17 @@ pub(super) struct Cell {
     write: Touch,
     written: u64,
     read: Touch,
+    /// A copy to it has begun that nobody has waited for.
+    copied: bool,
 }
 
 impl Cell {
     /// Notes a read by a thread; gives who is in its way. Blocks are compared where memory is `global`.
     pub(super) fn read(&mut self, clock: &Clock, thread: u32, global: bool) -> Option<String> {
         let w = self.write;
+        if self.copied {
+            return Some(clock.unawaited(w, thread, "reads"));
+        }
         if w.any() {
             let other_block = global && w.tick() < clock.block_start();
             let other_warp = w.tick() >= clock.interval && clock.warp(w.thread()) != clock.warp(thread);
@@ -126,9 +136,25 @@ impl Cell {
         None
     }
 
+    /// Notes that a copy of `bits` begins; gives who is in its way.
+    pub(super) fn begin(&mut self, clock: &Clock, thread: u32, bits: u64, global: bool) -> Option<String> {
+        let found = self.write(clock, thread, bits, global);
+        self.copied = true;
+        found
+    }
+
+    /// Notes that a copy that has begun is waited for: it counts as written now.
+    pub(super) fn arrive(&mut self, clock: &Clock, thread: u32) {
+        self.copied = false;
+        self.write = Touch::new(clock.tick, thread);
+    }
+
     /// Notes a write of `bits`; gives who is in its way.
     pub(super) fn write(&mut self, clock: &Clock, thread: u32, bits: u64, global: bool) -> Option<String> {
         let w = self.write;
+        if self.copied {
+            return Some(clock.unawaited(w, thread, "writes"));
+        }
         if w.any() {
             let other_block = global && w.tick() < clock.block_start();
             let other_warp = w.tick() >= clock.interval && clock.warp(w.thread()) != clock.warp(thread);

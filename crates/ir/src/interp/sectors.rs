@@ -139,6 +139,7 @@ impl Planner<'_> {
                     let inside: Vec<RangeId> = loops.iter().chain([range]).copied().collect();
                     self.body(body, &inside, gate)?;
                 }
+                Stmt::Async { body } => self.body(body, loops, gate)?,
                 Stmt::If { gate: more, body } => {
                     let both: Vec<IntId> = gate.iter().chain(more.iter()).copied().collect();
                     self.body(body, loops, &both)?;

@@ -136,7 +136,7 @@ fn mark(ops: &[Op], own: &mut [bool]) {
                 op.reads(|slot| any |= own[slot as usize]);
                 own[*dst as usize] |= any;
             }
-            Op::Loop { body, .. } | Op::If { body, .. } => mark(body, own),
+            Op::Loop { body, .. } | Op::If { body, .. } | Op::Async { body } => mark(body, own),
             _ => {}
         }
     }

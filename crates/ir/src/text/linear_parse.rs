@@ -197,7 +197,7 @@ impl Parser<'_> {
             return Ok(Stmt::Let { reg: self.declare(number, ty), instr });
         }
         let word = self.c.known("a statement or `}`", |w| {
-            ["var", "set", "store", "loop", "if", "barrier"].into_iter().find(|k| *k == w)
+            ["var", "set", "store", "loop", "if", "async", "wait", "barrier"].into_iter().find(|k| *k == w)
         })?;
         Ok(match word {
             "var" => {
@@ -233,6 +233,8 @@ impl Parser<'_> {
                 let gate = self.gate()?;
                 Stmt::If { gate, body: self.block(depth + 1)? }
             }
+            "async" => Stmt::Async { body: self.block(depth + 1)? },
+            "wait" => Stmt::Wait(self.c.natural(64, "how many copies may be under way")? as u32),
             _ => Stmt::Barrier(self.c.known("a scope", scope_from)?),
         })
     }

@@ -130,6 +130,8 @@ impl Printer<'_> {
                     let head = format!("if {}", self.names.gate(gate));
                     self.block(&head, body);
                 }
+                Stmt::Async { body } => self.block("async", body),
+                Stmt::Wait(pending) => self.line(&format!("wait {pending}")),
                 Stmt::Barrier(scope) => self.line(&format!("barrier {}", scope_name(*scope))),
             }
         }

@@ -148,6 +148,17 @@ struct Verifier<'a> {
     inside: Inside,
 }
 
+/// What is no copy in a body of copies, if anything is.
+fn not_a_copy(body: &[Stmt]) -> Option<&'static str> {
+    body.iter().find_map(|s| match s {
+        Stmt::Let { .. } | Stmt::Store { .. } => None,
+        Stmt::If { body, .. } => not_a_copy(body),
+        Stmt::Loop { .. } => Some("a loop"),
+        Stmt::Var { .. } | Stmt::Set { .. } => Some("a variable"),
+        Stmt::Async { .. } | Stmt::Wait(_) | Stmt::Barrier(_) => Some("a barrier, a wait or other copies"),
+    })
+}
+
 impl Verifier<'_> {
     fn refuse<T>(&self, invariant: &'static str, found: impl Into<String>) -> Result<T, VerifyError> {
         let at: Vec<String> = self.place.iter().map(|n| n.to_string()).collect();
@@ -217,6 +228,19 @@ impl Verifier<'_> {
                 (self.inside, self.diverged) = (before.1, before.2);
                 Ok(())
             }
+            Stmt::Async { body } => {
+                if self.diverged {
+                    return self.refuse("copies", "copies under a condition that depends on the thread");
+                }
+                if let Some(what) = not_a_copy(body) {
+                    return self.refuse("copies", format!("{what} among copies"));
+                }
+                self.body(body)
+            }
+            Stmt::Wait(_) if self.diverged => {
+                self.refuse("copies", "a wait under a condition that depends on the thread")
+            }
+            Stmt::Wait(_) => Ok(()),
             Stmt::Barrier(_) if self.threads.count == 0 => Ok(()),
             Stmt::Barrier(Scope::Shared) if self.diverged => {
                 self.refuse("barriers", "a barrier under a condition that depends on the thread")

@@ -179,6 +179,7 @@ fn target_of(device: &driver::Device, capability: u32) -> Result<Target, DeviceE
         max_threads: device.attribute(attribute::MAX_THREADS)?,
         shared: device.attribute(attribute::SHARED)?,
         units: if capability >= 80 { &CUDA_UNITS } else { &[] },
+        copies: capability >= 80,
         ..known.gpu.clone().unwrap_or(Gpu {
             lanes: 32,
             sector: 32,
@@ -187,6 +188,7 @@ fn target_of(device: &driver::Device, capability: u32) -> Result<Target, DeviceE
             registers: 255,
             shared: 48 << 10,
             units: &[],
+            copies: false,
         })
     };
     Ok(Target { name: format!("cuda:sm_{capability}"), l2, l3: l2, gpu: Some(gpu), ..known })

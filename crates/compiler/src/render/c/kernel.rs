@@ -221,6 +221,15 @@ impl<'a> Kernel<'a> {
                 self.indent -= 1;
                 self.line("}");
             }
+            // Copies may be done at once; what waits for them has then nothing to wait for.
+            Stmt::Async { body } => {
+                self.line("{");
+                self.indent += 1;
+                self.body(body)?;
+                self.indent -= 1;
+                self.line("}");
+            }
+            Stmt::Wait(_) => {}
             Stmt::Barrier(_) => {
                 return Err(RenderError::Unsupported {
                     kernel: self.code.name.clone(),

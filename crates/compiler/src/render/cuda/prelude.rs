@@ -150,6 +150,30 @@ impl Language for Prelude {
         "__syncthreads();"
     }
 
+    fn copy(&mut self, bytes: usize) -> Option<String> {
+        let way = match bytes {
+            // Past the first-level cache: a workgroup reads it once.
+            16 => "cg",
+            4 | 8 => "ca",
+            _ => return None,
+        };
+        Some(self.define(format!("wg_copy{bytes}"), &|f| {
+            format!(
+                "WG_INLINE void {f}(void *to, const void *from, bool any) {{\n  asm volatile(\"cp.async.{way}.shared.global \
+                 [%0], [%1], {bytes}, %2;\" :: \"r\"((u32)__cvta_generic_to_shared(to)), \"l\"(from), \"r\"(any ? \
+                 {bytes} : 0) : \"memory\");\n}}\n"
+            )
+        }))
+    }
+
+    fn copied(&self) -> Option<&'static str> {
+        Some("asm volatile(\"cp.async.commit_group;\" ::: \"memory\");")
+    }
+
+    fn wait(&self, pending: u32) -> Option<String> {
+        Some(format!("asm volatile(\"cp.async.wait_group {pending};\" ::: \"memory\");"))
+    }
+
     fn pointer(&self, _space: Space, ty: &str, constant: bool) -> String {
         format!("{}{ty} *", if constant { "const " } else { "" })
     }

@@ -285,6 +285,38 @@ impl Kernel<'_> {
         Ok(())
     }
 
+    /// Emits an asynchronous copy from global to shared memory; `false`, and nothing, where there is none that fits.
+    pub(super) fn copy(&mut self, from: &Access, to: &Access, reg: Reg, fill: Scalar) -> Result<bool> {
+        let ty = self.reg_type(reg)?;
+        let lane_of = |gate: &[IntId], lane: Option<RangeId>, k: &Self| {
+            lane.is_some_and(|l| gate.iter().any(|&g| k.code.ints.depends_on(g, l)))
+        };
+        if fill.bits() != 0 || lane_of(&from.gate, from.lane, self) || lane_of(&to.gate, to.lane, self) {
+            return Ok(false);
+        }
+        let (source, target) = (self.place(from, ty, false)?, self.place(to, ty, true)?);
+        let lanes = source.group.min(target.group).max(1);
+        let bytes = source.elem.bytes() * lanes as usize;
+        let fits = (source.space, target.space) == (Space::Global, Space::Shared) && source.elem == target.elem;
+        let Some(f) = self.lang.copy(bytes).filter(|_| fits) else { return Ok(false) };
+        let (load, store) = (self.gate(&from.gate, from.lane, ty.lanes)?, self.gate(&to.gate, to.lane, ty.lanes)?);
+        let any = load.lane(0).unwrap_or("true").to_string();
+        if let Some(c) = store.lane(0) {
+            self.open(&format!("if ({c}) {{"));
+        } else {
+            self.open("{");
+        }
+        for first in (0..ty.lanes).step_by(lanes as usize) {
+            let at = |p: &Place| match p.stride {
+                1 => p.address(first),
+                s => format!("({} + {} + {})", p.pointer, p.offset, int_literal(s.saturating_mul(first as i64))),
+            };
+            self.line(&format!("{f}({}, {}, {any});", at(&target), at(&source)));
+        }
+        self.close();
+        Ok(true)
+    }
+
     /// An element as it lies in memory, as a value: any byte but 0 is true.
     fn loaded(&mut self, place: &Place, dtype: DType, text: String) -> String {
         match Elem::of(dtype) {

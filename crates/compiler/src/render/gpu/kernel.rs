@@ -256,6 +256,31 @@ impl<'a> Kernel<'a> {
         body.iter().try_for_each(|s| self.stmt(s))
     }
 
+    /// The statements of copies: loads and stores of the same elements as what copies them, where the language has that.
+    fn copies(&mut self, body: &[Stmt]) -> Result<()> {
+        let mut rest = body;
+        while let Some((first, after)) = rest.split_first() {
+            rest = after;
+            if let Stmt::If { gate, body } = first {
+                let parts: Vec<String> = gate.iter().map(|&e| self.expr(e)).collect::<Result<_>>()?;
+                self.open(&condition(parts).map_or("{".to_string(), |c| format!("if ({c}) {{")));
+                self.copies(body)?;
+                self.close();
+                continue;
+            }
+            if let Stmt::Let { reg, instr: Instr::Load { access: from, fill } } = first
+                && let Some((Stmt::Store { access: to, value }, after)) = after.split_first()
+                && value == reg
+                && self.copy(from, to, *reg, *fill)?
+            {
+                rest = after;
+                continue;
+            }
+            self.stmt(first)?;
+        }
+        Ok(())
+    }
+
     fn stmt(&mut self, stmt: &Stmt) -> Result<()> {
         match stmt {
             Stmt::Let { reg, instr } => self.instr(*reg, instr)?,
@@ -302,6 +327,19 @@ impl<'a> Kernel<'a> {
                 }
                 self.body(body)?;
                 self.close();
+            }
+            Stmt::Async { body } => {
+                self.open("{");
+                self.copies(body)?;
+                self.close();
+                if let Some(text) = self.lang.copied() {
+                    self.line(text);
+                }
+            }
+            Stmt::Wait(pending) => {
+                if let Some(text) = self.lang.wait(*pending) {
+                    self.line(&text);
+                }
             }
             Stmt::Barrier(Scope::Register | Scope::Scratch) => {}
             Stmt::Barrier(Scope::Shared) => {

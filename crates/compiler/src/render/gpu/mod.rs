@@ -55,6 +55,16 @@ pub(super) trait Language: Dialect {
     /// The statement that waits for all threads of a block and for what they wrote to shared memory.
     fn barrier(&self) -> &'static str;
 
+    /// A function `f(to, from, whether)` that begins to copy so many bytes from global to shared memory, or to write zeros
+    /// there; `None` where the language has none for that size, and copies are done at once.
+    fn copy(&mut self, bytes: usize) -> Option<String>;
+
+    /// The statement after the copies that are one [`Stmt::Async`](winograph_ir::linear::Stmt::Async).
+    fn copied(&self) -> Option<&'static str>;
+
+    /// The statement that waits until no more than so many of these are under way.
+    fn wait(&self, pending: u32) -> Option<String>;
+
     /// The type that points to elements named `ty`.
     fn pointer(&self, space: Space, ty: &str, constant: bool) -> String;
 
