@@ -63,7 +63,16 @@ impl Target {
     /// The target of this name: `cpu`, `cuda:sm_80`, `cuda:sm_90` or `metal`.
     pub fn by_name(name: &str) -> Option<Target> {
         let gpu = |shared: usize, units: &'static [&'static str]| {
-            let gpu = Gpu { lanes: 32, sector: 32, max_threads: 1024, access: 16, registers: 255, shared, units, copies: units.len() > 1 };
+            let gpu = Gpu {
+                lanes: 32,
+                sector: 32,
+                max_threads: 1024,
+                access: 16,
+                registers: 255,
+                shared,
+                units,
+                copies: units.len() > 1,
+            };
             Target {
                 name: name.to_string(),
                 vector_bytes: 16,

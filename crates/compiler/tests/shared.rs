@@ -182,6 +182,69 @@ fn a_race_and_a_wrong_index_are_found() {
     assert!(matches!(found, InterpError::AxisOutOfBounds { .. } | InterpError::OutOfBounds { .. }), "{found}");
 }
 
+/// Removes the first wait.
+fn without_wait(body: &mut Vec<Stmt>) -> bool {
+    if let Some(at) = body.iter().position(|s| matches!(s, Stmt::Wait(_))) {
+        body.remove(at);
+        return true;
+    }
+    body.iter_mut().any(|s| match s {
+        Stmt::Loop { body, .. } | Stmt::If { body, .. } => without_wait(body),
+        _ => false,
+    })
+}
+
+#[test]
+fn copies_ahead_are_right_and_a_wait_or_a_barrier_less_is_found() {
+    let conv = Conv::conv2d(1, 40, 16, 32, 16);
+    let (x, w) = conv.inputs();
+    let inputs = [bytes(&x), bytes(&w)];
+    let reference = conv.reference(&x, &w);
+    for target in ["cuda:sm_80", "metal"] {
+        for stages in [2, 3, 8] {
+            let plan = format!("{BLOCKS} stages={stages}");
+            let (program, stored) = planned(&conv, &Target::by_name(target).unwrap(), &plan);
+            assert_eq!(stored, Ok(()));
+            let e = error(&floats(&run(&program, None, &inputs).unwrap()), &reference);
+            assert!(e < 5e-6, "{target}, {stages} stages: relative error {e:e}");
+            let code = staged(&program);
+            // A chunk is waited for by all threads before it is used, and that is when another one's place is free.
+            assert_eq!(barriers(code), 1, "{stages} stages");
+            let mut planted = code.clone();
+            without_barrier(&mut planted.body, &mut 0);
+            let found = run(&program, Some(&planted), &inputs).unwrap_err();
+            assert!(matches!(found, InterpError::Race { .. }), "{found}");
+            let mut planted = code.clone();
+            assert!(without_wait(&mut planted.body));
+            let found = run(&program, Some(&planted), &inputs).unwrap_err();
+            assert!(
+                matches!(&found, InterpError::Race { between, .. } if between.contains("before a wait")),
+                "{found}"
+            );
+            // One copy more under way than there may be.
+            let mut planted = code.clone();
+            let mut waits = 0;
+            more_pending(&mut planted.body, &mut waits);
+            assert_eq!(waits, 1);
+            let found = run(&program, Some(&planted), &inputs).unwrap_err();
+            assert!(matches!(found, InterpError::Race { .. }), "{found}");
+        }
+    }
+}
+
+fn more_pending(body: &mut [Stmt], waits: &mut usize) {
+    for s in body {
+        match s {
+            Stmt::Wait(n) => {
+                *n += 1;
+                *waits += 1;
+            }
+            Stmt::Loop { body, .. } | Stmt::If { body, .. } => more_pending(body, waits),
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn copies_are_of_16_bytes_and_no_loop_but_the_reduction_is_left() {
     let conv = Conv::conv2d(1, 16, 32, 32, 16);
@@ -205,6 +268,7 @@ fn plans_that_do_not_fit_are_replaced_and_say_why() {
         (BLOCKS.to_string(), &small, "bytes of shared memory, the target has at most 1024"),
         (BLOCKS.replace("shared:8", "shared:5"), &Target::by_name("metal").unwrap(), "do not divide"),
         (BLOCKS.replace("loop,shared:8", "shared:16"), &Target::by_name("metal").unwrap(), "inside of one loop"),
+        (BLOCKS.replace("loop,shared:8", "loop") + " stages=2", &Target::by_name("metal").unwrap(), "without a shared"),
         (BLOCKS.replace("vector:4", "shared:4"), &Target::by_name("metal").unwrap(), "a shared factor of a map axis"),
         (BLOCKS.replace("thread:8", "thread:1024"), &Target::by_name("metal").unwrap(), "threads in a workgroup"),
     ];

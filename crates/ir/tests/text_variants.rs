@@ -453,6 +453,8 @@ fn every_instruction_and_statement() {
     body.push(Stmt::Set { reg, value: x });
     body.extend(accesses.into_iter().map(|access| Stmt::Store { access, value: x }));
     body.extend([Scope::Register, Scope::Scratch, Scope::Shared, Scope::Global].map(Stmt::Barrier));
+    body.push(Stmt::Async { body: vec![Stmt::If { gate: gate.clone(), body: vec![] }] });
+    body.extend([0, 63].map(Stmt::Wait));
     body.push(Stmt::If { gate: gate.clone(), body: vec![] });
     body.push(Stmt::If { gate: [].into(), body: vec![Stmt::Barrier(Scope::Shared)] });
     for kind in [LoopKind::Serial, LoopKind::Thread, LoopKind::Grid] {
@@ -486,7 +488,7 @@ fn every_instruction_and_statement() {
                 instrs.push(instr_variant(instr));
             }
         });
-        for (seen, count) in [(&mut instrs, 15), (&mut stmts, 7)] {
+        for (seen, count) in [(&mut instrs, 15), (&mut stmts, 9)] {
             seen.sort_unstable();
             seen.dedup();
             assert_eq!(*seen, (0..count).collect::<Vec<_>>());

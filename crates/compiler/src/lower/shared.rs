@@ -89,6 +89,9 @@ pub(super) fn copies(e: &mut Emit, stages: &[Stage], ranges: &SharedRanges, thre
     let count = e.g.ints.size(ranges.outer);
     let begun = |e: &mut Emit, chunk: IntId| {
         let room = e.g.ints.sum(&[(count, 1), (chunk, -1)], -1);
+        if e.g.ints.bounds(room).1 < 0 {
+            return Stmt::Async { body: Vec::new() };
+        }
         let body = all(e, chunk);
         let body = match e.g.ints.prove_nonneg(room, &[]) {
             true => body,

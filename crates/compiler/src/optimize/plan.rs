@@ -554,7 +554,8 @@ impl Plan {
                 _ => return mismatch("a matrix factor without a range".to_string()),
             },
         };
-        let shared = shared_ranges(&mut kernel, &parts_of[old_loops.len()..], self.stages).map_err(PlanError::Mismatch)?;
+        let shared =
+            shared_ranges(&mut kernel, &parts_of[old_loops.len()..], self.stages).map_err(PlanError::Mismatch)?;
         if shared.is_some() && (thread.is_empty() && matrix.is_none() || !serial.is_empty()) {
             return mismatch("factors are shared by the threads of a workgroup, with no other loops".to_string());
         }
