@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Sectors that ncu counted beside those that the compiler predicted, one line a kernel.
 
-    ncu --metrics l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum,l1tex__t_sectors_pipe_lsu_mem_global_op_st.sum \
+    m=l1tex__t_sectors_pipe_lsu_mem_global_op
+    ncu --metrics ${m}_ld.sum,${m}_st.sum,smsp__sass_l1tex_t_sectors_pipe_lsu_mem_global_op_ldgsts.sum \
         --csv target/release/examples/gpu_rules once > ncu.csv
     python3 bench/ncu_sectors.py ncu.csv
 
-The program prints lines `predicted,...` into the same file.
+The program prints lines `predicted,...` into the same file. Loads are those into registers and the asynchronous copies.
 """
 import csv
 import sys
@@ -15,8 +16,9 @@ for row in csv.reader(open(sys.argv[1])):
     if row and row[0] == "predicted":
         predicted[int(row[1])] = (", ".join(row[2:5]), row[5], int(row[6]), int(row[7]))
     elif len(row) > 10 and row[0].isdigit():
-        store = "_op_st" in row[-3]
-        counted.setdefault(int(row[0]), {})[store] = int(row[-1].replace(",", ""))
+        store = "_op_st." in row[-3]
+        of = counted.setdefault(int(row[0]), {})
+        of[store] = of.get(store, 0) + int(row[-1].replace(",", ""))
         names[int(row[0])] = row[4]
 
 print("| program | kernel | loads predicted | counted | stores predicted | counted | difference |")

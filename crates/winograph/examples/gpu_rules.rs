@@ -36,7 +36,7 @@ mod measured {
     use winograph::device::Device;
     use winograph::{ArgSpec, ConvOptions, DType, Tensor};
     use winograph_compiler::optimize::stored::StoredPlans;
-    use winograph_compiler::options::{GridRule, LayoutRule};
+    use winograph_compiler::options::{GridRule, LayoutRule, Products};
     use winograph_compiler::{Algorithm, Options, Program, Target};
     use winograph_ir::interp::gpu::{AccessKind, GpuModel, Space, sites};
     use winograph_ir::interp::sectors;
@@ -94,13 +94,16 @@ mod measured {
 
     fn planned(layer: Layer, way: Way, plans: &str, target: &Target) -> Fallible<Planned> {
         let (_, c, size, k) = layer;
-        let plans =
-            if plans.is_empty() { StoredPlans::default() } else { StoredPlans::known(plans).ok_or("no plan")? };
+        // `tf32` is no stored plan: the compiler's own, on matrix units.
+        let own = plans.is_empty() || plans == "tf32";
+        let products = if plans == "tf32" { Products::Tf32 } else { Products::Exact };
+        let plans = if own { StoredPlans::default() } else { StoredPlans::known(plans).ok_or("no plan")? };
         let options = Options {
             algorithm: if way.tensor { Algorithm::Direct } else { Algorithm::Winograd },
             tile: Some(vec![4]),
             layout: way.layout,
             grid: way.grid,
+            products,
             plans,
             ..Options::default()
         };
@@ -257,6 +260,8 @@ mod measured {
             (LAYERS[3], WAYS[4], "seed-cores"),
             (LAYERS[6], WAYS[4], ""),
             (LAYERS[7], WAYS[1], "blocks-tf32"),
+            (LAYERS[5], WAYS[4], "tf32"),
+            (LAYERS[7], WAYS[4], ""),
         ]
     }
 
