@@ -207,8 +207,7 @@ fn sum_up(
     e.open.extend(&reduces);
     for step in points(&e.g, &unrolled) {
         let mut fragments: Vec<[Reg; 2]> = Vec::with_capacity(work.len());
-        for side in 0..2 {
-            let place = places[side];
+        for (side, place) in places.into_iter().enumerate() {
             let (along, row) = if side == 0 { (matrix.row, true) } else { (matrix.col, false) };
             for (n, point) in work.iter().enumerate() {
                 let (on_axis, on_k) = if row { (place.row, place.col) } else { (place.col, place.row) };
