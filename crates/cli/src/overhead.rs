@@ -10,7 +10,8 @@ use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use winograph::{
-    ArgSpec, ConvOptions, DType, Function, FunctionOptions, Options, Tensor, TensorBuffer, compile_with, settings,
+    ArgSpec, ConvOptions, DType, Function, FunctionOptions, Options, Tensor, TensorBuffer, compile_with,
+    programs_planned, settings,
 };
 use winograph_compiler::Algorithm;
 use winograph_compiler::options::StageRule;
@@ -26,6 +27,8 @@ struct Report {
     threads: usize,
     functions: Vec<FunctionRow>,
     realize: Vec<RealizeRow>,
+    /// Graphs that differ in bounded sizes alone.
+    bounded: BoundedRow,
     tinygrad: Vec<TinygradRow>,
     /// Why there are no figures of tinygrad.
     no_tinygrad: Option<String>,
@@ -50,6 +53,14 @@ struct RealizeRow {
     /// The program alone, as a compiled function.
     call_us: f64,
     overhead_us: f64,
+}
+
+#[derive(Serialize)]
+struct BoundedRow {
+    name: &'static str,
+    realize_us: f64,
+    /// Programs that were planned while it was measured.
+    planned: u64,
 }
 
 #[derive(Serialize)]
@@ -99,6 +110,14 @@ fn measure(args: &BenchOverhead) -> winograph::Result<Report> {
             (0..15).try_fold(t[0].clone(), |x, i| x.add(&t[1])?.mul(1.0 / (i + 1) as f32))
         })?,
     ];
+    let mut height = 0usize;
+    let bounded = realize_bounded(
+        &mut || {
+            height = height % 63 + 2;
+            vectors(&[height, 64], 7)?.bounded(0, 1, 64)
+        },
+        calls,
+    )?;
     let threads =
         settings::env()?.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
     progress.step("tinygrad's calls");
@@ -106,7 +125,7 @@ fn measure(args: &BenchOverhead) -> winograph::Result<Report> {
         Ok(rows) => (rows, None),
         Err(why) => (vec![], Some(why)),
     };
-    Ok(Report { threads, functions, realize, tinygrad, no_tinygrad })
+    Ok(Report { threads, functions, realize, bounded, tinygrad, no_tinygrad })
 }
 
 fn function(
@@ -153,6 +172,28 @@ fn function_row(name: &'static str, f: &Function, x: &Tensor, calls: usize) -> w
     })?;
     let kernels = f.program().run.len();
     Ok(FunctionRow { name, kernels, call_us, kernels_us, overhead_us: call_us - kernels_us, after_pause_us })
+}
+
+/// `relu(a * k + b).sum()` of `a` with another number of rows, from 2 to 64, each time.
+fn realize_bounded(a: &mut dyn FnMut() -> winograph::Result<Tensor>, calls: usize) -> winograph::Result<BoundedRow> {
+    let mut step = 0f32;
+    let mut once = |a: Tensor| {
+        step += 1.0;
+        let start = Instant::now();
+        a.mul(1.0 / step)?.add(1.0)?.relu()?.sum(&[1], false)?.realize()?;
+        Ok(micros(start.elapsed()))
+    };
+    // The first choice of sizes is compiled for itself, the second for all.
+    for _ in 0..2 {
+        once(a()?)?;
+    }
+    let before = programs_planned();
+    let realize_us = middle(calls, || once(a()?))?;
+    Ok(BoundedRow {
+        name: "relu(a * k + 1).sum(1), another size each time",
+        realize_us,
+        planned: programs_planned() - before,
+    })
 }
 
 fn realize_row(
@@ -236,6 +277,9 @@ fn text(report: &Report) -> String {
         let [a, b, c] = [r.realize_us, r.call_us, r.overhead_us].map(|x| format!("{x:.2}"));
         line(&mut out, [r.name, "", &a, &b, &c, ""]);
     }
+    let (b, us) = (&report.bounded, format!("{:.2}", report.bounded.realize_us));
+    line(&mut out, [b.name, "", &us, "", "", ""]);
+    let _ = writeln!(out, "  {} programs planned meanwhile", b.planned);
     out.push('\n');
     if let Some(why) = &report.no_tinygrad {
         let _ = writeln!(out, "no figures of tinygrad: {why}; --python names another Python");

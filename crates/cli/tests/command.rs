@@ -224,6 +224,7 @@ fn overhead_is_printed_for_functions_and_for_realize() {
         "compiled function",
         "after pause",
         "realize, structure seen before",
+        "0 programs planned meanwhile",
         "no figures of tinygrad: cannot run no-such-python",
     ] {
         assert!(table.contains(part), "{part} in\n{table}");
@@ -234,6 +235,7 @@ fn overhead_is_printed_for_functions_and_for_realize() {
         assert!(!rows.is_empty() && rows.iter().all(|r| r[time].as_f64().unwrap() > 0.0), "{v}");
     }
     assert!(v["functions"].as_array().unwrap().iter().all(|f| f["kernels"] == 3), "{v}");
+    assert!(v["bounded"]["realize_us"].as_f64().unwrap() > 0.0 && v["bounded"]["planned"] == 0, "{v}");
     assert!(v["tinygrad"].as_array().unwrap().is_empty());
 }
 

@@ -252,7 +252,7 @@ pub enum DeviceError {
         device: String,
     },
     /// Files could not be read or written.
-    #[error("cannot {action} {path}")]
+    #[error("cannot {action} {path}; TMPDIR names another folder for temporary files")]
     File {
         /// What was tried.
         action: &'static str,
