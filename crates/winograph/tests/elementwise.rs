@@ -309,3 +309,15 @@ fn random_numbers_are_fixed() {
     assert_error(Tensor::randint(3, 3, &[3], DType::I32, 0), &["randint", "3..3"]);
     assert_error(Tensor::randint(0, 300, &[3], DType::U8, 0), &["randint", "u8"]);
 }
+
+/// As PyTorch has them: the square of a truth value is a number, its sign itself; slopes are not rounded to half floats.
+#[test]
+fn functions_of_bool_and_half_floats() {
+    let b = Tensor::from_slice(&[true, false], &[2]).unwrap();
+    assert_eq!(b.square().unwrap().to_vec::<i64>().unwrap(), [1, 0]);
+    assert_eq!(b.sign().unwrap().to_vec::<bool>().unwrap(), [true, false]);
+    let x = Tensor::full(&[1], -10f32).unwrap().cast(DType::F16).unwrap();
+    let y = x.leaky_relu(0.01).unwrap().cast(DType::F32).unwrap().to_vec::<f32>().unwrap();
+    // 0.01 as f16 is 0.01000214, ten times it the next f16.
+    assert_eq!(y, [-0.099975586]);
+}

@@ -119,21 +119,24 @@ impl Tensor {
         x.full_like(1)?.binary("reciprocal", BinaryOp::Div, &x)
     }
 
-    /// `self * self`.
+    /// `self * self`; of `bool` it is an `i64`, as in PyTorch.
     ///
     /// # Errors
     /// None beyond those of making a tensor.
     pub fn square(&self) -> Result<Tensor> {
-        self.binary("square", BinaryOp::Mul, self)
+        match self.dtype() {
+            DType::Bool => self.cast(DType::I64),
+            _ => self.binary("square", BinaryOp::Mul, self),
+        }
     }
 
-    /// -1, 0 or 1 as the element is below, at or above zero, in its dtype; NaN gives 0.
+    /// -1, 0 or 1 as the element is below, at or above zero, in its dtype; NaN gives 0. `bool` stays as it is.
     ///
     /// # Errors
-    /// `bool`.
+    /// None beyond those of making a tensor.
     pub fn sign(&self) -> Result<Tensor> {
         if self.dtype() == DType::Bool {
-            return Err(Error::dtype("sign", &[DType::Bool], "a number's dtype"));
+            return Ok(self.clone());
         }
         self.gt(0)?.cast(self.dtype())?.sub(self.lt(0)?.cast(self.dtype())?)
     }
@@ -163,7 +166,8 @@ impl Tensor {
     /// Dtypes that are not floating.
     pub fn leaky_relu(&self, slope: f64) -> Result<Tensor> {
         self.require_float("leaky_relu")?;
-        self.gt(0)?.where_(self, &self.mul(slope)?)
+        // The slope is not rounded to a half float.
+        self.computed(|x| x.gt(0)?.where_(x, &x.mul(slope)?))
     }
 
     /// Like [`leaky_relu`](Tensor::leaky_relu) with a slope per channel: `self` is `[n, c, ..]` (or has no axis or
