@@ -2,11 +2,10 @@
 """Sectors that ncu counted beside those that the compiler predicted, one line a kernel.
 
     m=l1tex__t_sectors_pipe_lsu_mem_global_op
-    ncu --metrics ${m}_ld.sum,${m}_st.sum,smsp__sass_l1tex_t_sectors_pipe_lsu_mem_global_op_ldgsts.sum \
-        --csv target/release/examples/gpu_rules once > ncu.csv
+    ncu --metrics ${m}_ld.sum,${m}_st.sum --csv target/release/examples/gpu_rules once > ncu.csv
     python3 bench/ncu_sectors.py ncu.csv
 
-The program prints lines `predicted,...` into the same file. Loads are those into registers and the asynchronous copies.
+The program prints lines `predicted,...` into the same file. Loads of asynchronous copies are among those.
 """
 import csv
 import sys

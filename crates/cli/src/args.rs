@@ -178,6 +178,9 @@ pub(crate) struct ConvArgs {
     /// Where stages of one kernel live
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) stages: StagesArg,
+    /// How products of f32 may be rounded on GPUs with matrix units
+    #[arg(long, value_enum, default_value = "exact")]
+    pub(crate) products: ProductsArg,
 }
 
 /// Arguments of `bench conv`.
@@ -377,6 +380,17 @@ pub(crate) enum GridArg {
     Auto,
     /// By the order in which ranges were made
     RangeId,
+}
+
+/// A rule for products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProductsArg {
+    /// As f32 has them
+    Exact,
+    /// Factors rounded to tf32's 11 bits
+    Tf32,
+    /// Factors as sums of two tf32 numbers: about 22 bits
+    Tf32x3,
 }
 
 /// A rule for stages.

@@ -73,6 +73,9 @@ pub enum Products {
     Exact,
     /// Their factors rounded to tf32's 11 significand bits, where the target has a matrix unit for that.
     Tf32,
+    /// Their factors split into two tf32 numbers each, the product of what the first ones leave being left out: 22
+    /// significand bits, about, on a unit that multiplies three times.
+    Tf32x3,
 }
 
 impl Products {
@@ -81,6 +84,7 @@ impl Products {
         match self {
             Products::Exact => "exact",
             Products::Tf32 => "tf32",
+            Products::Tf32x3 => "tf32x3",
         }
     }
 }

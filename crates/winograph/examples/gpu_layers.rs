@@ -80,14 +80,18 @@ mod measured {
 
     const EXACT: Products = Products::Exact;
     const TF32: Products = Products::Tf32;
+    const TF32X3: Products = Products::Tf32x3;
 
-    const WAYS: [Way; 12] = [
+    const WAYS: [Way; 15] = [
         way("f32 F4", DType::F32, EXACT, 4, false, 1e-4),
         way("f32 direct", DType::F32, EXACT, 0, false, 1e-4),
         way("tf32 direct", DType::F32, TF32, 0, true, 1e-2),
         way("f16 direct", DType::F16, EXACT, 0, true, 1e-2),
         way("bf16 direct", DType::BF16, EXACT, 0, true, 8e-2),
+        way("3xtf32 F4", DType::F32, TF32X3, 4, false, 1e-4),
+        way("3xtf32 direct", DType::F32, TF32X3, 0, true, 1e-4),
         way("f32 F2", DType::F32, EXACT, 2, false, 1e-4),
+        way("3xtf32 F2", DType::F32, TF32X3, 2, false, 1e-4),
         way("tf32 F2", DType::F32, TF32, 2, false, 2e-2),
         way("tf32 F4", DType::F32, TF32, 4, false, 5e-2),
         way("f16 F2", DType::F16, EXACT, 2, false, 2e-2),
@@ -256,7 +260,7 @@ mod measured {
             let data = Data::new(64, layer);
             for n in [1, 16, 64] {
                 // A direct sum in f32 is for comparison.
-                for way in WAYS.into_iter().take(5).filter(|w| n < 64 || w.name != "f32 direct") {
+                for way in WAYS.into_iter().take(6).filter(|w| n < 64 || w.name != "f32 direct") {
                     measure(&gpu, &data, n, way)?;
                 }
             }

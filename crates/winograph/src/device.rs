@@ -49,6 +49,15 @@ pub trait Device: Send + Sync {
         Err(DeviceError::NoExport { device: self.name().to_string() })
     }
 
+    /// Records what `launch` launches, without running it, to be queued again as one; `None` where the device cannot.
+    fn record(
+        &self,
+        launch: &mut dyn FnMut() -> Result<(), DeviceError>,
+    ) -> Result<Option<Box<dyn Recording>>, DeviceError> {
+        let _ = launch;
+        Ok(None)
+    }
+
     /// The time of what `launch` launches, by the device's own clock where it has one.
     fn timed(&self, launch: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError> {
         self.synchronize()?;
@@ -57,6 +66,16 @@ pub trait Device: Send + Sync {
         self.synchronize()?;
         Ok(start.elapsed())
     }
+}
+
+/// Launches that were recorded by [`Device::record`].
+pub trait Recording: Send + Sync {
+    /// Queues them again, with the arguments that they were recorded with.
+    ///
+    /// # Safety
+    ///
+    /// That of [`Module::launch`] for each of them; their module is alive.
+    unsafe fn replay(&self) -> Result<(), DeviceError>;
 }
 
 /// Memory of a device; freed when dropped.

@@ -19,13 +19,14 @@ pub(crate) struct Compiled {
     pub(crate) program: Program,
     pub(crate) explanation: Explanation,
     pub(crate) times: CompileTimes,
+    /// Before the module: what is recorded launches its kernels.
+    workspaces: Workspaces,
     device: Arc<dyn Device>,
     module: Option<Arc<dyn Module>>,
     /// Constants that `run` still reads, by input number after the arguments.
     constants: Vec<Option<Constant>>,
     first_constant: usize,
     prepared: Box<dyn Memory>,
-    workspaces: Workspaces,
     /// Whether it came from a file, so that its kernels have no code here.
     pub(crate) loaded: bool,
     /// How much is printed to stderr, as `DEBUG` asks.
@@ -230,7 +231,32 @@ impl Compiled {
             return self.run_timed(op, args, params, outputs).map(|_| ());
         }
         self.with_workspace(op, args, outputs, |workspace, outputs| {
-            self.program.run.iter().try_for_each(|step| self.launch(op, step, args, params, outputs, workspace))
+            if let Some(recording) = workspace.recording.as_ref().filter(|_| params.is_empty()) {
+                // SAFETY: it was recorded on this workspace, whose memory belongs to this call alone; prepared memory,
+                // constants and the module live as long as `self`.
+                return unsafe { recording.replay() }.map_err(|e| failed(op, e));
+            }
+            let mut steps = self.program.run.iter();
+            let all = |workspace: &Workspace, outputs: &mut [&mut Storage]| {
+                steps.clone().try_for_each(|step| self.launch(op, step, args, params, outputs, workspace))
+            };
+            // The first call loads kernels; from the second on their launches are worth keeping.
+            if workspace.calls == 1 && params.is_empty() && steps.len() > 1 && !self.device.is_host() {
+                let mut result = Ok(());
+                let recorded = self.device.record(&mut || {
+                    result = all(workspace, outputs);
+                    Ok(())
+                });
+                result?;
+                if let Some(recording) = recorded.map_err(on_device(op))? {
+                    // SAFETY: as above.
+                    let replayed = unsafe { recording.replay() };
+                    workspace.recording = Some(recording);
+                    return replayed.map_err(|e| failed(op, e));
+                }
+            }
+            workspace.calls = workspace.calls.saturating_add(1);
+            steps.try_for_each(|step| self.launch(op, step, args, params, outputs, workspace))
         })
     }
 
@@ -267,11 +293,11 @@ impl Compiled {
         op: &'static str,
         args: &[Arc<Storage>],
         outputs: &mut [&mut Storage],
-        f: impl FnOnce(&Workspace, &mut [&mut Storage]) -> Result<R>,
+        f: impl FnOnce(&mut Workspace, &mut [&mut Storage]) -> Result<R>,
     ) -> Result<R> {
         let device = &*self.device;
         let mut workspace = self.workspaces.take(device).map_err(on_device(op))?;
-        let result = workspace.upload(device, args).map_err(on_device(op)).and_then(|()| f(&workspace, outputs));
+        let result = workspace.upload(device, args).map_err(on_device(op)).and_then(|()| f(&mut workspace, outputs));
         let result = result.and_then(|r| workspace.download(device, outputs).map(|()| r).map_err(on_device(op)));
         self.workspaces.give_back(workspace);
         result

@@ -1,12 +1,16 @@
 //! Memory on a device that the calls of a program use.
 
-use crate::device::{Arg, Device, DeviceError, Memory};
+use crate::device::{Arg, Device, DeviceError, Memory, Recording};
 use crate::tensor::storage::Storage;
 use std::sync::{Arc, Mutex, PoisonError};
 use winograph_compiler::{Place, Program};
 
 /// What one call works on. On a device whose memory is not the host's, arguments and results have copies there.
 pub(crate) struct Workspace {
+    /// A call's launches on this memory, where the device records them; gone before the memory is.
+    pub(crate) recording: Option<Box<dyn Recording>>,
+    /// Calls that have run on this memory.
+    pub(crate) calls: u32,
     arena: Box<dyn Memory>,
     args: Vec<Option<Box<dyn Memory>>>,
     outputs: Vec<Option<Box<dyn Memory>>>,
@@ -15,7 +19,8 @@ pub(crate) struct Workspace {
 impl Workspace {
     /// Memory of `bytes` bytes for intermediates, and none for arguments and results.
     pub(crate) fn arena(device: &dyn Device, bytes: usize) -> Result<Workspace, DeviceError> {
-        Ok(Workspace { arena: device.allocate(bytes)?, args: Vec::new(), outputs: Vec::new() })
+        let arena = device.allocate(bytes)?;
+        Ok(Workspace { recording: None, calls: 0, arena, args: Vec::new(), outputs: Vec::new() })
     }
 
     /// Copies arguments to the device, where its memory is not the host's.
@@ -128,7 +133,8 @@ impl Workspaces {
             let one = |size: &Option<usize>| size.map(|bytes| device.allocate(bytes)).transpose();
             sizes.iter().map(one).collect::<Result<Vec<_>, _>>()
         };
-        Ok(Workspace { arena: device.allocate(self.arena)?, args: all(&self.args)?, outputs: all(&self.outputs)? })
+        let (arena, args, outputs) = (device.allocate(self.arena)?, all(&self.args)?, all(&self.outputs)?);
+        Ok(Workspace { recording: None, calls: 0, arena, args, outputs })
     }
 
     /// Keeps memory for another call.

@@ -21,8 +21,8 @@ fn gpu(target: Option<Target>) -> Option<CudaDevice> {
     let fetched = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().map(|p| p.join("nvrtc"));
     let asked = std::env::var_os("WINOGRAPH_NVRTC").map(PathBuf::from);
     let nvrtc = asked.or(fetched.filter(|f| f.is_dir()));
-    let found =
-        CudaDevice::with_options(0, CudaOptions { nvrtc, target }).and_then(|d| d.nvrtc().map(|_| ()).map(|()| d));
+    let found = CudaDevice::with_options(0, CudaOptions { nvrtc, target, ..CudaOptions::default() })
+        .and_then(|d| d.nvrtc().map(|_| ()).map(|()| d));
     found.map_err(|e| eprintln!("skipped: {e}")).ok()
 }
 
@@ -233,6 +233,68 @@ fn what_cannot_be_is_an_error() {
     // SAFETY: likewise.
     let e = unsafe { module.launch(1, &args, &[]) }.unwrap_err();
     assert!(matches!(e, DeviceError::Launch { .. }), "{e}");
+}
+
+/// The third call and those after it replay the launches of the second; other arguments give other results.
+#[test]
+fn calls_are_recorded_and_compiled_kernels_kept() -> winograph::Result<()> {
+    let Some(first) = gpu(None) else { return Ok(()) };
+    let dir = tempfile::tempdir().unwrap();
+    let nvrtc = std::env::var_os("WINOGRAPH_NVRTC").map(PathBuf::from);
+    let fetched = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().map(|p| p.join("nvrtc"));
+    let options = CudaOptions {
+        nvrtc: nvrtc.or(fetched.filter(|f| f.is_dir())),
+        cache_dir: Some(dir.path().join("kernels")),
+        ..CudaOptions::default()
+    };
+    let w = Tensor::randn(&[64, 64, 3, 3], DType::F32, 1)?;
+    let x: Vec<Tensor> =
+        (0..5).map(|n| Tensor::randn(&[2, 64, 28, 28], DType::F32, 7 + n)).collect::<Result<_, _>>()?;
+    let (mut sources, mut results, mut times) = (Vec::new(), Vec::new(), Vec::new());
+    let cached = || Arc::new(CudaDevice::with_options(0, options.clone()).unwrap());
+    for device in [Arc::new(first), cached(), cached()] {
+        let options = FunctionOptions {
+            device: Some(device as Arc<dyn Device>),
+            compiler: Some(Options { algorithm: Algorithm::Winograd, ..Options::default() }),
+            ..FunctionOptions::default()
+        };
+        let start = std::time::Instant::now();
+        let function = compile_with(&[ArgSpec::new(DType::F32, x[0].shape())], &options, |a| {
+            Ok(vec![a[0].conv2d(&w, None, &ConvOptions::padding(1))?])
+        })?;
+        times.push(start.elapsed());
+        assert!(function.program().run.len() > 1);
+        let calls = x.iter().map(|x| function.call(&[x])?[0].to_vec::<f32>());
+        results.push(calls.collect::<winograph::Result<Vec<_>>>()?);
+        sources.push(function.source().to_string());
+    }
+    eprintln!("compiled, compiled and stored, from the cache: {times:?}");
+    let files = std::fs::read_dir(dir.path().join("kernels")).unwrap().count();
+    assert!(files >= 2 && sources[0] == sources[2], "{files} files");
+    assert!(results[0] == results[1] && results[1] == results[2]);
+    for (i, a) in results[0].iter().enumerate() {
+        assert!(results[0][..i].iter().all(|b| a != b), "call {i} gave an earlier one's result");
+    }
+    Ok(())
+}
+
+#[test]
+fn memory_that_ran_out_leaves_the_device_usable() {
+    let Some(gpu) = gpu(None) else { return };
+    let part = gpu.memory() / 4;
+    let mut kept: Vec<Box<dyn Memory>> = Vec::new();
+    let error = loop {
+        match gpu.allocate(part) {
+            Ok(memory) => kept.push(memory),
+            Err(e) => break e,
+        }
+    };
+    assert!(matches!(error, DeviceError::OutOfMemory { .. }) && kept.len() < 5, "{error}");
+    kept.clear();
+    let memory: Vec<_> = (0..2).map(|_| gpu.allocate(part).unwrap()).collect();
+    let mut data = [1u8; 64];
+    gpu.read(&*memory[1], part - 64, &mut data).unwrap();
+    assert_eq!(data, [0; 64]);
 }
 
 #[test]

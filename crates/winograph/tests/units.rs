@@ -63,6 +63,8 @@ fn cases() -> Result<Vec<Case>> {
         case("channels first", half, exact, 2e-3, [&[1, 32, 12, 16], &[32, 32, 3, 3]], channels_first)?,
         case("matmul", half, exact, 2e-3, [&[70, 128], &[128, 136]], matmul)?,
         case("tf32", DType::F32, Products::Tf32, 2e-2, [&[1, 14, 12, 32], &[32, 3, 3, 32]], channels_last)?,
+        case("3xtf32", DType::F32, Products::Tf32x3, 1e-5, [&[1, 14, 12, 32], &[32, 3, 3, 32]], channels_last)?,
+        case("3xtf32 matmul", DType::F32, Products::Tf32x3, 1e-5, [&[128, 64], &[64, 160]], matmul)?,
         case("tf32 matmul", DType::F32, Products::Tf32, 2e-2, [&[128, 64], &[64, 160]], matmul)?,
     ])
 }
@@ -154,7 +156,7 @@ mod cuda {
 
     #[test]
     fn a_gpu_agrees() -> Result<()> {
-        let gpu = CudaDevice::with_options(0, CudaOptions { nvrtc: folder(), target: None });
+        let gpu = CudaDevice::with_options(0, CudaOptions { nvrtc: folder(), ..CudaOptions::default() });
         let gpu = gpu.and_then(|d| d.nvrtc().map(|_| ()).map(|()| d));
         let Ok(gpu) = gpu.map_err(|e| eprintln!("skipped: {e}")) else { return Ok(()) };
         let gpu: Arc<dyn Device> = Arc::new(gpu);

@@ -9,7 +9,7 @@ use winograph_ir::linear::{Fragment, MatrixUnit};
 use winograph_ir::op::{BinaryOp, ReduceOp};
 
 /// Names of the units of CUDA devices from compute capability 8.0 on.
-pub const CUDA_UNITS: [&str; 3] = ["m16n8k8.tf32", "m16n8k16.f16", "m16n8k16.bf16"];
+pub const CUDA_UNITS: [&str; 4] = ["m16n8k8.tf32", "m16n8k8.3xtf32", "m16n8k16.f16", "m16n8k16.bf16"];
 /// Names of the units of Apple's GPUs.
 pub const METAL_UNITS: [&str; 1] = ["8x8x8"];
 
@@ -18,7 +18,9 @@ pub const METAL_UNITS: [&str; 1] = ["8x8x8"];
 /// CUDA's places are those of the PTX ISA, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16" with `.tf32`, `.f16`
 /// and `.bf16` factors: of a thread's number in its warp, the two lowest bits count within a group of 4 and the others
 /// the groups. Metal's `8x8x8` multiplies `f32` without rounding it and holds two neighbours of a row in each lane; Apple
-/// does not document which lanes hold which rows, and the places here are those that programs find.
+/// does not document which lanes hold which rows, and the places here are those that programs find. `m16n8k8.3xtf32` is the
+/// tf32 unit three times: each factor is the sum of its tf32 rounding and that of what is left, and the product of what is
+/// left of both is left out, which leaves 22 significand bits, about.
 pub fn matrix_unit(name: &str) -> Option<MatrixUnit> {
     let fragment = |dtype, thread_row: [u32; 5], thread_col: [u32; 5], elements: &[(u32, u32)]| Fragment {
         dtype,
@@ -35,11 +37,11 @@ pub fn matrix_unit(name: &str) -> Option<MatrixUnit> {
             let (m, n, k, factor_bits) = (8, 8, 8, 24);
             return Some(MatrixUnit { name: name.to_string(), m, n, k, a: f.clone(), b: f.clone(), c: f, factor_bits });
         }
-        "m16n8k8.tf32" => (
+        "m16n8k8.tf32" | "m16n8k8.3xtf32" => (
             8,
             fragment(DType::F32, groups, [1, 2, 0, 0, 0], &[(8, 0), (0, 4)]),
             fragment(DType::F32, [1, 2, 0, 0, 0], groups, &[(4, 0)]),
-            11,
+            if name == "m16n8k8.tf32" { 11 } else { 22 },
         ),
         "m16n8k16.f16" | "m16n8k16.bf16" => {
             let d = if name.ends_with("bf16") { DType::BF16 } else { DType::F16 };

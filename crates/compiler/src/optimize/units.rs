@@ -110,7 +110,13 @@ fn unit(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<MatrixUnit> {
     gpu.units.iter().filter_map(|name| matrix_unit(name)).find(|u| {
         let takes = p.factors.iter().all(|&f| factor(kernel, f, u.a.dtype).is_some());
         // Products of half floats are exact in f32.
-        takes && (u.a.dtype != DType::F32 || products == Products::Tf32 && u.factor_bits < 24)
+        takes
+            && match (u.a.dtype, products) {
+                (DType::F32, Products::Exact) => false,
+                (DType::F32, Products::Tf32) => u.factor_bits == 11,
+                (DType::F32, Products::Tf32x3) => u.factor_bits == 22,
+                _ => true,
+            }
     })
 }
 
@@ -163,7 +169,8 @@ impl Tile {
         let beside = (all / MULTIPROCESSORS).clamp(1.0, if accumulators > 512.0 { 1.0 } else { 8.0 / warps.min(4.0) });
         // A multiprocessor has four units, and a warp uses one.
         let busy = (warps * beside / 4.0).min(1.0);
-        let products = (rows * cols) as f64 * k / 1024.0 * (bytes / 2.0) / busy;
+        let times = if unit.factor_bits == 22 { 3.0 } else { 1.0 };
+        let products = (rows * cols) as f64 * k / 1024.0 * (bytes / 2.0) * times / busy;
         let [m, n] = [unit.m as f64 * self.copies[0] as f64, unit.n as f64 * self.copies[1] as f64];
         let loads = warps * (m + n) * k * bytes / 128.0;
         let copies = (rows + cols) as f64 * k * bytes / 28.0;

@@ -125,11 +125,41 @@ impl Cache {
             Err(source) => Err(DeviceError::File { action: "write", path, source }),
         }
     }
+
+    /// Bytes that are made of `parts` alone: from the cache, or made and stored.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub(crate) fn bytes_of<E>(
+        &self,
+        parts: &[&str],
+        make: impl FnOnce() -> Result<Vec<u8>, E>,
+    ) -> Result<(Vec<u8>, Fetched), E> {
+        let Ok(Some(dir)) = self.folder() else { return Ok((make()?, Fetched::Compiled)) };
+        let key = hash(&[&[FORMAT], parts].concat());
+        if let Some((path, bytes)) = lookup(dir, &key) {
+            folder::mark_used(&path);
+            return Ok((bytes, Fetched::Cached));
+        }
+        let bytes = make()?;
+        let stored = TempFile::new(dir).filter(|temp| fs::write(temp.path(), &bytes).is_ok());
+        if stored.and_then(|temp| store(dir, &key, &temp, &bytes)).is_none() {
+            return Ok((bytes, Fetched::Compiled));
+        }
+        if self.stores.fetch_add(1, Ordering::Relaxed).is_multiple_of(STORES) {
+            folder::prune(dir, self.most_bytes);
+        }
+        Ok((bytes, Fetched::Stored))
+    }
 }
 
 fn key(source: &str, compiler: &Compiler, machine: &str) -> String {
+    hash(&[FORMAT, &compiler.identity(), machine, source])
+}
+
+fn hash(parts: &[&str]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for part in [FORMAT, &compiler.identity(), machine, source] {
+    for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }

@@ -13,16 +13,23 @@ pub(super) type Context = *mut c_void;
 pub(super) type Module = *mut c_void;
 pub(super) type Function = *mut c_void;
 pub(super) type Event = *mut c_void;
+pub(super) type Stream = *mut c_void;
+pub(super) type Pool = *mut c_void;
+pub(super) type Graph = *mut c_void;
+pub(super) type GraphExec = *mut c_void;
 /// An address on the device.
 pub(super) type Address = u64;
 
-/// The driver must know at least this version of CUDA: 11.2.
-const LEAST_VERSION: c_int = 11020;
+/// The driver must know at least this version of CUDA: 11.4.
+const LEAST_VERSION: c_int = 11040;
 
 const NAMES: [&str; 2] = if cfg!(windows) { ["nvcuda.dll", "nvcuda"] } else { ["libcuda.so.1", "libcuda.so"] };
 
 /// `CUDA_ERROR_OUT_OF_MEMORY`.
 const OUT_OF_MEMORY: Status = 2;
+/// `CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED` and `CU_MEMPOOL_ATTR_RELEASE_THRESHOLD`.
+const MEMORY_POOLS: c_int = 115;
+const RELEASE_THRESHOLD: c_int = 4;
 /// `CUDA_ERROR_NO_DEVICE`.
 const NO_DEVICE: Status = 100;
 
@@ -70,6 +77,20 @@ functions! {
     function b"cuModuleGetFunction" (*mut Function, Module, *const c_char);
     function_attribute b"cuFuncGetAttribute" (*mut c_int, c_int, Function);
     set_function_attribute b"cuFuncSetAttribute" (Function, c_int, c_int);
+    allocate_ordered b"cuMemAllocAsync" (*mut Address, usize, Stream);
+    free_ordered b"cuMemFreeAsync" (Address, Stream);
+    fill_ordered b"cuMemsetD8Async" (Address, u8, usize, Stream);
+    default_pool b"cuDeviceGetDefaultMemPool" (*mut Pool, c_int);
+    set_pool b"cuMemPoolSetAttribute" (Pool, c_int, *mut c_void);
+    trim_pool b"cuMemPoolTrimTo" (Pool, usize);
+    stream b"cuStreamCreate" (*mut Stream, c_uint);
+    destroy_stream b"cuStreamDestroy_v2" (Stream);
+    begin_capture b"cuStreamBeginCapture_v2" (Stream, c_int);
+    end_capture b"cuStreamEndCapture" (Stream, *mut Graph);
+    instantiate b"cuGraphInstantiateWithFlags" (*mut GraphExec, Graph, u64);
+    launch_graph b"cuGraphLaunch" (GraphExec, Stream);
+    destroy_graph b"cuGraphDestroy" (Graph);
+    destroy_graph_exec b"cuGraphExecDestroy" (GraphExec);
     launch b"cuLaunchKernel" (
         Function, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, *mut c_void, *mut *mut c_void, *mut *mut c_void
     );
@@ -99,7 +120,7 @@ impl Driver {
             Err(reason) => Err(DeviceError::NoLibrary {
                 library: "the CUDA driver",
                 reason: reason.clone(),
-                hint: "it comes with NVIDIA's driver for the graphics card; version 460 (CUDA 11.2) or later is needed",
+                hint: "it comes with NVIDIA's driver for the graphics card; version 470 (CUDA 11.4) or later is needed",
             }),
         }
     }
@@ -179,6 +200,8 @@ pub(super) struct Device {
     pub(super) driver: &'static Driver,
     handle: c_int,
     context: Context,
+    /// Where memory is taken from in the order of the queue; `None` where the device has no such pools.
+    pool: Option<Pool>,
 }
 
 // SAFETY: contexts may be used from any thread; every use makes the context current in its thread first.
@@ -206,7 +229,65 @@ impl Device {
         driver.check("open a device", unsafe { (f.device)(&mut handle, number) })?;
         // SAFETY: likewise; the handle is a device's.
         driver.check("open a device's context", unsafe { (f.retain)(&mut context, handle) })?;
-        Ok(Device { driver, handle, context })
+        let mut device = Device { driver, handle, context, pool: None };
+        device.pool = device.find_pool()?;
+        Ok(device)
+    }
+
+    /// The device's pool of memory, told to keep what is freed for the next allocation.
+    fn find_pool(&self) -> Result<Option<Pool>, DeviceError> {
+        if self.attribute(MEMORY_POOLS)? == 0 {
+            return Ok(None);
+        }
+        let f = self.enter()?;
+        let (mut pool, mut most) = (std::ptr::null_mut(), u64::MAX);
+        // SAFETY: the pointer is to a handle that lives until the call returns.
+        self.driver.check("find a device's pool of memory", unsafe { (f.default_pool)(&mut pool, self.handle) })?;
+        // SAFETY: the pool is the device's; this attribute is a 64-bit number, which lives until the call returns.
+        let status = unsafe { (f.set_pool)(pool, RELEASE_THRESHOLD, std::ptr::from_mut(&mut most).cast()) };
+        self.driver.check("keep a pool's memory", status)?;
+        Ok(Some(pool))
+    }
+
+    /// Memory of `bytes` bytes, more than 0, zero once the queue has come to it.
+    pub(super) fn zeroed(&self, bytes: usize) -> Result<Address, DeviceError> {
+        let f = self.enter()?;
+        let mut at = 0;
+        let Some(pool) = self.pool else {
+            // SAFETY: the context is current, and the pointer is to an integer that lives until the call returns.
+            self.driver.check_memory(bytes, unsafe { (f.allocate)(&mut at, bytes) })?;
+            // SAFETY: as many bytes were just allocated there.
+            self.driver.check("fill memory", unsafe { (f.fill)(at, 0, bytes) })?;
+            return Ok(at);
+        };
+        let queue = std::ptr::null_mut();
+        // SAFETY: as above; null is the default queue.
+        let mut status = unsafe { (f.allocate_ordered)(&mut at, bytes, queue) };
+        if status == OUT_OF_MEMORY {
+            // What the pool keeps may be in pieces that do not fit: given back, it may.
+            self.synchronize()?;
+            // SAFETY: the pool is the device's.
+            unsafe { (f.trim_pool)(pool, 0) };
+            // SAFETY: as above.
+            status = unsafe { (f.allocate_ordered)(&mut at, bytes, queue) };
+        }
+        self.driver.check_memory(bytes, status)?;
+        // SAFETY: as many bytes are there when the queue comes to it.
+        let filled = self.driver.check("fill memory", unsafe { (f.fill_ordered)(at, 0, bytes, queue) });
+        filled.inspect_err(|_| self.free(at))?;
+        Ok(at)
+    }
+
+    /// Frees memory of [`zeroed`](Device::zeroed), once what is queued has been run.
+    pub(super) fn free(&self, at: Address) {
+        // There is nobody to tell of a failure.
+        let Ok(f) = self.enter() else { return };
+        match self.pool {
+            // SAFETY: allocated in `zeroed` and not freed before; the queue comes to it after kernels that use it.
+            Some(_) => unsafe { (f.free_ordered)(at, std::ptr::null_mut()) },
+            // SAFETY: likewise; the driver waits for kernels that use it.
+            None => unsafe { (f.free)(at) },
+        };
     }
 
     /// The driver's functions, with the context current in this thread.

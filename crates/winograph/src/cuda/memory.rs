@@ -4,7 +4,7 @@ use super::driver::{Address, Device};
 use crate::device::{DeviceError, Memory};
 use std::sync::Arc;
 
-/// Memory of a GPU, zero at first.
+/// Memory of a GPU, zero at first, from a pool in the order of the queue.
 pub(super) struct CudaBuffer {
     device: Arc<Device>,
     at: Address,
@@ -18,26 +18,15 @@ impl CudaBuffer {
         if bytes == 0 {
             return Ok(buffer);
         }
-        let f = buffer.device.enter()?;
-        let mut at = 0;
-        // SAFETY: the context is current, and the pointer is to an integer that lives until the call returns.
-        buffer.device.driver.check_memory(bytes, unsafe { (f.allocate)(&mut at, bytes) })?;
-        buffer.at = at;
-        // SAFETY: as many bytes were just allocated there.
-        buffer.device.driver.check("fill memory", unsafe { (f.fill)(at, 0, bytes) })?;
+        buffer.at = buffer.device.zeroed(bytes)?;
         Ok(buffer)
     }
 }
 
 impl Drop for CudaBuffer {
     fn drop(&mut self) {
-        if self.at == 0 {
-            return;
-        }
-        // There is nobody to tell of a failure.
-        if let Ok(f) = self.device.enter() {
-            // SAFETY: allocated in `zeroed` and not freed before; the driver waits for kernels that use it.
-            unsafe { (f.free)(self.at) };
+        if self.at != 0 {
+            self.device.free(self.at);
         }
     }
 }

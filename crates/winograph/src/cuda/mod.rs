@@ -6,13 +6,15 @@ mod events;
 mod memory;
 mod module;
 mod nvrtc;
+mod recorded;
 mod resources;
 
 pub use module::CudaModule;
 pub use nvrtc::{Architecture, Binary, Nvrtc};
 pub use resources::{KernelResources, parse_resources};
 
-use crate::device::{Device, DeviceError, Memory, Module};
+use crate::cpu::{CACHE_BYTES, Cache};
+use crate::device::{Device, DeviceError, Memory, Module, Recording};
 use crate::env::Env;
 use driver::Driver;
 use memory::CudaBuffer;
@@ -21,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use winograph_compiler::Target;
 use winograph_compiler::optimize::matrix_unit::CUDA_UNITS;
+use winograph_compiler::render::cuda::COMPILE_OPTIONS;
 use winograph_compiler::render::render_cuda;
 use winograph_compiler::target::Gpu;
 use winograph_ir::linear::Code;
@@ -42,12 +45,21 @@ pub struct CudaOptions {
     pub nvrtc: Option<PathBuf>,
     /// What the compiler is to know about the device; `None` asks the driver.
     pub target: Option<Target>,
+    /// Folder of the kernel cache, which a CPU's kernels may share; `None` keeps no kernels.
+    pub cache_dir: Option<PathBuf>,
+    /// Bytes that the cache has at most; `None` takes [`CACHE_BYTES`](crate::cpu::CACHE_BYTES).
+    pub cache_bytes: Option<u64>,
 }
 
 impl CudaOptions {
     /// What the environment asks for.
     pub fn from_env(env: &Env) -> CudaOptions {
-        CudaOptions { nvrtc: env.nvrtc.clone(), target: None }
+        CudaOptions {
+            nvrtc: env.nvrtc.clone(),
+            target: None,
+            cache_dir: env.kernel_cache(),
+            cache_bytes: env.cache_bytes,
+        }
     }
 }
 
@@ -63,6 +75,7 @@ pub struct CudaDevice {
     target: Target,
     options: CudaOptions,
     nvrtc: OnceLock<Nvrtc>,
+    cache: Cache,
     device: Arc<driver::Device>,
 }
 
@@ -101,6 +114,11 @@ impl CudaDevice {
             capability,
             memory: device.memory()?,
             target,
+            cache: Cache::new(
+                options.cache_dir.clone(),
+                std::env::temp_dir(),
+                options.cache_bytes.unwrap_or(CACHE_BYTES),
+            ),
             options,
             nvrtc: OnceLock::new(),
             device,
@@ -134,7 +152,7 @@ impl CudaDevice {
         Ok(self.nvrtc.get_or_init(|| found))
     }
 
-    /// Compiles kernels.
+    /// Compiles kernels, or takes them from the cache.
     ///
     /// # Errors
     /// No NVRTC, or one that does not know the GPU; kernels that cannot be written or compiled; too little of what they
@@ -152,7 +170,12 @@ impl CudaDevice {
                 self.capability
             ),
         })?;
-        let binary = nvrtc.compile(&source.text, architecture)?;
+        let what = format!("NVRTC {:?} {architecture:?} {:?}", nvrtc.version(), COMPILE_OPTIONS);
+        let (bytes, _) = self.cache.bytes_of(&[&what, &source.text], || {
+            nvrtc.compile(&source.text, architecture).map(|binary| binary.to_bytes())
+        })?;
+        // One that does not read as it was written is of a damaged cache.
+        let binary = Binary::from_bytes(&bytes).map_or_else(|| nvrtc.compile(&source.text, architecture), Ok)?;
         CudaModule::new(self.device.clone(), codes, source, &binary)
     }
 
@@ -234,6 +257,13 @@ impl Device for CudaDevice {
 
     fn synchronize(&self) -> Result<(), DeviceError> {
         self.device.synchronize()
+    }
+
+    fn record(
+        &self,
+        launch: &mut dyn FnMut() -> Result<(), DeviceError>,
+    ) -> Result<Option<Box<dyn Recording>>, DeviceError> {
+        recorded::record(&self.device, launch).map(Some)
     }
 
     fn timed(&self, launch: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError> {

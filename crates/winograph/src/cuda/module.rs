@@ -2,6 +2,7 @@
 
 use super::driver::{Device, Function, Module as Handle};
 use super::nvrtc::Binary;
+use super::recorded;
 use super::resources::KernelResources;
 use crate::device::{Arg, DeviceError, Module};
 use crate::launch::{Signature, refuse};
@@ -157,7 +158,7 @@ impl Module for CudaModule {
                 1,
                 1,
                 k.launch.shared_bytes,
-                std::ptr::null_mut(),
+                recorded::queue(),
                 pointers.as_mut_ptr(),
                 std::ptr::null_mut(),
             )

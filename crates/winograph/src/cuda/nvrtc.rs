@@ -74,6 +74,24 @@ pub struct Binary {
     pub resources: Vec<(String, KernelResources)>,
 }
 
+impl Binary {
+    /// As one string of bytes: the length of the log, the log, the image.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = (self.log.len() as u64).to_le_bytes().to_vec();
+        out.extend(self.log.as_bytes());
+        out.extend(&self.image);
+        out
+    }
+
+    /// What [`to_bytes`](Binary::to_bytes) wrote; `None` of anything else.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Binary> {
+        let (length, rest) = bytes.split_at_checked(8)?;
+        let (log, image) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(length.try_into().ok()?)).ok()?)?;
+        let log = String::from_utf8(log.to_vec()).ok()?;
+        Some(Binary { resources: parse_resources(&log), image: image.to_vec(), log })
+    }
+}
+
 impl Nvrtc {
     /// Loads the library from a file or a folder, or, without one, from where it is usually installed.
     ///

@@ -6,7 +6,7 @@ use crate::render::clike::{Dialect, Elem};
 use winograph_ir::linear::{Fragment, MatrixUnit};
 
 /// Names of the units that can be rendered.
-pub const MATRIX_UNITS: [&str; 3] = CUDA_UNITS;
+pub const MATRIX_UNITS: [&str; 4] = CUDA_UNITS;
 
 /// A unit that can be rendered, by its name; see [`optimize::matrix_unit`](crate::optimize::matrix_unit::matrix_unit).
 pub fn matrix_unit(name: &str) -> Option<MatrixUnit> {
@@ -37,15 +37,25 @@ pub(super) fn helper(p: &mut Prelude, unit: &MatrixUnit) -> Option<String> {
     list.extend(params(&format!("{t} "), "a", a.len()));
     list.extend(params(&format!("{t} "), "b", b.len()));
     list.extend(params("f32 ", "c", c.len()));
+    let split = kind == "3xtf32";
     // Registers of 32 bits: one tf32 number or two half floats, the first one lower.
     let mut lines = String::new();
     let mut registers = |stem: &str, order: &[usize]| -> Vec<String> {
-        let per = if kind == "tf32" { 1 } else { 2 };
+        let per = if kind.ends_with("tf32") { 1 } else { 2 };
         let parts = order.chunks(per).enumerate().map(|(n, part)| {
             match part {
-                [one] => lines.push_str(&format!(
-                    "  u32 {stem}r{n};\n  asm(\"cvt.rna.tf32.f32 %0, %1;\" : \"=r\"({stem}r{n}) : \"f\"({stem}{one}));\n"
-                )),
+                [one] => {
+                    let round = |to: &str, x: &str| {
+                        format!("  u32 {to};\n  asm(\"cvt.rna.tf32.f32 %0, %1;\" : \"=r\"({to}) : \"f\"({x}));\n")
+                    };
+                    lines.push_str(&round(&format!("{stem}r{n}"), &format!("{stem}{one}")));
+                    if split {
+                        // What the rounding leaves is exact; of an infinity it is none.
+                        lines.push_str(&format!("  f32 {stem}l{n} = {stem}{one} - __int_as_float((int){stem}r{n});\n"));
+                        lines.push_str(&format!("  {stem}l{n} = {stem}l{n} == {stem}l{n} ? {stem}l{n} : 0.0f;\n"));
+                        lines.push_str(&round(&format!("{stem}s{n}"), &format!("{stem}l{n}")));
+                    }
+                }
                 [lo, hi] => {
                     lines.push_str(&format!("  const u32 {stem}r{n} = (u32){stem}{lo} | (u32){stem}{hi} << 16;\n"))
                 }
@@ -64,16 +74,22 @@ pub(super) fn helper(p: &mut Prelude, unit: &MatrixUnit) -> Option<String> {
     };
     let operands = [places(c.len()), places(ar.len()), places(br.len()), places(c.len())].join(", ");
     let outputs: Vec<String> = c.iter().map(|i| format!("\"=f\"(d{i})")).collect();
-    let inputs: Vec<String> = ar.into_iter().chain(br).chain(c.iter().map(|i| format!("\"f\"(c{i})"))).collect();
-    let mma = format!("mma.sync.aligned.{shape}.row.col.f32.{kind}.{kind}.f32");
-    Some(p.define(name, &|f| {
-        format!(
-            "WG_INLINE void {f}({}) {{\n{lines}  asm volatile(\"{mma} {operands};\" : {} : {});\n}}\n",
-            list.join(", "),
-            outputs.join(", "),
-            inputs.join(", ")
-        )
-    }))
+    let unit_kind = if split { "tf32" } else { kind };
+    let mma = format!("mma.sync.aligned.{shape}.row.col.f32.{unit_kind}.{unit_kind}.f32");
+    let issue = |a: &[String], b: &[String], addend: &str| {
+        let addends = c.iter().map(|i| format!("\"f\"({addend}{i})"));
+        let inputs: Vec<String> = a.iter().chain(b).cloned().chain(addends).collect();
+        format!("  asm volatile(\"{mma} {operands};\" : {} : {});\n", outputs.join(", "), inputs.join(", "))
+    };
+    let body = if split {
+        // The small products first.
+        let rest = |of: &[String]| of.iter().map(|r| r.replace("(ar", "(as").replace("(br", "(bs")).collect::<Vec<_>>();
+        let (al, bl) = (rest(&ar), rest(&br));
+        [issue(&al, &br, "c"), issue(&ar, &bl, "d"), issue(&ar, &br, "d")].concat()
+    } else {
+        issue(&ar, &br, "c")
+    };
+    Some(p.define(name, &|f| format!("WG_INLINE void {f}({}) {{\n{lines}{body}}}\n", list.join(", "))))
 }
 
 #[cfg(test)]
