@@ -11,6 +11,7 @@ use std::io::BufRead as _;
 use std::time::{Duration, Instant};
 use winograph::Tensor;
 use winograph::model::{Launch, Model};
+use winograph_compiler::explain::WindowReport;
 
 #[derive(Serialize)]
 struct Report {
@@ -38,6 +39,9 @@ struct Report {
     peak_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<Vec<Row>>,
+    /// Sums of products, and whether they became Winograd.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    windows: Vec<Window>,
 }
 
 /// One launch of a run.
@@ -52,6 +56,16 @@ struct Row {
     bytes: u64,
     work: String,
     writes: String,
+}
+
+#[derive(Serialize)]
+struct Window {
+    buffer: String,
+    applied: bool,
+    taps: Vec<usize>,
+    tile: Vec<usize>,
+    amplification: Option<f64>,
+    reason: String,
 }
 
 #[derive(Deserialize)]
@@ -122,6 +136,7 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
         prepared_bytes: 0,
         peak_bytes: peak(),
         profile: None,
+        windows: vec![],
     };
     let of_function = session.with_function(&inputs, |f| (f.times(), f.program().clone())).map_err(failed)?;
     if let Some((times, program)) = of_function {
@@ -132,6 +147,16 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
     if args.profile {
         let launches = session.profile(&inputs, args.runs as usize).map_err(failed)?;
         report.profile = Some(rows(&launches));
+        let found = session.with_function(&inputs, |f| f.explanation().windows.clone()).map_err(failed)?;
+        let window = |w: WindowReport| Window {
+            buffer: w.buffer,
+            applied: w.applied,
+            taps: w.taps,
+            tile: w.tile,
+            amplification: w.amplification,
+            reason: w.reason,
+        };
+        report.windows = found.unwrap_or_default().into_iter().map(window).collect();
     }
     if args.json {
         let text = serde_json::to_string(&report).map_err(|e| Error::failure("cannot write JSON", e))?;
@@ -199,6 +224,13 @@ fn table(r: &Report) -> String {
             l.work,
             l.writes
         );
+    }
+    let _ = writeln!(out, "\nsums of products");
+    for w in &r.windows {
+        let _ = match w.applied {
+            true => writeln!(out, "{:>10}  Winograd, taps {:?}, tile {:?}: {}", w.buffer, w.taps, w.tile, w.reason),
+            false => writeln!(out, "{:>10}  direct, taps {:?}: {}", w.buffer, w.taps, w.reason),
+        };
     }
     out
 }

@@ -6,12 +6,19 @@
 
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
-use winograph_ir::indexed::{BufId, Graph, Origin, Source, Val, ValId};
+use winograph_ir::indexed::{BufId, Graph, Origin, Role, Source, Val, ValId};
 use winograph_ir::int::{IntId, RangeId};
 
 /// Operations that may be repeated per read rather than stored and loaded again. A store and a load that leave the
 /// cache cost about this many vector operations on the machines measured.
 const CHEAP_OPS: usize = 8;
+
+/// How often a sum's inner loop uses a value that it has loaded, at least: it computes several outputs at a time. What is
+/// repeated for each load is repeated that much less often than for each term.
+const TERMS_PER_LOAD: f64 = 6.0;
+
+/// Operations that a lookup by index values costs, beside those of its index: the lanes of a vector one by one.
+const LOOKUP_OPS: usize = 8;
 
 /// What was decided about one stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +131,7 @@ pub fn fuse(g: &mut Graph) -> Vec<Decision> {
                 }
                 let role = g.defs[i].role;
                 for &j in &readers {
-                    if g.defs[j].role == winograph_ir::indexed::Role::Other {
+                    if g.defs[j].role == Role::Other {
                         g.defs[j].role = role;
                     }
                 }
@@ -158,6 +165,7 @@ fn removable(g: &Graph, stage: usize, readers: &[usize]) -> Result<String, Strin
             _ => 1,
         })
         .sum::<usize>();
+    let lookups = nodes.iter().filter(|&&v| matches!(g.val(v), Val::Load { dynamic: Some(_), .. })).count();
     let reduces = nodes.iter().any(|&v| matches!(g.val(v), Val::Reduce { .. }));
     let mut reads = Vec::new();
     for &j in readers {
@@ -198,10 +206,33 @@ fn removable(g: &Graph, stage: usize, readers: &[usize]) -> Result<String, Strin
     if repeats == 1 && !inside_reduction(g, g.defs[reads[0].0].value, reads[0].1) {
         return Ok("elementwise with one reader that reads each element at most once per result".to_string());
     }
+    // A transform takes each element into one or a few tiles, and shares what it loads between their places.
+    let transform = |j: usize| g.defs[j].role == Role::InputTransform;
+    let summed = reads.iter().filter(|&&(j, v)| !transform(j) && inside_reduction(g, g.defs[j].value, v));
+    let terms = summed.map(|&(j, v)| terms_of(g, j, v)).fold(0.0, f64::max) / elements(g, &def.axes);
+    let work = (ops + LOOKUP_OPS * lookups) as f64;
+    if work * terms / TERMS_PER_LOAD > CHEAP_OPS as f64 {
+        return Err(format!("{work} operations for each of {terms} terms: storing the result costs less"));
+    }
     if ops <= CHEAP_OPS {
         return Ok(format!("{ops} operations: repeating them costs less than storing and loading the result"));
     }
     Err(format!("{ops} operations read in {repeats} ways: storing the result costs less than repeating them"))
+}
+
+/// Number of elements of axes (with parameters: at their greatest sizes).
+fn elements(g: &Graph, axes: &[RangeId]) -> f64 {
+    axes.iter().map(|&r| g.ints.max_size(r).max(1) as f64).product()
+}
+
+/// How often a definition evaluates one of its loads: for each of its elements, and for each term of the reductions
+/// around the load.
+fn terms_of(g: &Graph, def: usize, load: ValId) -> f64 {
+    let around = |v: &ValId| match g.val(*v) {
+        Val::Reduce { x, ranges, .. } if g.topological(&[*x]).contains(&load) => elements(g, ranges),
+        _ => 1.0,
+    };
+    elements(g, &g.defs[def].axes) * g.topological(&[g.defs[def].value]).iter().map(around).product::<f64>()
 }
 
 /// Whether some reduction of a definition contains the load and so may evaluate it many times.

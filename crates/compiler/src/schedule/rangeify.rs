@@ -1,8 +1,8 @@
 //! `rangeify`: tensor graph -> indexed graph.
 //!
 //! Takes a [`TensorGraph`]; leaves a [`Graph`] without movement operations: each one has become a line of index
-//! arithmetic, masks included. A tensor that is read in more than one way, reduced, or materialised by request gets a
-//! definition of its own (a stage); whether it keeps it is decided later, by `fuse`.
+//! arithmetic, masks included. A tensor that is read in more than one way or many times by one sum, reduced, or materialised
+//! by request gets a definition of its own (a stage); whether it keeps it is decided later, by `fuse`.
 
 use crate::kernel::with_bounds;
 use crate::winograd::Rules;
@@ -602,6 +602,22 @@ fn anti_unify_gates(g: &mut Graph, gates: &[Vec<IntId>], steps: &[i64], number: 
     Some(found.into_iter().map(|(b, s)| g.ints.sum(&[(b, 1), (number, s)], 0)).collect())
 }
 
+/// How a tensor is read, where a definition has one value for it all.
+#[derive(Clone, Copy, Default)]
+struct Reads {
+    /// By a sum, or another reduction.
+    summed: bool,
+    /// And each element in many of its terms: by sliding windows, or repeated along an axis.
+    repeated: bool,
+}
+
+impl std::ops::BitOrAssign for Reads {
+    fn bitor_assign(&mut self, other: Reads) {
+        self.summed |= other.summed;
+        self.repeated |= other.repeated;
+    }
+}
+
 /// Which tensors get a definition of their own, and whether it must stay.
 fn stages(tensors: &TensorGraph) -> FxHashMap<NodeId, bool> {
     let nodes = tensors.nodes();
@@ -621,6 +637,7 @@ fn stages(tensors: &TensorGraph) -> FxHashMap<NodeId, bool> {
         paths[o.0 as usize].insert(slot as u64);
     }
     let outputs: FxHashSet<NodeId> = tensors.outputs.iter().copied().collect();
+    let mut reads: Vec<Reads> = vec![Reads::default(); nodes.len()];
     for i in (0..nodes.len()).rev() {
         if !live[i] {
             continue;
@@ -642,7 +659,9 @@ fn stages(tensors: &TensorGraph) -> FxHashMap<NodeId, bool> {
         );
         if matches!(op, TensorOp::Contiguous { .. }) {
             out.insert(id, true);
-        } else if matches!(op, TensorOp::Reduce { .. }) || (!leaf && !movement && paths[i].len() > 1) {
+        } else if matches!(op, TensorOp::Reduce { .. })
+            || (!leaf && !movement && (paths[i].len() > 1 || reads[i].repeated))
+        {
             out.entry(id).or_insert(false);
         }
         if let TensorOp::Gather { x, .. } = op
@@ -660,8 +679,17 @@ fn stages(tensors: &TensorGraph) -> FxHashMap<NodeId, bool> {
                 | TensorOp::Cast { .. }
                 | TensorOp::Contiguous { .. }
         );
+        let within = match op {
+            TensorOp::Reduce { .. } => Reads { summed: true, repeated: false },
+            // What is looked up in is stored anyway; where to look is a matter of indices.
+            TensorOp::Gather { .. } => Reads::default(),
+            _ if root => Reads::default(),
+            TensorOp::Expand { .. } | TensorOp::Unfold { .. } => Reads { repeated: reads[i].summed, ..reads[i] },
+            _ => reads[i],
+        };
         let mut nth = 0u64;
         op.for_each_child(|c| {
+            reads[c.0 as usize] |= within;
             for &p in &own {
                 let path = if elementwise { p } else { hash(&[p, i as u64, nth]) };
                 // More than a handful of ways is as good as many.

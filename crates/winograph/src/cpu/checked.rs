@@ -15,7 +15,7 @@ pub struct CheckedKernels {
 }
 
 impl CheckedKernels {
-    /// Verifies and compiles kernels, all in one call of the C compiler.
+    /// Verifies and compiles kernels, many of them in several calls of the C compiler.
     ///
     /// # Errors
     /// A kernel that the verifier refuses, and those of compiling.

@@ -15,6 +15,7 @@ pub use checked::CheckedKernels;
 pub use compiler::Compiler;
 pub use machine::{Machine, capped_target, host_target};
 pub(crate) use module::KernelData;
+use module::Unit;
 pub use module::{CpuModule, Loaded};
 pub use pool::{Pool, Share};
 
@@ -22,10 +23,14 @@ use crate::device::{Device, DeviceError, Image, Memory, Module, read_host, write
 use crate::env::Env;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use winograph_compiler::Target;
 use winograph_compiler::render::render_c;
 use winograph_ir::linear::Code;
+
+/// Most kernels of one translation unit.
+const UNIT_KERNELS: usize = 16;
 
 /// Options of a CPU device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,14 +121,53 @@ impl CpuDevice {
         Ok(self.compiler.get_or_init(|| found))
     }
 
-    /// Compiles kernels, or takes them from the cache, and says which.
+    /// Compiles kernels, or takes them from the cache, and says which. Many are divided among translation units, which
+    /// depend on the kernels alone and are compiled side by side.
     pub fn load(&self, codes: &[Code]) -> Result<(CpuModule, Fetched), DeviceError> {
-        let source = render_c(codes, &self.target)?;
-        let (library, fetched) = self.cache.load(&source.text, self.compiler()?, &self.machine)?;
-        let kernels = KernelData::of(codes, source.symbols)?;
-        let module = CpuModule::new(library, kernels, source.text, self.pool.clone())?;
-        Ok((module, fetched))
+        let compiler = self.compiler()?;
+        let unit = |codes: &[Code]| {
+            let source = render_c(codes, &self.target)?;
+            let (library, fetched) = self.cache.load(&source.text, compiler, &self.machine)?;
+            let kernels = KernelData::of(codes, source.symbols)?;
+            Ok((Unit { library, source: source.text, kernels }, fetched))
+        };
+        let size = codes.len().div_ceil(codes.len().div_ceil(UNIT_KERNELS).max(1)).max(1);
+        let parts: Vec<&[Code]> = codes.chunks(size).collect();
+        let results: Vec<OnceLock<Result<(Unit, Fetched), DeviceError>>> =
+            parts.iter().map(|_| OnceLock::new()).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some((part, result)) = at(&parts, &results, next.fetch_add(1, Ordering::Relaxed)) {
+                let done = unit(part);
+                // Nobody needs the others.
+                if done.is_err() {
+                    next.store(parts.len(), Ordering::Relaxed);
+                }
+                let _ = result.set(done);
+            }
+        };
+        let workers = std::thread::available_parallelism().map_or(1, |n| n.get()).min(parts.len());
+        std::thread::scope(|scope| {
+            (1..workers).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
+        let (mut units, mut fetched) = (Vec::with_capacity(parts.len()), Fetched::Cached);
+        for result in results.into_iter().filter_map(OnceLock::into_inner) {
+            let (unit, how) = result?;
+            units.push(unit);
+            fetched = match (fetched, how) {
+                (Fetched::Compiled, _) | (_, Fetched::Compiled) => Fetched::Compiled,
+                (Fetched::Stored, _) | (_, Fetched::Stored) => Fetched::Stored,
+                _ => Fetched::Cached,
+            };
+        }
+        Ok((CpuModule::new(units, self.pool.clone())?, fetched))
     }
+}
+
+/// The part of a number and where its result goes.
+fn at<'a, A: Copy, B>(parts: &[A], results: &'a [B], n: usize) -> Option<(A, &'a B)> {
+    Some((*parts.get(n)?, results.get(n)?))
 }
 
 impl Device for CpuDevice {
@@ -176,6 +220,7 @@ impl Device for CpuDevice {
     fn import(&self, image: Image) -> Result<Arc<dyn Module>, DeviceError> {
         image.machine.check().map_err(|reason| DeviceError::OtherMachine { reason })?;
         let library = self.cache.open(&image.library)?;
-        Ok(Arc::new(CpuModule::new(library, image.kernels, String::new(), self.pool.clone())?))
+        let unit = Unit { library, source: String::new(), kernels: image.kernels };
+        Ok(Arc::new(CpuModule::new(vec![unit], self.pool.clone())?))
     }
 }

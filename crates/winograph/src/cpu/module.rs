@@ -93,20 +93,30 @@ pub struct CpuModule {
     pool: Arc<Pool>,
     /// Scratch memory that no launch is using.
     scratch: Mutex<Vec<Buffer>>,
-    /// After all that points into it.
-    _library: Loaded,
+    /// After all that points into them.
+    _libraries: Vec<Loaded>,
+}
+
+/// Kernels that were compiled together.
+pub(super) struct Unit {
+    pub(super) library: Loaded,
+    pub(super) source: String,
+    pub(super) kernels: Vec<KernelData>,
 }
 
 impl CpuModule {
-    pub(super) fn new(
-        library: Loaded,
-        kernels: Vec<KernelData>,
-        source: String,
-        pool: Arc<Pool>,
-    ) -> Result<CpuModule, DeviceError> {
-        let linked = |data: KernelData| Ok(Kernel { function: library.function(&data.symbol)?, data });
-        let kernels = kernels.into_iter().map(linked).collect::<Result<_, DeviceError>>()?;
-        Ok(CpuModule { kernels, source, pool, scratch: Mutex::new(Vec::new()), _library: library })
+    /// The module of kernels that units hold one after another.
+    pub(super) fn new(units: Vec<Unit>, pool: Arc<Pool>) -> Result<CpuModule, DeviceError> {
+        let (mut kernels, mut libraries, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+        for unit in units {
+            for data in unit.kernels {
+                kernels.push(Kernel { function: unit.library.function(&data.symbol)?, data });
+            }
+            libraries.push(unit.library);
+            sources.push(unit.source);
+        }
+        let source = sources.join("\n");
+        Ok(CpuModule { kernels, source, pool, scratch: Mutex::new(Vec::new()), _libraries: libraries })
     }
 
     fn take_scratch(&self, bytes: usize) -> Result<Buffer, DeviceError> {

@@ -2,6 +2,7 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
 mod control;
 mod conv;
 mod create;
@@ -24,7 +25,7 @@ pub(super) fn find(domain: &str, op: &str) -> Option<Lowering> {
     if !domain.is_empty() {
         return None;
     }
-    const FAMILIES: [fn(&str) -> Option<Lowering>; 15] = [
+    const FAMILIES: [fn(&str) -> Option<Lowering>; 16] = [
         arithmetic::find,
         activation::find,
         movement::find,
@@ -40,6 +41,7 @@ pub(super) fn find(domain: &str, op: &str) -> Option<Lowering> {
         recurrent::find,
         loss::find,
         resize::find,
+        attention::find,
     ];
     FAMILIES.iter().find_map(|family| family(op))
 }
