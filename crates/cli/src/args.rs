@@ -56,6 +56,8 @@ pub(crate) enum BenchCommand {
 pub(crate) enum ExplainCommand {
     /// How one convolution is compiled
     Conv(Box<ExplainConv>),
+    /// What kernels of all kinds move on GPUs under the old rules and under auto, as Markdown: docs/grid-table.md
+    Table(ExplainTable),
 }
 
 #[derive(Debug, Subcommand)]
@@ -197,6 +199,10 @@ pub(crate) struct BenchConv {
     /// Number of timed calls
     #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) runs: u32,
+    /// Replay plans: those of a file, one line `NAME: PLAN` a kernel as `explain conv --plan` prints them, or stored ones
+    /// that come with the command (seed, seed-tf32, seed-cores, blocks, blocks-tf32)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: Option<String>,
     /// Measure and print in another way
     #[arg(long, value_enum, conflicts_with_all = ["json", "algo", "runs"])]
     pub(crate) protocol: Option<Protocol>,
@@ -429,6 +435,20 @@ pub(crate) struct ExplainConv {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `explain table`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainTable {
+    /// Only cases whose name contains one of these
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// GPUs to compile for
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cuda:sm_90,metal")]
+    pub(crate) target: Vec<String>,
+    /// Print how long layout and plan take instead, in microseconds for each kernel
+    #[arg(long)]
+    pub(crate) times: bool,
 }
 
 /// Arguments of `devices`.

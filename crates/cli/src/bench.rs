@@ -9,7 +9,7 @@ use crate::machine::Machine;
 use crate::measure::{self, Subject, median};
 use crate::progress::Progress;
 use crate::shapes::Case;
-use crate::{kernels, output, reference, report, seed};
+use crate::{kernels, output, plans, reference, report, seed};
 use std::time::Duration;
 use winograph::Function;
 use winograph_ir::interp::gpu::SiteCounts;
@@ -17,7 +17,11 @@ use winograph_ir::linear::Code;
 
 /// Runs the command.
 pub(crate) fn conv(args: &BenchConv) -> Result<()> {
-    let case = Case::new(&args.conv)?;
+    let mut case = Case::new(&args.conv)?;
+    if args.plan.as_deref() == Some("") {
+        return Err(Error::usage("--plan needs the name of a stored plan or of a file"));
+    }
+    case.rules.plans = plans::read(args.plan.as_deref())?;
     if let Some(twice) = (1..args.algo.len()).find(|&i| args.algo[..i].contains(&args.algo[i])) {
         return Err(Error::usage(format!("--algo: {} is there twice", args.algo[twice].name())));
     }
@@ -50,6 +54,8 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
         progress.step("compiling direct");
         built.push(forms::build(Algo::Direct, case, &data.w, device)?);
     }
+    let explanations: Vec<_> = built.iter().filter_map(|f| Some(f.function.as_ref()?.explanation())).collect();
+    plans::check_used(args.plan.as_deref(), explanations)?;
     progress.step("computing in f64");
     let exact = reference::convolution(case, &data.x_values, &data.w_values, machine.threads)?;
 
@@ -98,6 +104,7 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
             Some(launches) => launches.get(n).cloned(),
             None => device.target().gpu.as_ref().and_then(|gpu| kernels::counts(code, gpu)),
         };
+        row.plans = plans::fates(function.explanation());
         row.kernels =
             launches(function, &subject.kernels_us, form.algo == Algo::Tensor && form.verdict.applied, counts);
         if machine.virtual_gpu.is_some() {
@@ -152,6 +159,7 @@ pub(crate) fn row(
         max_err_over_bound: certificate.max_err_over_bound,
         expected_err_over_direct: certificate.expected_err_over_direct,
         bitwise_equal_to_tensor: None,
+        plans: vec![],
         kernels: vec![],
     }
 }

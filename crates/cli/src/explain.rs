@@ -136,9 +136,15 @@ struct Nest {
     /// Sizes of the kernel's common loops that it sits under, outermost first.
     under: Vec<i64>,
     ranges: Vec<Range>,
-    /// Threads that were considered on a GPU, the chosen ones first.
+    /// Threads that were considered on a GPU, the best first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     assignments: Vec<Assignment>,
+    /// Why the threads are as they are.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    threads_reason: String,
+    /// What neighbouring blocks share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_order: Option<String>,
     plan: String,
     /// What became of a stored plan that names this kernel.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,6 +213,7 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
         return write_html(file, args.algo, &case, &target, &options);
     }
     let (verdict, program, explanation) = plan(args.algo, &case, &target, &options, args.passes)?;
+    plans::check_used(args.plan.as_deref(), [&explanation])?;
     let source = match args.source {
         true => Some(
             render_c(&program.kernels, &target).map_err(|e| Error::failure("cannot write the kernels as C", e))?.text,
@@ -371,8 +378,11 @@ fn nest(k: &NestReport) -> Nest {
             .grid
             .candidates
             .iter()
+            .take(6)
             .map(|c| Assignment { threads: c.threads.clone(), sectors: c.sectors })
             .collect(),
+        threads_reason: k.grid.reason.clone(),
+        block_order: kernels::block_order(&k.grid),
         plan: k.plan.to_string(),
         stored_plan: k.stored.as_ref().map(|s| match s {
             Ok(()) => "replayed".to_string(),
@@ -563,8 +573,14 @@ fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Resu
     }
     for nest in &k.nests {
         for (n, a) in nest.assignments.iter().enumerate() {
-            let which = if n == 0 { "chosen" } else { "instead" };
+            let which = if n == 0 { "best" } else { "instead" };
             writeln!(out, "    {which} threads {}: about {:.0} sectors at one element a thread", a.threads, a.sectors)?;
+        }
+        if !nest.threads_reason.is_empty() {
+            writeln!(out, "    threads: {}", nest.threads_reason)?;
+        }
+        if let Some(order) = &nest.block_order {
+            writeln!(out, "    blocks: {order}")?;
         }
         if let Some(stored) = &nest.stored_plan {
             writeln!(out, "    stored plan {stored}")?;

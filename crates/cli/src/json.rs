@@ -59,6 +59,9 @@ pub(crate) struct Row {
     pub(crate) max_err_over_bound: f64,
     pub(crate) expected_err_over_direct: f64,
     pub(crate) bitwise_equal_to_tensor: Option<bool>,
+    /// What became of stored plans.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) plans: Vec<String>,
     pub(crate) kernels: Vec<Kernel>,
 }
 

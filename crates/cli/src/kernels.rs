@@ -1,6 +1,7 @@
 //! What linear code says about a kernel's accesses.
 
 use serde::Serialize;
+use winograph_compiler::optimize::grid::GridReport;
 use winograph_compiler::target::Gpu;
 use winograph_compiler::{Place, Program, Step};
 use winograph_ir::indexed::{Role, Scope};
@@ -186,6 +187,15 @@ struct From {
     x: bool,
     w: bool,
     product: bool,
+}
+
+/// What neighbouring blocks share, in words; `None` where an axis at most is cut into blocks.
+pub(crate) fn block_order(grid: &GridReport) -> Option<String> {
+    if grid.blocks.len() < 2 {
+        return None;
+    }
+    let axes: Vec<String> = grid.blocks.iter().map(|(a, bytes)| format!("a{a} {bytes:.0}")).collect();
+    Some(format!("bytes of loads that a block shares with its neighbour, slowest axis first: {}", axes.join(", ")))
 }
 
 /// Sizes of a kernel's thread loops, the slowest in the thread's number first; none on a CPU.

@@ -29,6 +29,8 @@ mod run;
 mod seed;
 mod serve;
 mod shapes;
+mod table;
+mod warp;
 
 use args::{BenchCommand, CheckCommand, Cli, Command, ExplainCommand};
 use clap::Parser;
@@ -45,6 +47,7 @@ pub fn run() -> ExitCode {
         Command::Bench { what: BenchCommand::Compile(args) } => compile_time::run(&args),
         Command::Bench { what: BenchCommand::Overhead(args) } => overhead::run(&args),
         Command::Explain { what: ExplainCommand::Conv(args) } => explain::conv(&args),
+        Command::Explain { what: ExplainCommand::Table(args) } => table::run(&args),
         Command::Check { what: CheckCommand::Graphs(args) } => graphs::run(&args),
         Command::Check { what: CheckCommand::Onnx(args) } => conformance::run(&args),
         Command::Run(args) => run::run(&args),

@@ -94,6 +94,9 @@ pub(crate) fn text(report: &Report) -> String {
             true => writeln!(out, "{}: {}", row.algo, row.reason),
             false => writeln!(out, "{} *: not applied, figures are the direct form's: {}", row.algo, row.reason),
         };
+        for fate in &row.plans {
+            let _ = writeln!(out, "{}: {fate}", row.algo);
+        }
         if let Some(equal) = row.bitwise_equal_to_tensor {
             let _ = writeln!(
                 out,

@@ -8,6 +8,8 @@
 //! - `terms=64`, for `blocked`: terms of a block.
 //! - `target=cuda:sm_80`: the target by name, for `canonical` and `grid`; else a CPU.
 //! - `vector=16`: bytes of the target's vectors, 16 unless given.
+//! - `target=metal`, `layout=creation`, `grid=range-id`, `plan=seed`, for `rules`, which plans the whole program: a GPU, the
+//!   rules for layouts and grids, and a stored plan.
 //! - `chain=0,1` and `blocks=1:4:grid,2:4:serial`, for `narrow` and `link`: which kernels become one launch, and blocks of
 //!   the last one's loops by number, size and kind, outermost first.
 //!
@@ -22,12 +24,16 @@ use winograph_compiler::optimize::contract;
 use winograph_compiler::optimize::grid;
 use winograph_compiler::optimize::heuristic;
 use winograph_compiler::optimize::plan::{Plan, Scheduled};
+use winograph_compiler::optimize::stored::StoredPlans;
+use winograph_compiler::options::{GridRule, LayoutRule};
 use winograph_compiler::schedule::narrow::{Block, narrow};
 use winograph_compiler::schedule::{blocked, canonical, flatten, fuse, layout, rangeify, scope, split};
 use winograph_compiler::winograd::rational::Rational;
 use winograph_compiler::{Algorithm, Options, Target, compile, lower, winograd};
 use winograph_ir::indexed::Graph;
-use winograph_ir::linear::LoopKind;
+use winograph_ir::interp::gpu::{AccessKind, GpuModel, sites};
+use winograph_ir::interp::sectors;
+use winograph_ir::linear::{LoopKind, Memory};
 use winograph_ir::text::filetest::{Header, run_dir};
 use winograph_ir::text::{parse_indexed, parse_tensor, print_indexed, print_linear};
 use winograph_ir::verify;
@@ -46,7 +52,21 @@ fn options(header: &Header) -> Result<Options, String> {
         other => return Err(format!("no algorithm `{other}`")),
     };
     let points = list::<Rational>(header, "points")?;
-    Ok(Options { algorithm, tile: list(header, "tile")?, points, ..Options::default() })
+    let layout = match header.get("layout").unwrap_or("auto") {
+        "auto" => LayoutRule::Auto,
+        "creation" => LayoutRule::Creation,
+        other => return Err(format!("no rule `{other}` for layouts")),
+    };
+    let grid = match header.get("grid").unwrap_or("auto") {
+        "auto" => GridRule::Auto,
+        "range-id" => GridRule::RangeId,
+        other => return Err(format!("no rule `{other}` for grids")),
+    };
+    let plans = match header.get("plan") {
+        Some(name) => StoredPlans::known(name).ok_or_else(|| format!("no stored plan `{name}`"))?,
+        None => StoredPlans::default(),
+    };
+    Ok(Options { algorithm, tile: list(header, "tile")?, points, layout, grid, plans, ..Options::default() })
 }
 
 fn checked(g: &Graph, pass: &str) -> Result<(), String> {
@@ -205,6 +225,50 @@ impl Way {
         Ok(out)
     }
 
+    /// What the rules for layouts and grids decide, and what each access then moves.
+    fn ruled(&mut self) -> Result<String, String> {
+        let gpu = self.target.gpu.clone().ok_or("target= is missing, or no GPU")?;
+        self.winograd()?;
+        let (program, why) =
+            compile::compile_indexed(self.graph.clone(), &self.target, &self.options).map_err(|e| e.to_string())?;
+        let mut out = String::new();
+        for c in &why.layouts {
+            out += &format!("; {}{:?}: axes {:?}: {}\n", c.buffer, c.shape, c.order, c.reason);
+        }
+        let model = GpuModel { lanes: gpu.lanes as u32, sector_bytes: gpu.sector as u32, ..GpuModel::default() };
+        for (report, step) in why.kernels.iter().zip(program.prepare.iter().chain(&program.run)) {
+            for n in &report.nests {
+                out += &format!("{} {}\n  {}\n", n.name, n.role.name(), n.plan);
+                match &n.stored {
+                    Some(Ok(())) => out += "  replayed\n",
+                    Some(Err(why)) => out += &format!("  replaced: {why}\n"),
+                    None => out += &format!("  {}\n", n.grid.reason),
+                }
+                let blocks: Vec<String> = n.grid.blocks.iter().map(|(a, b)| format!("a{a} {b:.0}")).collect();
+                if blocks.len() > 1 {
+                    out += &format!("  bytes shared with the next block: {}\n", blocks.join(", "));
+                }
+            }
+            let code = &program.kernels[step.kernel];
+            let counts = sectors::count(code, &[], &model).ok_or("cannot be counted")?;
+            let mut sums: Vec<(String, [u64; 3])> = Vec::new();
+            for (site, c) in sites(code).iter().zip(&counts) {
+                let Memory::Arg(at) = site.memory else { continue };
+                let kind = if site.kind == AccessKind::Load { "load" } else { "store" };
+                let name = format!("{kind} {}", program.buffers[step.args[at as usize]].name);
+                let more = [c.requests, c.sectors, c.least_sectors];
+                match sums.iter_mut().find(|s| s.0 == name) {
+                    Some(s) => s.1.iter_mut().zip(more).for_each(|(a, b)| *a += b),
+                    None => sums.push((name, more)),
+                }
+            }
+            for (name, [requests, moved, least]) in sums {
+                out += &format!("  {name}: {requests} requests, {moved} sectors, least {least}\n");
+            }
+        }
+        Ok(out)
+    }
+
     fn laid_out(&mut self) -> Result<(Vec<Kernel>, Vec<layout::Choice>), String> {
         let mut kernels = self.kernels()?;
         let choices = layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default());
@@ -294,6 +358,7 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             Ok(kernels.iter().map(|k| k.text() + "\n").collect())
         }
         "link" => way.linked(),
+        "rules" => way.ruled(),
         "layout" => {
             let (kernels, choices) = way.laid_out()?;
             let choices: String =
@@ -397,6 +462,11 @@ fn canonical_axes() {
 #[test]
 fn grid_of_gpus() {
     folder("grid");
+}
+
+#[test]
+fn rules_for_layouts_and_grids() {
+    folder("rules");
 }
 
 #[test]

@@ -1,106 +1,10 @@
-//! Which lane of a warp touches which sector: addresses of one warp, and the drawing of them.
+//! Which lane of a warp touches which sector, drawn.
 
 use super::mark::{count, esc, lane_colour};
+use crate::warp::Picture;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use winograph_compiler::target::Gpu;
-use winograph_compiler::{Program, Step};
-use winograph_ir::int::RangeId;
-use winograph_ir::interp::gpu::{AccessKind, Space, sites};
-use winograph_ir::linear::{Access, Code, Instr, Memory, Stmt};
-
-/// One access of one warp: that of the middle of the launch, first iteration of its loops.
-pub(super) struct Picture {
-    /// The buffer.
-    pub(super) buffer: String,
-    /// `load` or `store`.
-    pub(super) kind: &'static str,
-    /// Bytes of an element.
-    size: i64,
-    /// For each thread of the warp the addresses in bytes of the elements it touches; none where a condition keeps it
-    /// out.
-    lanes: Vec<Vec<i64>>,
-    /// Accesses of the code that this one stands for.
-    pub(super) alike: usize,
-}
-
-/// The accesses of a step to global memory: of each buffer and kind the one with the most active lanes.
-pub(super) fn pictures(program: &Program, step: &Step, gpu: &Gpu) -> Vec<Picture> {
-    let Some(code) = program.kernels.get(step.kernel) else { return vec![] };
-    let Some(nest) = code.nest() else { return vec![] };
-    let mut values: BTreeMap<RangeId, i64> = BTreeMap::new();
-    for &r in &nest.grid {
-        values.insert(r, (code.ints.max_size(r) - 1) / 2);
-    }
-    let threads: Vec<(RangeId, i64)> = nest.threads.iter().map(|&r| (r, code.ints.max_size(r))).collect();
-    let all = sites(code);
-    let mut site = 0;
-    let mut out: Vec<Picture> = Vec::new();
-    code.for_each_stmt(&mut |s| {
-        let access = match s {
-            Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => access,
-            _ => return,
-        };
-        let Some(at) = all.get(site) else { return };
-        site += 1;
-        let Memory::Arg(arg) = access.mem else { return };
-        if at.space != Space::Global || access.dynamic.is_some() {
-            return;
-        }
-        let named = step.args.get(arg as usize).and_then(|&b| program.buffers.get(b));
-        let Some(buffer) = named.map(|b| b.name.clone()) else { return };
-        let kind = if at.kind == AccessKind::Load { "load" } else { "store" };
-        let lanes = warp(code, access, at.lanes, &values, &threads, gpu.lanes as i64, at.dtype.size() as i64);
-        let active = |lanes: &[Vec<i64>]| lanes.iter().filter(|l| !l.is_empty()).count();
-        match out.iter_mut().find(|p| p.buffer == buffer && p.kind == kind) {
-            Some(p) => {
-                p.alike += 1;
-                if active(&lanes) > active(&p.lanes) {
-                    p.lanes = lanes;
-                }
-            }
-            None => out.push(Picture { buffer, kind, size: at.dtype.size() as i64, lanes, alike: 1 }),
-        }
-    });
-    out
-}
-
-/// Addresses of a middle warp.
-fn warp(
-    code: &Code,
-    access: &Access,
-    elements: u32,
-    values: &BTreeMap<RangeId, i64>,
-    threads: &[(RangeId, i64)],
-    lanes: i64,
-    size: i64,
-) -> Vec<Vec<i64>> {
-    let total: i64 = threads.iter().map(|t| t.1).product();
-    let warps = (total + lanes - 1) / lanes;
-    let first = (warps - 1) / 2 * lanes;
-    let param = |p: winograph_ir::ParamId| code.ints.param_info(p).hi;
-    (first..(first + lanes).min(total))
-        .map(|thread| {
-            let mut values = values.clone();
-            let mut rest = thread;
-            for &(r, n) in threads.iter().rev() {
-                values.insert(r, rest % n.max(1));
-                rest /= n.max(1);
-            }
-            (0..elements as i64)
-                .filter_map(|e| {
-                    let range = |r: RangeId| match access.lane {
-                        Some(lane) if lane == r => e,
-                        _ => values.get(&r).copied().unwrap_or(0),
-                    };
-                    let open = access.gate.iter().all(|&g| code.ints.eval(g, &range, &param).is_some_and(|v| v >= 0));
-                    let at = code.ints.eval(access.addr, &range, &param)?;
-                    open.then(|| at.saturating_mul(size))
-                })
-                .collect()
-        })
-        .collect()
-}
 
 /// Sectors with, for each of their cells (elements), the lane that touches it.
 struct Rows {
@@ -161,10 +65,7 @@ impl Picture {
         let width = memory + 96.0 + 2.0;
         let height = TOP + row * shown.max(1) as f64 + if n > MOST { 18.0 } else { 4.0 };
         let active = self.lanes.iter().filter(|l| !l.is_empty()).count();
-        let mut distinct: Vec<i64> = self.lanes.iter().flatten().copied().collect();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let bytes = distinct.len() as i64 * self.size;
+        let bytes = self.distinct().len() as i64 * self.size;
         let least = (bytes + sector - 1) / sector.max(1);
         let words = format!("{active} lanes touch {bytes} bytes in {n} sectors; {least} could hold them");
         let mut out = format!(

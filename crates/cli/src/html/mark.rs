@@ -22,7 +22,7 @@ pub(super) fn esc(text: impl Display) -> String {
 }
 
 /// A number with thousands apart.
-pub(super) fn count(n: u64) -> String {
+pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {

@@ -3,11 +3,11 @@
 
 mod graph;
 mod lanes;
-mod mark;
+pub(crate) mod mark;
 mod nest;
 
 use crate::kernels::{self, Touch};
-use lanes::Picture;
+use crate::warp::{self, Picture};
 use mark::{count, esc, sizes};
 use std::fmt::Write as _;
 use winograph_compiler::explain::{KernelReport, NestReport};
@@ -83,7 +83,7 @@ fn shown<'a>(side: &'a Side, target: &Target) -> Vec<Shown<'a>> {
             Some(Shown {
                 report,
                 touches: kernels::touches(&side.program, step, counts.as_deref()),
-                pictures: target.gpu.as_ref().map_or_else(Vec::new, |gpu| lanes::pictures(&side.program, step, gpu)),
+                pictures: target.gpu.as_ref().map_or_else(Vec::new, |gpu| warp::pictures(&side.program, step, gpu)),
                 grid: kernels::grid(code),
                 block: kernels::block(code),
             })
@@ -373,6 +373,9 @@ fn costs(out: &mut String, nest: &NestReport, open: bool) -> std::fmt::Result {
             Err(why) => format!("a stored plan does not fit: {why}"),
         };
         writeln!(out, "<p class=\"soft\">{}</p>", esc(what))?;
+    }
+    if let Some(line) = kernels::block_order(grid).filter(|_| open) {
+        writeln!(out, "<p class=\"soft\">{}</p>", esc(line))?;
     }
     if grid.candidates.is_empty() {
         return Ok(());

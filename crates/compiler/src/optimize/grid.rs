@@ -3,7 +3,8 @@
 //! Takes a kernel whose buffers have layouts; leaves a plan. Candidates are pairs of a fast and a slow thread axis with
 //! their sizes. For each, every access's address is evaluated for the lanes of a few warps (first, middle and last
 //! block: masks matter), distinct sectors are counted and weighted by how often the access runs. It works through
-//! divisions, remainders and masks, since it evaluates and does not match. Ties go to the simpler candidate.
+//! divisions, remainders and masks, since it evaluates and does not match. Ties go to the simpler candidate. Blocks are
+//! ordered by the bytes that neighbours have in common: the axis along which they share the most is the fastest.
 
 use super::access::{self, Stride, Touch};
 use super::blocks;
@@ -30,6 +31,9 @@ pub struct GridReport {
     pub evaluated: usize,
     /// Why the plan is as it is.
     pub reason: String,
+    /// Axes that are cut into blocks, outermost first, and the bytes that a block's loads have in common with those of
+    /// its neighbour along the axis.
+    pub blocks: Vec<(usize, f64)>,
 }
 
 /// An assignment of threads to axes.
@@ -87,6 +91,7 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
             .collect(),
         evaluated: ranked.len(),
         reason: String::new(),
+        blocks: Vec::new(),
     };
     if let Some(blocks) = blocks::plan(kernel, gpu)
         && let Ok(plan) = complete(kernel, &blocks, gpu, rule)
@@ -97,6 +102,7 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
              would cost",
             multiply_adds(kernel) / 1e6
         );
+        report.blocks = shared_bytes(kernel, gpu, &plan);
         return (plan, report);
     }
     report.reason = match &ranked[..] {
@@ -110,7 +116,31 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
         [] => String::new(),
     };
     let threads = ranked.first().map(|r| r.0.clone()).unwrap_or_default();
-    (search.build(threads, rule), report)
+    let plan = search.build(threads, rule);
+    report.blocks = search.shared_by_blocks(&plan);
+    (plan, report)
+}
+
+/// What [`GridReport::blocks`] says of a plan.
+pub fn shared_bytes(kernel: &Kernel, gpu: &Gpu, plan: &Plan) -> Vec<(usize, f64)> {
+    Search::new(kernel, gpu).shared_by_blocks(plan)
+}
+
+/// The sectors that a launch of the kernel would move with the best threads and one element a thread, estimated.
+pub fn fewest_sectors(kernel: &Kernel, gpu: &Gpu) -> f64 {
+    Search::new(kernel, gpu).candidates().into_iter().map(|c| c.1).fold(f64::INFINITY, f64::min)
+}
+
+/// Puts blocks that share the most next to each other: axes along which neighbours have more in common come later, which
+/// is faster. Axes that share the same keep their order.
+fn order_blocks(order: &mut [usize], shared: &[(usize, f64)]) {
+    let of = |a: usize| shared.iter().find(|s| s.0 == a).map(|s| s.1);
+    let places: Vec<usize> = (0..order.len()).filter(|&n| of(order[n]).is_some()).collect();
+    let mut axes: Vec<(usize, f64)> = places.iter().filter_map(|&n| Some((order[n], of(order[n])?))).collect();
+    axes.sort_by(|a, b| a.1.total_cmp(&b.1));
+    for (place, axis) in places.into_iter().zip(axes) {
+        order[place] = axis.0;
+    }
 }
 
 /// Products that a kernel sums.
@@ -143,8 +173,12 @@ pub fn complete(kernel: &Kernel, stored: &Plan, gpu: &Gpu, rule: GridRule) -> Re
     let ordinal = |a: &usize| kernel.loops.get(*a).map(|&r| kernel.graph.ints.range_info(r).ordinal);
     if plan.order.is_empty() {
         plan.order = (0..places).collect();
-        if rule == GridRule::RangeId {
-            plan.order.sort_by_key(ordinal);
+        match rule {
+            GridRule::RangeId => plan.order.sort_by_key(ordinal),
+            GridRule::Auto => {
+                let shared = shared_bytes(kernel, gpu, &plan);
+                order_blocks(&mut plan.order, &shared);
+            }
         }
     }
     if plan.threads.is_empty() {
@@ -242,6 +276,59 @@ impl<'a> Search<'a> {
                 (t, sectors)
             })
             .collect()
+    }
+
+    /// For each axis that a plan cuts into several blocks, in the plan's order: bytes that the loads of a block in the
+    /// middle have in common with those of the next block along the axis.
+    ///
+    /// What a block reads of a buffer's axis is taken to be an interval, from the index's values at both ends of each
+    /// range: exact for sums of ranges, an estimate where an index divides.
+    fn shared_by_blocks(&self, plan: &Plan) -> Vec<(usize, f64)> {
+        let ints = &self.g.ints;
+        // For each map range: elements of a block, number of blocks.
+        let cut: Vec<(i64, i64)> = (0..self.kernel.loops.len())
+            .map(|a| {
+                let size = ints.max_size(self.kernel.loops[a]).max(1);
+                let Some(factors) = plan.loops.get(a) else { return (size, 1) };
+                if !factors.iter().any(|f| f.kind == Kind::Grid) {
+                    return (size, 1);
+                }
+                // A side of a matrix unit is 8 or 16 where the plan does not say so.
+                let of = |f: &Factor| f.size.unwrap_or(if f.kind == Kind::Matrix { 8 } else { 1 });
+                let inner: i64 = factors.iter().filter(|f| f.kind != Kind::Grid).map(of).product::<i64>().max(1);
+                (inner.min(size), (size + inner - 1) / inner)
+            })
+            .collect();
+        let axis_of = |r: RangeId| self.kernel.loops.iter().position(|&l| l == r);
+        let first = |r: RangeId| axis_of(r).map_or(0, |a| (cut[a].1 - 1) / 2 * cut[a].0);
+        let span = |r: RangeId| axis_of(r).map_or_else(|| ints.max_size(r), |a| cut[a].0).max(1);
+        let param = |p: winograph_ir::ParamId| ints.param_info(p).hi;
+        // The value of an index at the block's start, with one range further on.
+        let at = |i: IntId, moved: Option<(RangeId, i64)>| {
+            let range = |r: RangeId| first(r) + moved.filter(|m| m.0 == r).map_or(0, |m| m.1);
+            ints.eval(i, &range, &param)
+        };
+        let mut order: Vec<usize> = plan.order.iter().copied().filter(|&a| a < cut.len()).collect();
+        order.extend((0..cut.len()).filter(|a| !plan.order.contains(a)));
+        let mut out = Vec::new();
+        for a in order.into_iter().filter(|&a| cut[a].1 > 1) {
+            let mut bytes = 0.0;
+            for t in self.touches.iter().filter(|t| !t.write && !t.dynamic) {
+                let mut common = self.g.buffer(t.buffer).dtype.size() as f64;
+                for &i in &t.index {
+                    let Some(start) = at(i, None) else { continue };
+                    let mut extent = 1;
+                    for &r in ints.free_ranges(i) {
+                        extent += at(i, Some((r, span(r) - 1))).map_or(0, |e| (e - start).abs());
+                    }
+                    let shift = at(i, Some((self.kernel.loops[a], cut[a].0))).map_or(0, |e| (e - start).abs());
+                    common *= (extent - shift).max(0) as f64;
+                }
+                bytes += common;
+            }
+            out.push((a, bytes));
+        }
+        out
     }
 
     /// Sectors that a launch moves with these threads, estimated from a few warps.
@@ -380,6 +467,11 @@ impl<'a> Search<'a> {
             plan.reduces.push(vec![any(if self.unrolled.contains(r) { Kind::Unroll } else { Kind::Loop })]);
         }
         plan.order = (0..loops.len()).collect();
+        if rule == GridRule::Auto {
+            let shared = self.shared_by_blocks(&plan);
+            order_blocks(&mut plan.order, &shared);
+        }
+        let loops = &self.kernel.loops;
         plan.threads = threads.iter().rev().map(|t| t.0).collect();
         if rule == GridRule::RangeId {
             let ordinal = |a: &usize| self.g.ints.range_info(loops[*a]).ordinal;

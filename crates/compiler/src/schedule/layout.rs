@@ -6,9 +6,9 @@
 
 use crate::kernel::Kernel;
 use crate::optimize::access::{self, Touch};
-use crate::optimize::{contract, heuristic};
+use crate::optimize::{contract, grid, heuristic};
 use crate::options::LayoutRule;
-use crate::target::Target;
+use crate::target::{Gpu, Target};
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin, Scope};
 use winograph_ir::int::RangeId;
@@ -159,8 +159,12 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
         out.push(Choice { buffer, shape, order: in_memory, block: None, reason, candidates });
         let planes = planes_of(kernels, b, rank);
         for &n in &users[b] {
-            set_layout(&mut kernels[n], b, &order, None, &planes);
+            set_layout(&mut kernels[n], b, &order, None, &planes, 1);
         }
+    }
+    if let (LayoutRule::Auto, Some(gpu)) = (rule, &target.gpu) {
+        let used: Vec<usize> = own.iter().copied().filter(|&b| !users[b].is_empty()).collect();
+        pad_rows(kernels, &used, &users, gpu, &mut out);
     }
     // Now that lanes are known: operands of products that are read element by element are packed.
     if rule == LayoutRule::Auto && target.gpu.is_none() {
@@ -174,11 +178,62 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
             choice.block = Some((axis, block));
             choice.reason = format!("{reason}; packed by {block} along it: a reduction reads that much at each step");
             for &n in &users[b] {
-                set_layout(&mut kernels[n], b, &choice.order, choice.block, &planes);
+                set_layout(&mut kernels[n], b, &choice.order, choice.block, &planes, 1);
             }
         }
     }
     out
+}
+
+/// Pads rows that do not fill sectors, where the kernels that touch the buffer then move fewer: lanes that go on from one
+/// row into the next begin it at a sector. Tells in the choices what it did.
+fn pad_rows(kernels: &mut [Kernel], own: &[usize], users: &[Vec<usize>], gpu: &Gpu, choices: &mut [Choice]) {
+    let mut known: Vec<Option<f64>> = vec![None; kernels.len()];
+    for (choice, &b) in choices.iter_mut().zip(own) {
+        let Some(&inner) = choice.order.last() else { continue };
+        let Some((at, user)) = users[b]
+            .first()
+            .and_then(|&n| Some((kernels[n].args.iter().position(|a| a.0 as usize == b)?, &kernels[n])))
+        else {
+            continue;
+        };
+        let buffer = &user.graph.buffers[at];
+        let elements = (gpu.sector / buffer.dtype.size()).max(1) as i64;
+        let Some(size) = user.graph.ints.as_const(buffer.shape[inner]) else { continue };
+        if size % elements == 0 || size < elements / 2 || choice.order.len() < 2 {
+            continue;
+        }
+        let cost = |kernels: &[Kernel], known: &mut [Option<f64>]| -> f64 {
+            users[b].iter().map(|&n| *known[n].get_or_insert_with(|| grid::fewest_sectors(&kernels[n], gpu))).sum()
+        };
+        let before = cost(kernels, &mut known);
+        let without: Vec<Option<Layout>> = users[b].iter().map(|&n| layout_of(&kernels[n], b).cloned()).collect();
+        let kept: Vec<Option<f64>> = users[b].iter().map(|&n| known[n].take()).collect();
+        let planes = vec![false; choice.order.len()];
+        for &n in &users[b] {
+            set_layout(&mut kernels[n], b, &choice.order, None, &planes, elements);
+        }
+        let after = cost(kernels, &mut known);
+        if after < before * 0.999 {
+            let to = (size + elements - 1) / elements * elements;
+            choice.reason += &format!(
+                "; rows of {size} padded to {to} to begin at sectors: its kernels move about {after:.0} sectors instead of \
+                 {before:.0}"
+            );
+            continue;
+        }
+        for ((&n, layout), cost) in users[b].iter().zip(without).zip(kept) {
+            if let Some(at) = kernels[n].args.iter().position(|a| a.0 as usize == b) {
+                kernels[n].graph.buffers[at].layout = layout;
+            }
+            known[n] = cost;
+        }
+    }
+}
+
+fn layout_of(k: &Kernel, buffer: usize) -> Option<&Layout> {
+    let at = k.args.iter().position(|a| a.0 as usize == buffer)?;
+    k.graph.buffers[at].layout.as_ref()
 }
 
 /// Which of the program's own buffers are to be packed: axis and block.
@@ -201,10 +256,12 @@ fn packing(kernels: &[Kernel], is_own: &[bool], target: &Target) -> FxHashMap<us
 /// Gives a buffer of a kernel a layout: axes in order, slowest first, one of them in blocks whose elements are
 /// contiguous.
 ///
+/// Rows, the elements along the last axis in order, begin at multiples of `row` elements.
+///
 /// `planes` says which axes kernels unroll. Their elements are read or written together, so where the distance between
 /// them is a multiple of a large power of two, which would put all of them into one set of the first-level cache, a
 /// cache line is added to it.
-fn set_layout(k: &mut Kernel, buffer: usize, order: &[usize], block: Option<(usize, i64)>, planes: &[bool]) {
+fn set_layout(k: &mut Kernel, buffer: usize, order: &[usize], block: Option<(usize, i64)>, planes: &[bool], row: i64) {
     let Some(at) = k.args.iter().position(|a| a.0 as usize == buffer) else { return };
     let shape = k.graph.buffers[at].shape.clone();
     let element = k.graph.buffers[at].dtype.size() as i64;
@@ -224,6 +281,11 @@ fn set_layout(k: &mut Kernel, buffer: usize, order: &[usize], block: Option<(usi
         dims.push(LayoutDim { axis, div: 1, modulus: packed.map(|b| b.1), stride });
         let size = packed.map_or(shape[axis], |b| ints.constant(b.1));
         stride = ints.mul(stride, size);
+        if n == 0 && row > 1 {
+            let up = ints.add_const(stride, row - 1);
+            let rows = ints.div_const(up, row);
+            stride = ints.scale(rows, row);
+        }
         // Rows of a core's own memory begin at cache lines, so that no vector lies in two.
         if n == 0 && local && ints.as_const(stride).is_some_and(|s| s * element > LINE) {
             let line = LINE / element;
