@@ -506,3 +506,55 @@ fn explain_writes_a_page() {
     let said = fails(2, &mut winograph(&["explain", "conv", "--html", path, "--json"]));
     assert!(said.contains("--json"), "{said}");
 }
+
+#[test]
+fn bench_replays_stored_plans_or_says_why_not() {
+    let small = ["--input", "1,8,8,64", "--weight", "8,8,3,3", "--padding", "1", "--tile", "4"];
+    let bench = ["bench", "conv", "--algo", "graph", "--runs", "1", "--plan", "seed", "--device"];
+    let said = succeeds(&[&bench[..], &["virtual:metal"], &small[..]].concat());
+    assert!(said.contains("graph: the stored plan for out0.M was replayed: r_"), "{said}");
+    let said = succeeds(&[&bench[..], &["cpu"], &small[..]].concat());
+    assert!(said.contains("out0.M does not fit and was replaced: thread, matrix"), "{said}");
+
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("nothing.plan");
+    std::fs::write(&file, "nobody: a0=grid\n").unwrap();
+    let path = file.to_str().unwrap();
+    for command in [&["bench", "conv", "--algo", "graph", "--runs", "1"][..], &["explain", "conv"]] {
+        let with = |plan: &str| fails(2, &mut winograph(&[command, &["--plan", plan], &small[..]].concat()));
+        let said = with(path);
+        assert!(said.contains("names no kernel: expected `contraction`") && said.contains("out0"), "{said}");
+        let said = with("/nowhere/at.plan");
+        assert!(said.contains("cannot read that file") && said.contains("seed-tf32"), "{said}");
+        std::fs::write(&file, "nobody: a0=grid\nout0.M a0=grid\n").unwrap();
+        assert!(with(path).contains("line 2: expected `NAME: PLAN`"));
+        std::fs::write(&file, "nobody: a0=grid\n").unwrap();
+    }
+}
+
+#[test]
+fn explain_has_the_objects_of_bench_with_what_is_moved() {
+    let target = ["--target", "cuda:sm_90", "--algo", "graph", "--stages", "global"];
+    let v = json(&[&["explain", "conv", "--json"][..], &target[..], &SMALL[..]].concat());
+    assert_eq!((&v["target"], &v["layout"], &v["grid"]), (&"cuda:sm_90".into(), &"auto".into(), &"auto".into()));
+    let kernels = v["kernels"].as_array().unwrap();
+    assert_eq!(kernels.len(), 4, "the three-kernel form and the weights' transform");
+    for k in kernels {
+        for key in ["name", "role", "grid", "block", "time_us", "accesses"] {
+            assert!(k.get(key).is_some(), "{key} of {k}");
+        }
+        for a in k["accesses"].as_array().unwrap() {
+            let of = ["buffer", "kind", "space", "vector", "requests", "sectors", "least_sectors", "bank_conflicts"];
+            let mut of = of.to_vec();
+            of.sort_unstable();
+            assert_eq!(keys(a), of, "{a}");
+        }
+    }
+}
+
+#[test]
+fn explain_table_refuses_what_it_does_not_know() {
+    let said = fails(2, &mut winograph(&["explain", "table", "--target", "cpu"]));
+    assert!(said.contains("expected a GPU") && said.contains("metal"), "{said}");
+    let said = fails(2, &mut winograph(&["explain", "table", "--only", "nothing of the kind"]));
+    assert!(said.contains("no case"), "{said}");
+}

@@ -49,10 +49,18 @@ fn auto_moves_no_more_than_the_old_rules_and_the_reference_stores_the_least() {
             let auto = moved(&program(conv, target, Algorithm::Winograd, LayoutRule::Auto, GridRule::Auto));
             let old = moved(&program(conv, target, Algorithm::Winograd, LayoutRule::Creation, GridRule::RangeId));
             assert!(auto.0 <= old.0, "{target} {conv:?}: {} sectors under auto, {} under the old rules", auto.0, old.0);
-            // Rows of 14 and 6 tiles are padded; with 4 tiles two rows fill a sector.
-            if conv.size != [56, 56] {
-                assert_eq!(auto.1, auto.2, "{target} {conv:?}: stores of the compiler's own buffers");
-            }
+            // Rows of 14 tiles are padded, so that each is two sectors of which it fills seven eighths. Rows of 6 or 4 are
+            // laid out for the loads, which weigh more.
+            let most = match conv.size[..] {
+                [64, 64] => 1.0,
+                [56, 56] => 8.0 / 7.0,
+                _ => continue,
+            };
+            let own = auto.1 as f64 / auto.2 as f64;
+            assert!(
+                own <= most + 1e-9,
+                "{target} {conv:?}: stores of the compiler's own buffers move {own} times the least"
+            );
         }
     }
 }
@@ -157,20 +165,20 @@ fn lanes_are_found_through_divisions_where_no_stride_is_known() {
 
 #[test]
 fn lanes_are_found_behind_masks() {
-    let text = "%0 = input 0 : f32[64, 40]\n%1 = input 1 : f32[64, 24]\n%2 = cat axis 1 %0, %1\n\
-                %3 = pad %2 before [3, 8] after [1, 24] value 0.0f32\n%4 = neg %3\noutput %4\n";
-    finds_lanes(text, &[64 * 40, 64 * 24], 1.25, 3.0);
+    let text = "%0 = input 0 : f32[40, 12, 5]\n%1 = input 1 : f32[40, 12, 3]\n%2 = cat axis 2 %0, %1\n\
+                %3 = pad %2 before [3, 0, 0] after [1, 0, 0] value 0.0f32\n%4 = neg %3\noutput %4\n";
+    finds_lanes(text, &[40 * 12 * 5, 40 * 12 * 3], 1.8, 1.3);
 }
 
 #[test]
 fn lanes_are_found_with_reductions_inside() {
     // A rule that leaves kernels with a reduction as their axes were made loses on each of these.
-    let middle = "%0 = input 0 : f32[128, 10, 64]\n%1 = reduce add any [1] %0\noutput %1\n";
-    finds_lanes(middle, &[128 * 10 * 64], 1.0, 4.0);
-    let scaled = "%0 = input 0 : f32[32, 12, 48]\n%1 = input 1 : f32[12, 48]\n%2 = reshape %1 : f32[1, 12, 48]\n\
-                  %3 = expand %2 : f32[32, 12, 48]\n%4 = mul %0, %3\n%5 = reduce add any [1] %4\noutput %5\n";
-    finds_lanes(scaled, &[32 * 12 * 48, 12 * 48], 1.25, 3.0);
-    let divided = "%0 = input 0 : f32[8, 12, 96]\n%1 = permute %0 [1, 0, 2]\n%2 = reshape %1 : f32[16, 6, 96]\n\
+    let middle = "%0 = input 0 : f32[16, 32, 10, 8]\n%1 = reduce add any [2] %0\noutput %1\n";
+    finds_lanes(middle, &[16 * 32 * 10 * 8], 1.0, 1.9);
+    let scaled = "%0 = input 0 : f32[8, 16, 12, 8]\n%1 = input 1 : f32[12, 8]\n%2 = reshape %1 : f32[1, 1, 12, 8]\n\
+                  %3 = expand %2 : f32[8, 16, 12, 8]\n%4 = mul %0, %3\n%5 = reduce add any [2] %4\noutput %5\n";
+    finds_lanes(scaled, &[8 * 16 * 12 * 8, 12 * 8], 1.5, 1.5);
+    let divided = "%0 = input 0 : f32[8, 12, 4, 8]\n%1 = permute %0 [1, 0, 2, 3]\n%2 = reshape %1 : f32[16, 6, 4, 8]\n\
                    %3 = reduce add any [1] %2\noutput %3\n";
-    finds_lanes(divided, &[8 * 12 * 96], 1.0, 3.0);
+    finds_lanes(divided, &[8 * 12 * 4 * 8], 1.0, 1.5);
 }

@@ -52,6 +52,8 @@ type Threads = Vec<(usize, i64)>;
 
 /// Threads that a workgroup gets if the kernel has them.
 const THREADS: i64 = 128;
+/// Elements of four bytes in a sector.
+const ROW: i64 = 8;
 /// Candidates that a report lists.
 const REPORTED: usize = 12;
 /// Most accumulators of a thread.
@@ -259,6 +261,10 @@ impl<'a> Search<'a> {
             let Some(size) = self.size(a) else { continue };
             let mut sizes = vec![size.min(warp)];
             sizes.extend([8, 16].into_iter().filter(|n| *n < size && size % n == 0));
+            // Rows that do not fill sectors: some lanes idle, and every row begins at a sector if it is padded.
+            if size < warp && size % ROW != 0 && size > ROW / 2 {
+                sizes.push((size + ROW - 1) / ROW * ROW);
+            }
             for first in sizes {
                 all.push(vec![(a, first)]);
                 if first >= warp {
@@ -448,6 +454,19 @@ impl<'a> Search<'a> {
                 threads.push((a, n));
                 total *= n;
             }
+        }
+        // With the threads that came later another order may put better neighbours into a warp.
+        if rule == GridRule::Auto && threads.len() > 1 {
+            let axes: Vec<usize> = (0..threads.len()).collect();
+            let mut best = (self.sectors(&threads), threads.clone());
+            for order in permutations(&axes) {
+                let trial: Threads = order.iter().map(|&n| threads[n]).collect();
+                let sectors = self.sectors(&trial);
+                if sectors < best.0 * 0.999 {
+                    best = (sectors, trial);
+                }
+            }
+            threads = best.1;
         }
         let any = |kind: Kind| Factor { kind, size: None };
         let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
