@@ -349,8 +349,12 @@ impl<'a> Search<'a> {
         let total: i64 = threads.iter().map(|t| t.1).product::<i64>().max(1);
         let lanes = total.min(warp);
         let mut sums = Vec::with_capacity(self.touches.len());
-        // Lanes that a warp does not fill do nothing.
-        let idle = (warp as f64 / lanes as f64).sqrt();
+        // Lanes that a warp does not fill, or that are beyond the end of an axis, do nothing.
+        let filled = |&(a, n): &(usize, i64)| {
+            let size = ints.max_size(self.kernel.loops[a]).max(1);
+            size as f64 / ((size + n - 1) / n * n) as f64
+        };
+        let idle = (warp as f64 / (lanes as f64 * threads.iter().map(filled).product::<f64>())).sqrt();
         for (t, &address) in self.touches.iter().zip(&self.addresses) {
             let (mut sectors, mut active) = (0usize, 0usize);
             let bytes = self.g.buffer(t.buffer).dtype.size() as i64;
