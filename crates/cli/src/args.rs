@@ -56,7 +56,7 @@ pub(crate) enum BenchCommand {
 pub(crate) enum ExplainCommand {
     /// How one convolution is compiled
     Conv(Box<ExplainConv>),
-    /// What kernels of all kinds move on GPUs under the old rules and under auto, as Markdown: docs/grid-table.md
+    /// What kernels of all kinds move on GPUs under the old rules and under auto, as Markdown
     Table(ExplainTable),
 }
 

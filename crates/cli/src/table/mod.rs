@@ -52,7 +52,7 @@ pub(crate) fn run(args: &ExplainTable) -> Result<()> {
 
 const HEAD: &str = "# What kernels move
 
-`winograph explain table > docs/grid-table.md` writes this page. For each launch: the sectors of global memory that it moves
+`winograph explain table` writes this page. For each launch: the sectors of global memory that it moves
 under the old rules (`--layout creation --grid range-id`) and under `auto`, the least that could hold the bytes of each
 request, how many times that `auto` moves, and the distinct sectors that the block in the middle touches. Weights of
 convolutions are constants: their transform runs once. Where `auto` moves more than 1.25 times the least, the last column
@@ -198,6 +198,3 @@ fn times(cases: &[Case], targets: &[Target]) -> Result<()> {
     let _ = writeln!(out, "\nAt most {:.0} us a kernel: {}.", most.0, most.1);
     output::print(&out)
 }
-
-#[cfg(test)]
-mod tests;
