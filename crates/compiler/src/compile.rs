@@ -247,7 +247,11 @@ fn finish(
                     let planned =
                         |plan, grid, stored| vec![Planned { kernel: k.clone(), plan: settled(plan), grid, stored }];
                     let refused = match stored {
-                        Some(Ok(plan)) => return planned(plan, GridReport::default(), Some(Ok(()))),
+                        Some(Ok(plan)) => {
+                            let given = |gpu| grid::given(k, gpu, &plan, "a stored plan");
+                            let report = target.gpu.as_ref().map(given).unwrap_or_default();
+                            return planned(plan, report, Some(Ok(())));
+                        }
                         Some(Err(why)) => Some(Err(why.to_string())),
                         None => None,
                     };
@@ -256,7 +260,8 @@ fn finish(
                             && let Ok(plan) = grid::complete(&kernel, &plan, gpu, options.grid)
                             && plan.apply(&kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared)
                         {
-                            return vec![Planned { kernel, plan, grid: GridReport::default(), stored: refused }];
+                            let grid = grid::given(&kernel, gpu, &plan, "a product on a matrix unit");
+                            return vec![Planned { kernel, plan, grid, stored: refused }];
                         }
                         let (plan, grid) = grid::plan(k, gpu, options.grid);
                         return planned(plan, grid, refused);

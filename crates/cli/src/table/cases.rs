@@ -6,12 +6,15 @@ use serde::Deserialize;
 use winograph::{ArgSpec, ConvOptions, DType, PoolOptions, Tensor, TensorBuffer};
 use winograph_compiler::Algorithm;
 
+/// Writes a program on its arguments.
+type Write = dyn Fn(&[Tensor]) -> winograph::Result<Tensor>;
+
 /// One program.
 pub(super) struct Case {
     pub(super) name: String,
     pub(super) args: Vec<ArgSpec>,
     pub(super) algorithm: Algorithm,
-    pub(super) write: Box<dyn Fn(&[Tensor]) -> winograph::Result<Tensor>>,
+    pub(super) write: Box<Write>,
 }
 
 #[derive(Deserialize)]

@@ -123,6 +123,11 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
     (plan, report)
 }
 
+/// The report on a plan whose threads come from elsewhere.
+pub fn given(kernel: &Kernel, gpu: &Gpu, plan: &Plan, from: &str) -> GridReport {
+    GridReport { reason: from.to_string(), blocks: shared_bytes(kernel, gpu, plan), ..GridReport::default() }
+}
+
 /// What [`GridReport::blocks`] says of a plan.
 pub fn shared_bytes(kernel: &Kernel, gpu: &Gpu, plan: &Plan) -> Vec<(usize, f64)> {
     Search::new(kernel, gpu).shared_by_blocks(plan)
