@@ -2,6 +2,7 @@
 
 use winograph::Tensor;
 use winograph::export::{Exported, seal};
+use winograph::model::{Model, PortType, Value};
 use winograph_compiler::optimize::plan::Kind;
 use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::{Algorithm, Options, Program, Target, compile};
@@ -91,6 +92,28 @@ pub fn exported(data: &[u8]) {
         if let Err(e) = checked {
             assert!(e.to_string().starts_with("exported program: "), "{e}");
         }
+    }
+}
+
+/// A model in ONNX's format: it is refused with a message, or becomes tensors. Nothing is compiled or run.
+pub fn onnx(data: &[u8]) {
+    let model = match Model::from_onnx(data) {
+        Ok(model) => model,
+        Err(e) => return assert!(!e.to_string().trim().is_empty()),
+    };
+    let mut inputs = Vec::new();
+    for port in model.inputs() {
+        let PortType::Tensor { dtype, shape } = port.of else { return };
+        let shape: Vec<usize> = shape.unwrap_or_default().into_iter().map(|s| s.unwrap_or(2)).collect();
+        if shape.iter().try_fold(1usize, |n, &s| n.checked_mul(s)).is_none_or(|n| n > 1 << 16) {
+            return;
+        }
+        // A constant: shapes may follow from its elements.
+        let Ok(zeros) = Tensor::zeros(&shape, dtype) else { return };
+        inputs.push((port.name, Value::Tensor(zeros)));
+    }
+    if let Err(e) = model.trace(&inputs) {
+        assert!(!e.to_string().trim().is_empty());
     }
 }
 

@@ -197,6 +197,21 @@ fn npy() {
 }
 
 #[test]
+fn onnx() {
+    // A window with shape arithmetic behind it, a loop and a branch, and operators that make their sizes up.
+    let seeds: [&[u8]; 3] = [
+        include_bytes!("../../../fuzz/seeds/conv.onnx"),
+        include_bytes!("../../../fuzz/seeds/control.onnx"),
+        include_bytes!("../../../fuzz/seeds/shapes.onnx"),
+    ];
+    for seed in seeds {
+        let model = winograph::Model::from_onnx(seed).unwrap();
+        assert!(!model.operators().is_empty());
+    }
+    fuzz("onnx", &seeds.map(<[u8]>::to_vec), bodies::onnx);
+}
+
+#[test]
 fn exported() {
     use winograph::{ArgSpec, DType, Tensor, compile};
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz.wg");

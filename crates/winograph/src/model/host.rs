@@ -11,6 +11,9 @@ use std::sync::Arc;
 use winograph_ir::interp::Value as HostValue;
 use winograph_ir::tensor::{Node, TensorOp};
 
+/// Most elements that are computed while importing, those of all operations together: shapes follow from few.
+const MAX_ELEMENTS: usize = 1 << 24;
+
 /// Elements as integers; floats are truncated.
 pub(crate) fn ints(value: &HostValue) -> Vec<i64> {
     value.data.iter().map(|s| s.to_i64()).collect()
@@ -19,12 +22,19 @@ pub(crate) fn ints(value: &HostValue) -> Vec<i64> {
 /// The elements of a tensor that depends on no argument, without compiling anything.
 ///
 /// # Errors
-/// [`Error::Unbound`] if it depends on an argument; what the interpreter refuses.
+/// [`Error::Unbound`] if it depends on an argument; more than [`MAX_ELEMENTS`] to compute; what the interpreter refuses.
 pub(crate) fn constant_value(op: &'static str, t: &Tensor) -> Result<HostValue> {
     if let State::Ready(data) = t.0.state() {
         return Ok(HostValue::from_bytes(t.dtype(), t.shape(), data.bytes()));
     }
     let (graph, constants) = build_graph(op, std::slice::from_ref(t), &[], Leaves::Constants)?;
+    let sizes =
+        |n: &Node| n.shape.iter().fold(1usize, |p, &s| p.saturating_mul(graph.ints.bounds(s).1.max(0) as usize));
+    let work = graph.nodes().iter().map(sizes).fold(0usize, usize::saturating_add);
+    if work > MAX_ELEMENTS {
+        let cause = format!("{work} elements would have to be computed while importing, at most {MAX_ELEMENTS} are");
+        return Err(Error::Execution { op, cause: cause.into() });
+    }
     let mut inputs = Vec::with_capacity(constants.len());
     for (slot, data) in constants.iter().enumerate() {
         let of_slot = |n: &&Node| matches!(n.op, TensorOp::Input { slot: s, .. } if s == slot);

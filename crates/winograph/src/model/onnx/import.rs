@@ -12,7 +12,7 @@ use std::path::Path;
 use winograph_ir::interp::Value as HostValue;
 
 /// Most nodes that one import may meet, bodies of loops counted each time: more is taken for a file that means harm.
-const MAX_STEPS: usize = 4_000_000;
+const MAX_STEPS: usize = 400_000;
 
 /// How deeply graphs and functions may be nested.
 const MAX_DEPTH: usize = 48;
