@@ -16,6 +16,7 @@ import torch
 LAYERS = json.loads((pathlib.Path(__file__).parent / "layers.json").read_text())["layers"]
 KINDS = {  # name: dtype, tf32, channels last, our ways
     "true f32": (torch.float32, False, False, ("f32 F4", "f32 direct")),
+    "three terms of tf32": (torch.float32, False, False, ("f32 F4", "3xtf32 F4")),
     "tf32": (torch.float32, True, True, ("tf32 direct", "tf32 F2", "tf32 F4")),
     "f16": (torch.float16, True, True, ("f16 direct", "f16 F2", "f16 F4")),
     "bf16": (torch.bfloat16, True, True, ("bf16 direct", "bf16 F2", "bf16 F4")),

@@ -4,6 +4,7 @@
 //! cargo run --release -p winograph --example gpu_layers > ours.csv           # N = 1, 16 and 64; needs a GPU and NVRTC
 //! cargo run --release -p winograph --example gpu_layers -- errors > e.csv    # speed against error, N = 16
 //! cargo run --release -p winograph --example gpu_layers -- plans             # the plans, without a GPU
+//! cargo run --release -p winograph --example gpu_layers -- quick 16 res4+res5 "f32 F4+3xtf32 F4"   # some of them
 //! python3 bench/cudnn.py ours.csv                                            # beside cuDNN, on the same machine
 //! ```
 //!
@@ -21,10 +22,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     match args.first().map(String::as_str) {
         None => measured::table(""),
         Some("errors") => measured::errors(),
-        Some("quick") => measured::quick(&args[1..]),
+        Some("quick") => match &args[1..] {
+            [n, layers, ways] => measured::quick(n.parse()?, layers, ways),
+            _ => Err("expected `quick N LAYER+LAYER.. WAY+WAY..`".into()),
+        },
         Some("plans") => measured::plans(&only),
         Some("only") => measured::table(&only),
-        Some(other) => Err(format!("unknown mode `{other}`: expected none, `errors`, `plans` or `only LAYER`").into()),
+        Some(other) => {
+            Err(format!("unknown mode `{other}`: expected none, `errors`, `plans`, `quick` or `only LAYER`").into())
+        }
     }
 }
 
@@ -268,12 +274,11 @@ mod measured {
         Ok(())
     }
 
-    pub(super) fn quick(args: &[String]) -> Fallible<()> {
+    pub(super) fn quick(n: usize, layers: &str, ways: &str) -> Fallible<()> {
         let gpu = CudaDevice::new(0)?;
-        let n: usize = args[0].parse()?;
-        for layer in LAYERS.into_iter().filter(|l| args[1].split('+').any(|a| a == l.0)) {
+        for layer in LAYERS.into_iter().filter(|l| layers.split('+').any(|a| a == l.0)) {
             let data = Data::new(n, layer);
-            for way in WAYS.into_iter().filter(|w| args[2].split('+').any(|a| a == w.name)) {
+            for way in WAYS.into_iter().filter(|w| ways.split('+').any(|a| a == w.name)) {
                 measure(&gpu, &data, n, way)?;
             }
         }
