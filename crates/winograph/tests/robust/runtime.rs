@@ -346,6 +346,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     }),
     ("Device::synchronize", |_, c| told(c.device.synchronize().and(c.gpu.synchronize()))),
     ("Device::is_host", |_, c| c.device.is_host().then_some(()).ok_or_else(String::new)),
+    ("Device::record", |_, c| told(c.device.record(&mut || Ok(())).map(|r| r.is_none()))),
     ("Device::timed", |_, c| told(c.device.timed(&mut || Ok(())))),
     ("Memory::bytes", |s, _| told(Buffer::zeroed(s.below(99)).map(|b| b.bytes()))),
     ("Memory::address", |s, _| told(Buffer::zeroed(s.below(99)).map(|b| b.address().is_null()))),
@@ -434,5 +435,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
 
 /// What needs a GPU or its compiler; `cuda.rs` and `nvrtc.rs` call it where there is one.
 pub fn needs_a_gpu(name: &str) -> bool {
-    ["CudaDevice::", "CudaModule::", "CudaOptions::", "Nvrtc::", "parse_resources"].iter().any(|t| name.starts_with(t))
+    ["Recording::", "CudaDevice::", "CudaModule::", "CudaOptions::", "Nvrtc::", "parse_resources"]
+        .iter()
+        .any(|t| name.starts_with(t))
 }
