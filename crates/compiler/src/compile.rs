@@ -225,7 +225,13 @@ fn finish(
     }
     let choices = driver.pass(
         "layout",
-        || layout::layout(&mut kernels, &g.buffers, target, options.layout),
+        || {
+            let mut choices = layout::layout(&mut kernels, &g.buffers, target, options.layout);
+            if let (LayoutRule::Auto, Some(gpu)) = (options.layout, &target.gpu) {
+                layout::pad_rows(&mut kernels, &g.buffers, gpu, options.products, &mut choices);
+            }
+            choices
+        },
         |choices| choices.iter().map(|c| format!("{}: {:?}\n", c.buffer, c.order)).collect(),
     );
     driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));

@@ -6,8 +6,8 @@
 
 use crate::kernel::Kernel;
 use crate::optimize::access::{self, Touch};
-use crate::optimize::{contract, grid, heuristic};
-use crate::options::LayoutRule;
+use crate::optimize::{blocks, contract, grid, heuristic, units};
+use crate::options::{LayoutRule, Products};
 use crate::target::{Gpu, Target};
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin, Scope};
@@ -162,10 +162,6 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
             set_layout(&mut kernels[n], b, &order, None, &planes, 1);
         }
     }
-    if let (LayoutRule::Auto, Some(gpu)) = (rule, &target.gpu) {
-        let used: Vec<usize> = own.iter().copied().filter(|&b| !users[b].is_empty()).collect();
-        pad_rows(kernels, &used, &users, gpu, &mut out);
-    }
     // Now that lanes are known: operands of products that are read element by element are packed.
     if rule == LayoutRule::Auto && target.gpu.is_none() {
         let packed = packing(kernels, &is_own, target);
@@ -186,10 +182,25 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
 }
 
 /// Pads rows that do not fill sectors, where the kernels that touch the buffer then move fewer: lanes that go on from one
-/// row into the next begin it at a sector. Tells in the choices what it did.
-fn pad_rows(kernels: &mut [Kernel], own: &[usize], users: &[Vec<usize>], gpu: &Gpu, choices: &mut [Choice]) {
+/// row into the next begin it at a sector. Tells in the choices, which are [`layout`]'s, what it did. Products that go
+/// by tiles through shared memory want rows that follow each other: what they touch stays as it is.
+pub fn pad_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products: Products, choices: &mut [Choice]) {
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); buffers.len()];
+    for (n, k) in kernels.iter().enumerate() {
+        k.args.iter().for_each(|a| users[a.0 as usize].push(n));
+    }
+    users.iter_mut().for_each(|u| u.dedup());
+    let is_own = |b: &usize| {
+        buffers[*b].layout.is_none() && matches!(buffers[*b].origin, Origin::Internal) && !users[*b].is_empty()
+    };
+    let own: Vec<usize> = (0..buffers.len()).filter(is_own).collect();
+    let tiled: Vec<bool> =
+        kernels.iter().map(|k| units::plan(k, gpu, products).is_some() || blocks::plan(k, gpu).is_some()).collect();
     let mut known: Vec<Option<f64>> = vec![None; kernels.len()];
-    for (choice, &b) in choices.iter_mut().zip(own) {
+    for (choice, &b) in choices.iter_mut().zip(&own) {
+        if users[b].iter().any(|&n| tiled[n]) {
+            continue;
+        }
         let Some(&inner) = choice.order.last() else { continue };
         let Some((at, user)) = users[b]
             .first()
