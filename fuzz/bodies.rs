@@ -3,6 +3,7 @@
 use winograph::Tensor;
 use winograph::export::{Exported, seal};
 use winograph::model::{Model, PortType, Value};
+use winograph::safetensors::SafeTensors;
 use winograph_compiler::optimize::plan::Kind;
 use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::{Algorithm, Options, Program, Target, compile};
@@ -75,6 +76,18 @@ pub fn npy(data: &[u8]) {
     let again = Tensor::read_npy(&mut &bytes[..]).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((again.dtype(), again.shape()), (t.dtype(), t.shape()));
     assert_eq!(again.to_npy().unwrap_or_else(|e| panic!("{e}")), bytes);
+}
+
+/// A safetensors file: what is read is written and read again as the same.
+pub fn safetensors(data: &[u8]) {
+    let Ok(file) = SafeTensors::from_bytes(data) else { return };
+    let bytes = file.to_bytes().unwrap_or_else(|e| panic!("{e}"));
+    let again = SafeTensors::from_bytes(&bytes).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(again.metadata(), file.metadata());
+    let of =
+        |f: &SafeTensors| f.tensors().map(|(n, t)| (n.to_string(), t.dtype(), t.shape().to_vec())).collect::<Vec<_>>();
+    assert_eq!(of(&again), of(&file));
+    assert_eq!(again.to_bytes().unwrap_or_else(|e| panic!("{e}")), bytes);
 }
 
 /// An exported program, as it stands and as a header (up to the first newline) with the hash that belongs to it: it is

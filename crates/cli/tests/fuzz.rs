@@ -212,6 +212,20 @@ fn onnx() {
 }
 
 #[test]
+fn safetensors() {
+    use winograph::safetensors::SafeTensors;
+    use winograph::{DType, Tensor};
+    let tensor = |n: usize, d: DType| (format!("layer.{n}.weight"), Tensor::ones(&[2, n], d).unwrap());
+    let of = |list: Vec<_>| SafeTensors::new(list).unwrap();
+    let all = of(DType::ALL.into_iter().enumerate().map(|(n, d)| tensor(n, d)).collect());
+    let notes = std::iter::once(("format".to_string(), "pt".to_string())).collect();
+    let files =
+        [of(vec![]), of(vec![tensor(3, DType::F32)]), of(vec![tensor(1, DType::Bool)]).with_metadata(notes), all];
+    let seeds: Vec<Vec<u8>> = files.iter().map(|f| f.to_bytes().unwrap()).collect();
+    fuzz("safetensors", &seeds, bodies::safetensors);
+}
+
+#[test]
 fn exported() {
     use winograph::{ArgSpec, DType, Tensor, compile};
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz.wg");

@@ -85,6 +85,12 @@ pub enum Error {
         /// What is wrong with it.
         cause: String,
     },
+    /// Bytes that are not in the safetensors format, or tensors that this library does not hold.
+    #[error("safetensors: {cause}")]
+    Safetensors {
+        /// What is wrong.
+        cause: String,
+    },
     /// A file that could not be read or written.
     #[error("{op}: {}: {source}", path.display())]
     Io {

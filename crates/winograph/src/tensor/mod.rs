@@ -19,6 +19,7 @@ mod math;
 mod matmul;
 mod movement;
 mod node;
+pub(crate) mod norm;
 mod order;
 mod pool;
 mod reduce;

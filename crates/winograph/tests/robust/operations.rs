@@ -235,6 +235,19 @@ pub const OTHERS: &[(&str, Call)] = &[
         let bias = s.flag().then(|| s.pick(&p.any));
         pair(s, p, |x, w| x.linear(w, bias.as_ref()))
     }),
+    ("Tensor::batch_norm", |s, p| {
+        let (mean, variance, w) = (s.pick(&p.any), s.pick(&p.any), s.flag().then(|| s.pick(&p.any)));
+        one(s.pick(&p.any).batch_norm(&mean, &variance, w.as_ref(), w.as_ref(), s.number()))
+    }),
+    ("Tensor::group_norm", |s, p| {
+        let w = s.flag().then(|| s.pick(&p.any));
+        one(s.pick(&p.any).group_norm(s.size(), w.as_ref(), w.as_ref(), s.number()))
+    }),
+    ("Tensor::layer_norm", |s, p| {
+        let (x, w) = (s.pick(&p.any), s.flag().then(|| s.pick(&p.any)));
+        let from = s.below(x.rank() + 1);
+        one(x.layer_norm(&x.shape()[from..], w.as_ref(), None, s.number()))
+    }),
     ("Tensor::reshape", |s, p| one(s.pick(&p.any).reshape(&s.list(4, Source::place)))),
     ("Tensor::flatten", |s, p| one(s.pick(&p.any).flatten(s.place(), s.place()))),
     ("Tensor::permute", |s, p| one(s.pick(&p.any).permute(&s.list(4, Source::place)))),

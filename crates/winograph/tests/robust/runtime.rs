@@ -17,11 +17,13 @@ use winograph::env::Env;
 use winograph::export::{Exported, seal};
 use winograph::files::write_atomically;
 use winograph::model::{Session, Value, conformance};
+use winograph::nn::{self, Layer as _, Parameters};
+use winograph::safetensors::SafeTensors;
 use winograph::settings::{self, Settings};
 use winograph::virtual_gpu::VirtualGpu;
 use winograph::{
-    ArgSpec, DType, Function, FunctionOptions, Model, Options, Tensor, TensorBuffer, compile, compile_with, function,
-    plan,
+    ArgSpec, ConvOptions, DType, Function, FunctionOptions, Model, Options, Tensor, TensorBuffer, compile,
+    compile_with, function, plan,
 };
 use winograph_compiler::Target;
 
@@ -174,6 +176,24 @@ fn model(s: &mut Source, c: &Context) -> winograph::Result<Model> {
     Model::from_onnx(&bytes)
 }
 
+/// Tensors with names, small enough to be computed.
+fn safetensors(s: &mut Source) -> winograph::Result<SafeTensors> {
+    let names = ["weight", "bias", "running_mean", "running_var", "__metadata__", "x"];
+    SafeTensors::new(s.list(5, |s| {
+        let t = Tensor::ones(&[s.below(3), 2], s.dtype()).unwrap();
+        (names[s.below(names.len())].to_string(), t)
+    }))
+}
+
+/// A layer of parameters, on a tensor.
+fn parameters<L: nn::Layer>(
+    s: &mut Source,
+    load: fn(&Parameters<'_>, &mut Source) -> winograph::Result<L>,
+) -> Result<(), String> {
+    let file = safetensors(s).map_err(|e| e.to_string())?;
+    told(load(&Parameters::new(&file), s).and_then(|l| l.forward(&s.tensor())).map(|_| ()))
+}
+
 /// An exported function, now and then damaged.
 fn exported(s: &mut Source, c: &Context) -> winograph::Result<Exported> {
     let mut bytes = c.exported.clone();
@@ -232,6 +252,67 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         told(machine.check())
     }),
     ("write_atomically", |s, c| told(write_atomically(&c.file(s), b"x"))),
+    ("SafeTensors::new", |s, _| told(safetensors(s).map(|_| ()))),
+    ("SafeTensors::with_metadata", |s, _| {
+        let notes = std::iter::once((s.text(), s.text())).collect();
+        told(safetensors(s).and_then(|f| f.with_metadata(notes).to_bytes()).map(|b| b.len()))
+    }),
+    ("SafeTensors::get", |s, _| {
+        let name = s.text();
+        told(safetensors(s).map(|f| f.get(&name).is_some()))
+    }),
+    ("SafeTensors::tensors", |s, _| told(safetensors(s).map(|f| f.tensors().count()))),
+    ("SafeTensors::metadata", |s, _| told(safetensors(s).map(|f| f.metadata().len()))),
+    ("SafeTensors::load", |s, c| told(SafeTensors::load(c.file(s)).map(|_| ()))),
+    ("SafeTensors::from_bytes", |s, _| told(SafeTensors::from_bytes(&s.bytes(40)).map(|_| ()))),
+    ("SafeTensors::save", |s, c| {
+        let path = c.file(s);
+        told(safetensors(s).and_then(|f| f.save(path)))
+    }),
+    ("SafeTensors::to_bytes", |s, _| told(safetensors(s).and_then(|f| f.to_bytes()).map(|b| b.len()))),
+    ("Parameters::new", |s, _| told(safetensors(s).map(|f| drop(Parameters::new(&f))))),
+    ("Parameters::sub", |s, _| {
+        let name = s.text();
+        told(safetensors(s).and_then(|f| Parameters::new(&f).sub(&name).get("x").map(|_| ())))
+    }),
+    ("Parameters::find", |s, _| {
+        let name = s.text();
+        told(safetensors(s).map(|f| Parameters::new(&f).find(&name).is_some()))
+    }),
+    ("Parameters::get", |s, _| {
+        let name = s.text();
+        told(safetensors(s).and_then(|f| Parameters::new(&f).get(&name).map(|_| ())))
+    }),
+    ("Sequential::new", |s, _| told(nn::Sequential::new().forward(&s.tensor()).map(|_| ()))),
+    ("Sequential::with", |s, _| {
+        let net = nn::Sequential::new().with(nn::Activation::Softmax(s.place()));
+        told(net.with(nn::Activation::LeakyRelu(s.number())).forward(&s.tensor()).map(|_| ()))
+    }),
+    ("Layer::forward", |s, _| told((|x: &Tensor| x.relu()).forward(&s.tensor()).map(|_| ()))),
+    ("Conv::new", |s, _| {
+        let layer = nn::Conv::new(s.tensor(), s.flag().then(|| s.tensor()), ConvOptions::padding(s.size()));
+        told(layer.forward(&s.tensor()).map(|_| ()))
+    }),
+    ("Conv::load", |s, _| parameters(s, |p, _| nn::Conv::load(p, ConvOptions::default()))),
+    ("Linear::new", |s, _| {
+        told(nn::Linear::new(s.tensor(), s.flag().then(|| s.tensor())).forward(&s.tensor()).map(|_| ()))
+    }),
+    ("Linear::load", |s, _| parameters(s, |p, _| nn::Linear::load(p))),
+    ("BatchNorm::new", |s, _| {
+        let layer = nn::BatchNorm::new(s.tensor(), s.tensor(), None, s.flag().then(|| s.tensor()), s.number());
+        told(layer.forward(&s.tensor()).map(|_| ()))
+    }),
+    ("BatchNorm::load", |s, _| parameters(s, |p, _| nn::BatchNorm::load(p, 1e-5))),
+    ("LayerNorm::new", |s, _| told(nn::LayerNorm::new(s.tensor(), None, s.number()).forward(&s.tensor()).map(|_| ()))),
+    ("LayerNorm::load", |s, _| parameters(s, |p, _| nn::LayerNorm::load(p, 1e-5))),
+    ("GroupNorm::new", |s, _| {
+        told(
+            nn::GroupNorm::new(s.size(), s.flag().then(|| s.tensor()), None, s.number())
+                .forward(&s.tensor())
+                .map(|_| ()),
+        )
+    }),
+    ("GroupNorm::load", |s, _| parameters(s, |p, s| nn::GroupNorm::load(p, s.below(3), 1e-5))),
     ("Function::args", |_, c| (c.f.args().len() == 2).then_some(()).ok_or_else(String::new)),
     ("Function::outputs", |_, c| (c.f.outputs().len() == 2).then_some(()).ok_or_else(String::new)),
     ("Function::explanation", |_, c| (!c.f.explanation().kernels.is_empty()).then_some(()).ok_or_else(String::new)),
@@ -420,10 +501,6 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     ("Value::tensors", |s, _| {
         let _ = named(s).iter().map(|(_, v)| v.tensors().len()).sum::<usize>();
         Ok(())
-    }),
-    ("write_atomically", |s, c| {
-        let name = format!("{}/{}", s.below(3), s.text().replace(['/', '\0'], "%"));
-        told(winograph::files::write_atomically(&c.dir.path().join(name), b"x"))
     }),
     ("find", |s, c| told(conformance::find(&c.file(s)))),
     ("run", |s, c| {

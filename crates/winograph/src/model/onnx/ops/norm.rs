@@ -4,6 +4,7 @@ use super::super::node::{Lowering, Node, one};
 use crate::error::Result;
 use crate::model::Value;
 use crate::tensor::Tensor;
+use crate::tensor::norm::{self, channels, mean, standardized};
 use winograph_ir::{DType, ReduceOp, Scalar, SumOrder};
 
 pub(super) fn find(op: &str) -> Option<Lowering> {
@@ -19,28 +20,6 @@ pub(super) fn find(op: &str) -> Option<Lowering> {
         "Dropout" => dropout,
         _ => return None,
     })
-}
-
-/// One value for each channel of `[n, c, ..]`.
-fn channels(t: &Tensor, rank: usize, dtype: DType) -> Result<Tensor> {
-    let mut shape = vec![1; rank];
-    if let Some(c) = shape.get_mut(1) {
-        *c = t.numel();
-    }
-    t.cast(dtype)?.reshape_to("normalization", &shape)
-}
-
-fn mean(x: &Tensor, axes: &[usize]) -> Result<Tensor> {
-    let list: Vec<isize> = axes.iter().map(|&a| a as isize).collect();
-    if list.is_empty() { Ok(x.clone()) } else { x.mean(&list, true) }
-}
-
-/// Distances from the mean over axes, divided by the standard deviation; and the mean and the inverse of the deviation.
-fn standardized(x: &Tensor, axes: &[usize], epsilon: f64) -> Result<(Tensor, Tensor, Tensor)> {
-    let center = mean(x, axes)?;
-    let distance = x.sub(&center)?;
-    let inverse = mean(&distance.square()?, axes)?.add(epsilon)?.sqrt()?.reciprocal()?;
-    Ok((distance.mul(&inverse)?, center, inverse))
 }
 
 fn batch_norm(n: &Node<'_>) -> Result<Vec<Value>> {
@@ -63,10 +42,7 @@ fn batch_norm(n: &Node<'_>) -> Result<Vec<Value>> {
         let (running_mean, running_var) = (blend(n.x(3)?, &center)?, blend(n.x(4)?, &variance)?);
         return Ok(vec![y.into(), running_mean.into(), running_var.into()]);
     }
-    // One product and one sum for each element: both follow from constants where these are known.
-    let factor = scale.div(of(4)?.add(epsilon)?.sqrt()?)?;
-    let offset = bias.sub(of(3)?.mul(&factor)?)?;
-    one(x.computed(|x| x.mul(&factor)?.add(&offset))?)
+    one(norm::batch_norm(x, [&of(3)?, &of(4)?], [&scale, &bias], epsilon)?)
 }
 
 fn instance_norm(n: &Node<'_>) -> Result<Vec<Value>> {
@@ -105,13 +81,12 @@ fn group_norm(n: &Node<'_>) -> Result<Vec<Value>> {
     let name = "group_norm";
     let x = n.x(0)?;
     let groups = usize::try_from(n.int("num_groups", 0)).unwrap_or(0);
-    let (Some(&batch), Some(&c)) = (x.shape().first(), x.shape().get(1)) else {
+    let Some(&c) = x.shape().get(1) else {
         return Err(n.wrong("an input without channels"));
     };
     if groups == 0 || !c.is_multiple_of(groups) {
         return Err(n.wrong(format!("{groups} groups of {c} channels")));
     }
-    let rest = x.numel() / (batch * groups).max(1);
     let compute = x.dtype().compute();
     // Before opset 21 scale and bias belong to groups.
     let of = |i: usize| -> Result<Tensor> {
@@ -122,11 +97,7 @@ fn group_norm(n: &Node<'_>) -> Result<Vec<Value>> {
         };
         channels(&t, x.rank(), compute)
     };
-    let (scale, bias) = (of(1)?, of(2)?);
-    one(x.computed(|x| {
-        let y = standardized(&x.reshape_to(name, &[batch, groups, rest])?, &[2], n.float("epsilon", 1e-5))?.0;
-        y.reshape_to(name, x.shape())?.mul(&scale)?.add(&bias)
-    })?)
+    one(norm::group_norm(x, groups, [&of(1)?, &of(2)?], n.float("epsilon", 1e-5))?)
 }
 
 fn lrn(n: &Node<'_>) -> Result<Vec<Value>> {
