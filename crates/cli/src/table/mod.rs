@@ -62,8 +62,7 @@ a block's sectors would absorb it. `-`: addresses depend on data, or there are t
 
 const TITLES: &str =
     "| case | writes | kernel under auto | grid | block | vectors | old | auto | least | times | a block | why |
-|---|---|---|---|---|---|---|---|---|---|---|---|
-";
+|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 fn compile(case: &Case, target: &Target, layout: LayoutRule, grid: GridRule) -> Result<(Program, Explanation)> {
     let options = Options { algorithm: case.algorithm, layout, grid, ..Options::default() };
