@@ -76,7 +76,8 @@ fn an_exported_model_runs_without_a_compiler() {
     let x = Tensor::from_slice(&[1f32, -2.0, 3.0, 4.0, -5.0, 6.0], &[3, 2]).unwrap();
     x.save_npy(dir.join("x.npy")).unwrap();
     let (input, output) = (format!("x={}", path(&dir, "x.npy")), format!("y={}", path(&dir, "y.npy")));
-    done(&mut bare(&["bench", "model", &file, "--input", &input, "--output", &output, "--runs", "1"]), 0);
+    done(&mut bare(&["bench", "model", &file, "--input", &input, "--runs", "1"]), 0);
+    done(&mut bare(&["run", &file, "--input", &input, "--output", &output]), 0);
     let y = Tensor::load_npy(dir.join("y.npy")).unwrap();
     assert_eq!(y.to_vec::<f32>().unwrap(), [10.0, 0.0, 30.0, 80.0, 0.0, 120.0]);
     assert_eq!((y.dtype(), y.shape()), (DType::F32, &[3, 2][..]));

@@ -46,9 +46,24 @@ pub(super) struct Value {
     file: Option<String>,
 }
 
+/// The elements of a tensor; those of one that has been computed without a kernel, since there may be no compiler.
+fn numbers(t: &Tensor) -> winograph::Result<Vec<f64>> {
+    Ok(match t.dtype() {
+        DType::Bool => t.to_vec::<bool>()?.into_iter().map(f64::from).collect(),
+        DType::U8 => t.to_vec::<u8>()?.into_iter().map(f64::from).collect(),
+        DType::I8 => t.to_vec::<i8>()?.into_iter().map(f64::from).collect(),
+        DType::I32 => t.to_vec::<i32>()?.into_iter().map(f64::from).collect(),
+        DType::I64 => t.to_vec::<i64>()?.into_iter().map(|v| v as f64).collect(),
+        DType::F16 => t.to_vec::<winograph::f16>()?.into_iter().map(f64::from).collect(),
+        DType::BF16 => t.to_vec::<winograph::bf16>()?.into_iter().map(f64::from).collect(),
+        DType::F32 => t.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
+        DType::F64 => t.to_vec::<f64>()?,
+    })
+}
+
 impl Value {
     pub(super) fn of(name: &str, t: &Tensor, file: Option<String>) -> winograph::Result<Value> {
-        let values = t.cast(DType::F64)?.to_vec::<f64>()?;
+        let values = numbers(t)?;
         let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
         let some = |v: f64| (!finite.is_empty()).then_some(v);
         Ok(Value {
