@@ -9,9 +9,9 @@ use crate::optimize::grid::{self, GridReport};
 use crate::optimize::heuristic;
 use crate::optimize::plan::{Factor, Plan, PlanError, Scheduled};
 use crate::optimize::units;
-use crate::options::{LayoutRule, Options};
+use crate::options::{LayoutRule, Options, StageRule};
 use crate::program::{Place, Program, ProgramBuffer, Step};
-use crate::schedule::{blocked, canonical, flatten, fuse, layout, memory, nest, rangeify, scope, split};
+use crate::schedule::{blocked, canonical, flatten, fuse, layout, memory, nest, operands, rangeify, scope, split};
 use crate::sketch::{self, Sketch};
 use crate::target::Target;
 use crate::winograd;
@@ -202,10 +202,20 @@ fn finish(
     driver.pass("legalize", || kernels.iter_mut().for_each(legalize), |()| String::new());
     driver.sketch(|| Sketch::of_kernels(&kernels, None, &plain));
     kernels.iter().try_for_each(|k| check_kernel(k, "legalize"))?;
+    let mut staged = Vec::new();
+    if target.gpu.is_none() && options.stages == StageRule::Auto && options.layout == LayoutRule::Auto {
+        let constant = constant_kernels(&kernels);
+        staged = driver.pass(
+            "operands",
+            || operands::stage(&mut kernels, &mut g, &constant, target),
+            |staged| staged.iter().map(|s| format!("{s:?}\n")).collect(),
+        );
+        kernels.iter().try_for_each(|k| check_kernel(k, "operands"))?;
+    }
     let constant = constant_kernels(&kernels);
     let (launches, scopes) = driver.pass(
         "scope",
-        || scope::scope(&mut kernels, &constant, target, options.stages),
+        || scope::scope(&mut kernels, &constant, &staged, target, options.stages),
         |(launches, _)| launches.iter().map(|l| format!("{l:?}\n")).collect(),
     );
     driver.explanation.scopes = scopes;

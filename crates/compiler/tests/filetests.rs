@@ -329,7 +329,7 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             let mut kernels = way.legalized()?;
             // Weights are arguments here, so that nothing is prepared.
             let constant = vec![false; kernels.len()];
-            let (launches, choices) = scope::scope(&mut kernels, &constant, &way.target, Default::default());
+            let (launches, choices) = scope::scope(&mut kernels, &constant, &[], &way.target, Default::default());
             if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
                 return Err(format!("after scope: {what}"));
             }

@@ -30,6 +30,8 @@ struct Product {
     tile: RangeId,
     /// The accesses of the operand that does not move along the lanes.
     others: Vec<Touch>,
+    /// Those of the operand that does.
+    along: Vec<Touch>,
 }
 
 fn product(kernel: &Kernel, target: &Target) -> Option<Product> {
@@ -50,7 +52,7 @@ fn product(kernel: &Kernel, target: &Target) -> Option<Product> {
     let own = |r: &RangeId| others.iter().any(|t| depends(t, *r)) && !along.iter().any(|t| depends(t, *r));
     let candidates = kernel.loops.iter().copied().filter(own);
     let tile = candidates.rev().max_by_key(|&r| g.ints.const_size(r).unwrap_or(0))?;
-    Some(Product { lane, tile, others })
+    Some(Product { lane, tile, others, along })
 }
 
 /// How operands of a kernel that are read element by element are to be packed: buffer, axis, elements of the axis that
@@ -63,9 +65,18 @@ pub fn packing(kernel: &Kernel, target: &Target) -> Vec<(BufId, usize, i64)> {
     p.others.iter().filter_map(|t| Some((t.buffer, axis(t)?, full))).collect()
 }
 
+/// The same for the operand along whose axis lanes run: vectors of a panel follow each other.
+pub fn panels(kernel: &Kernel, target: &Target) -> Vec<(BufId, usize, i64)> {
+    let Some(p) = product(kernel, target) else { return Vec::new() };
+    let full = heuristic::full_lanes(kernel, target);
+    let g = &kernel.graph;
+    let axis = |t: &Touch| t.index.iter().position(|&i| g.ints.depends_on(i, p.lane.0));
+    p.along.iter().filter_map(|t| Some((t.buffer, axis(t)?, full))).collect()
+}
+
 /// The regions of a kernel with their plans; `None` where it is not a product of two operands that differ in their axes.
 pub fn regions(kernel: &Kernel, target: &Target) -> Option<Vec<(Kernel, Plan)>> {
-    let Product { lane: (lane, lanes), tile, others } = product(kernel, target)?;
+    let Product { lane: (lane, lanes), tile, others, .. } = product(kernel, target)?;
     let g = &kernel.graph;
     let full = heuristic::full_lanes(kernel, target);
     let (size, columns) = (g.ints.const_size(lane)?, g.ints.const_size(tile)?);

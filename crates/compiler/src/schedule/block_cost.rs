@@ -181,3 +181,131 @@ fn separate(sizes: &Sizes, target: &Target) -> f64 {
 fn divisors(n: i64) -> Vec<i64> {
     (1..=n.max(1)).filter(|d| n % d == 0).collect()
 }
+
+/// A product whose operands are staged, in elements.
+pub(super) struct Product {
+    /// Axes of the operand along which lanes run, outermost first.
+    pub(super) rows: Vec<Axis>,
+    /// Axes of the other operand.
+    pub(super) columns: Vec<Axis>,
+    /// Axes of both.
+    pub(super) batch: Vec<Axis>,
+    /// Terms of each sum.
+    pub(super) terms: f64,
+    /// Whether the first operand is copied block by block; it is a prepared panel otherwise.
+    pub(super) copied: bool,
+    /// Whether the other one is read from where it is, in rows that lie apart.
+    pub(super) direct: bool,
+}
+
+/// Cycles to copy a vector of an operand: windows and shuffles where it is strided.
+const COPY_CYCLES: f64 = 3.0;
+/// Widths of blocks that are tried beside the divisors of an axis are multiples of so many vectors.
+const GROUP: i64 = 3;
+
+/// The best blocks of a product and why; `None` where no block fits.
+pub(super) fn product(p: &Product, target: &Target) -> Option<(Vec<Block>, String)> {
+    let (last, outer) = p.rows.split_last()?;
+    let (column, others) = p.columns.split_first()?;
+    let beside: f64 = others.iter().map(|a| a.size as f64).product();
+    let heights = outer.last().map_or(1, |a| a.size);
+    let group = GROUP * target.lanes(4);
+    let mut widths = divisors(last.size);
+    widths.extend((1..=16).map(|n| n * group).filter(|w| *w < last.size));
+    let splits = [1, 2, 4, 8, 16].into_iter().filter(|&s| {
+        s == 1 || (s <= target.threads as i64 && column.size % s == 0 && column.size / s >= 8)
+    });
+    let mut best: Option<(f64, Cut)> = None;
+    for width in widths {
+        // Rows of the result follow each other in memory where they are whole.
+        for height in 1..=if width == last.size { heights } else { 1 } {
+            for split in splits.clone() {
+                let part = column.size / split;
+                for columns in divisors(part).into_iter().filter(|&b| b >= 8 || b == part) {
+                    let cut = Cut { height, width, columns, split };
+                    let panel = p.terms * (height * width) as f64 * 4.0;
+                    if p.copied && panel > MOST_SCRATCH {
+                        continue;
+                    }
+                    let cycles = product_cycles(p, cut, column.size as f64, beside, target);
+                    if best.is_none_or(|b| cycles < b.0 * 0.999) {
+                        best = Some((cycles, cut));
+                    }
+                }
+            }
+        }
+    }
+    let (cycles, cut) = best?;
+    let grid = |a: &Axis, size: i64| Block { axis: a.reader, size, kind: LoopKind::Grid };
+    let mut blocks: Vec<Block> = p.batch.iter().map(|a| grid(a, 1)).collect();
+    if cut.split > 1 {
+        blocks.push(grid(column, column.size / cut.split));
+    }
+    for (n, a) in p.rows.iter().enumerate() {
+        let size = match p.rows.len() - n {
+            1 => cut.width,
+            2 => cut.height,
+            _ => 1,
+        };
+        blocks.push(grid(a, size));
+    }
+    blocks.push(Block { axis: column.reader, size: cut.columns, kind: LoopKind::Serial });
+    let reason = format!(
+        "operands in panels, blocks of {}x{} rows and {} columns: estimated at {cycles:.0} cycles a thread",
+        cut.height, cut.width, cut.columns
+    );
+    Some((blocks, reason))
+}
+
+/// Estimated cycles of a thread for a product in blocks. `beside` is what the columns' other axes multiply to.
+fn product_cycles(p: &Product, cut: Cut, columns: f64, beside: f64, target: &Target) -> f64 {
+    let lanes = target.lanes(4) as f64;
+    let rows = (cut.height * cut.width) as f64;
+    let columns = columns / cut.split as f64;
+    let rounds = columns / cut.columns as f64;
+    let full = (rows / lanes).floor();
+    let rest = rows - full * lanes;
+    let vectors = full + if rest == 0.0 { 0.0 } else { (rest / lanes + 0.25).min(1.0) };
+    let efficiency = match vectors {
+        v if v < 2.0 => 0.65,
+        v if v < 3.0 => 0.8,
+        v if (v - full).abs() > 0.0 || full % GROUP as f64 != 0.0 => 0.86,
+        _ => 0.9,
+    };
+    let multiply = p.terms * columns * beside * vectors / 2.0 / efficiency;
+    let (l2, groups) = (target.l2 as f64, (vectors / GROUP as f64).ceil());
+    let panel = p.terms * rows * 4.0;
+    let block = p.terms * cut.columns as f64 * beside * 4.0;
+    let other = p.terms * columns * beside * 4.0;
+    // Vectors side by side pass over the block's columns once each, and a panel comes by once for each block. Panels are
+    // read in long runs, which caches fetch ahead; rows of a matrix as it is are not.
+    let passes = if block < 0.5 * l2 { 1.0 } else { groups };
+    let far = if other < 0.5 * l2 { 0.0 } else { other * passes };
+    let mut hidden = other * groups / NEAR_RATE;
+    let mut exposed = 0.0;
+    match p.direct {
+        true => exposed += far / SPILL_RATE,
+        false => hidden = hidden.max(far / FAR_RATE),
+    }
+    let micro = panel / groups.max(1.0);
+    hidden += rounds * panel * (cut.columns as f64 * beside / 8.0).ceil() / NEAR_RATE;
+    if panel + block > 0.8 * l2 {
+        match p.copied {
+            true => exposed += rounds * panel / SPILL_RATE,
+            false => exposed += rounds * panel / FAR_RATE / 2.0,
+        }
+    }
+    if micro + block > 0.8 * l2 {
+        exposed += rounds * panel * (cut.columns as f64 / 8.0).ceil() / FAR_RATE;
+    }
+    let first = if p.copied { p.terms * vectors * COPY_CYCLES + panel / FAR_RATE } else { 0.0 };
+    let result = rows * columns * beside * 4.0 / FAR_RATE / 2.0;
+    let item = multiply.max(hidden) + exposed + first + result + COLUMNS_CYCLES * rounds;
+    let mut items = cut.split as f64 * p.batch.iter().map(|a| a.size as f64).product::<f64>();
+    let mut axes = p.rows.iter().rev();
+    for block in [cut.width, cut.height] {
+        items *= axes.next().map_or(1.0, |a| ((a.size + block - 1) / block) as f64);
+    }
+    items *= axes.map(|a| a.size as f64).product::<f64>();
+    (items / target.threads.max(1) as f64).ceil() * item
+}

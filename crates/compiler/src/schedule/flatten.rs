@@ -9,9 +9,9 @@ use crate::kernel::Kernel;
 use crate::optimize::heuristic;
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Graph, Origin, Source, Val};
-use winograph_ir::int::{IntId, RangeId};
+use winograph_ir::int::{IntId, Ints, RangeId};
 
-/// Two loops of a kernel that may become one, and the first of the two axes in each buffer: the program's.
+/// Two ranges of a kernel that may become one, and the first of the two axes in each buffer: the program's.
 struct Pair {
     kernel: usize,
     first: RangeId,
@@ -22,52 +22,89 @@ struct Pair {
 /// Flattens until nothing is left to flatten.
 pub fn flatten(kernels: &mut [Kernel]) {
     for n in 0..kernels.len() {
-        while let Some(pair) = find(kernels, n) {
+        let mut refused: Vec<(RangeId, RangeId)> = Vec::new();
+        while let Some(pair) = find(kernels, n, false, &refused) {
+            let touched = |k: &Kernel| pair.axes.iter().any(|x| k.args.contains(&x.0));
+            let before: Vec<(usize, Kernel)> =
+                kernels.iter().enumerate().filter(|(i, k)| *i == n || touched(k)).map(|(i, k)| (i, k.clone())).collect();
             apply(kernels, &pair);
+            // A flat index may be harder to prove than two.
+            if before.iter().any(|(i, _)| kernels[*i].unproved().is_some()) {
+                refused.push((pair.first, pair.second));
+                before.into_iter().for_each(|(i, k)| kernels[i] = k);
+            }
         }
     }
 }
 
-fn find(kernels: &[Kernel], n: usize) -> Option<Pair> {
+/// Merges those loops of one kernel that index nothing but memory whose layout is fixed: the kernel sees fewer axes.
+pub fn views(kernel: &mut Kernel) {
+    let mut kernels = [kernel.clone()];
+    while let Some(pair) = find(&kernels, 0, true, &[]) {
+        apply(&mut kernels, &pair);
+    }
+    if kernels[0].unproved().is_none() {
+        let [k] = kernels;
+        *kernel = k;
+    }
+}
+
+fn find(kernels: &[Kernel], n: usize, views: bool, refused: &[(RangeId, RangeId)]) -> Option<Pair> {
     let k = &kernels[n];
     let unrolled = heuristic::unrolled(k);
-    if k.reduce_ranges().iter().all(|r| unrolled.contains(r)) {
+    let reduces = k.reduce_ranges();
+    if reduces.iter().all(|r| unrolled.contains(r)) {
         return None;
     }
-    let candidates: Vec<RangeId> = k.loops.iter().copied().filter(|r| !unrolled.contains(r)).collect();
-    for &first in &candidates {
-        for &second in candidates.iter().filter(|&&r| r != first) {
-            if let Some(axes) = together(k, first, second) {
-                let pair = Pair { kernel: n, first, second, axes };
-                if kernels.iter().all(|k| allows(k, &pair)) {
-                    return Some(pair);
-                }
+    let maps: Vec<RangeId> = k.loops.iter().copied().filter(|r| !unrolled.contains(r)).collect();
+    // Sums walk along reduced axes in order: only those that follow each other there may become one.
+    let sums = reduces.windows(2).filter(|w| k.reduces().len() == 1 && w.iter().all(|r| !unrolled.contains(r)));
+    let pairs = maps.iter().flat_map(|&a| maps.iter().map(move |&b| (a, b))).filter(|(a, b)| a != b);
+    for (first, second) in pairs.chain(sums.map(|w| (w[0], w[1]))) {
+        if refused.contains(&(first, second)) {
+            continue;
+        }
+        if let Some(axes) = together(k, first, second) {
+            let fixed = |b: &BufId| {
+                let at = k.args.iter().position(|a| a == b);
+                at.is_some_and(|at| k.graph.buffers[at].layout.is_some())
+            };
+            let pair = Pair { kernel: n, first, second, axes };
+            let fits = if views { pair.axes.iter().all(|x| fixed(&x.0)) } else { kernels.iter().all(|k| allows(k, &pair)) };
+            if fits {
+                return Some(pair);
             }
         }
     }
     None
 }
 
-/// The axes that two loops index in every access of a kernel, if they only occur as neighbours.
+/// The axes that two ranges index in every access of a kernel, if they only occur as neighbours.
 fn together(k: &Kernel, first: RangeId, second: RangeId) -> Option<Vec<(BufId, usize)>> {
+    let mut ints = k.graph.ints.clone();
     let g = &k.graph;
     let touches = |e: IntId| g.ints.depends_on(e, first) || g.ints.depends_on(e, second);
+    let reduced = !k.loops.contains(&first);
     let mut axes: Vec<(BufId, usize)> = Vec::new();
     let mut access = |buffer: BufId, index: &[IntId], gate: &[IntId]| {
-        if gate.iter().any(|&e| touches(e)) {
+        let step = |ints: &mut Ints, e: IntId| {
+            !ints.depends_on(e, second) && ints.split_linear(e, first).is_some_and(|(c, _)| c.abs() == 1)
+        };
+        if gate.iter().any(|&e| touches(e) && (reduced || !step(&mut ints, e))) {
             return false;
         }
         let used: Vec<usize> = (0..index.len()).filter(|&a| touches(index[a])).collect();
         match used[..] {
-            [] => true,
-            [a, b] if b == a + 1 && is_range(g, index[a], first) && is_range(g, index[b], second) => {
-                let whole = |axis: usize, r: RangeId| g.ints.size(r) == g.buffer(buffer).shape[axis];
-                let own = matches!(g.buffer(buffer).origin, Origin::Internal) && g.buffer(buffer).layout.is_none();
+            [] => !gate.iter().any(|&e| touches(e)),
+            [a, b] if b == a + 1 && is_range(g, index[b], second) && step(&mut ints, index[a]) => {
+                let whole = g.ints.size(second) == g.buffer(buffer).shape[b];
+                let forward = ints.split_linear(index[a], first).is_some_and(|(c, _)| c == 1);
+                let known = g.buffer(buffer).origin != Origin::Internal || g.buffer(buffer).layout.is_none();
                 let id = k.args[buffer.0 as usize];
                 if axes.iter().all(|x| x.0 != id) {
                     axes.push((id, a));
                 }
-                own && whole(a, first) && whole(b, second) && axes.contains(&(id, a))
+                whole && forward && known && axes.contains(&(id, a))
             }
             _ => false,
         }
@@ -115,35 +152,58 @@ fn apply(kernels: &mut [Kernel], pair: &Pair) {
             let size = g.ints.mul(a, b);
             let info = g.ints.range_info(pair.first).clone();
             let range = g.ints.new_range_with(size, info.role, info.ordinal);
-            flat = Some(g.ints.range(range));
+            flat = Some((range, g.ints.range(range), b));
             let at = k.loops.iter().position(|r| *r == pair.first);
             if let Some(at) = at {
                 k.loops[at] = range;
             }
             k.loops.retain(|r| *r != pair.second);
         }
-        // Elements are counted in the old shape.
+        // Elements are counted in the old shape. Memory whose layout is fixed is seen in another way by this kernel alone.
         let sizes: FxHashMap<BufId, (usize, IntId)> = pair
             .axes
             .iter()
             .filter_map(|&(id, axis)| {
                 let at = k.args.iter().position(|a| *a == id)?;
-                Some((BufId(at as u32), (axis, k.graph.buffers[at].shape[axis + 1])))
+                let mine = n == pair.kernel || k.graph.buffers[at].layout.is_none();
+                mine.then(|| (BufId(at as u32), (axis, k.graph.buffers[at].shape[axis + 1])))
             })
             .collect();
-        let first = pair.first;
+        let (first, second) = (pair.first, pair.second);
         let merge = |g: &mut Graph, buffer: BufId, index: &[IntId]| -> Vec<IntId> {
             let Some(&(axis, size)) = sizes.get(&buffer) else { return index.to_vec() };
             let mut index = index.to_vec();
             let inner = index.remove(axis + 1);
-            index[axis] = match flat {
-                Some(flat) if is_range(g, index[axis], first) => flat,
+            let along = flat.and_then(|(_, flat, _)| Some((flat, g.ints.split_linear(index[axis], first)?)));
+            index[axis] = match along {
+                Some((flat, (1, rest))) if is_range(g, inner, second) => {
+                    let before = g.ints.mul(rest, size);
+                    g.ints.add(before, flat)
+                }
                 _ => {
                     let outer = g.ints.mul(index[axis], size);
                     g.ints.add(outer, inner)
                 }
             };
             index
+        };
+        // `first >= t` says of the flat range that it is at least `t * size`, `first <= t` that it is below the next.
+        let condition = |g: &mut Graph, gate: &[IntId]| -> Vec<IntId> {
+            let Some((_, flat, size)) = flat else { return gate.to_vec() };
+            gate.iter()
+                .map(|&e| match g.ints.split_linear(e, first) {
+                    Some((1, rest)) => {
+                        let rest = g.ints.mul(rest, size);
+                        g.ints.add(rest, flat)
+                    }
+                    Some((-1, rest)) => {
+                        let next = g.ints.add_const(rest, 1);
+                        let next = g.ints.mul(next, size);
+                        g.ints.sum(&[(next, 1), (flat, -1)], -1)
+                    }
+                    _ => e,
+                })
+                .collect()
         };
         let mut memo = FxHashMap::default();
         for n in 0..k.stores.len() {
@@ -152,17 +212,41 @@ fn apply(kernels: &mut [Kernel], pair: &Pair) {
             store.value = g.rebuild(store.value, &mut memo, &mut |g, val| match val {
                 Val::Load { src: Source::Buffer(b), index, gate, fill, dynamic } if sizes.contains_key(&b) => {
                     let index = merge(g, b, &index);
+                    let gate = condition(g, &gate);
+                    // What held of both ranges holds of the flat one.
+                    let Some(gate) = g.ints.conjunction(&gate) else { return g.constant(fill) };
                     g.add(Val::Load { src: Source::Buffer(b), index: index.into(), gate, fill, dynamic })
+                }
+                Val::Reduce { op, ranges, order, fused, x } => {
+                    let ranges = match flat {
+                        Some((range, _, _)) => ranges
+                            .iter()
+                            .filter(|r| **r != second)
+                            .map(|&r| if r == first { range } else { r })
+                            .collect(),
+                        None => ranges,
+                    };
+                    g.add(Val::Reduce { op, ranges, order, fused, x })
                 }
                 other => g.add(other),
             });
             store.index = merge(g, store.buffer, &store.index);
+            let gate = condition(g, &store.gate);
+            store.gate = g.ints.conjunction(&gate).unwrap_or_else(|| [g.ints.constant(-1)].into());
         }
         for (buffer, (axis, size)) in sizes {
-            let shape = &mut k.graph.buffers[buffer.0 as usize].shape;
-            let inner = shape.remove(axis + 1);
+            let b = &mut k.graph.buffers[buffer.0 as usize];
+            let inner = b.shape.remove(axis + 1);
             debug_assert_eq!(inner, size);
-            shape[axis] = k.graph.ints.mul(shape[axis], inner);
+            let outer = b.shape[axis];
+            let both = k.graph.ints.mul(outer, inner);
+            let b = &mut k.graph.buffers[buffer.0 as usize];
+            b.shape[axis] = both;
+            if b.layout.is_some() {
+                let shape = b.shape.clone();
+                let layout = k.graph.row_major(&shape);
+                k.graph.buffers[buffer.0 as usize].layout = Some(layout);
+            }
         }
     }
 }

@@ -250,8 +250,16 @@ fn layout_of(k: &Kernel, buffer: usize) -> Option<&Layout> {
 /// Which of the program's own buffers are to be packed: axis and block.
 fn packing(kernels: &[Kernel], is_own: &[bool], target: &Target) -> FxHashMap<usize, (usize, i64)> {
     let mut out = FxHashMap::default();
+    // Kernels that only move elements may as well write panels.
+    let moves = |k: &Kernel| k.reduces().is_empty() && heuristic::unrolled(k).is_empty();
+    let copied = |b: usize| {
+        let writes = |k: &&Kernel| k.stores.iter().any(|s| k.args[s.buffer.0 as usize].0 as usize == b);
+        kernels.iter().filter(writes).all(moves)
+    };
     for k in kernels {
-        for (buffer, axis, block) in contract::packing(k, target) {
+        let panels = contract::panels(k, target);
+        let panels = panels.into_iter().filter(|p| copied(k.args[p.0.0 as usize].0 as usize));
+        for (buffer, axis, block) in contract::packing(k, target).into_iter().chain(panels) {
             let b = k.args[buffer.0 as usize].0 as usize;
             let size = k.graph.buffer(buffer).shape.get(axis).and_then(|&s| k.graph.ints.as_const(s));
             let scratch = k.graph.buffer(buffer).scope != Scope::Global;

@@ -9,6 +9,7 @@ pub mod layout;
 pub mod memory;
 pub mod narrow;
 pub mod nest;
+pub mod operands;
 pub mod rangeify;
 pub mod scope;
 pub mod split;

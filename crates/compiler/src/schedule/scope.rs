@@ -6,6 +6,7 @@
 
 use super::block_cost::{self, Axis, Sizes};
 use super::narrow::narrow;
+use super::operands::Staged;
 use crate::kernel::{Kernel, Launch};
 use crate::optimize::heuristic;
 use crate::options::StageRule;
@@ -26,16 +27,30 @@ pub struct Choice {
 }
 
 /// Groups kernels into launches, in an order in which writers come before readers. `constant` says which kernels
-/// depend on constants alone.
+/// depend on constants alone, `staged` which products have been given operands for blocks of theirs.
 pub fn scope(
     kernels: &mut [Kernel],
     constant: &[bool],
+    staged: &[Staged],
     target: &Target,
     rule: StageRule,
 ) -> (Vec<Launch>, Vec<Choice>) {
     let mut choices = Vec::new();
     let mut fused: Vec<Option<usize>> = vec![None; kernels.len()];
     let mut launches: Vec<Launch> = Vec::new();
+    for product in staged {
+        let names = product.chain.iter().map(|&k| kernels[k].output_name()).collect();
+        match narrow(kernels, &product.chain, &product.blocks) {
+            Ok(launch) => {
+                for &k in &product.chain {
+                    fused[k] = Some(launches.len());
+                }
+                launches.push(launch);
+                choices.push(Choice { buffers: names, fused: true, reason: product.reason.clone() });
+            }
+            Err(e) => choices.push(Choice { buffers: names, fused: false, reason: e.to_string() }),
+        }
+    }
     if target.gpu.is_none() && rule == StageRule::Auto {
         let users = users(kernels);
         for n in 0..kernels.len() {
@@ -85,7 +100,7 @@ fn contracts(k: &Kernel) -> bool {
 }
 
 /// The kernels that read or write each buffer of the program, in order.
-fn users(kernels: &[Kernel]) -> FxHashMap<BufId, Vec<usize>> {
+pub(super) fn users(kernels: &[Kernel]) -> FxHashMap<BufId, Vec<usize>> {
     let mut out: FxHashMap<BufId, Vec<usize>> = FxHashMap::default();
     for (n, k) in kernels.iter().enumerate() {
         for &b in &k.args {
@@ -107,7 +122,12 @@ fn own_output(k: &Kernel) -> Option<BufId> {
 
 /// The kernels around a contraction that could be one launch with it: the one that computes its largest operand for it
 /// alone, and its only reader.
-fn chain(kernels: &[Kernel], users: &FxHashMap<BufId, Vec<usize>>, constant: &[bool], at: usize) -> Option<Vec<usize>> {
+pub(super) fn chain(
+    kernels: &[Kernel],
+    users: &FxHashMap<BufId, Vec<usize>>,
+    constant: &[bool],
+    at: usize,
+) -> Option<Vec<usize>> {
     let of = |buffer: &BufId| users.get(buffer).map_or(&[][..], |list| list);
     let readers = |buffer, writer| of(&buffer).iter().copied().filter(|&k| k != writer).collect::<Vec<usize>>();
     if !contracts(&kernels[at]) {

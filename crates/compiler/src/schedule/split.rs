@@ -22,7 +22,7 @@ pub fn split(g: &Graph) -> Vec<Kernel> {
 }
 
 /// Copies what a definition needs into a graph of its own.
-fn extract(from: &Graph, def: &Def) -> Kernel {
+pub(super) fn extract(from: &Graph, def: &Def) -> Kernel {
     let mut g = Graph::new();
     g.ints = Ints::with_params_of(&from.ints);
     let nodes = from.topological(&[def.value]);

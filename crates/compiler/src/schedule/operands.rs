@@ -1,0 +1,261 @@
+//! `operands`: sums of products whose operands are staged.
+//!
+//! Takes kernels; leaves, for each sum of products that is large enough, its operands as stages of their own, laid out for
+//! the product: an operand that is constant becomes a panel that is prepared once, one that is not is copied block by
+//! block in the launch of the product. A strided convolution's input is then read as a matrix, padding included, and the
+//! product itself sees two matrices, whatever it was.
+
+use super::block_cost::{self, Axis};
+use super::narrow::Block;
+use super::{flatten, scope, split};
+use crate::kernel::Kernel;
+use crate::optimize::heuristic;
+use crate::target::Target;
+use rustc_hash::FxHashMap;
+use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Origin, Role, Scope, Source, Val, ValId};
+use winograph_ir::int::{RangeId, RangeRole};
+use winograph_ir::op::{BinaryOp, ReduceOp};
+use winograph_ir::{DType, Scalar};
+
+/// Multiply-adds below which a product stays as it is.
+const LEAST_WORK: f64 = (1u64 << 16) as f64;
+/// Columns below which copying an operand costs as much as it saves.
+const LEAST_COLUMNS: i64 = 8;
+
+/// A product whose operands are staged, as kernels that become one launch.
+#[derive(Clone, Debug)]
+pub struct Staged {
+    /// The copies of operands and the product last.
+    pub chain: Vec<usize>,
+    /// Blocks of the product's result.
+    pub blocks: Vec<Block>,
+    /// Why these blocks.
+    pub reason: String,
+}
+
+/// A sum of products: which operand moves along which of the kernel's loops.
+struct Product {
+    reduced: Vec<RangeId>,
+    /// The operand along whose axis lanes run, and the loops along which only it moves, by place.
+    lanes: (ValId, Vec<usize>),
+    /// The other one.
+    other: (ValId, Vec<usize>),
+    /// Loops along which both move.
+    batch: Vec<usize>,
+}
+
+/// Stages the operands of products where that is estimated to be faster. New kernels and buffers are added; `constant`
+/// says which kernels depend on constants alone.
+pub fn stage(kernels: &mut Vec<Kernel>, buffers: &mut Graph, constant: &[bool], target: &Target) -> Vec<Staged> {
+    let users = scope::users(kernels);
+    let chained: Vec<bool> = (0..kernels.len())
+        .map(|n| scope::chain(kernels, &users, constant, n).is_some_and(|chain| chain.len() > 2))
+        .collect();
+    let mut known: Vec<BufId> = Vec::new();
+    for (k, _) in kernels.iter().zip(constant).filter(|(_, c)| **c) {
+        known.extend(k.stores.iter().map(|s| k.args[s.buffer.0 as usize]));
+    }
+    let mut out = Vec::with_capacity(kernels.len());
+    let mut staged = Vec::new();
+    for (n, mut kernel) in std::mem::take(kernels).into_iter().enumerate() {
+        if constant[n] || chained[n] || find(&kernel).is_none() {
+            out.push(kernel);
+            continue;
+        }
+        let mut view = kernel.clone();
+        flatten::views(&mut view);
+        if find(&view).is_some() {
+            kernel = view;
+        }
+        let Some(product) = find(&kernel) else {
+            out.push(kernel);
+            continue;
+        };
+        let prepared = is_constant(&kernel, product.lanes.0, &known);
+        let direct = !is_constant(&kernel, product.other.0, &known) && is_plain(&kernel, product.other.0);
+        let Some((blocks, reason)) = blocks(&kernel, &product, (!prepared, direct), target) else {
+            out.push(kernel);
+            continue;
+        };
+        let mut chain = Vec::new();
+        for (side, (operand, loops)) in [&product.lanes, &product.other].into_iter().enumerate() {
+            if side == 1 && direct {
+                continue;
+            }
+            let constant = is_constant(&kernel, *operand, &known);
+            let place = |list: &[usize]| list.iter().map(|&a| kernel.loops[a]).collect::<Vec<RangeId>>();
+            let axes = [place(&product.batch), product.reduced.clone(), place(loops)].concat();
+            let copy = copy(&mut kernel, *operand, &axes, buffers);
+            if !constant {
+                chain.push(out.len());
+            }
+            out.push(copy);
+        }
+        prune(&mut kernel);
+        chain.push(out.len());
+        out.push(kernel);
+        staged.push(Staged { chain, blocks, reason });
+    }
+    *kernels = out;
+    staged
+}
+
+/// The product that a kernel sums, if it is one.
+fn find(k: &Kernel) -> Option<Product> {
+    let g = &k.graph;
+    let ([_], [v]) = (&k.stores[..], &k.reduces()[..]) else { return None };
+    let Val::Reduce { op: ReduceOp::Add, ranges, x, .. } = g.val(*v) else { return None };
+    let Val::Binary { op: BinaryOp::Mul, a, b } = *g.val(*x) else { return None };
+    let sizes: Option<Vec<i64>> = k.loops.iter().chain(ranges.iter()).map(|&r| g.ints.const_size(r)).collect();
+    let work: f64 = sizes?.iter().map(|&s| s as f64).product();
+    if a == b || work < LEAST_WORK || g.dtype(*x) != DType::F32 || !heuristic::unrolled(k).is_empty() {
+        return None;
+    }
+    if !ranges.iter().all(|&r| g.depends_on(a, r) && g.depends_on(b, r)) {
+        return None;
+    }
+    let (mut only, mut batch) = ([Vec::new(), Vec::new()], Vec::new());
+    for (n, &r) in k.loops.iter().enumerate() {
+        match (g.depends_on(a, r), g.depends_on(b, r)) {
+            (true, false) => only[0].push(n),
+            (false, true) => only[1].push(n),
+            (true, true) => batch.push(n),
+            (false, false) => return None,
+        }
+    }
+    // Lanes run along the axis in which the result is contiguous.
+    let last = k.loops.len().checked_sub(1)?;
+    let [of_a, of_b] = only;
+    let (lanes, other) = match (of_a.contains(&last), of_b.contains(&last)) {
+        (true, _) => ((a, of_a), (b, of_b)),
+        (_, true) => ((b, of_b), (a, of_a)),
+        _ => return None,
+    };
+    let size = |list: &[usize]| list.iter().map(|&a| g.ints.max_size(k.loops[a])).product::<i64>();
+    (size(&other.1) >= LEAST_COLUMNS && size(&lanes.1) >= LEAST_COLUMNS).then(|| Product {
+        reduced: ranges.to_vec(),
+        lanes,
+        other,
+        batch,
+    })
+}
+
+/// Whether a value depends on constants alone.
+fn is_constant(k: &Kernel, v: ValId, known: &[BufId]) -> bool {
+    k.graph.topological(&[v]).into_iter().all(|v| match k.graph.val(v) {
+        Val::Load { src: Source::Buffer(b), .. } => {
+            matches!(k.graph.buffer(*b).origin, Origin::Constant(_)) || known.contains(&k.args[b.0 as usize])
+        }
+        _ => true,
+    })
+}
+
+/// Whether a value is read from memory as it is, each axis along one range.
+fn is_plain(k: &Kernel, v: ValId) -> bool {
+    match k.graph.val(v) {
+        Val::Load { src: Source::Buffer(_), index, gate, dynamic: None, .. } => {
+            gate.is_empty() && index.iter().all(|&e| k.graph.ints.free_ranges(e).len() <= 1)
+        }
+        _ => false,
+    }
+}
+
+/// The blocks of a product whose first operand is copied in its launch, or whose second one is read as it is.
+fn blocks(
+    k: &Kernel,
+    p: &Product,
+    (copied, direct): (bool, bool),
+    target: &Target,
+) -> Option<(Vec<Block>, String)> {
+    let axes = |list: &[usize]| -> Vec<Axis> {
+        list.iter().map(|&a| Axis { reader: a, size: k.graph.ints.max_size(k.loops[a]) }).collect()
+    };
+    let sizes = block_cost::Product {
+        rows: axes(&p.lanes.1),
+        columns: axes(&p.other.1),
+        batch: axes(&p.batch),
+        terms: p.reduced.iter().map(|&r| k.graph.ints.max_size(r) as f64).product(),
+        copied,
+        direct,
+    };
+    block_cost::product(&sizes, target)
+}
+
+/// Makes an operand a buffer of its own over `axes`; gives the kernel that computes it. The product reads the buffer.
+fn copy(kernel: &mut Kernel, operand: ValId, axes: &[RangeId], program: &mut Graph) -> Kernel {
+    let mut g = kernel.graph.clone();
+    let mut map = FxHashMap::default();
+    let mut own = Vec::new();
+    for &r in axes {
+        let info = g.ints.range_info(r).clone();
+        let new = g.ints.new_range_with(info.size, RangeRole::Map, info.ordinal);
+        map.insert(r, g.ints.range(new));
+        own.push(new);
+    }
+    let value = g.substitute(operand, &|r| map.get(&r).copied());
+    let dtype = g.dtype(value);
+    let sizes: Vec<i64> = axes.iter().map(|&r| g.ints.max_size(r)).collect();
+    let name = g
+        .topological(&[operand])
+        .into_iter()
+        .find_map(|v| match g.val(v) {
+            Val::Load { src: Source::Buffer(b), .. } => Some(format!("{}.panel", g.buffer(*b).name)),
+            _ => None,
+        })
+        .unwrap_or_else(|| "panel".to_string());
+    let add = |g: &mut Graph| {
+        let shape = sizes.iter().map(|&s| g.ints.constant(s)).collect();
+        let (name, origin) = (name.clone(), Origin::Internal);
+        g.add_buffer(Buffer { name, dtype, shape, origin, scope: Scope::Global, layout: None })
+    };
+    let id = add(program);
+    let buffer = add(&mut g);
+    let def = Def { buffer, axes: own, value, keep: true, repeat: false, role: Role::Other };
+    let mut out = split::extract(&g, &def);
+    for arg in &mut out.args {
+        *arg = if *arg == buffer { id } else { kernel.args[arg.0 as usize] };
+    }
+    let g = &mut kernel.graph;
+    let buffer = add(g);
+    kernel.args.push(id);
+    let index = axes.iter().map(|&r| g.ints.range(r)).collect();
+    let fill = Scalar::zero(dtype);
+    let load = g.add(Val::Load { src: Source::Buffer(buffer), index, gate: [].into(), fill, dynamic: None });
+    let mut memo = FxHashMap::from_iter([(operand, load)]);
+    let store = &mut kernel.stores[0];
+    store.value = g.rebuild(store.value, &mut memo, &mut |g, val| g.add(val));
+    out
+}
+
+/// Leaves only those buffers that a kernel touches.
+fn prune(kernel: &mut Kernel) {
+    let mut used = vec![false; kernel.args.len()];
+    kernel.stores.iter().for_each(|s| used[s.buffer.0 as usize] = true);
+    for v in kernel.loads() {
+        if let Val::Load { src: Source::Buffer(b), .. } = kernel.graph.val(v) {
+            used[b.0 as usize] = true;
+        }
+    }
+    let mut next = 0;
+    let places: Vec<BufId> = used
+        .iter()
+        .map(|&u| {
+            next += u as u32;
+            BufId(next.saturating_sub(1))
+        })
+        .collect();
+    let mut memo = FxHashMap::default();
+    for store in &mut kernel.stores {
+        store.buffer = places[store.buffer.0 as usize];
+        store.value = kernel.graph.rebuild(store.value, &mut memo, &mut |g, val| match val {
+            Val::Load { src: Source::Buffer(b), index, gate, fill, dynamic } => {
+                g.add(Val::Load { src: Source::Buffer(places[b.0 as usize]), index, gate, fill, dynamic })
+            }
+            other => g.add(other),
+        });
+    }
+    let mut keep = used.iter();
+    kernel.args.retain(|_| keep.next().copied().unwrap_or(true));
+    let mut keep = used.iter();
+    kernel.graph.buffers.retain(|_| keep.next().copied().unwrap_or(true));
+}
