@@ -352,6 +352,19 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             let chain = &launches[launches.len() - 1].kernels;
             Ok(chain.iter().map(|&n| kernels[n].text() + "\n").collect())
         }
+        "operands" => {
+            let mut kernels = way.legalized()?;
+            let constant = vec![false; kernels.len()];
+            let staged = operands::stage(&mut kernels, &mut way.graph, &constant, &way.target);
+            let (launches, _) = scope::scope(&mut kernels, &constant, &staged, &way.target, Default::default());
+            flatten::flatten(&mut kernels);
+            if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
+                return Err(format!("after operands: {what}"));
+            }
+            let launched = |l: &Launch| format!("; one launch: {:?}\n", l.kernels);
+            let nests = kernels.iter().map(|k| k.text() + "\n");
+            Ok(launches.iter().map(launched).chain(nests).collect())
+        }
         "flatten" => {
             let mut kernels = way.kernels()?;
             flatten::flatten(&mut kernels);
@@ -432,6 +445,11 @@ fn split() {
 #[test]
 fn narrow_to_blocks() {
     folder("narrow");
+}
+
+#[test]
+fn operands_in_panels() {
+    folder("operands");
 }
 
 #[test]

@@ -212,9 +212,9 @@ pub(super) fn product(p: &Product, target: &Target) -> Option<(Vec<Block>, Strin
     let group = GROUP * target.lanes(4);
     let mut widths = divisors(last.size);
     widths.extend((1..=16).map(|n| n * group).filter(|w| *w < last.size));
-    let splits = [1, 2, 4, 8, 16].into_iter().filter(|&s| {
-        s == 1 || (s <= target.threads as i64 && column.size % s == 0 && column.size / s >= 8)
-    });
+    let splits = [1, 2, 4, 8, 16]
+        .into_iter()
+        .filter(|&s| s == 1 || (s <= target.threads as i64 && column.size % s == 0 && column.size / s >= 8));
     let mut best: Option<(f64, Cut)> = None;
     for width in widths {
         // Rows of the result follow each other in memory where they are whole.
@@ -290,15 +290,12 @@ fn product_cycles(p: &Product, cut: Cut, columns: f64, beside: f64, target: &Tar
     let micro = panel / groups.max(1.0);
     hidden += rounds * panel * (cut.columns as f64 * beside / 8.0).ceil() / NEAR_RATE;
     if panel + block > 0.8 * l2 {
-        match p.copied {
-            true => exposed += rounds * panel / SPILL_RATE,
-            false => exposed += rounds * panel / FAR_RATE / 2.0,
-        }
+        exposed += rounds * panel / SPILL_RATE;
     }
     if micro + block > 0.8 * l2 {
         exposed += rounds * panel * (cut.columns as f64 / 8.0).ceil() / FAR_RATE;
     }
-    let first = if p.copied { p.terms * vectors * COPY_CYCLES + panel / FAR_RATE } else { 0.0 };
+    let first = panel / FAR_RATE + if p.copied { p.terms * vectors * COPY_CYCLES } else { 0.0 };
     let result = rows * columns * beside * 4.0 / FAR_RATE / 2.0;
     let item = multiply.max(hidden) + exposed + first + result + COLUMNS_CYCLES * rounds;
     let mut items = cut.split as f64 * p.batch.iter().map(|a| a.size as f64).product::<f64>();

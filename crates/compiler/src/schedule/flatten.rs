@@ -25,8 +25,12 @@ pub fn flatten(kernels: &mut [Kernel]) {
         let mut refused: Vec<(RangeId, RangeId)> = Vec::new();
         while let Some(pair) = find(kernels, n, false, &refused) {
             let touched = |k: &Kernel| pair.axes.iter().any(|x| k.args.contains(&x.0));
-            let before: Vec<(usize, Kernel)> =
-                kernels.iter().enumerate().filter(|(i, k)| *i == n || touched(k)).map(|(i, k)| (i, k.clone())).collect();
+            let before: Vec<(usize, Kernel)> = kernels
+                .iter()
+                .enumerate()
+                .filter(|(i, k)| *i == n || touched(k))
+                .map(|(i, k)| (i, k.clone()))
+                .collect();
             apply(kernels, &pair);
             // A flat index may be harder to prove than two.
             if before.iter().any(|(i, _)| kernels[*i].unproved().is_some()) {
@@ -70,7 +74,8 @@ fn find(kernels: &[Kernel], n: usize, views: bool, refused: &[(RangeId, RangeId)
                 at.is_some_and(|at| k.graph.buffers[at].layout.is_some())
             };
             let pair = Pair { kernel: n, first, second, axes };
-            let fits = if views { pair.axes.iter().all(|x| fixed(&x.0)) } else { kernels.iter().all(|k| allows(k, &pair)) };
+            let fits =
+                if views { pair.axes.iter().all(|x| fixed(&x.0)) } else { kernels.iter().all(|k| allows(k, &pair)) };
             if fits {
                 return Some(pair);
             }

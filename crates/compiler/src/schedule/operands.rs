@@ -161,12 +161,7 @@ fn is_plain(k: &Kernel, v: ValId) -> bool {
 }
 
 /// The blocks of a product whose first operand is copied in its launch, or whose second one is read as it is.
-fn blocks(
-    k: &Kernel,
-    p: &Product,
-    (copied, direct): (bool, bool),
-    target: &Target,
-) -> Option<(Vec<Block>, String)> {
+fn blocks(k: &Kernel, p: &Product, (copied, direct): (bool, bool), target: &Target) -> Option<(Vec<Block>, String)> {
     let axes = |list: &[usize]| -> Vec<Axis> {
         list.iter().map(|&a| Axis { reader: a, size: k.graph.ints.max_size(k.loops[a]) }).collect()
     };
