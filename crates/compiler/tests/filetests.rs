@@ -27,7 +27,7 @@ use winograph_compiler::optimize::plan::{Plan, Scheduled};
 use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::options::{GridRule, LayoutRule};
 use winograph_compiler::schedule::narrow::{Block, narrow};
-use winograph_compiler::schedule::{blocked, canonical, flatten, fuse, layout, rangeify, scope, split};
+use winograph_compiler::schedule::{blocked, canonical, flatten, fuse, layout, operands, rangeify, scope, split};
 use winograph_compiler::winograd::rational::Rational;
 use winograph_compiler::{Algorithm, Options, Target, compile, lower, winograd};
 use winograph_ir::indexed::Graph;
@@ -356,6 +356,7 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             let mut kernels = way.legalized()?;
             let constant = vec![false; kernels.len()];
             let staged = operands::stage(&mut kernels, &mut way.graph, &constant, &way.target);
+            let constant = vec![false; kernels.len()];
             let (launches, _) = scope::scope(&mut kernels, &constant, &staged, &way.target, Default::default());
             flatten::flatten(&mut kernels);
             if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
