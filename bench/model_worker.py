@@ -1,11 +1,13 @@
 """Parts of models.py that need packages: inputs and weights, one library in a process of its own, comparing.
 
-    model_worker.py make NAME FILE CASE SHAPES     CASE/model.onnx, inputs, and ONNX Runtime's outputs
-    model_worker.py compare CASE LIBRARY...        relative L2 distance of outputs from ONNX Runtime's, as JSON
+    model_worker.py make NAME FILE CASE SHAPES     CASE/model.onnx, inputs, and ONNX Runtime's outputs; of ncnn's two files,
+                                                   PARAM:BIN, CASE/model.param, inputs and ncnn's outputs
+    model_worker.py compare CASE LIBRARY...        relative L2 distance of outputs from these, as JSON
     model_worker.py LIBRARY THREADS CASE           a report as a line of JSON, then one for each {"time": seconds}
 """
 import json
 import os
+import shutil
 import sys
 import time
 import zlib
@@ -101,12 +103,37 @@ def picture(shape, rng):
     return np.broadcast_to(ink, shape) + rng.standard_normal(shape).astype(np.float32) * np.float32(0.02)
 
 
-def make(name, file, case, shapes):
-    import onnx
+def make_ncnn(param, binary, case, shapes):
+    for file, name in ((param, "model.param"), (binary, "model.bin")):
+        shutil.copyfile(file, os.path.join(case, name))
+    # Values of pixels from 0 to 1.
+    feed = {n: np.random.default_rng(i).random(s, dtype=np.float32) for i, (n, s) in enumerate(shapes.items())}
+    with open(param) as f:
+        layers = [line.split() for line in f.readlines()[2:]]
+    outputs, read = [], set()
+    for words in layers:
+        first = 4 + int(words[2])
+        read.update(words[4:first])
+        outputs += words[first:first + int(words[3])]
+    outputs = [o for o in outputs if o not in read]
+    path = os.path.join(case, "model.param")
+    for i, x in enumerate(feed.values()):
+        np.save(os.path.join(case, f"input_{i}.npy"), x)
+    for i, y in enumerate(ncnn_call(path, 2, feed, outputs)()):
+        np.save(os.path.join(case, f"expected_{i}.npy"), y)
+    with open(os.path.join(case, "case.json"), "w", encoding="utf-8") as f:
+        json.dump({"inputs": list(feed), "outputs": outputs, "model": "model.param"}, f)
 
+
+def make(name, file, case, shapes):
     if os.path.exists(os.path.join(case, "case.json")):
         return
     os.makedirs(case, exist_ok=True)
+    if os.pathsep in file:
+        make_ncnn(*file.split(os.pathsep), case, shapes)
+        return
+    import onnx
+
     model = onnx.load(file)
     light = os.path.basename(file).endswith(f"light_{name}.onnx")
     scale = fill(model) if light else None
@@ -173,6 +200,23 @@ def openvino_call(file, threads, feed, outputs):
     return call
 
 
+def ncnn_call(file, threads, feed, outputs):
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    if net.load_param(file) or net.load_model(file.removesuffix(".param") + ".bin"):
+        raise RuntimeError("the model cannot be loaded")
+
+    def call():
+        run = net.create_extractor()
+        for name, x in feed.items():
+            run.input(name, ncnn.Mat(x))
+        return [np.array(run.extract(name)[1]) for name in outputs]
+
+    return call
+
+
 def peak():
     with open("/proc/self/status") as f:
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM:"))
@@ -190,9 +234,9 @@ def serve(library, threads, case):
         with open(os.path.join(case, "case.json"), encoding="utf-8") as f:
             what = json.load(f)
         feed = {name: np.load(os.path.join(case, f"input_{i}.npy")) for i, name in enumerate(what["inputs"])}
-        make_call = {"onnxruntime": onnxruntime_call, "openvino": openvino_call}[library]
+        make_call = {"onnxruntime": onnxruntime_call, "openvino": openvino_call, "ncnn": ncnn_call}[library]
         start = time.perf_counter()
-        call = make_call(os.path.join(case, "model.onnx"), threads, feed, what["outputs"])
+        call = make_call(os.path.join(case, what.get("model", "model.onnx")), threads, feed, what["outputs"])
         ready = time.perf_counter()
         results = call()
         first = time.perf_counter()

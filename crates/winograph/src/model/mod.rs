@@ -18,17 +18,20 @@
 
 pub mod conformance;
 mod error;
+mod field;
 pub(crate) mod host;
 mod ncnn;
 mod onnx;
 mod profile;
 mod resample;
 mod session;
+mod tiles;
 mod value;
 
 pub use error::ModelError;
 pub use profile::Launch;
 pub use session::Session;
+pub use tiles::PictureAxes;
 pub use value::Value;
 
 use crate::device::Device;
@@ -206,6 +209,11 @@ impl Model {
     /// What is wrong with the model, and those of compiling.
     pub fn compile(&self, device: &Arc<dyn Device>) -> Result<Session> {
         self.compile_with(FunctionOptions { device: Some(device.clone()), ..FunctionOptions::default() })
+    }
+
+    /// A session that has compiled nothing yet: it does so for the shapes that it meets.
+    pub fn session(&self, options: FunctionOptions) -> Session {
+        Session::new(self.clone(), options)
     }
 
     /// [`compile`](Model::compile) with options.

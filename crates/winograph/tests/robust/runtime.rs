@@ -16,7 +16,7 @@ use winograph::device::{Device, Memory};
 use winograph::env::Env;
 use winograph::export::{Exported, seal};
 use winograph::files::write_atomically;
-use winograph::model::{Session, Value, conformance};
+use winograph::model::{PictureAxes, Session, Value, conformance};
 use winograph::nn::{self, Layer as _, Parameters};
 use winograph::safetensors::SafeTensors;
 use winograph::settings::{self, Settings};
@@ -487,6 +487,14 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         told(model(s, c).and_then(|m| m.compile(&device).map(|_| ())))
     }),
     ("Model::compile_with", |s, c| told(model(s, c).and_then(|m| m.compile_with(options(s)).map(|_| ())))),
+    ("Model::session", |s, c| {
+        told(model(s, c).and_then(|m| m.session(options(s)).run(&tensors(&named(s))).map(|_| ())))
+    }),
+    ("Session::run_tiled", |s, c| {
+        let axes = |s: &mut Source| PictureAxes { height: s.below(4), width: s.below(4) };
+        let (x, input, output, tile) = (s.tensor(), axes(s), axes(s), s.size());
+        told(c.session.run_tiled((["x", "y"][s.below(2)], &x, input), output, tile, &mut |_, _| {}).map(|_| ()))
+    }),
     ("Session::model", |_, c| (c.session.model().inputs().len() == 1).then_some(()).ok_or_else(String::new)),
     ("Session::run", |s, c| told(c.session.run(&tensors(&named(s))).map(|_| ()))),
     ("Session::run_values", |s, c| told(c.session.run_values(&named(s)).map(|_| ()))),

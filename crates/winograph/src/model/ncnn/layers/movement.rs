@@ -200,7 +200,7 @@ fn padding(n: &Node<'_>) -> Result<Tensor> {
 }
 
 /// Most places along an axis that are listed one by one.
-pub(super) const MAX_PLACES: usize = 1 << 24;
+pub(super) const MAX_PLACES: usize = 1 << 20;
 
 fn pixel_shuffle(n: &Node<'_>) -> Result<Tensor> {
     let name = "PixelShuffle";
