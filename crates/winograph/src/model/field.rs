@@ -198,6 +198,11 @@ fn reshaped(of: &[Span], from: &[usize], to: &[usize]) -> Vec<Span> {
         };
         let (mut low, mut high) = (place(&of[i0..i], &from[i0..i], false), place(&of[i0..i], &from[i0..i], true));
         for k in j0..j {
+            // An axis of one element does not stick out where another can.
+            if to[k] == 1 && j - j0 > 1 {
+                out.push((0, 1));
+                continue;
+            }
             let inner: i64 = to[k + 1..j].iter().map(|&s| s as i64).product::<i64>().max(1);
             let (first, last) = (low.div_euclid(inner), high.div_euclid(inner));
             out.push((first, last + 1));
@@ -227,7 +232,7 @@ mod tests {
         assert_eq!(reshaped(&[(-3, 22)], &[20], &[5, 4]), [(-1, 6), (0, 4)]);
         assert_eq!(reshaped(&[(-1, 6), (1, 2)], &[5, 4], &[20]), [(-3, 22)]);
         assert_eq!(reshaped(&[(0, 1), (2, 3), (0, 1)], &[1, 7, 1], &[7]), [(2, 3)]);
-        assert_eq!(reshaped(&[(2, 3)], &[7], &[1, 7, 1]), [(0, 1), (2, 3), (0, 1)]);
+        assert_eq!(reshaped(&[(-2, 3)], &[7], &[1, 7, 1]), [(0, 1), (-2, 3), (0, 1)]);
     }
 
     #[test]

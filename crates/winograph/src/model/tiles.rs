@@ -254,7 +254,7 @@ impl Session {
             (shape[axes.height], shape[axes.width]) = (row.length, column.length);
             let mut part = Storage::zeroed(shape.iter().product::<usize>() * x.dtype().size())?;
             copy(
-                (&data, x.shape(), [row.start, column.start], axes),
+                (&*data, x.shape(), [row.start, column.start], axes),
                 (&mut part, &shape, [0, 0], axes),
                 [row.length, column.length],
                 x.dtype().size(),
