@@ -219,7 +219,7 @@ fn tiles_give_what_the_whole_picture_gives() {
             assert!((g - w).abs() <= 2e-5, "tiles of {tile}, element {i}: {g} for {w}");
         }
     }
-    let e = fails(1, &[&model, "--input", &input, "--tile-size", "8"]);
+    let e = fails(1, &[&model, "--input", &input, "--tile-size", "6"]);
     assert!(e.contains("take tiles of at least") || e.contains("too small"), "{e}");
     // What looks at the whole picture has no tiles.
     let model = f.model(
@@ -235,7 +235,7 @@ fn inspect_counts_what_is_summed() {
     let f = Folder::new("inspect");
     let lines =
         ["Input i 0 1 data", "Convolution c 1 1 data x 0=16 1=3 4=1 6=432", "Convolution d 1 1 x y 0=4 1=1 6=64"];
-    let model = f.model(&lines, &[0.5; 498]);
+    let model = f.model(&lines, &[0.0; 498]);
     let inspect = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_winograph"));
         let out = command.arg("inspect").arg(&model).args(args).env_remove("WINO").output().unwrap();
