@@ -1,8 +1,8 @@
 //! Models in ncnn's format, written here line by line: results by definition, and files that are wrong.
 
-use winograph::model::{Model, PortType};
+use winograph::model::{Model, PictureAxes, PortType};
 use winograph::settings::settings;
-use winograph::{ConvOptions, DType, Tensor, f16};
+use winograph::{ConvOptions, DType, FunctionOptions, Tensor, f16};
 
 /// Weights as floats, tag and all.
 fn floats(values: &[f32]) -> Vec<u8> {
@@ -269,4 +269,51 @@ fn what_is_wrong_is_named_with_its_layer() {
         let e = layer(line, &bin, &[&x]).unwrap_err().to_string();
         assert!(e.contains(part), "{line}: {e}");
     }
+}
+
+#[test]
+fn tiles_give_what_the_whole_picture_gives() {
+    // Two convolutions with padding, pixels shuffled, a picture made larger and smaller again, and larger by phases.
+    let lines = [
+        "Input i 0 1 data",
+        "Split s 1 2 data a b",
+        "Convolution c 1 1 a x 0=8 1=3 4=1 6=216 9=2 -23310=1,0.2",
+        "Convolution d 1 1 x y 0=12 1=3 4=1 6=864",
+        "PixelShuffle p 1 1 y z 0=2",
+        "Interp r 1 1 b t 0=2 1=2.0 2=2.0",
+        "BinaryOp e 2 1 z t u 0=0",
+        "Interp q 1 1 u v 0=3 1=0.5 2=0.5",
+        "Deconvolution g 1 1 v output 0=3 1=4 3=2 4=1 6=144",
+    ];
+    let weight = |count: usize| floats(&(0..count).map(|i| ((i * 37 % 61) as f32 - 30.0) / 300.0).collect::<Vec<_>>());
+    let model = model(&lines, &[weight(216), weight(864), weight(144)].concat()).unwrap();
+    let session = model.session(FunctionOptions::default());
+    let x = Tensor::rand(&[3, 58, 75], DType::F32, 5).unwrap();
+    let whole = session.run(&[("data", &x)]).unwrap().remove(0).1;
+    assert_eq!(whole.shape(), [3, 116, 150]);
+    let want = whole.to_vec::<f32>().unwrap();
+    let axes = PictureAxes { height: 1, width: 2 };
+    for tile in [32, 33, 70, 200] {
+        let mut told = vec![];
+        let (name, got) =
+            session.run_tiled(("data", &x, axes), axes, tile, &mut |done, all| told.push((done, all))).unwrap();
+        let all = told[0].1;
+        assert_eq!(told, (0..=all).map(|n| (n, all)).collect::<Vec<_>>());
+        assert_eq!((name.as_str(), got.shape(), all == 1), ("output", whole.shape(), tile == 200));
+        close(&got.to_vec::<f32>().unwrap(), &want, 2e-5);
+    }
+    let e = session.run_tiled(("data", &x, axes), axes, 6, &mut |_, _| {}).unwrap_err().to_string();
+    assert!(e.contains("take tiles of at least") || e.contains("too small"), "{e}");
+    assert!(session.run_tiled(("data", &x, axes), axes, 0, &mut |_, _| {}).is_err());
+}
+
+#[test]
+fn a_model_that_looks_at_the_whole_picture_has_no_tiles() {
+    let lines =
+        ["Input i 0 1 data", "Split s 1 2 data a b", "Pooling p 1 1 a m 0=1 4=1", "BinaryOp e 2 1 b m output 0=0"];
+    let session = model(&lines, &[]).unwrap().session(FunctionOptions::default());
+    let axes = PictureAxes { height: 1, width: 2 };
+    let x = rand(&[3, 40, 40], 1);
+    let e = session.run_tiled(("data", &x, axes), axes, 32, &mut |_, _| {}).unwrap_err().to_string();
+    assert!(e.contains("as a whole"), "{e}");
 }
