@@ -1,6 +1,6 @@
 //! `winograph run`: a model's answer to arrays and pictures.
 
-pub(crate) mod inputs;
+mod inputs;
 mod picture;
 mod report;
 
