@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::BufReader;
 
 /// Width, height, and red, green and blue of each pixel.
-pub fn read(path: &str) -> Result<(usize, usize, Vec<u8>), Box<dyn Error>> {
+pub(crate) fn read(path: &str) -> Result<(usize, usize, Vec<u8>), Box<dyn Error>> {
     let mut decoder = png::Decoder::new(BufReader::new(File::open(path)?));
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     let mut reader = decoder.read_info()?;
