@@ -514,7 +514,10 @@ fn bench_replays_stored_plans_or_says_why_not() {
     let said = succeeds(&[&bench[..], &["virtual:metal"], &small[..]].concat());
     assert!(said.contains("graph: the stored plan for out0.M was replayed: r_"), "{said}");
     let said = succeeds(&[&bench[..], &["cpu"], &small[..]].concat());
-    assert!(said.contains("out0.M does not fit and was replaced: thread, matrix"), "{said}");
+    assert!(
+        said.contains("out0.M does not fit and was replaced: plan does not fit the kernel: thread, matrix"),
+        "{said}"
+    );
 
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("nothing.plan");
     std::fs::write(&file, "nobody: a0=grid\n").unwrap();
