@@ -111,6 +111,10 @@ fn find(k: &Kernel) -> Option<Product> {
     if a == b || work < LEAST_WORK || g.dtype(*x) != DType::F32 || !heuristic::unrolled(k).is_empty() {
         return None;
     }
+    // What is read and written in another type than it is computed in keeps its plan.
+    if g.buffers.iter().any(|b| b.dtype != DType::F32) {
+        return None;
+    }
     if !ranges.iter().all(|&r| g.depends_on(a, r) && g.depends_on(b, r)) {
         return None;
     }
