@@ -97,7 +97,7 @@ impl Model {
     /// Reads a model. What it is follows from the file's first bytes: ONNX's format, or the text of a `.param` file of
     /// ncnn, whose weights are in the file of the same name that ends in `.bin`.
     /// A file whose name ends in `.wg` was [exported](Session::export) and is compiled already. Compiling one of these loads
-    /// code of that file: **take only what you would run as a program**; see [`export`](crate::export).
+    /// code of that file: **take only what you would run as a program**; see [`export`].
     ///
     /// # Errors
     /// A file that cannot be read, or is not such a model.
