@@ -47,7 +47,7 @@ pub struct CudaOptions {
     pub target: Option<Target>,
     /// Folder of the kernel cache, which a CPU's kernels may share; `None` keeps no kernels.
     pub cache_dir: Option<PathBuf>,
-    /// Bytes that the cache has at most; `None` takes [`CACHE_BYTES`](crate::cpu::CACHE_BYTES).
+    /// Bytes that the cache has at most; `None` takes [`CACHE_BYTES`].
     pub cache_bytes: Option<u64>,
 }
 
