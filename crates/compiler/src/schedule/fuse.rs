@@ -162,6 +162,12 @@ fn removable(g: &Graph, stage: usize, readers: &[usize]) -> Result<String, Strin
         .filter(|&&v| !matches!(g.val(v), Val::Const(_) | Val::Index { .. } | Val::Load { .. }))
         .map(|&v| match g.val(v) {
             Val::Unary { op, .. } if op.is_transcendental() => 16,
+            // Loads convert, matrix units take the narrow floats, and stored wide they take more memory.
+            Val::Cast { x, dtype }
+                if g.dtype(*x).is_float() && dtype.is_float() && g.dtype(*x).size() < dtype.size() =>
+            {
+                0
+            }
             _ => 1,
         })
         .sum::<usize>();
@@ -206,9 +212,6 @@ fn removable(g: &Graph, stage: usize, readers: &[usize]) -> Result<String, Strin
     if repeats == 1 && !inside_reduction(g, g.defs[reads[0].0].value, reads[0].1) {
         return Ok("elementwise with one reader that reads each element at most once per result".to_string());
     }
-    if widens(g, def.value) {
-        return Ok("a conversion to a wider type: loads convert, and stored it would take more memory".to_string());
-    }
     // A transform takes each element into one or a few tiles, and shares what it loads between their places.
     let transform = |j: usize| g.defs[j].role == Role::InputTransform;
     let summed = reads.iter().filter(|&&(j, v)| !transform(j) && inside_reduction(g, g.defs[j].value, v));
@@ -221,16 +224,6 @@ fn removable(g: &Graph, stage: usize, readers: &[usize]) -> Result<String, Strin
         return Ok(format!("{ops} operations: repeating them costs less than storing and loading the result"));
     }
     Err(format!("{ops} operations read in {repeats} ways: storing the result costs less than repeating them"))
-}
-
-/// Whether a value is a load of floats converted to floats of more bytes, and nothing else: matrix units take the narrow ones.
-fn widens(g: &Graph, value: ValId) -> bool {
-    let Val::Cast { x, dtype } = g.val(value) else { return false };
-    let from = g.dtype(*x);
-    matches!(g.val(*x), Val::Load { dynamic: None, .. })
-        && from.is_float()
-        && dtype.is_float()
-        && from.size() < dtype.size()
 }
 
 /// Number of elements of axes (with parameters: at their greatest sizes).

@@ -12,7 +12,7 @@ use crate::kernel::Kernel;
 use crate::optimize::heuristic;
 use crate::target::Target;
 use rustc_hash::FxHashMap;
-use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Origin, Role, Scope, Source, Val, ValId};
+use winograph_ir::indexed::{BufId, Buffer, Graph, Origin, Role, Scope, Source, Val, ValId};
 use winograph_ir::int::{RangeId, RangeRole};
 use winograph_ir::op::{BinaryOp, ReduceOp};
 use winograph_ir::{DType, Scalar};
@@ -91,9 +91,8 @@ pub fn stage(kernels: &mut Vec<Kernel>, buffers: &mut Graph, constant: &[bool], 
             }
             out.push(copy);
         }
-        prune(&mut kernel);
         chain.push(out.len());
-        out.push(kernel);
+        out.push(pruned(&kernel));
         staged.push(Staged { chain, blocks, reason });
     }
     *kernels = out;
@@ -109,10 +108,6 @@ fn find(k: &Kernel) -> Option<Product> {
     let sizes: Option<Vec<i64>> = k.loops.iter().chain(ranges.iter()).map(|&r| g.ints.const_size(r)).collect();
     let work: f64 = sizes?.iter().map(|&s| s as f64).product();
     if a == b || work < LEAST_WORK || g.dtype(*x) != DType::F32 || !heuristic::unrolled(k).is_empty() {
-        return None;
-    }
-    // What is read and written in another type than it is computed in keeps its plan.
-    if g.buffers.iter().any(|b| b.dtype != DType::F32) {
         return None;
     }
     if !ranges.iter().all(|&r| g.depends_on(a, r) && g.depends_on(b, r)) {
@@ -207,16 +202,11 @@ fn copy(kernel: &mut Kernel, operand: ValId, axes: &[RangeId], program: &mut Gra
         let (name, origin) = (name.clone(), Origin::Internal);
         g.add_buffer(Buffer { name, dtype, shape, origin, scope: Scope::Global, layout: None })
     };
-    let id = add(program);
     let buffer = add(&mut g);
-    let def = Def { buffer, axes: own, value, keep: true, repeat: false, role: Role::Other };
-    let mut out = split::extract(&g, &def);
-    for arg in &mut out.args {
-        *arg = if *arg == buffer { id } else { kernel.args[arg.0 as usize] };
-    }
+    add(&mut kernel.graph);
+    kernel.args.push(add(program));
+    let out = renamed(split::nest(&g, &own, (buffer, value), None, Role::Other), &kernel.args);
     let g = &mut kernel.graph;
-    let buffer = add(g);
-    kernel.args.push(id);
     let index = axes.iter().map(|&r| g.ints.range(r)).collect();
     let fill = Scalar::zero(dtype);
     let load = g.add(Val::Load { src: Source::Buffer(buffer), index, gate: [].into(), fill, dynamic: None });
@@ -226,35 +216,17 @@ fn copy(kernel: &mut Kernel, operand: ValId, axes: &[RangeId], program: &mut Gra
     out
 }
 
-/// Leaves only those buffers that a kernel touches.
-fn prune(kernel: &mut Kernel) {
-    let mut used = vec![false; kernel.args.len()];
-    kernel.stores.iter().for_each(|s| used[s.buffer.0 as usize] = true);
-    for v in kernel.loads() {
-        if let Val::Load { src: Source::Buffer(b), .. } = kernel.graph.val(v) {
-            used[b.0 as usize] = true;
-        }
+/// A kernel with those buffers alone that it touches.
+fn pruned(kernel: &Kernel) -> Kernel {
+    let store = &kernel.stores[0];
+    let to = (store.buffer, store.value);
+    renamed(split::nest(&kernel.graph, &kernel.loops, to, Some(store), kernel.role), &kernel.args)
+}
+
+/// A kernel taken out of another one's graph, whose buffers are those of the program that `args` says.
+fn renamed(mut kernel: Kernel, args: &[BufId]) -> Kernel {
+    for arg in &mut kernel.args {
+        *arg = args[arg.0 as usize];
     }
-    let mut next = 0;
-    let places: Vec<BufId> = used
-        .iter()
-        .map(|&u| {
-            next += u as u32;
-            BufId(next.saturating_sub(1))
-        })
-        .collect();
-    let mut memo = FxHashMap::default();
-    for store in &mut kernel.stores {
-        store.buffer = places[store.buffer.0 as usize];
-        store.value = kernel.graph.rebuild(store.value, &mut memo, &mut |g, val| match val {
-            Val::Load { src: Source::Buffer(b), index, gate, fill, dynamic } => {
-                g.add(Val::Load { src: Source::Buffer(places[b.0 as usize]), index, gate, fill, dynamic })
-            }
-            other => g.add(other),
-        });
-    }
-    let mut keep = used.iter();
-    kernel.args.retain(|_| keep.next().copied().unwrap_or(true));
-    let mut keep = used.iter();
-    kernel.graph.buffers.retain(|_| keep.next().copied().unwrap_or(true));
+    kernel
 }

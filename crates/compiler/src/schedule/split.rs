@@ -6,7 +6,7 @@
 
 use crate::kernel::{Kernel, Store};
 use rustc_hash::FxHashMap;
-use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Source, Val, ValId};
+use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Role, Source, Val, ValId};
 use winograph_ir::int::{IntId, IntNode, Ints, RangeId};
 
 /// One kernel per definition, in order.
@@ -23,9 +23,21 @@ pub fn split(g: &Graph) -> Vec<Kernel> {
 
 /// Copies what a definition needs into a graph of its own.
 pub(super) fn extract(from: &Graph, def: &Def) -> Kernel {
+    nest(from, &def.axes, (def.buffer, def.value), None, def.role)
+}
+
+/// Copies what a nest of loops needs into a graph of its own. It writes a value to a buffer, at the loops or where a
+/// store says.
+pub(super) fn nest(
+    from: &Graph,
+    axes: &[RangeId],
+    (buffer, value): (BufId, ValId),
+    at: Option<&Store>,
+    role: Role,
+) -> Kernel {
     let mut g = Graph::new();
     g.ints = Ints::with_params_of(&from.ints);
-    let nodes = from.topological(&[def.value]);
+    let nodes = from.topological(&[value]);
     let mut ranges: FxHashMap<RangeId, (RangeId, IntId)> = FxHashMap::default();
     let mut loops = Vec::new();
     let mut size_memo = FxHashMap::default();
@@ -37,7 +49,7 @@ pub(super) fn extract(from: &Graph, def: &Def) -> Kernel {
         ranges.insert(r, (new, e));
         new
     };
-    for &axis in &def.axes {
+    for &axis in axes {
         loops.push(declare(&mut g, axis));
     }
     for &v in &nodes {
@@ -50,7 +62,7 @@ pub(super) fn extract(from: &Graph, def: &Def) -> Kernel {
     let mut args = Vec::new();
     let mut ints: FxHashMap<IntId, IntId> = FxHashMap::default();
     let mut memo: FxHashMap<ValId, ValId> = FxHashMap::default();
-    let out = import_buffer(from, &mut g, &mut args, def.buffer);
+    let out = import_buffer(from, &mut g, &mut args, buffer);
     for &v in &nodes {
         let mut int =
             |g: &mut Graph, e: IntId| g.ints.import(&from.ints, e, &|r| ranges.get(&r).map(|x| x.1), &mut ints);
@@ -92,10 +104,16 @@ pub(super) fn extract(from: &Graph, def: &Def) -> Kernel {
         };
         memo.insert(v, new);
     }
-    let index = loops.iter().map(|&r| g.ints.range(r)).collect();
+    let mut expressions = |g: &mut Graph, list: &[IntId]| -> Vec<IntId> {
+        list.iter().map(|&e| g.ints.import(&from.ints, e, &|r| ranges.get(&r).map(|x| x.1), &mut ints)).collect()
+    };
+    let (index, gate) = match at {
+        Some(store) => (expressions(&mut g, &store.index), expressions(&mut g, &store.gate).into()),
+        None => (loops.iter().map(|&r| g.ints.range(r)).collect(), [].into()),
+    };
     let loops = loops.into_iter().filter(|&r| g.ints.const_size(r) != Some(1)).collect();
-    let stores = vec![Store { buffer: out, index, gate: [].into(), value: memo[&def.value] }];
-    Kernel { graph: g, args, outer: Vec::new(), loops, stores, role: def.role }
+    let stores = vec![Store { buffer: out, index, gate, value: memo[&value] }];
+    Kernel { graph: g, args, outer: Vec::new(), loops, stores, role }
 }
 
 fn import_buffer(from: &Graph, g: &mut Graph, args: &mut Vec<BufId>, id: BufId) -> BufId {
