@@ -21,6 +21,7 @@ mod model;
 mod output;
 mod overhead;
 mod plans;
+mod profile;
 mod progress;
 mod quiet;
 mod reference;

@@ -27,7 +27,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) result: Vec<f32>,
 }
 
-fn ms(time: Duration) -> f64 {
+pub(crate) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 

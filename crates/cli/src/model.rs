@@ -3,14 +3,13 @@
 use crate::args::BenchModel;
 use crate::error::{Error, Result};
 use crate::machine::{Machine, Name};
-use crate::measure::median;
-use crate::{output, quiet};
+use crate::measure::{median, ms};
+use crate::{output, profile, quiet, serve};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
-use std::io::BufRead as _;
-use std::time::{Duration, Instant};
-use winograph::Tensor;
-use winograph::model::{Launch, Model};
+use std::time::Instant;
+use winograph::model::Model;
+use winograph::{Function, Tensor};
 use winograph_compiler::explain::WindowReport;
 
 #[derive(Serialize)]
@@ -38,24 +37,10 @@ struct Report {
     /// Most memory that this process has had.
     peak_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    profile: Option<Vec<Row>>,
+    profile: Option<Vec<profile::Row>>,
     /// Sums of products, and whether they became Winograd.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     windows: Vec<Window>,
-}
-
-/// One launch of a run.
-#[derive(Serialize)]
-struct Row {
-    kernel: String,
-    role: &'static str,
-    time_us: f64,
-    /// Of all launches.
-    share: f64,
-    gflops: f64,
-    bytes: u64,
-    work: String,
-    writes: String,
 }
 
 #[derive(Serialize)]
@@ -72,10 +57,6 @@ struct Window {
 #[serde(deny_unknown_fields)]
 struct Request {
     time: f64,
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
 }
 
 /// Most memory that this process has had, as Linux counts it.
@@ -146,8 +127,9 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
     }
     if args.profile {
         let launches = session.profile(&inputs, args.runs as usize).map_err(failed)?;
-        report.profile = Some(rows(&launches));
-        let found = session.with_function(&inputs, |f| f.explanation().windows.clone()).map_err(failed)?;
+        let of = |f: &Function| (profile::rows(&launches, f.explanation()), f.explanation().windows.clone());
+        let (rows, found) = session.with_function(&inputs, of).map_err(failed)?.unwrap_or_default();
+        report.profile = Some(rows);
         let window = |w: WindowReport| Window {
             buffer: w.buffer,
             applied: w.applied,
@@ -156,7 +138,7 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
             amplification: w.amplification,
             reason: w.reason,
         };
-        report.windows = found.unwrap_or_default().into_iter().map(window).collect();
+        report.windows = found.into_iter().map(window).collect();
     }
     if args.json {
         let text = serde_json::to_string(&report).map_err(|e| Error::failure("cannot write JSON", e))?;
@@ -164,25 +146,7 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
     } else {
         output::print(&table(&report))?;
     }
-    if args.serve { serve(machine.threads, call) } else { Ok(()) }
-}
-
-fn rows(launches: &[Launch]) -> Vec<Row> {
-    let all: f64 = launches.iter().map(|l| l.time.as_secs_f64()).sum();
-    let row = |l: &Launch| {
-        let time = l.time.as_secs_f64();
-        Row {
-            kernel: l.kernel.clone(),
-            role: l.role,
-            time_us: time * 1e6,
-            share: time / all,
-            gflops: l.flops as f64 / time / 1e9,
-            bytes: l.bytes,
-            work: l.work.clone(),
-            writes: l.writes.clone(),
-        }
-    };
-    launches.iter().map(row).collect()
+    if args.serve { answer(machine.threads, call) } else { Ok(()) }
 }
 
 fn table(r: &Report) -> String {
@@ -210,21 +174,7 @@ fn table(r: &Report) -> String {
         let _ = writeln!(out, "peak memory {:.1} MB", peak as f64 / 1e6);
     }
     let Some(rows) = &r.profile else { return out };
-    let _ = writeln!(out, "\n{:>10} {:>6} {:>8} {:>9}  kernel", "us", "share", "GFLOP/s", "MB");
-    for l in rows {
-        let _ = writeln!(
-            out,
-            "{:10.1} {:5.1}% {:8.1} {:9.3}  {} {} {} -> {}",
-            l.time_us,
-            l.share * 100.0,
-            l.gflops,
-            l.bytes as f64 / 1e6,
-            l.role,
-            l.kernel,
-            l.work,
-            l.writes
-        );
-    }
+    out.push_str(&profile::text(rows));
     let _ = writeln!(out, "\nsums of products");
     for w in &r.windows {
         let _ = match w.applied {
@@ -236,17 +186,14 @@ fn table(r: &Report) -> String {
 }
 
 /// Answers requests on stdin until it ends.
-fn serve<T>(threads: usize, call: impl Fn() -> Result<(f64, T)>) -> Result<()> {
-    for line in std::io::stdin().lock().lines() {
-        let line = line.map_err(|e| Error::failure("cannot read the standard input", e))?;
-        let answer = match serde_json::from_str::<Request>(&line) {
-            Ok(Request { time }) if (0.0..=60.0).contains(&time) => {
-                serde_json::to_string(&quiet::turn(time, threads, || call().map(|c| c.0))?)
-            }
-            Ok(_) => serde_json::to_string(&serde_json::json!({"error": "time has to be a number from 0 to 60"})),
-            Err(e) => serde_json::to_string(&serde_json::json!({"error": format!("cannot read the request: {e}")})),
-        };
-        output::print(&(answer.map_err(|e| Error::failure("cannot write JSON", e))? + "\n"))?;
+fn answer<T>(threads: usize, call: impl Fn() -> Result<(f64, T)>) -> Result<()> {
+    let mut lines = std::io::stdin().lock();
+    while let Some(Request { time }) = serve::request(&mut lines)? {
+        if (0.0..=60.0).contains(&time) {
+            serve::answer(&quiet::turn(time, threads, || call().map(|c| c.0))?)?;
+        } else {
+            serve::fail("time has to be a number from 0 to 60")?;
+        }
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ use crate::measure::Subject;
 use crate::shapes::Case;
 use crate::{matmul, output, quiet, reference};
 use clap::Parser as _;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, StdinLock};
 
@@ -57,7 +58,7 @@ struct Failed {
 pub(crate) fn run(args: &BenchServe) -> Result<()> {
     let machine = Machine::open(&Name::Cpu, args.threads)?;
     let mut lines = std::io::stdin().lock();
-    let mut next = request(&mut lines)?;
+    let mut next: Option<Request> = request(&mut lines)?;
     while let Some(asked) = next {
         next = match asked.prepare {
             Some(jobs) => serve(&jobs, &machine, &mut lines)?,
@@ -71,7 +72,7 @@ pub(crate) fn run(args: &BenchServe) -> Result<()> {
 }
 
 /// The next request that can be read; `None` at the end of the input.
-fn request(lines: &mut StdinLock<'_>) -> Result<Option<Request>> {
+pub(crate) fn request<T: DeserializeOwned>(lines: &mut StdinLock<'_>) -> Result<Option<T>> {
     loop {
         let mut line = String::new();
         match lines.read_line(&mut line) {
@@ -85,12 +86,12 @@ fn request(lines: &mut StdinLock<'_>) -> Result<Option<Request>> {
     }
 }
 
-fn answer(value: &impl Serialize) -> Result<()> {
+pub(crate) fn answer(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(value).map_err(|e| Error::failure("cannot write JSON", e))?;
     output::print(&format!("{text}\n"))
 }
 
-fn fail(text: &str) -> Result<()> {
+pub(crate) fn fail(text: &str) -> Result<()> {
     answer(&Failed { error: text.to_string() })
 }
 
@@ -174,7 +175,7 @@ fn serve(jobs: &[Vec<String>], machine: &Machine, lines: &mut StdinLock<'_>) -> 
         prepared.push(said);
     }
     answer(&serde_json::json!({ "prepared": prepared }))?;
-    while let Some(asked) = request(lines)? {
+    while let Some(asked) = request::<Request>(lines)? {
         if asked.prepare.is_some() {
             return Ok(Some(asked));
         }

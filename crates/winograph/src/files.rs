@@ -34,10 +34,11 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> i
             let file = filled(file, write)?;
             // What the name stands for after a crash of the machine.
             file.sync_data()?;
-            temporary.0 = Some(unused(folder, |path| name(&file, path))?.1);
+            temporary.0 = Some(unused(folder, TEMPORARY, |path| name(&file, path))?.1);
         }
         None => {
-            let (file, path) = unused(folder, |path| OpenOptions::new().write(true).create_new(true).open(path))?;
+            let (file, path) =
+                unused(folder, TEMPORARY, |path| OpenOptions::new().write(true).create_new(true).open(path))?;
             temporary.0 = Some(path);
             filled(file, write)?.sync_data()?;
         }
@@ -66,16 +67,24 @@ fn filled(file: File, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>
     out.into_inner().map_err(|e| e.into_error())
 }
 
-/// A name in `folder` that nothing has, by which `make` makes a file.
-fn unused<T>(folder: &Path, mut make: impl FnMut(&Path) -> io::Result<T>) -> io::Result<(T, PathBuf)> {
+/// Around the number in the name of a file that is not complete.
+const TEMPORARY: (&str, &str) = (".winograph-", ".tmp");
+
+/// Makes something by `make` under a name in `folder` that nothing has, between a prefix and a suffix.
+pub(crate) fn unused<T>(
+    folder: &Path,
+    (prefix, suffix): (&str, &str),
+    mut make: impl FnMut(&Path) -> io::Result<T>,
+) -> io::Result<(T, PathBuf)> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let mut tries = 0;
     loop {
         let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!(".winograph-{}-{n}.tmp", std::process::id()));
+        let path = folder.join(format!("{prefix}{}-{n}{suffix}", std::process::id()));
         tries += 1;
         match make(&path) {
             Ok(made) => return Ok((made, path)),
+            // Another process may have had this number, or share the folder from another machine.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && tries < 1000 => {}
             Err(e) => return Err(e),
         }

@@ -7,9 +7,9 @@ mod report;
 use crate::args::RunArgs;
 use crate::error::{Error, Result};
 use crate::machine::{Machine, Name};
-use crate::measure::median;
+use crate::measure::{median, ms};
 use crate::progress::Progress;
-use crate::{output, shapes};
+use crate::{output, profile, shapes};
 use inputs::Pixels;
 use report::{Report, Value};
 use std::path::PathBuf;
@@ -22,10 +22,6 @@ const PROFILED: usize = 9;
 
 /// Inputs and outputs by name.
 type Named = Vec<(String, Tensor)>;
-
-fn ms(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
-}
 
 /// Refuses what can be refused without reading the model.
 pub(crate) fn check(args: &RunArgs) -> Result<()> {
@@ -48,7 +44,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     progress.step("reading the model");
     let start = Instant::now();
     let model = Model::load(&args.model).map_err(|e| Error::of("cannot load the model", e))?;
-    let load_ms = ms(start);
+    let load_ms = ms(start.elapsed());
     let ports = model.inputs();
     let shapes = inputs::shapes(&args.shape, &ports)?;
     let mut given: Named = Vec::new();
@@ -78,18 +74,18 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         drop(progress);
         let start = Instant::now();
         let (result, tiles) = tiled(tile as usize, &model, options, &given, &pixels)?;
-        let mut report = Report::new(args, &machine, load_ms, 0.0, ms(start));
+        let mut report = Report::new(args, &machine, load_ms, 0.0, ms(start.elapsed()));
         report.tiles = Some(tiles);
         return finish(args, report, &given, &[result], &files, &pixels);
     }
     let session = model.compile_with(options).map_err(|e| Error::of("cannot compile the model", e))?;
     let borrowed: Vec<(&str, &Tensor)> = given.iter().map(|(n, t)| (n.as_str(), t)).collect();
     session.compile_for(&borrowed).map_err(failed)?;
-    let compile_ms = ms(start);
+    let compile_ms = ms(start.elapsed());
     progress.step("running");
     let start = Instant::now();
     let results = session.run(&borrowed).map_err(failed)?;
-    let first_ms = ms(start);
+    let first_ms = ms(start.elapsed());
 
     let mut report = Report::new(args, &machine, load_ms, compile_ms, first_ms);
     timed(args, &session, &borrowed, &mut report, &mut progress)?;
@@ -168,11 +164,11 @@ fn timed(
         progress.step("timing");
         let start = Instant::now();
         session.run(inputs).map_err(failed)?;
-        times.push(ms(start));
+        times.push(ms(start.elapsed()));
     }
     if args.profile {
         let launches = session.profile(inputs, PROFILED).map_err(failed)?;
-        let with = session.with_function(inputs, |f| report::kernels(&launches, f.explanation())).map_err(failed)?;
+        let with = session.with_function(inputs, |f| profile::rows(&launches, f.explanation())).map_err(failed)?;
         report.kernels = Some(with.unwrap_or_default());
     }
     times.sort_by(f64::total_cmp);

@@ -2,13 +2,10 @@
 
 use crate::args::RunArgs;
 use crate::machine::Machine;
+use crate::profile;
 use serde::Serialize;
 use std::fmt::Write as _;
-use winograph::model::Launch;
 use winograph::{DType, Tensor};
-use winograph_compiler::Explanation;
-use winograph_compiler::explain::KernelReport;
-use winograph_ir::indexed::Role;
 
 /// All of it.
 #[derive(Debug, Serialize)]
@@ -27,7 +24,7 @@ pub(super) struct Report {
     pub(super) inputs: Vec<Value>,
     pub(super) outputs: Vec<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) kernels: Option<Vec<Kernel>>,
+    pub(super) kernels: Option<Vec<profile::Row>>,
 }
 
 /// An input or output.
@@ -94,58 +91,6 @@ impl Value {
     }
 }
 
-/// One launch of each run.
-#[derive(Debug, Serialize)]
-pub(super) struct Kernel {
-    name: String,
-    role: &'static str,
-    /// Loops and sums of its nests.
-    work: String,
-    time_us: f64,
-    /// Of the time of all launches.
-    share: f64,
-    /// Of its sums, as they are computed; `None` where it has none.
-    gflops: Option<f64>,
-    /// Of the buffers that it reads and writes, each counted once.
-    bytes: u64,
-    /// `direct`, or `winograd` with its tile; nothing where no product is summed.
-    algorithm: Option<String>,
-    amplification: Option<f64>,
-}
-
-/// What each launch took, and which algorithm it belongs to.
-pub(super) fn kernels(launches: &[Launch], explanation: &Explanation) -> Vec<Kernel> {
-    let total: f64 = launches.iter().map(|l| l.time.as_secs_f64()).sum();
-    let reports = explanation.kernels.iter().filter(|k| !k.prepare);
-    let kernel = |(launch, report): (&Launch, &KernelReport)| {
-        let seconds = launch.time.as_secs_f64();
-        let window = explanation.windows.iter().find(|w| report.nests.iter().any(|nest| nest.output == w.buffer));
-        let has = |roles: &[Role]| report.nests.iter().any(|nest| roles.contains(&nest.role));
-        let algorithm = match window {
-            Some(w) if w.applied => {
-                let tile: Vec<String> = w.tile.iter().map(usize::to_string).collect();
-                Some(format!("winograd {}", tile.join("x")))
-            }
-            _ if has(&[Role::InputTransform, Role::Multiply, Role::OutputTransform]) => Some("winograd".to_string()),
-            Some(_) => Some("direct".to_string()),
-            None if has(&[Role::Direct]) => Some("direct".to_string()),
-            None => None,
-        };
-        Kernel {
-            name: launch.kernel.clone(),
-            role: launch.role,
-            work: launch.work.clone(),
-            time_us: seconds * 1e6,
-            share: seconds / total,
-            gflops: (launch.flops > 0).then(|| launch.flops as f64 / seconds / 1e9),
-            bytes: launch.bytes,
-            algorithm,
-            amplification: window.filter(|w| w.applied).and_then(|w| w.amplification),
-        }
-    };
-    launches.iter().zip(reports).map(kernel).collect()
-}
-
 impl Report {
     pub(super) fn new(args: &RunArgs, machine: &Machine, load_ms: f64, compile_ms: f64, first_ms: f64) -> Report {
         Report {
@@ -194,26 +139,7 @@ impl Report {
         }
         out.push('\n');
         let Some(kernels) = &self.kernels else { return out };
-        let _ = writeln!(
-            out,
-            "\n{:>10} {:>6} {:>8} {:>10}  {:<16} {:>6}  kernel",
-            "us", "%", "GFLOP/s", "KiB", "algorithm", "ampl."
-        );
-        let number = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.1}"));
-        for k in kernels {
-            let _ = writeln!(
-                out,
-                "{:>10.1} {:>6.1} {:>8} {:>10}  {:<16} {:>6}  {} ({})",
-                k.time_us,
-                k.share * 100.0,
-                number(k.gflops),
-                k.bytes / 1024,
-                k.algorithm.as_deref().unwrap_or("-"),
-                number(k.amplification),
-                k.name,
-                k.role
-            );
-        }
+        out.push_str(&profile::text(kernels));
         out
     }
 }

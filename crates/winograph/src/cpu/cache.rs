@@ -13,6 +13,7 @@ use super::compiler::Compiler;
 use super::folder;
 use super::module::Loaded;
 use crate::device::DeviceError;
+use crate::files::unused;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -203,7 +204,7 @@ struct TempDir(PathBuf);
 
 impl TempDir {
     fn new(parent: &Path) -> Result<TempDir, DeviceError> {
-        let (_, made) = unused(parent, "", folder::create_new).map_err(|source| DeviceError::File {
+        let (_, made) = unused(parent, (TEMPORARY, ""), folder::create_new).map_err(|source| DeviceError::File {
             action: "make a folder in",
             path: parent.to_path_buf(),
             source,
@@ -218,27 +219,6 @@ impl Drop for TempDir {
     }
 }
 
-/// Makes something under a name that nothing has.
-fn unused<T>(
-    dir: &Path,
-    extension: &str,
-    mut make: impl FnMut(&Path) -> std::io::Result<T>,
-) -> std::io::Result<(T, PathBuf)> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let mut tries = 0;
-    loop {
-        let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = dir.join(format!("{TEMPORARY}{}-{n}{extension}", std::process::id()));
-        tries += 1;
-        match make(&path) {
-            Ok(made) => return Ok((made, path)),
-            // Another process may have had this number, or share the folder from another machine.
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && tries < 1000 => {}
-            Err(e) => return Err(e),
-        }
-    }
-}
-
 /// A file of a name of its own that is removed when dropped, if it is still there.
 struct TempFile(PathBuf);
 
@@ -246,7 +226,7 @@ impl TempFile {
     /// An empty file in `dir`; `None` where none can be created.
     fn new(dir: &Path) -> Option<TempFile> {
         let create = |path: &Path| fs::OpenOptions::new().write(true).create_new(true).open(path);
-        Some(TempFile(unused(dir, ".so", create).ok()?.1))
+        Some(TempFile(unused(dir, (TEMPORARY, ".so"), create).ok()?.1))
     }
 
     fn path(&self) -> &Path {
