@@ -197,3 +197,6 @@ fn times(cases: &[Case], targets: &[Target]) -> Result<()> {
     let _ = writeln!(out, "\nAt most {:.0} us a kernel: {}.", most.0, most.1);
     output::print(&out)
 }
+
+#[cfg(test)]
+mod tests;
