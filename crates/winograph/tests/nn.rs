@@ -70,6 +70,10 @@ fn norms_refuse_what_does_not_fit() {
     assert_error(four.batch_norm(&c, &c, None, None, 0.0), &["[n, c, ..]"]);
     assert_error(x.group_norm(4, None, None, 0.0), &["group_norm", "groups 4", "6 channels"]);
     assert_error(x.group_norm(0, None, None, 0.0), &["groups 0"]);
+    // Any number divides no channels, and no count of elements may overflow for it.
+    let none = Tensor::ones(&[3, 0, 4], DType::F32).unwrap();
+    assert_eq!(none.group_norm(7, None, None, 0.0).unwrap().shape(), [3, 0, 4]);
+    assert!(none.group_norm(usize::MAX, None, None, 0.0).is_err());
     assert_error(x.layer_norm(&[5], None, None, 0.0), &["layer_norm", "ends in [5]"]);
     assert_error(x.layer_norm(&[4], Some(&c), None, 0.0), &["weight", "[4]", "[6]"]);
     assert_error(x.cast(DType::I32).unwrap().group_norm(1, None, None, 0.0), &["i32"]);

@@ -40,7 +40,8 @@ pub(crate) fn batch_norm(x: &Tensor, moments: [&Tensor; 2], affine: [&Tensor; 2]
 pub(crate) fn group_norm(x: &Tensor, groups: usize, affine: [&Tensor; 2], epsilon: f64) -> Result<Tensor> {
     let name = "group_norm";
     let batch = x.shape().first().copied().unwrap_or(1);
-    let rest = x.numel() / (batch * groups).max(1);
+    // Where there are no channels, any number of groups divides them.
+    let rest = x.numel() / batch.saturating_mul(groups).max(1);
     x.computed(|x| {
         let y = standardized(&x.reshape_to(name, &[batch, groups, rest])?, &[2], epsilon)?.0;
         y.reshape_to(name, x.shape())?.mul(affine[0])?.add(affine[1])
