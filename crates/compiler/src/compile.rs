@@ -137,16 +137,14 @@ pub fn compile_observed(
     driver.sketch(|| Sketch::of_graph(&g));
     driver.explanation.windows = windows.map_err(CompileError::Options)?;
     check(&g, "winograd")?;
-    if let Some(terms) = options.sum_block {
-        let before = g.defs.len();
-        driver.pass(
-            "block sums",
-            || blocked::block_sums(&mut g, terms),
-            |n| format!("{n} sums of {before} definitions\n"),
-        );
-        driver.sketch(|| Sketch::of_graph(&g));
-        check(&g, "block sums")?;
-    }
+    let before = g.defs.len();
+    driver.pass(
+        "block sums",
+        || blocked::block_sums(&mut g, options.sum_block),
+        |n| format!("{n} sums of {before} definitions\n"),
+    );
+    driver.sketch(|| Sketch::of_graph(&g));
+    check(&g, "block sums")?;
     finish(driver, g, target, options)
 }
 

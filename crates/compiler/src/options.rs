@@ -104,8 +104,9 @@ pub struct Options {
     pub tolerance: Option<Tolerance>,
     /// Whether a NaN or an infinity must reach no output but those whose sums read it: every sum then stays direct.
     pub exact_nonfinite: bool,
-    /// Terms of a block where long sums whose order is free are summed in blocks; `None` sums them in sequence. 64 to 256
-    /// make sums over many channels more accurate.
+    /// Terms of a block where long sums whose order is free are summed in blocks. `None` sums products in sequence and
+    /// other sums of at least 512 terms in blocks of 128. 64 to 256 make sums over many channels more accurate;
+    /// `usize::MAX` sums everything in sequence.
     pub sum_block: Option<usize>,
     /// How the compiler's own buffers are laid out.
     pub layout: LayoutRule,

@@ -307,7 +307,7 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
         }
         "split" => Ok(way.kernels()?.iter().map(|k| k.text() + "\n").collect()),
         "blocked" => {
-            let terms = list::<usize>(header, "terms")?.and_then(|t| t.first().copied()).ok_or("terms= is missing")?;
+            let terms = list::<usize>(header, "terms")?.and_then(|t| t.first().copied());
             let n = blocked::block_sums(&mut way.graph, terms);
             checked(&way.graph, "block sums")?;
             Ok(format!("; {n} sums\n{}", print_indexed(&way.graph)))

@@ -5,6 +5,9 @@ use winograph::cpu::{CpuDevice, CpuOptions};
 use winograph::env::Env;
 use winograph::{Algorithm, ArgSpec, ConvOptions, DType, FunctionOptions, Options, Result, Tensor, compile_with};
 
+/// No sum has two blocks of so many terms.
+const SEQUENCE: Option<usize> = Some(usize::MAX);
+
 type Written = fn(&[Tensor]) -> Result<Tensor>;
 
 /// The result with sums in blocks of so many terms, and the f64 one.
@@ -40,7 +43,7 @@ fn relative([y, exact]: &[Vec<f64>; 2]) -> f64 {
 
 /// Prints both errors; blocks must at least halve that of sequences of this length.
 fn compare(what: &str, shapes: &[&[usize]], algorithm: Algorithm, block: usize, most: f64, f: Written) {
-    let sequence = results(shapes, algorithm, None, 1, f);
+    let sequence = results(shapes, algorithm, SEQUENCE, 1, f);
     let blocked = results(shapes, algorithm, Some(block), 1, f);
     let (before, after) = (relative(&sequence), relative(&blocked));
     println!("{what}: relative L2 error {before:.2e} in sequence, {after:.2e} in blocks of {block}");
@@ -50,6 +53,10 @@ fn compare(what: &str, shapes: &[&[usize]], algorithm: Algorithm, block: usize, 
 
 fn product(args: &[Tensor]) -> Result<Tensor> {
     args[0].matmul(&args[1])
+}
+
+fn mean(args: &[Tensor]) -> Result<Tensor> {
+    args[0].add(1)?.mean(&[1], false)
 }
 
 fn conv(args: &[Tensor]) -> Result<Tensor> {
@@ -71,12 +78,26 @@ fn convolutions_gain() {
 
 #[test]
 fn plain_sums_gain() {
-    compare("a mean", &[&[40, 9000]], Algorithm::Auto, 128, 0.5, |args| args[0].add(1)?.mean(&[1], false));
+    compare("a mean", &[&[40, 9000]], Algorithm::Auto, 128, 0.5, mean);
+}
+
+#[test]
+fn plain_sums_are_in_blocks_unless_told_otherwise_and_products_are_not() {
+    let at = |shapes: &[&[usize]], block, f: Written| results(shapes, Algorithm::Auto, block, 1, f)[0].clone();
+    let long: [&[usize]; 1] = [&[40, 9000]];
+    assert_eq!(at(&long, None, mean), at(&long, Some(128), mean));
+    assert_ne!(at(&long, None, mean), at(&long, SEQUENCE, mean));
+    let short: [&[usize]; 1] = [&[40, 511]];
+    assert_eq!(at(&short, None, mean), at(&short, SEQUENCE, mean));
+    let squares: Written = |args| args[0].var(&[1], true, false);
+    assert!(relative(&results(&long, Algorithm::Auto, None, 1, squares)) < 4e-7);
+    let factors: [&[usize]; 2] = [&[16, 4096], &[4096, 24]];
+    assert_eq!(at(&factors, None, product), at(&factors, SEQUENCE, product));
 }
 
 #[test]
 fn sums_shorter_than_two_blocks_stay() {
     let shapes: [&[usize]; 2] = [&[16, 127], &[127, 24]];
-    let [a, b] = [None, Some(64)].map(|block| results(&shapes, Algorithm::Auto, block, 1, product)[0].clone());
+    let [a, b] = [SEQUENCE, Some(64)].map(|block| results(&shapes, Algorithm::Auto, block, 1, product)[0].clone());
     assert_eq!(a, b);
 }
