@@ -5,7 +5,7 @@ use winograph_compiler::optimize::grid::GridReport;
 use winograph_compiler::target::Gpu;
 use winograph_compiler::{Place, Program, Step};
 use winograph_ir::indexed::{Role, Scope};
-use winograph_ir::interp::gpu::{GpuModel, SiteCounts};
+use winograph_ir::interp::gpu::{GpuModel, SiteCounts, sites};
 use winograph_ir::interp::sectors;
 use winograph_ir::linear::{Access, Code, Instr, Memory, Stmt};
 
@@ -98,10 +98,12 @@ pub(crate) fn space(scope: Scope) -> &'static str {
 pub(crate) fn touches(program: &Program, step: &Step, moved: Option<&[SiteCounts]>) -> Vec<Touch> {
     let Some(code) = program.kernels.get(step.kernel) else { return vec![] };
     let mut site = 0;
+    let all = sites(code);
     let mut ints = code.ints.clone();
     let mut out: Vec<Touch> = Vec::new();
     let mut add = |access: &Access, lanes: u32, kind: &'static str| {
         let mine = moved.and_then(|m| m.get(site)).map(Moved::of);
+        let together = all.get(site).map_or(1, |s| s.width);
         site += 1;
         let (buffer, scope) = match access.mem {
             Memory::Arg(i) => {
@@ -117,8 +119,13 @@ pub(crate) fn touches(program: &Program, step: &Step, moved: Option<&[SiteCounts
             Memory::Table(_) => return,
         };
         let neighbours = access.lane.is_some_and(|lane| matches!(ints.split_linear(access.addr, lane), Some((1, _))));
-        let touch =
-            Touch { buffer, kind, space: space(scope), vector: if neighbours { lanes } else { 1 }, moved: None };
+        // A GPU's vectors are aligned, a CPU's need not be.
+        let vector = match moved {
+            Some(_) => together,
+            None if neighbours => lanes,
+            None => 1,
+        };
+        let touch = Touch { buffer, kind, space: space(scope), vector, moved: None };
         let same = |t: &&mut Touch| Touch { moved: None, ..(*t).clone() } == touch;
         match (out.iter_mut().find(same), mine) {
             (Some(Touch { moved: Some(sum), .. }), Some(m)) => {

@@ -8,7 +8,7 @@ use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::{Algorithm, Options, Place, Program, Target, compile};
 use winograph_ir::indexed::Scope;
 use winograph_ir::interp::InterpError;
-use winograph_ir::interp::gpu::{self, GpuModel, Space, sites};
+use winograph_ir::interp::gpu::{self, AccessKind, GpuModel, Site, SiteCounts, Space, sites};
 use winograph_ir::interp::sectors;
 use winograph_ir::linear::{Code, LoopKind, Memory, Stmt};
 use winograph_ir::verify;
@@ -230,6 +230,24 @@ fn copies_ahead_are_right_and_a_wait_or_a_barrier_less_is_found() {
             assert!(matches!(found, InterpError::Race { .. }), "{found}");
         }
     }
+}
+
+#[test]
+fn copies_ahead_move_no_more_than_copies_at_once() {
+    let conv = Conv::conv2d(1, 40, 16, 32, 16);
+    let target = Target::by_name("cuda:sm_90").unwrap();
+    let loads = |plan: &str| {
+        let (program, stored) = planned(&conv, &target, plan);
+        assert_eq!(stored, Ok(()));
+        let code = staged(&program);
+        let counts = sectors::count(code, &[], &GpuModel::default()).unwrap();
+        let global = |k: &(Site, SiteCounts)| k.0.space == Space::Global && k.0.kind == AccessKind::Load;
+        let each = sites(code).into_iter().zip(counts).filter(global);
+        each.fold((0, 0), |sum, (_, c)| (sum.0 + c.sectors, sum.1 + c.bytes))
+    };
+    let (at_once, ahead) = (loads(BLOCKS), loads(&format!("{BLOCKS} stages=3")));
+    assert_eq!(at_once.1, ahead.1, "bytes");
+    assert!(ahead.0 <= at_once.0, "{} sectors ahead, {} at once", ahead.0, at_once.0);
 }
 
 fn more_pending(body: &mut [Stmt], waits: &mut usize) {

@@ -9,6 +9,7 @@
 //! ([`Ints::overflowed`]) and the verifiers refuse the program; bounds saturate.
 
 mod corner;
+mod divisor;
 
 use rustc_hash::FxHashMap;
 

@@ -313,8 +313,8 @@ pub enum Stmt {
         /// The body.
         body: Vec<Stmt>,
     },
-    /// Begins copies and goes on: a body of loads, stores and conditions that are the same for all threads of a workgroup.
-    /// What it loads may be read, and what it stores is there, at any time until the thread has waited for it; until then
+    /// Begins copies and goes on: a body of loads, stores and conditions, reached by all threads of a workgroup. A load
+    /// directly followed by a store of what it loaded is one copy. What it loads may be read, and what it stores is there, at any time until the thread has waited for it; until then
     /// nobody may touch the places that it stores to.
     Async {
         /// The copies.

@@ -108,12 +108,67 @@ fn vectors_are_one_request_up_to_16_bytes_and_strided_lanes_are_not() {
         counts(2, 1024, 64, 32, 0),
         // That gate always holds and goes.
         counts(2, 1024, 64, 32, 0),
-        // A gate on the lane: element by element. Thread 0 loses two lanes and thread 1 one.
-        counts(4, 500, 15 + 3 * 16, 16, 0),
+        // A gate on the lane: threads that it lets have all of their elements move them at once, the others one by one.
+        // Thread 0 loses two lanes and thread 1 one.
+        counts(4, 500, 15 + 3, 15 + 3, 0),
     ];
     assert_eq!(got.sites, wanted);
     let widths: Vec<u32> = sites(&parse(&text)).iter().map(|s| s.width).collect();
-    assert_eq!(widths, [4, 1, 8, 8, 1]);
+    assert_eq!(widths, [4, 1, 8, 8, 4]);
+}
+
+#[test]
+fn vectors_that_are_not_aligned_move_in_aligned_parts() {
+    let text = vectors(
+        512,
+        "loop t:32 thread {\n %0: f32x4 = load lane l:4 x[4*t + l + 2] @ 4*t + l + 2
+         store %0, lane l:4 y[4*t + l + 1] @ 4*t + l + 1\n}",
+    );
+    let got = launch(&text, &mut [numbers(512), vec![0; 2048]]);
+    let wanted = [
+        // Two requests of 8 bytes a thread: every half sector from the second one of the first on.
+        counts(2, 512, 16 + 17, 16, 0),
+        // Four of 4 bytes: the last one begins with the next half sector.
+        counts(4, 512, 3 * 16 + 17, 16, 0),
+    ];
+    assert_eq!(got.sites, wanted);
+    assert_eq!(sites(&parse(&text)).iter().map(|s| s.width).collect::<Vec<_>>(), [2, 1]);
+}
+
+/// 32 threads copy 128 elements to shared memory, where each thread's four lie `step` apart, and take them to `y`.
+fn copied(begin: &str, end: &str, place: &str) -> String {
+    let local = "local s: f32[128] internal shared layout [0:1] len 128 written\n";
+    let text = vectors(
+        128,
+        &format!(
+            "loop t:32 thread {{\n {begin}\n %0: f32x4 = load lane l:4 x[4*t + l] @ 4*t + l
+             store %0, lane l:4 s[{place}] @ {place}\n {end}\n barrier shared
+             %1: f32x4 = load lane m:4 s[4*t + m] @ 4*t + m\n store %1, lane m:4 y[4*t + m] @ 4*t + m\n}}"
+        ),
+    );
+    text.replace("body {", &format!("{local}body {{"))
+}
+
+#[test]
+fn an_asynchronous_copy_moves_what_is_contiguous_on_both_sides() {
+    let first = |begin: &str, end: &str, place: &str| {
+        let got = launch(&copied(begin, end, place), &mut [numbers(128), vec![0; 512]]);
+        (got.sites[0], got.sites[1])
+    };
+    let whole = counts(1, 512, 16, 16, 0);
+    let in_place = |c: (SiteCounts, SiteCounts)| (c.0, c.1.requests);
+    assert_eq!(in_place(first("", "", "4*t + l")), (whole, 1));
+    assert_eq!(in_place(first("async {", "}\n wait 0", "4*t + l")), (whole, 1));
+    // A load and four stores, but four copies of 4 bytes, each of which touches all sectors.
+    assert_eq!(in_place(first("", "", "t + 32*l")), (whole, 4));
+    assert_eq!(in_place(first("async {", "}\n wait 0", "t + 32*l")), (counts(4, 512, 64, 16, 0), 4));
+}
+
+#[test]
+fn what_a_condition_keeps_threads_from_moves_nothing() {
+    let begin = "async {\n if t < 8 {";
+    let got = launch(&copied(begin, "}\n}\n wait 0", "4*t + l"), &mut [numbers(128), vec![0; 512]]);
+    assert_eq!(got.sites[0], counts(1, 128, 4, 4, 0));
 }
 
 fn transpose(direct: bool, barrier: &str, padded: usize) -> String {

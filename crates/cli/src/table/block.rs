@@ -53,6 +53,7 @@ impl Walk<'_> {
                     f(access, loops, gates)?;
                 }
                 Stmt::Loop { range, body, .. } => self.body(body, &[loops, &[*range]].concat(), gates, f)?,
+                Stmt::Async { body } => self.body(body, loops, gates, f)?,
                 Stmt::If { gate, body } => self.body(body, loops, &[gates, gate].concat(), f)?,
                 _ => {}
             }

@@ -47,7 +47,8 @@ fn case(name: &str, shapes: &[&[usize]], write: impl Fn(&[Tensor]) -> winograph:
     }
 }
 
-fn conv(name: &str, input: &[usize], of: &[usize], options: ConvOptions) -> Case {
+/// A direct convolution with constant weights.
+pub(super) fn conv(name: &str, input: &[usize], of: &[usize], options: ConvOptions) -> Case {
     let of = of.to_vec();
     case(name, &[input], move |x| x[0].conv_direct(&weight(&of)?, None, &options))
 }

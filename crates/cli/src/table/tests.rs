@@ -1,6 +1,9 @@
 //! The page in docs/ is what the command writes.
 
+use super::cases::conv;
 use super::*;
+use winograph::ConvOptions;
+use winograph_compiler::{Algorithm, Place};
 
 #[test]
 fn the_page_is_up_to_date() {
@@ -37,4 +40,42 @@ fn every_launch_above_the_least_has_a_reason_and_none_moves_more_than_by_the_old
         }
     }
     assert!(counted > 150, "{counted}");
+}
+
+#[test]
+fn stores_of_the_compilers_own_buffers_are_at_the_least() {
+    let mut stores = 0;
+    let mut more = Vec::new();
+    for target in ["cuda:sm_80", "cuda:sm_90", "metal"] {
+        let target = Target::by_name(target).unwrap();
+        let gpu = target.gpu.as_ref().unwrap();
+        // Rows of 5 to 28 tiles, most of which fill no sectors.
+        let ragged = [20, 24, 28, 40, 48, 72, 96, 112].map(|size| {
+            let mut case = conv(&format!("{size} px"), &[1, 16, size, size], &[16, 16, 3, 3], ConvOptions::padding(1));
+            case.algorithm = Algorithm::Winograd;
+            case
+        });
+        for case in cases::all().unwrap().into_iter().chain(ragged) {
+            let (program, explanation) = compile(&case, &target, LayoutRule::Auto, GridRule::Auto).unwrap();
+            let steps = program.prepare.iter().chain(&program.run);
+            for (launch, step) in launches(&program, &explanation, gpu).iter().zip(steps) {
+                let own = |name: &str| {
+                    let named = |&&b: &&usize| program.buffers[b].name == name;
+                    let place = step.args.iter().find(named).map(|&b| &program.buffers[b].place);
+                    matches!(place, Some(Place::Arena(_) | Place::Prepared(_)))
+                };
+                for t in launch.touches.iter().filter(|t| t.kind == "store" && t.space == "global" && own(&t.buffer)) {
+                    let m = t.moved.unwrap();
+                    stores += 1;
+                    if m.sectors != m.least_sectors {
+                        let code = &program.kernels[step.kernel].name;
+                        let at = format!("{} {} {}: {code}", target.name, case.name, t.buffer);
+                        more.push(format!("{at}: {} sectors, at least {}", m.sectors, m.least_sectors));
+                    }
+                }
+            }
+        }
+    }
+    assert!(more.is_empty(), "{more:#?}");
+    assert!(stores > 200, "{stores}");
 }

@@ -11,11 +11,13 @@ use crate::optimize::matrix_unit::{factors, product};
 use crate::optimize::plan::{Scheduled, SharedRanges};
 use winograph_ir::Scalar;
 use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin, Scope, Source, Val, ValId};
-use winograph_ir::int::{IntId, RangeId, RangeRole};
+use winograph_ir::int::{IntId, Ints, RangeId, RangeRole};
 use winograph_ir::linear::{Access, Code, Instr, Memory, Stmt};
 
 /// Bytes of the widest access.
 const WIDE: i64 = 16;
+/// Bytes of the smallest asynchronous copy.
+const COPIED: usize = 4;
 /// Words of 4 bytes between rows that the lanes of a matrix unit read from all banks at once, beyond a multiple of 32.
 const APART: i64 = 8;
 
@@ -31,6 +33,8 @@ pub(super) struct Stage {
     axes: Vec<RangeId>,
     /// Whether neighbours of the fastest range are neighbours in global memory.
     contiguous: bool,
+    /// Whether their first one lies at a multiple of the widest access.
+    aligned: bool,
 }
 
 /// Bytes of shared memory that the stages of a scheduled kernel take.
@@ -142,7 +146,8 @@ pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
         if !terms.into_iter().any(|&r| k.graph.depends_on(value, r)) || out.iter().any(|t| t.value == value) {
             continue;
         }
-        let steps = address_steps(k, value, &inside);
+        let address = address(k, value);
+        let steps = address.map_or_else(Vec::new, |a| address_steps(&mut k.graph.ints, a, &inside));
         let mut axes: Vec<RangeId> = inside.iter().copied().filter(|&r| k.graph.depends_on(value, r)).collect();
         let step = |r: RangeId| steps.iter().find(|x| x.0 == r).map_or(i64::MAX, |x| x.1);
         let size = |r: RangeId| k.graph.ints.const_size(r).unwrap_or(1);
@@ -156,6 +161,8 @@ pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
         axes.sort_by_key(|&r| (is_term(r) == terms_last, s.lane == Some(r), std::cmp::Reverse(step(r))));
         let dtype = k.graph.dtype(value);
         let wide = WIDE / dtype.size().max(1) as i64;
+        let first = dims.first().zip(address).and_then(|(d, a)| k.graph.ints.split_linear(a, d.0));
+        let aligned = first.is_some_and(|(_, rest)| k.graph.ints.divisor(rest).is_multiple_of(wide as u64));
         let ints = &mut k.graph.ints;
         let (mut stride, mut layout) = (1i64, Vec::new());
         for (axis, &r) in axes.iter().enumerate().rev() {
@@ -193,7 +200,7 @@ pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
             scope: Scope::Shared,
             layout: Some(Layout { dims: layout, len }),
         });
-        out.push(Stage { buffer, value, dims, axes, contiguous });
+        out.push(Stage { buffer, value, dims, axes, contiguous, aligned });
         let load = k.graph.load(Source::Buffer(buffer), &index, &[], Scalar::zero(dtype));
         let mut memo = rustc_hash::FxHashMap::from_iter([(value, load)]);
         for n in 0..k.stores.len() {
@@ -203,22 +210,24 @@ pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
     out
 }
 
-/// How far a value's first load moves in memory with each range, where that is known.
-fn address_steps(k: &mut crate::kernel::Kernel, value: ValId, ranges: &[RangeId]) -> Vec<(RangeId, i64)> {
+/// Where a value's first load reads.
+fn address(k: &mut crate::kernel::Kernel, value: ValId) -> Option<IntId> {
     let loads = k.graph.topological(&[value]).into_iter().find_map(|v| match k.graph.val(v) {
         Val::Load { src: Source::Buffer(b), index, .. } => Some((*b, index.clone())),
         _ => None,
     });
-    let Some((b, index)) = loads else { return Vec::new() };
-    let Some(layout) = k.graph.buffer(b).layout.clone() else { return Vec::new() };
-    let address = k.graph.flatten(&layout, &index);
-    ranges
-        .iter()
-        .filter_map(|&r| match k.graph.ints.split_linear(address, r) {
-            Some((c, _)) if c != 0 => Some((r, c.abs())),
-            _ => None,
-        })
-        .collect()
+    let (b, index) = loads?;
+    let layout = k.graph.buffer(b).layout.clone()?;
+    Some(k.graph.flatten(&layout, &index))
+}
+
+/// How far an address moves in memory with each range, where that is known.
+fn address_steps(ints: &mut Ints, address: IntId, ranges: &[RangeId]) -> Vec<(RangeId, i64)> {
+    let step = |&r: &RangeId| match ints.split_linear(address, r) {
+        Some((c, _)) if c != 0 => Some((r, c.abs())),
+        _ => None,
+    };
+    ranges.iter().filter_map(step).collect()
 }
 
 /// The copy of one factor's chunk, whose number takes the place of the loop over chunks, by all threads.
@@ -226,7 +235,11 @@ fn copy(e: &mut Emit, t: &Stage, threads: &[(RangeId, i64)], (outer, chunk): (Ra
     let all: i64 = threads.iter().map(|x| x.1).product();
     let total: i64 = t.dims.iter().map(|d| d.1).product();
     let most = WIDE / e.g.dtype(t.value).size().max(1) as i64;
-    let wide = t.contiguous && t.dims[0].1 % most == 0;
+    let copied = e.g.dtype(t.value).size() >= COPIED;
+    // An asynchronous copy moves what is contiguous on both sides.
+    let apart = stages > 1 && t.axes.last() != t.dims.first().map(|d| &d.0);
+    // What does not go by vectors is taken in turn by neighbouring threads, one element each.
+    let wide = t.contiguous && t.dims[0].1 % most == 0 && !(copied && (apart || !t.aligned));
     let width = if wide { most } else { 1 };
     let lane = wide.then(|| {
         let size = e.g.ints.constant(width);
@@ -243,7 +256,10 @@ fn copy(e: &mut Emit, t: &Stage, threads: &[(RangeId, i64)], (outer, chunk): (Ra
     for pass in 0..(units + all - 1) / all {
         let number = e.g.ints.add_const(thread, pass * all);
         let inside = e.g.ints.sum(&[(number, -1)], units - 1);
-        let gate: Vec<IntId> = if (pass + 1) * all > units { vec![inside] } else { vec![] };
+        let some = (pass + 1) * all > units;
+        if some {
+            e.push();
+        }
         let mut rest = number;
         let mut places: Vec<(RangeId, IntId)> = Vec::new();
         for (n, &(r, size)) in t.dims.iter().enumerate() {
@@ -266,8 +282,12 @@ fn copy(e: &mut Emit, t: &Stage, threads: &[(RangeId, i64)], (outer, chunk): (Ra
         let reg = e.eval(value);
         let reg = e.widen(reg, width as u32);
         // Places are linear in the lane: it counts within one range.
-        if let Some(access) = e.access(Source::Buffer(t.buffer), &index, &gate, lane) {
+        if let Some(access) = e.access(Source::Buffer(t.buffer), &index, &[], lane) {
             e.stmt(Stmt::Store { access, value: reg });
+        }
+        if some {
+            let body = e.pop();
+            e.stmt(Stmt::If { gate: [inside].into(), body });
         }
     }
 }

@@ -8,6 +8,7 @@ use super::matrix_unit::product;
 use super::plan::{Factor, Kind, Plan};
 use crate::kernel::Kernel;
 use crate::target::Gpu;
+use winograph_ir::indexed::Origin;
 use winograph_ir::int::RangeId;
 
 /// Multiply-adds below which a launch is over before stages pay.
@@ -60,11 +61,17 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu) -> Option<Plan> {
     };
     let seconds = [Some(None), near(side, v).map(|w| Some((w, true))), near(1 - side, u).map(|w| Some((w, false)))];
     let mut best: Option<(f64, Tile, Option<usize>)> = None;
+    // A row of a buffer of the compiler's own is stored in whole sectors, or all of it at once.
+    let own = g.buffer(store.buffer).origin == Origin::Internal;
+    let sector = (gpu.sector / g.buffer(store.buffer).dtype.size().max(1)).max(1) as i64;
     for second in seconds.into_iter().flatten() {
         for tile in tiles(second.is_some()) {
             let Tile { tu, ru, tv, tw, rw } = tile;
             let threads = tu * tv * tw;
             let (bu, bv, bw) = (tu * ru, tv * WIDE, tw * rw);
+            if own && bv % sector != 0 && bv < sizes[v] {
+                continue;
+            }
             let with_lanes = second.is_none_or(|s| s.1);
             // What a workgroup has of each factor, and what a thread loads of them for a term.
             let (rows, cols) = if with_lanes { (bu, bv * bw) } else { (bu * bw, bv) };
@@ -130,7 +137,7 @@ fn tiles(two: bool) -> Vec<Tile> {
     let mut out = Vec::new();
     for tu in [1, 2, 4, 7, 8, 14, 16] {
         for ru in [1, 2, 4, 8] {
-            for tv in [1, 2, 4, 7, 8, 16] {
+            for tv in [1, 2, 4, 7, 8, 14, 16] {
                 for tw in if two { vec![1, 2, 4, 7, 8] } else { vec![1] } {
                     for rw in if two { vec![1, 2, 4, 8] } else { vec![1] } {
                         out.push(Tile { tu, ru, tv, tw, rw });

@@ -17,8 +17,8 @@ use crate::options::GridRule;
 use crate::target::Gpu;
 use rustc_hash::FxHashMap;
 use winograph_ir::DType;
-use winograph_ir::indexed::Graph;
-use winograph_ir::int::{IntId, RangeId};
+use winograph_ir::indexed::{Graph, Origin};
+use winograph_ir::int::{IntId, IntNode, RangeId};
 
 /// What was decided for one kernel.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -52,12 +52,37 @@ type Threads = Vec<(usize, i64)>;
 
 /// Threads that a workgroup gets if the kernel has them.
 const THREADS: i64 = 128;
+/// Most threads of a workgroup that stores one run of memory.
+const MAX_RUN: i64 = 512;
 /// Elements of four bytes in a sector.
 const ROW: i64 = 8;
 /// Candidates that a report lists.
 const REPORTED: usize = 12;
 /// Most accumulators of a thread.
 const MAX_TILE: i64 = 4;
+
+/// What an access moves in a launch, estimated: sectors, and those of them beyond what its elements fill, where it stores
+/// to a buffer of the compiler's own.
+#[derive(Clone, Copy)]
+struct Cost {
+    sectors: f64,
+    excess: f64,
+}
+
+/// What decides between assignments, estimated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// Whether stores to the compiler's own buffers move more sectors than their elements fill.
+    pub more: bool,
+    /// Sectors that a launch moves.
+    pub sectors: f64,
+}
+
+impl Score {
+    fn compare(&self, other: &Score) -> std::cmp::Ordering {
+        self.more.cmp(&other.more).then(self.sectors.total_cmp(&other.sectors))
+    }
+}
 
 struct Search<'a> {
     g: Graph,
@@ -70,9 +95,8 @@ struct Search<'a> {
 
 /// The plan for a kernel on a GPU, and what else was considered.
 pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
-    let mut search = Search::new(kernel, gpu);
-    let mut ranked = search.candidates();
-    ranked.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| (a.0.len(), &a.0).cmp(&(b.0.len(), &b.0))));
+    let search = Search::new(kernel, gpu);
+    let ranked = search.ranked(rule);
     let name = |t: &Threads| match t[..] {
         [] => "one thread".to_string(),
         _ => t.iter().map(|(a, n)| format!("a{a}:{n}")).collect::<Vec<_>>().join(" then "),
@@ -89,7 +113,7 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
         candidates: ranked
             .iter()
             .take(REPORTED)
-            .map(|(t, s)| Candidate { threads: name(t), sectors: *s, accesses: search.sectors_by_access(t) })
+            .map(|(t, s)| Candidate { threads: name(t), sectors: s.sectors, accesses: search.sectors_by_access(t) })
             .collect(),
         evaluated: ranked.len(),
         reason: String::new(),
@@ -108,15 +132,22 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
         return (plan, report);
     }
     report.reason = match &ranked[..] {
-        [a, b, ..] if a.1 < b.1 => {
-            format!("it moves the fewest sectors, {:.1} % below the next", (1.0 - a.1 / b.1) * 100.0)
+        [(_, a), (_, b), ..] if b.more && !a.more => {
+            format!(
+                "no other stores in whole sectors; it moves {:.2} times the sectors of the next",
+                a.sectors / b.sectors
+            )
         }
-        [a, ..] => {
-            let ties = ranked.iter().take_while(|r| r.1 <= a.1).count();
+        [(_, a), (_, b), ..] if a.sectors < b.sectors => {
+            format!("it moves the fewest sectors, {:.1} % below the next", (1.0 - a.sectors / b.sectors) * 100.0)
+        }
+        [(_, a), ..] => {
+            let ties = ranked.iter().take_while(|r| r.1.compare(a).is_le()).count();
             format!("{ties} move the fewest sectors; ties go to fewer axes, then to outer axes and smaller sizes")
         }
         [] => String::new(),
     };
+    let mut search = search;
     let threads = ranked.first().map(|r| r.0.clone()).unwrap_or_default();
     let plan = search.build(threads, rule);
     report.blocks = search.shared_by_blocks(&plan);
@@ -133,9 +164,10 @@ pub fn shared_bytes(kernel: &Kernel, gpu: &Gpu, plan: &Plan) -> Vec<(usize, f64)
     Search::new(kernel, gpu).shared_by_blocks(plan)
 }
 
-/// The sectors that a launch of the kernel would move with the best threads and one element a thread, estimated.
-pub fn fewest_sectors(kernel: &Kernel, gpu: &Gpu) -> f64 {
-    Search::new(kernel, gpu).candidates().into_iter().map(|c| c.1).fold(f64::INFINITY, f64::min)
+/// The best that the kernel's threads can be, with one element a thread.
+pub fn best(kernel: &Kernel, gpu: &Gpu) -> Score {
+    let worst = Score { more: true, sectors: f64::INFINITY };
+    Search::new(kernel, gpu).ranked(GridRule::Auto).first().map_or(worst, |c| c.1)
 }
 
 /// Puts blocks that share the most next to each other: axes along which neighbours have more in common come later, which
@@ -257,8 +289,36 @@ impl<'a> Search<'a> {
             .collect()
     }
 
-    /// All assignments worth comparing, with the sectors that a launch would move.
-    fn candidates(&mut self) -> Vec<(Threads, f64)> {
+    /// All assignments worth comparing with the sectors that a launch would move, the best first: under `auto` those that
+    /// store the compiler's own buffers in as few sectors as can be, and of them those that move the fewest.
+    fn ranked(&self, rule: GridRule) -> Vec<(Threads, Score)> {
+        let mut candidates = self.candidates();
+        if rule == GridRule::Auto {
+            for t in self.runs() {
+                if !candidates.contains(&t) {
+                    candidates.push(t);
+                }
+            }
+        }
+        let mut all: Vec<(Threads, Score)> = candidates
+            .into_iter()
+            .map(|t| {
+                let score = self.score(&t);
+                (t, Score { more: score.more && rule == GridRule::Auto, ..score })
+            })
+            .collect();
+        all.sort_by(|a, b| a.1.compare(&b.1).then_with(|| (a.0.len(), &a.0).cmp(&(b.0.len(), &b.0))));
+        all
+    }
+
+    fn score(&self, threads: &Threads) -> Score {
+        let costs = self.costs(threads);
+        let more = costs.iter().any(|c| c.excess > 0.0);
+        Score { more, sectors: costs.iter().map(|c| c.sectors).sum() }
+    }
+
+    /// All assignments worth comparing.
+    fn candidates(&self) -> Vec<Threads> {
         let warp = self.gpu.lanes as i64;
         let axes = self.free_axes();
         let mut all: Vec<Threads> = vec![vec![]];
@@ -281,12 +341,44 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        all.into_iter()
-            .map(|t| {
-                let sectors = self.sectors(&t);
-                (t, sectors)
-            })
-            .collect()
+        all
+    }
+
+    /// Assignments under which a workgroup stores one run of memory that begins and ends at sectors, however short the
+    /// rows are: all of the axes that are neighbours in a buffer of the compiler's own, and so much of the next one.
+    fn runs(&self) -> Vec<Threads> {
+        let ints = &self.g.ints;
+        let free = self.free_axes();
+        let mut out = Vec::new();
+        for t in self.touches.iter().filter(|t| t.write) {
+            let buffer = self.g.buffer(t.buffer);
+            let Some(layout) = buffer.layout.as_ref().filter(|_| buffer.origin == Origin::Internal) else { continue };
+            let sector = (self.gpu.sector / buffer.dtype.size()).max(1) as i64;
+            let axis = |i: IntId| match ints.node(i) {
+                IntNode::Range(r) => free.iter().copied().find(|&a| self.kernel.loops[a] == *r),
+                _ => None,
+            };
+            let strides: Vec<Option<i64>> = layout.dims.iter().rev().map(|d| ints.as_const(d.stride)).collect();
+            let (mut run, mut threads): (i64, Threads) = (1, Vec::new());
+            for (n, d) in layout.dims.iter().rev().enumerate() {
+                let Some(a) = axis(t.index[d.axis]).filter(|_| strides[n] == Some(run)) else { break };
+                let Some(size) = self.size(a).filter(|_| d.div == 1 && d.modulus.is_none()) else { break };
+                let whole = |s: &Option<i64>| s.is_some_and(|s| s % sector == 0);
+                let aligned = strides[n + 1..].iter().all(whole);
+                let most = MAX_RUN.min(self.gpu.max_threads as i64) / run;
+                // All of the axis, and the fewest of it that make a workgroup.
+                let part = (1..size.min(most)).find(|k| k * run % sector == 0 && k * run >= THREADS);
+                for k in part.into_iter().chain((size <= most).then_some(size)).filter(|_| aligned) {
+                    out.push([&threads[..], &[(a, k)]].concat());
+                }
+                threads.push((a, size));
+                run *= size;
+                if run >= MAX_RUN {
+                    break;
+                }
+            }
+        }
+        out
     }
 
     /// For each axis that a plan cuts into several blocks, in the plan's order: bytes that the loads of a block in the
@@ -349,21 +441,27 @@ impl<'a> Search<'a> {
 
     /// The same, access by access.
     fn sectors_by_access(&self, threads: &Threads) -> Vec<f64> {
+        self.costs(threads).iter().map(|c| c.sectors).collect()
+    }
+
+    fn costs(&self, threads: &Threads) -> Vec<Cost> {
         let ints = &self.g.ints;
         let warp = self.gpu.lanes as i64;
         let total: i64 = threads.iter().map(|t| t.1).product::<i64>().max(1);
-        let lanes = total.min(warp);
+        let warps = (total + warp - 1) / warp;
         let mut sums = Vec::with_capacity(self.touches.len());
         // Lanes that a warp does not fill, or that are beyond the end of an axis, do nothing.
         let filled = |&(a, n): &(usize, i64)| {
             let size = ints.max_size(self.kernel.loops[a]).max(1);
             size as f64 / ((size + n - 1) / n * n) as f64
         };
-        let idle = (warp as f64 / (lanes as f64 * threads.iter().map(filled).product::<f64>())).sqrt();
+        let idle = ((warps * warp) as f64 / (total as f64 * threads.iter().map(filled).product::<f64>())).sqrt();
         for (t, &address) in self.touches.iter().zip(&self.addresses) {
-            let (mut sectors, mut active) = (0usize, 0usize);
+            let (mut sectors, mut least, mut active) = (0usize, 0usize, 0usize);
             let bytes = self.g.buffer(t.buffer).dtype.size() as i64;
-            for sample in [0.0, 0.5, 1.0] {
+            let own = t.write && self.g.buffer(t.buffer).origin == Origin::Internal;
+            // The first block, the middle one and the last one, and a warp of each; of the last one two.
+            for (sample, warp_sample) in [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0), (1.0, 0.0)] {
                 let mut base: FxHashMap<RangeId, i64> = FxHashMap::default();
                 let at = |size: i64| (((size - 1) as f64) * sample) as i64;
                 let mut ranges: Vec<RangeId> = t.index.iter().flat_map(|&i| ints.free_ranges(i)).copied().collect();
@@ -371,8 +469,10 @@ impl<'a> Search<'a> {
                 for r in ranges {
                     base.insert(r, at(ints.max_size(r).max(1)));
                 }
-                let mut seen: Vec<i64> = Vec::with_capacity(lanes as usize);
-                for lane in 0..lanes {
+                let first = ((warps - 1) as f64 * warp_sample) as i64 * warp;
+                let mut elements = 0usize;
+                let mut seen: Vec<i64> = Vec::with_capacity(warp as usize);
+                for lane in first..(first + warp).min(total) {
                     let mut rest = lane;
                     for &(axis, n) in threads {
                         let r = self.kernel.loops[axis];
@@ -388,7 +488,7 @@ impl<'a> Search<'a> {
                     if outside || t.gate.iter().any(|&c| ints.eval(c, &range, &param).is_none_or(|x| x < 0)) {
                         continue;
                     }
-                    active += 1;
+                    elements += 1;
                     match address.and_then(|a| ints.eval(a, &range, &param)) {
                         Some(a) => {
                             let sector = a * bytes / self.gpu.sector as i64;
@@ -401,8 +501,15 @@ impl<'a> Search<'a> {
                     }
                 }
                 sectors += seen.len();
+                // Threads store to places of their own. A workgroup of less than a warp has only what it fills.
+                let fills = elements * bytes as usize;
+                let sector = self.gpu.sector.max(1);
+                least += if total < warp { fills / sector } else { fills.div_ceil(sector) };
+                active += elements;
             }
-            sums.push(if active > 0 { t.runs * sectors as f64 / active as f64 * idle } else { 0.0 });
+            let each = if active > 0 { t.runs / active as f64 * idle } else { 0.0 };
+            let excess = if own { sectors.saturating_sub(least) } else { 0 };
+            sums.push(Cost { sectors: sectors as f64 * each, excess: excess as f64 * each });
         }
         sums
     }
@@ -467,12 +574,13 @@ impl<'a> Search<'a> {
         // With the threads that came later another order may put better neighbours into a warp.
         if rule == GridRule::Auto && threads.len() > 1 {
             let axes: Vec<usize> = (0..threads.len()).collect();
-            let mut best = (self.sectors(&threads), threads.clone());
+            let mut best = (self.score(&threads), threads.clone());
             for order in permutations(&axes) {
                 let trial: Threads = order.iter().map(|&n| threads[n]).collect();
-                let sectors = self.sectors(&trial);
-                if sectors < best.0 * 0.999 {
-                    best = (sectors, trial);
+                let score = self.score(&trial);
+                let nearly = Score { sectors: best.0.sectors * 0.999, ..best.0 };
+                if score.compare(&nearly).is_lt() {
+                    best = (score, trial);
                 }
             }
             threads = best.1;

@@ -11,7 +11,7 @@ use crate::options::{LayoutRule, Products};
 use crate::target::{Gpu, Target};
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin, Scope};
-use winograph_ir::int::RangeId;
+use winograph_ir::int::{IntId, Ints, RangeId};
 
 /// What was decided for one buffer.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +46,9 @@ struct Facts {
 const LINE: i64 = 64;
 /// Distances that are multiples of so many bytes fall into few sets of a first-level cache.
 const SAME_SET: i64 = 1024;
+
+/// Elements of a run that a workgroup's threads store one each.
+const RUN: i64 = 128;
 
 /// Most combinations of contiguous axes of one kernel's buffers that are tried together.
 const MAX_COMBINATIONS: usize = 4096;
@@ -129,11 +132,12 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
             break;
         }
     }
-    let pads = rule == LayoutRule::Auto && target.gpu.is_none();
+    let pads = rule == LayoutRule::Auto;
     let planes_of = |kernels: &[Kernel], b: usize, rank: usize| match pads {
         true => unrolled_axes(kernels, &facts, &users[b], b, rank),
         false => vec![false; rank],
     };
+    let sector = target.gpu.as_ref().filter(|_| pads).map(|g| g.sector);
     let mut out = Vec::new();
     for &b in &own {
         if users[b].is_empty() {
@@ -159,7 +163,7 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
         out.push(Choice { buffer, shape, order: in_memory, block: None, reason, candidates });
         let planes = planes_of(kernels, b, rank);
         for &n in &users[b] {
-            set_layout(&mut kernels[n], b, &order, None, &planes, 1);
+            set_layout(&mut kernels[n], b, &order, None, &planes, sector, 1);
         }
     }
     // Now that lanes are known: operands of products that are read element by element are packed.
@@ -174,7 +178,7 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
             choice.block = Some((axis, block));
             choice.reason = format!("{reason}; packed by {block} along it: a reduction reads that much at each step");
             for &n in &users[b] {
-                set_layout(&mut kernels[n], b, &choice.order, choice.block, &planes, 1);
+                set_layout(&mut kernels[n], b, &choice.order, choice.block, &planes, sector, 1);
             }
         }
     }
@@ -196,7 +200,7 @@ pub fn pad_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products:
     let own: Vec<usize> = (0..buffers.len()).filter(is_own).collect();
     let tiled: Vec<bool> =
         kernels.iter().map(|k| units::plan(k, gpu, products).is_some() || blocks::plan(k, gpu).is_some()).collect();
-    let mut known: Vec<Option<f64>> = vec![None; kernels.len()];
+    let mut known: Vec<Option<grid::Score>> = vec![None; kernels.len()];
     for (choice, &b) in choices.iter_mut().zip(&own) {
         if users[b].iter().any(|&n| tiled[n]) {
             continue;
@@ -214,22 +218,23 @@ pub fn pad_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products:
         if size % elements == 0 || size < elements / 2 || choice.order.len() < 2 {
             continue;
         }
-        let cost = |kernels: &[Kernel], known: &mut [Option<f64>]| -> f64 {
-            users[b].iter().map(|&n| *known[n].get_or_insert_with(|| grid::fewest_sectors(&kernels[n], gpu))).sum()
+        let cost = |kernels: &[Kernel], known: &mut [Option<grid::Score>]| -> (usize, f64) {
+            let each = users[b].iter().map(|&n| *known[n].get_or_insert_with(|| grid::best(&kernels[n], gpu)));
+            each.fold((0, 0.0), |sum, s| (sum.0 + usize::from(s.more), sum.1 + s.sectors))
         };
         let before = cost(kernels, &mut known);
         let without: Vec<Option<Layout>> = users[b].iter().map(|&n| layout_of(&kernels[n], b).cloned()).collect();
-        let kept: Vec<Option<f64>> = users[b].iter().map(|&n| known[n].take()).collect();
+        let kept: Vec<Option<grid::Score>> = users[b].iter().map(|&n| known[n].take()).collect();
         let planes = vec![false; choice.order.len()];
         for &n in &users[b] {
-            set_layout(&mut kernels[n], b, &choice.order, None, &planes, elements);
+            set_layout(&mut kernels[n], b, &choice.order, None, &planes, Some(gpu.sector), elements);
         }
         let after = cost(kernels, &mut known);
-        if after < before * 0.999 {
+        if after.0 < before.0 || (after.0 == before.0 && after.1 < before.1 * 0.999) {
             let to = (size + elements - 1) / elements * elements;
             choice.reason += &format!(
-                "; rows of {size} padded to {to} to begin at sectors: its kernels move about {after:.0} sectors instead of \
-                 {before:.0}"
+                "; rows of {size} padded to {to} to begin at sectors: its kernels move about {:.0} sectors instead of {:.0}",
+                after.1, before.1
             );
             continue;
         }
@@ -279,13 +284,31 @@ fn packing(kernels: &[Kernel], is_own: &[bool], target: &Target) -> FxHashMap<us
 ///
 /// `planes` says which axes kernels unroll. Their elements are read or written together, so where the distance between
 /// them is a multiple of a large power of two, which would put all of them into one set of the first-level cache, a
-/// cache line is added to it.
-fn set_layout(k: &mut Kernel, buffer: usize, order: &[usize], block: Option<(usize, i64)>, planes: &[bool], row: i64) {
+/// cache line is added to it. On a GPU, where `sector` says how many bytes a sector has, they begin at sectors, and
+/// so does what follows a run of [`RUN`] elements or more.
+fn set_layout(
+    k: &mut Kernel,
+    buffer: usize,
+    order: &[usize],
+    block: Option<(usize, i64)>,
+    planes: &[bool],
+    sector: Option<usize>,
+    row: i64,
+) {
     let Some(at) = k.args.iter().position(|a| a.0 as usize == buffer) else { return };
     let shape = k.graph.buffers[at].shape.clone();
     let element = k.graph.buffers[at].dtype.size() as i64;
     let local = k.graph.buffers[at].scope != Scope::Global;
     let ints = &mut k.graph.ints;
+    let elements = sector.map_or(1, |s| (s as i64 / element.max(1)).max(1));
+    let rounded = |ints: &mut Ints, stride: IntId| {
+        if elements == 1 || ints.as_const(stride).is_none() {
+            return stride;
+        }
+        let up = ints.add_const(stride, elements - 1);
+        let sectors = ints.div_const(up, elements);
+        ints.scale(sectors, elements)
+    };
     let mut stride = ints.constant(1);
     let mut padded = false;
     let mut dims = Vec::with_capacity(order.len() + 1);
@@ -293,7 +316,9 @@ fn set_layout(k: &mut Kernel, buffer: usize, order: &[usize], block: Option<(usi
         let packed = block.filter(|b| b.0 == axis && n == 0);
         if n > 0 && planes[axis] && !padded {
             padded = true;
-            if ints.as_const(stride).is_some_and(|s| s * element % SAME_SET == 0) {
+            if sector.is_some() {
+                stride = rounded(ints, stride);
+            } else if ints.as_const(stride).is_some_and(|s| s * element % SAME_SET == 0) {
                 stride = ints.add_const(stride, LINE / element);
             }
         }
@@ -304,6 +329,9 @@ fn set_layout(k: &mut Kernel, buffer: usize, order: &[usize], block: Option<(usi
             let up = ints.add_const(stride, row - 1);
             let rows = ints.div_const(up, row);
             stride = ints.scale(rows, row);
+        }
+        if n + 1 < order.len() && ints.as_const(stride).is_some_and(|s| s >= RUN) {
+            stride = rounded(ints, stride);
         }
         // Rows of a core's own memory begin at cache lines, so that no vector lies in two.
         if n == 0 && local && ints.as_const(stride).is_some_and(|s| s * element > LINE) {

@@ -110,6 +110,8 @@ struct Gpu<'a> {
     units: &'a [MatrixUnit],
     clock: Clock,
     touched: Vec<(u32, i64)>,
+    /// The threads that touch a place, for each step of lanes so far.
+    lanes: Vec<Vec<(u32, i64)>>,
     /// Copies under way, the first one first.
     copies: VecDeque<Vec<Copied>>,
     /// Whether what is stored belongs to the last of them.
@@ -182,6 +184,7 @@ fn prepare<'a>(
         units: &code.units,
         clock: Clock::new(model.lanes),
         touched: Vec::new(),
+        lanes: Vec::new(),
         copies: VecDeque::new(),
         copying: false,
     };
@@ -399,8 +402,14 @@ impl Gpu<'_> {
             }
         }
         let site = &self.sites[place.site as usize];
-        if lane.is_multiple_of(site.width) {
-            self.meter.access(site, &self.touched, &[(0, 1)], 1, &mut self.counts[place.site as usize]);
+        if lane == 0 {
+            self.lanes.clear();
+        }
+        if lane.is_multiple_of(site.step()) {
+            self.lanes.push(self.touched.clone());
+        }
+        if lane + 1 == site.lanes {
+            self.meter.access(site, &self.lanes, &[(0, 1)], 1, &mut self.counts[place.site as usize]);
         }
         Ok(())
     }

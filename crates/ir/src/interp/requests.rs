@@ -3,7 +3,7 @@
 
 use crate::dtype::DType;
 use crate::indexed::Scope;
-use crate::int::{IntId, IntNode, Ints, RangeId};
+use crate::int::{IntNode, Ints, RangeId};
 use crate::linear::{Access, Code, Instr, Memory, Reg, Stmt};
 
 /// What a GPU's memory system looks like to a warp.
@@ -71,16 +71,29 @@ pub struct Site {
     pub dtype: DType,
     /// Elements that each thread moves.
     pub lanes: u32,
-    /// Elements that lie next to each other and move together: all lanes of the register where the address grows by
-    /// one element a lane and the gate is the same for all of them, else 1. Whether the address is aligned well enough
-    /// for one instruction is not looked at: that is the renderer's to prove.
+    /// Elements that lie next to each other and move together: as many lanes of the register as the address is a
+    /// multiple of where it grows by one element a lane, else 1. What is copied asynchronously lies next to each other
+    /// on both sides.
     pub width: u32,
+    /// Whether the gate depends on the lane: what moves together then does so in threads whose gate holds for all of it;
+    /// others move their elements one by one.
+    pub ragged: bool,
 }
+
+/// Bytes of the widest access of one thread.
+const MAX_ACCESS: u32 = 16;
+/// Bytes of the smallest asynchronous copy.
+const MIN_COPY: u32 = 4;
 
 impl Site {
     /// Elements of a thread in one request: contiguous ones up to 16 bytes.
     pub(super) fn together(&self) -> u32 {
-        self.width.min((16 / self.dtype.size() as u32).max(1))
+        self.width.min((MAX_ACCESS / self.dtype.size() as u32).max(1))
+    }
+
+    /// Lanes from one to the next at which threads are gathered: each one where the gate depends on it.
+    pub(super) fn step(&self) -> u32 {
+        if self.ragged { 1 } else { self.width.max(1) }
     }
 }
 
@@ -103,14 +116,43 @@ pub struct SiteCounts {
 /// access's number in every count.
 pub fn sites(code: &Code) -> Vec<Site> {
     let mut out = Vec::new();
-    code.for_each_stmt(&mut |s| match s {
-        Stmt::Let { reg, instr: Instr::Load { access, .. } } => {
-            out.push(site(code, access, AccessKind::Load, *reg));
-        }
-        Stmt::Store { access, value } => out.push(site(code, access, AccessKind::Store, *value)),
-        _ => {}
-    });
+    body_sites(code, &code.body, false, &mut out);
     out
+}
+
+fn body_sites(code: &Code, body: &[Stmt], copying: bool, out: &mut Vec<Site>) {
+    for (n, s) in body.iter().enumerate() {
+        match s {
+            Stmt::Let { reg, instr: Instr::Load { access, .. } } => {
+                out.push(site(code, access, AccessKind::Load, *reg));
+            }
+            Stmt::Store { access, value } => {
+                out.push(site(code, access, AccessKind::Store, *value));
+                let loaded = matches!(n.checked_sub(1).and_then(|n| body.get(n)),
+                    Some(Stmt::Let { reg, instr: Instr::Load { fill, .. } }) if reg == value && fill.bits() == 0);
+                if let ([.., load, store], true) = (&mut out[..], copying && loaded) {
+                    copied(load, store);
+                }
+            }
+            Stmt::Loop { body, .. } | Stmt::If { body, .. } => body_sites(code, body, copying, out),
+            Stmt::Async { body } => body_sites(code, body, true, out),
+            _ => {}
+        }
+    }
+}
+
+/// A load and a store that are one asynchronous copy go by elements that are neighbours on both sides, where such a copy
+/// is possible; else they are a load and a store.
+fn copied(load: &mut Site, store: &mut Site) {
+    let pieces = load.together().min(store.together());
+    let possible = (load.space, store.space) == (Space::Global, Space::Shared)
+        && load.dtype == store.dtype
+        && !load.ragged
+        && !store.ragged
+        && pieces * load.dtype.size() as u32 >= MIN_COPY;
+    if possible {
+        (load.width, store.width) = (pieces, pieces);
+    }
 }
 
 fn site(code: &Code, access: &Access, kind: AccessKind, reg: Reg) -> Site {
@@ -121,28 +163,31 @@ fn site(code: &Code, access: &Access, kind: AccessKind, reg: Reg) -> Site {
         Memory::Local(_) | Memory::Table(_) => Space::Private,
     };
     let ints = &code.ints;
+    let known = access.gate.iter().all(|&g| ints.contains(g));
     let width = match access.lane {
-        Some(l)
-            if has_unit_step(ints, access.addr, l)
-                && access.gate.iter().all(|&g| ints.contains(g) && !ints.depends_on(g, l)) =>
-        {
-            lanes
-        }
+        Some(l) if known => neighbours(ints, access, l, lanes),
         _ => 1,
     };
-    Site { memory: access.mem, space, kind, dtype, lanes, width }
+    let ragged = width > 1 && access.lane.is_some_and(|l| access.gate.iter().any(|&g| ints.depends_on(g, l)));
+    Site { memory: access.mem, space, kind, dtype, lanes, width, ragged }
 }
 
-fn has_unit_step(ints: &Ints, addr: IntId, lane: RangeId) -> bool {
-    if !ints.contains(addr) {
-        return false;
+/// Lanes that move together: the greatest power of 2 that divides both their number and the place of the first one, where
+/// each lies one element after the one before.
+fn neighbours(ints: &Ints, access: &Access, lane: RangeId, lanes: u32) -> u32 {
+    if !ints.contains(access.addr) {
+        return 1;
     }
-    let (terms, _) = ints.as_sum(addr);
-    let mut of_lane = terms.iter().filter(|(t, _)| ints.depends_on(*t, lane));
-    match (of_lane.next(), of_lane.next()) {
-        (Some(&(t, 1)), None) => *ints.node(t) == IntNode::Range(lane),
-        _ => false,
+    let (terms, constant) = ints.as_sum(access.addr);
+    let (of_lane, rest): (Vec<_>, Vec<_>) = terms.into_iter().partition(|(t, _)| ints.depends_on(*t, lane));
+    match of_lane[..] {
+        [(t, 1)] if *ints.node(t) == IntNode::Range(lane) => {}
+        _ => return 1,
     }
+    let dynamic = access.dynamic.map_or(0, |d| if ints.contains(d.stride) { ints.divisor(d.stride) } else { 1 });
+    let multiple = ints.divisor_of_sum(&rest, constant) | dynamic | lanes as u64;
+    // The lowest bit of all of them is that of the powers of 2 which divide each.
+    (multiple & multiple.wrapping_neg()) as u32
 }
 
 /// Counts requests one by one, with the space that this takes.
@@ -159,34 +204,59 @@ impl Meter {
         Meter { model, starts: Vec::new(), words: Vec::new(), banks: vec![0; model.banks as usize] }
     }
 
-    /// Adds the requests of one warp at a site. `touched` holds the active threads in rising order with the element
-    /// addresses of the lanes `l..l + width`; `shifts` are byte offsets at which the same access happens, each so many
-    /// times, and all of it happens `times` times.
+    /// Adds the requests of one warp at a site. `touched` holds for each [`step`](Site::step) of lanes the active threads
+    /// in rising order with the element addresses of its first lane; `shifts` are byte offsets at which the same access
+    /// happens, each so many times, and all of it happens `times` times.
     pub(super) fn access(
         &mut self,
         site: &Site,
-        touched: &[(u32, i64)],
+        touched: &[Vec<(u32, i64)>],
         shifts: &[(i64, u64)],
         times: u64,
         out: &mut SiteCounts,
     ) {
-        let bytes = site.together() as i64 * site.dtype.size() as i64;
-        for chunk in 0..site.width.div_ceil(site.together()) {
-            for &(shift, n) in shifts {
-                let times = times.saturating_mul(n);
-                let base = shift.wrapping_add(chunk as i64 * bytes);
-                self.request(site, touched, base, times, out);
+        let together = site.together();
+        let bytes = together as i64 * site.dtype.size() as i64;
+        for &(shift, n) in shifts {
+            let times = times.saturating_mul(n);
+            if !site.ragged {
+                for threads in touched {
+                    for piece in 0..site.width.div_ceil(together) {
+                        let base = shift.wrapping_add(piece as i64 * bytes);
+                        self.request(site, threads, together, base, times, out);
+                    }
+                }
+                continue;
+            }
+            for lanes in touched.chunks(together as usize) {
+                let (Some(first), Some(last)) = (lanes.first(), lanes.last()) else { continue };
+                let has = |list: &[(u32, i64)], t: u32| list.binary_search_by_key(&t, |x| x.0).is_ok();
+                // A thread's lanes in which a linear gate holds follow each other.
+                let whole: Vec<(u32, i64)> = first.iter().copied().filter(|t| has(last, t.0)).collect();
+                self.request(site, &whole, together, shift, times, out);
+                for lane in lanes {
+                    let rest: Vec<(u32, i64)> = lane.iter().copied().filter(|t| !has(&whole, t.0)).collect();
+                    self.request(site, &rest, 1, shift, times, out);
+                }
             }
         }
     }
 
-    /// One request, `base` bytes behind the addresses.
-    fn request(&mut self, site: &Site, touched: &[(u32, i64)], base: i64, times: u64, out: &mut SiteCounts) {
+    /// One request for `elements` of each thread, `base` bytes behind the addresses.
+    fn request(
+        &mut self,
+        site: &Site,
+        touched: &[(u32, i64)],
+        elements: u32,
+        base: i64,
+        times: u64,
+        out: &mut SiteCounts,
+    ) {
         if touched.is_empty() {
             return;
         }
         let size = site.dtype.size() as i64;
-        let bytes = site.together() as i64 * size;
+        let bytes = elements as i64 * size;
         let add = |to: &mut u64, what: u64| *to = to.saturating_add(what.saturating_mul(times));
         add(&mut out.requests, 1);
         add(&mut out.bytes, touched.len() as u64 * bytes as u64);

@@ -152,9 +152,9 @@ impl Planner<'_> {
 
     fn access(&mut self, access: &Access, loops: &[RangeId], around: &[IntId]) -> Option<()> {
         let number = self.plans.len();
-        let (space, size, lanes, width) = {
+        let (space, size, steps) = {
             let s = self.sites.get(number)?;
-            (s.space, s.dtype.size() as i64, s.lanes, s.width)
+            (s.space, s.dtype.size() as i64, (s.lanes / s.step()).max(1))
         };
         let gate: Vec<IntId> = around.iter().chain(access.gate.iter()).copied().collect();
         if access.dynamic.is_some() || !gate.iter().chain([&access.addr]).all(|&e| self.e.ints.contains(e)) {
@@ -191,7 +191,7 @@ impl Planner<'_> {
             levels.push((r, values));
         }
         let shifts: Vec<(i64, u64)> = (0..).zip(shifts).filter(|s| s.1 != 0).collect();
-        let each = (self.threads as u64).saturating_mul((lanes / width.max(1)).max(1) as u64);
+        let each = (self.threads as u64).saturating_mul(steps as u64);
         let each = each.saturating_mul(shifts.len() as u64);
         self.looks = self.looks.saturating_add(looks.saturating_mul(each));
         if self.looks > MAX_LOOKS {
@@ -216,7 +216,7 @@ struct Counter {
     meter: Meter,
     lanes: u32,
     everyone: Vec<u32>,
-    touched: Vec<(u32, i64)>,
+    touched: Vec<Vec<(u32, i64)>>,
 }
 
 impl Counter {
@@ -230,10 +230,12 @@ impl Counter {
             return Some(());
         }
         for warp in warps(&self.everyone, self.lanes) {
-            for l in (0..site.lanes).step_by(site.width.max(1) as usize) {
-                self.threads.gather(&plan.place, warp, l, &mut self.touched).ok()?;
-                self.meter.access(site, &self.touched, &plan.shifts, times, out);
+            let steps = (0..site.lanes).step_by(site.step() as usize);
+            self.touched.resize_with(steps.len(), Vec::new);
+            for (l, touched) in steps.zip(&mut self.touched) {
+                self.threads.gather(&plan.place, warp, l, touched).ok()?;
             }
+            self.meter.access(site, &self.touched, &plan.shifts, times, out);
         }
         Some(())
     }

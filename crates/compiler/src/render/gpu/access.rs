@@ -5,7 +5,6 @@
 //! them; the others are accessed one by one.
 
 use super::Space;
-use super::align::divisor;
 use super::kernel::Kernel;
 use super::shape::Home;
 use crate::render::RenderError;
@@ -186,7 +185,7 @@ impl Kernel<'_> {
         let l = self.linear(access.addr, access.lane)?;
         let mut offset = self.at_lane(&l, 0)?;
         let mut width = self.lanes_type(&l, ty.lanes);
-        let mut multiple = divisor(&self.code.ints, &l);
+        let mut multiple = self.code.ints.divisor_of_sum(l.terms(), l.constant());
         if let Some(dynamic) = &access.dynamic {
             let t = self.reg_type(dynamic.index)?;
             self.expect(t.lanes == 1 && t.dtype.is_int(), "a scalar integer as dynamic index")?;

@@ -1,6 +1,5 @@
 //! One kernel as a function.
 
-use super::align::divisor_of;
 use super::shape::{Home, Shape};
 use super::{Arg, Language, Space};
 use crate::render::RenderError;
@@ -468,7 +467,7 @@ impl<'a> Kernel<'a> {
 
     /// A number that an expression is a multiple of.
     pub(super) fn divisor(&self, e: IntId) -> u64 {
-        divisor_of(&self.code.ints, e)
+        self.code.ints.divisor(e)
     }
 
     pub(super) fn home(&self, i: u32) -> Home {

@@ -8,7 +8,6 @@
 //! A [`Language`] says what the languages differ in.
 
 mod access;
-mod align;
 mod instr;
 mod kernel;
 mod shape;
