@@ -6,8 +6,10 @@
 //!
 //! ```text
 //! cargo run --release -p winograph --example gpu_rules            # the table; needs an NVIDIA GPU and NVRTC
-//! cargo run --release -p winograph --example gpu_rules -- once    # one launch of each of ten kernels, for ncu
+//! cargo run --release -p winograph --example gpu_rules -- once    # one launch of each of 24 kernels, for ncu
 //! ```
+//!
+//! `bench/grid_h100.py` runs both where there is a GPU, and puts what they print into docs/grid.md and docs/grid-h100.md.
 
 #[cfg(feature = "cuda")]
 #[path = "common/loaded.rs"]
@@ -31,9 +33,10 @@ fn main() {
 
 #[cfg(feature = "cuda")]
 mod measured {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
     use winograph::cuda::CudaDevice;
-    use winograph::device::Device;
+    use winograph::device::{Device, DeviceError};
     use winograph::{ArgSpec, ConvOptions, DType, Tensor};
     use winograph_compiler::optimize::stored::StoredPlans;
     use winograph_compiler::options::{GridRule, LayoutRule, Products};
@@ -198,8 +201,41 @@ mod measured {
         Ok((x, w))
     }
 
+    /// Compiles the kernels of all programs on all processors, so that the device's cache has them.
+    fn compile(gpu: &CudaDevice) -> Fallible<()> {
+        let mut programs = Vec::new();
+        for plans in PLANS.into_iter().chain([""]) {
+            for layer in LAYERS {
+                for way in WAYS {
+                    let p = planned(layer, way, plans, gpu.target())?;
+                    if p.replaced.is_some() {
+                        break;
+                    }
+                    programs.push(p.program);
+                }
+            }
+        }
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(p) = programs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                gpu.load(&p.kernels)?;
+            }
+            Ok::<(), DeviceError>(())
+        };
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let results: Vec<_> = std::thread::scope(|s| {
+            let all: Vec<_> = (0..threads).map(|_| s.spawn(work)).collect();
+            all.into_iter().map(|t| t.join()).collect()
+        });
+        for r in results {
+            r.map_err(|_| "a thread that compiles panicked")??;
+        }
+        Ok(())
+    }
+
     pub(super) fn table() -> Fallible<()> {
         let gpu = CudaDevice::new(0)?;
+        compile(&gpu)?;
         println!("{}; times in us, best of 20 after 5 warm-ups; sectors of 32 bytes\n", gpu.description());
         for plans in PLANS.into_iter().chain([""]) {
             let title = if plans.is_empty() { "each with the compiler's own plans" } else { plans };
