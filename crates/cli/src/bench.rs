@@ -181,14 +181,7 @@ pub(crate) fn launches(
         .enumerate()
         .filter_map(|(n, ((step, time_us), role))| {
             let code = program.kernels.get(step.kernel)?;
-            Some(Kernel {
-                name: code.name.clone(),
-                role,
-                grid: kernels::grid(code),
-                block: kernels::block(code),
-                time_us,
-                accesses: kernels::touches(program, step, counts(n, code).as_deref()),
-            })
+            Kernel::new(program, step, role, time_us, counts(n, code).as_deref())
         })
         .collect()
 }

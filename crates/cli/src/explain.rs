@@ -5,8 +5,8 @@ use crate::args::{Algo, ExplainConv};
 use crate::error::{Error, Result};
 use crate::forms::{self, Verdict};
 use crate::html::{self, Page, Side};
-use crate::json::Shape;
-use crate::kernels::{self, Touch};
+use crate::json::{self, Shape};
+use crate::kernels;
 use crate::machine::Name;
 use crate::output;
 use crate::plans;
@@ -105,26 +105,30 @@ struct Layout {
     /// Axes by number, slowest first.
     order: Vec<usize>,
     reason: String,
+    /// What the kernels that touch the buffer cost with each of its axes contiguous.
+    candidates: Vec<Contiguous>,
+}
+
+/// An axis that could be contiguous.
+#[derive(Debug, Serialize)]
+struct Contiguous {
+    axis: usize,
+    /// Sectors on a GPU, vector instructions on a CPU, estimated.
+    cost: f64,
 }
 
 #[derive(Debug, Serialize)]
 struct Kernel {
-    name: String,
-    role: &'static str,
+    #[serde(flatten)]
+    launch: json::Kernel,
     prepare: bool,
     output: String,
     /// What runs in it, in order.
     nests: Vec<Nest>,
-    grid: Vec<i64>,
-    /// Threads of a block, the slowest in their number first.
-    block: Vec<i64>,
-    /// Nothing is run.
-    time_us: Option<f64>,
     /// Loops within a work item, outermost first; branches of the code one after another.
     loops: Vec<i64>,
     stages: Vec<Local>,
     buffers: Vec<Buffer>,
-    accesses: Vec<Touch>,
 }
 
 /// One loop nest of a kernel.
@@ -300,8 +304,10 @@ fn report(
 ) -> Report {
     // The explanation lists steps in the program's order.
     let steps = program.prepare.iter().chain(&program.run);
-    let kernels =
-        explanation.kernels.iter().zip(steps).filter_map(|(k, step)| kernel(k, program, step, target)).collect();
+    let prepared = program.prepare.iter().filter_map(|s| Some(program.kernels.get(s.kernel)?.role.name()));
+    let roles = prepared.chain(kernels::roles(program, algo == Algo::Tensor && verdict.applied));
+    let kernels = explanation.kernels.iter().zip(steps).zip(roles);
+    let kernels = kernels.filter_map(|((k, step), role)| kernel(k, program, step, role, target)).collect();
     let passes = explanation.passes.into_iter();
     Report {
         target: target.name.clone(),
@@ -342,7 +348,10 @@ fn report(
         layouts: explanation
             .layouts
             .into_iter()
-            .map(|l| Layout { buffer: l.buffer, order: l.order, reason: l.reason })
+            .map(|l| {
+                let candidates = l.candidates.into_iter().map(|(axis, cost)| Contiguous { axis, cost }).collect();
+                Layout { buffer: l.buffer, order: l.order, reason: l.reason, candidates }
+            })
             .collect(),
         kernels,
         arena_bytes: program.arena_bytes,
@@ -391,7 +400,7 @@ fn nest(k: &NestReport) -> Nest {
     }
 }
 
-fn kernel(k: &KernelReport, program: &Program, step: &Step, target: &Target) -> Option<Kernel> {
+fn kernel(k: &KernelReport, program: &Program, step: &Step, role: &'static str, target: &Target) -> Option<Kernel> {
     let code = program.kernels.get(step.kernel)?;
     let buffers = code.args.iter().enumerate().map(|(i, decl)| {
         let named = step.args.get(i).and_then(|&b| program.buffers.get(b));
@@ -417,18 +426,14 @@ fn kernel(k: &KernelReport, program: &Program, step: &Step, target: &Target) -> 
     });
     let counts = target.gpu.as_ref().and_then(|gpu| kernels::counts(code, gpu));
     Some(Kernel {
-        name: code.name.clone(),
-        role: code.role.name(),
+        // Nothing is run.
+        launch: json::Kernel::new(program, step, role, f64::NAN, counts.as_deref())?,
         prepare: k.prepare,
         output: k.nests.last().map(|n| n.output.clone()).unwrap_or_default(),
         nests: k.nests.iter().map(nest).collect(),
-        grid: kernels::grid(code),
         loops: loops(code),
         stages: stages.collect(),
         buffers: buffers.collect(),
-        block: kernels::block(code),
-        time_us: None,
-        accesses: kernels::touches(program, step, counts.as_deref()),
     })
 }
 
@@ -526,8 +531,14 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
         writeln!(out, "  {}: {what}: {}", s.buffers.join(", "), s.reason)?;
     }
     writeln!(out, "\nLayouts (layout): axes from slowest to contiguous")?;
+    let gpu = r.kernels.iter().any(|k| !k.launch.block.is_empty());
+    let what = if gpu { "sectors" } else { "vector instructions" };
     for l in &r.layouts {
         writeln!(out, "  {}: {}: {}", l.buffer, list(&l.order), l.reason)?;
+        let costs: Vec<String> = l.candidates.iter().map(|c| format!("axis {} {:.0}", c.axis, c.cost)).collect();
+        if costs.len() > 1 {
+            writeln!(out, "    {what} with each axis contiguous: {}", costs.join(", "))?;
+        }
     }
     writeln!(out, "\nMemory (memory): arena of {} bytes, prepared {} bytes", r.arena_bytes, r.prepared_bytes)?;
     writeln!(out, "\nKernels (plan, schedule, lower)")?;
@@ -542,7 +553,7 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
 
 fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Result {
     let when = if k.prepare { ", once, in prepare" } else { "" };
-    writeln!(out, "  {} ({}{when}) writes {}", k.name, k.role, k.output)?;
+    writeln!(out, "  {} ({}{when}) writes {}", k.launch.name, k.launch.role, k.output)?;
     let sizes = |list: &[i64]| match list {
         [] => "none".to_string(),
         _ => list.iter().map(i64::to_string).collect::<Vec<_>>().join(" x "),
@@ -555,9 +566,10 @@ fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Resu
             writeln!(out, "    range {} {} of {}: {}", r.name, r.role, r.size, r.kinds.join(", "))?;
         }
     }
-    match &k.block[..] {
-        [] => writeln!(out, "    grid {}, loops {}", sizes(&k.grid), sizes(&k.loops))?,
-        block => writeln!(out, "    grid {}, block {}, loops {}", sizes(&k.grid), sizes(block), sizes(&k.loops))?,
+    let grid = sizes(&k.launch.grid);
+    match &k.launch.block[..] {
+        [] => writeln!(out, "    grid {grid}, loops {}", sizes(&k.loops))?,
+        block => writeln!(out, "    grid {grid}, block {}, loops {}", sizes(block), sizes(&k.loops))?,
     }
     if k.stages.is_empty() {
         writeln!(out, "    stages: none but registers")?;
@@ -568,7 +580,7 @@ fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Resu
     for b in &k.buffers {
         writeln!(out, "    buffer {} {}[{}] {}, at {}", b.name, b.dtype, list(&b.shape), b.origin, b.layout)?;
     }
-    for a in &k.accesses {
+    for a in &k.launch.accesses {
         writeln!(out, "    {a}")?;
     }
     for nest in &k.nests {

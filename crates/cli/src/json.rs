@@ -1,7 +1,9 @@
-//! The object that `bench conv --json` prints.
+//! The object that `bench conv --json` prints, and what others have in common with it.
 
-use crate::kernels::Touch;
+use crate::kernels::{self, Touch};
 use serde::Serialize;
+use winograph_compiler::{Program, Step};
+use winograph_ir::interp::gpu::SiteCounts;
 
 /// The whole of it.
 #[derive(Debug, Serialize)]
@@ -65,13 +67,36 @@ pub(crate) struct Row {
     pub(crate) kernels: Vec<Kernel>,
 }
 
-/// One launch of each call.
+/// One launch of each call. `explain --json` has the same entries with more in each.
 #[derive(Debug, Serialize)]
 pub(crate) struct Kernel {
     pub(crate) name: String,
     pub(crate) role: &'static str,
     pub(crate) grid: Vec<i64>,
+    /// Threads of a block, the slowest in their number first.
     pub(crate) block: Vec<i64>,
+    /// Not a number where nothing was timed.
     pub(crate) time_us: f64,
     pub(crate) accesses: Vec<Touch>,
+}
+
+impl Kernel {
+    /// The entry of a step; `counts` says what each of its accesses moves.
+    pub(crate) fn new(
+        program: &Program,
+        step: &Step,
+        role: &'static str,
+        time_us: f64,
+        counts: Option<&[SiteCounts]>,
+    ) -> Option<Kernel> {
+        let code = program.kernels.get(step.kernel)?;
+        Some(Kernel {
+            name: code.name.clone(),
+            role,
+            grid: kernels::grid(code),
+            block: kernels::block(code),
+            time_us,
+            accesses: kernels::touches(program, step, counts),
+        })
+    }
 }

@@ -545,11 +545,30 @@ fn explain_has_the_objects_of_bench_with_what_is_moved() {
         for key in ["name", "role", "grid", "block", "time_us", "accesses"] {
             assert!(k.get(key).is_some(), "{key} of {k}");
         }
+        for n in k["nests"].as_array().unwrap() {
+            let others = n["assignments"].as_array().unwrap();
+            assert!(others.len() > 1 && others.iter().all(|o| o["sectors"].as_f64() > Some(0.0)), "{n}");
+        }
         for a in k["accesses"].as_array().unwrap() {
             let of = ["buffer", "kind", "space", "vector", "requests", "sectors", "least_sectors", "bank_conflicts"];
             let mut of = of.to_vec();
             of.sort_unstable();
             assert_eq!(keys(a), of, "{a}");
+        }
+    }
+    for l in v["layouts"].as_array().unwrap() {
+        assert!(l["candidates"].as_array().unwrap().len() > 1, "{l}");
+    }
+    // Every key of a kernel of `bench`, with the same value.
+    let tensor = ["--algo", "tensor", "--stages", "global", "--json"];
+    let ran = json(&[&["bench", "conv", "--device", "virtual:metal", "--runs", "1"][..], &tensor, &SMALL].concat());
+    let told = json(&[&["explain", "conv", "--target", "metal"][..], &tensor, &SMALL].concat());
+    let told: Vec<&Value> = told["kernels"].as_array().unwrap().iter().filter(|k| k["prepare"] == false).collect();
+    let ran = ran["results"][0]["kernels"].as_array().unwrap();
+    assert!(ran.len() > 2 && ran.len() == told.len(), "{ran:?}");
+    for (bench, explain) in ran.iter().zip(told) {
+        for key in keys(bench) {
+            assert_eq!(explain[&key], bench[&key], "{key}");
         }
     }
 }

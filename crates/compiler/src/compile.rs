@@ -200,8 +200,14 @@ fn finish(
     driver.pass("legalize", || kernels.iter_mut().for_each(legalize), |()| String::new());
     driver.sketch(|| Sketch::of_kernels(&kernels, None, &plain));
     kernels.iter().try_for_each(|k| check_kernel(k, "legalize"))?;
+    let auto = options.layout == LayoutRule::Auto;
+    if auto || target.gpu.is_some() {
+        driver.pass("canonical", || canonical::canonical(&mut kernels, &mut g.buffers, auto), |()| String::new());
+        driver.sketch(|| Sketch::of_kernels(&kernels, None, &plain));
+        kernels.iter().try_for_each(|k| check_kernel(k, "canonical"))?;
+    }
     let mut staged = Vec::new();
-    if target.gpu.is_none() && options.stages == StageRule::Auto && options.layout == LayoutRule::Auto {
+    if target.gpu.is_none() && options.stages == StageRule::Auto && auto {
         let constant = constant_kernels(&kernels);
         staged = driver.pass(
             "operands",
@@ -220,16 +226,10 @@ fn finish(
     let prepared: Vec<bool> = launches.iter().map(|l| l.kernels.iter().all(|&n| constant[n])).collect();
     driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));
     kernels.iter().try_for_each(|k| check_kernel(k, "scope"))?;
-    if options.layout == LayoutRule::Auto && target.gpu.is_none() {
+    if auto && target.gpu.is_none() {
         driver.pass("flatten", || flatten::flatten(&mut kernels), |()| String::new());
         driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));
         kernels.iter().try_for_each(|k| check_kernel(k, "flatten"))?;
-    }
-    if target.gpu.is_some() {
-        let own_axes = options.layout == LayoutRule::Auto;
-        driver.pass("canonical", || canonical::canonical(&mut kernels, &mut g.buffers, own_axes), |()| String::new());
-        driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));
-        kernels.iter().try_for_each(|k| check_kernel(k, "canonical"))?;
     }
     let choices = driver.pass(
         "layout",
@@ -262,7 +262,7 @@ fn finish(
                         |plan, grid, stored| vec![Planned { kernel: k.clone(), plan: settled(plan), grid, stored }];
                     let refused = match stored {
                         Some(Ok(plan)) => {
-                            let given = |gpu| grid::given(k, gpu, &plan, "a stored plan");
+                            let given = |gpu| grid::given(k, gpu, &plan, options.grid, "a stored plan");
                             let report = target.gpu.as_ref().map(given).unwrap_or_default();
                             return planned(plan, report, Some(Ok(())));
                         }
@@ -274,7 +274,7 @@ fn finish(
                             && let Ok(plan) = grid::complete(&kernel, &plan, gpu, options.grid)
                             && plan.apply(&kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared)
                         {
-                            let grid = grid::given(&kernel, gpu, &plan, "a product on a matrix unit");
+                            let grid = grid::given(&kernel, gpu, &plan, options.grid, "a product on a matrix unit");
                             return vec![Planned { kernel, plan, grid, stored: refused }];
                         }
                         let (plan, grid) = grid::plan(k, gpu, options.grid);

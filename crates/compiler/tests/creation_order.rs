@@ -1,4 +1,4 @@
-//! On GPUs, the order in which a rewrite makes and lists its ranges means nothing under `auto`: programs stay the same,
+//! The order in which a rewrite makes and lists its ranges means nothing under `auto`: programs stay the same,
 //! byte for byte. Each of the write-up's four attempts to get another grid by another order is a test of its own, and so
 //! is any order at all.
 
@@ -112,7 +112,7 @@ fn stage(g: &Graph, role: Role) -> usize {
 fn compare(change: impl Fn(&mut Graph)) -> bool {
     let conv = Conv::conv2d(1, 16, 64, 64, 16);
     let mut other_by_old_rules = false;
-    for target in ["metal", "cuda:sm_90"] {
+    for target in ["metal", "cuda:sm_90", "cpu"] {
         let make = |changed: bool, layout, grid| {
             let mut g = rewritten(&conv);
             if changed {
@@ -196,7 +196,7 @@ proptest! {
                 list(&mut g, def, &order);
             }
         }
-        for target in ["metal", "cuda:sm_80"] {
+        for target in ["metal", "cuda:sm_80", "cpu"] {
             let [a, b] = [original.clone(), g.clone()]
                 .map(|g| text(&program(g, target, LayoutRule::Auto, GridRule::Auto)));
             prop_assert_eq!(a, b);

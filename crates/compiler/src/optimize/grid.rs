@@ -97,28 +97,7 @@ struct Search<'a> {
 pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
     let search = Search::new(kernel, gpu);
     let ranked = search.ranked(rule);
-    let name = |t: &Threads| match t[..] {
-        [] => "one thread".to_string(),
-        _ => t.iter().map(|(a, n)| format!("a{a}:{n}")).collect::<Vec<_>>().join(" then "),
-    };
-    let mut report = GridReport {
-        accesses: search
-            .touches
-            .iter()
-            .map(|t| {
-                let kind = if t.write { "store" } else { "load" };
-                format!("{kind} {}", search.g.buffer(t.buffer).name)
-            })
-            .collect(),
-        candidates: ranked
-            .iter()
-            .take(REPORTED)
-            .map(|(t, s)| Candidate { threads: name(t), sectors: s.sectors, accesses: search.sectors_by_access(t) })
-            .collect(),
-        evaluated: ranked.len(),
-        reason: String::new(),
-        blocks: Vec::new(),
-    };
+    let mut report = search.report(&ranked);
     if let Some(blocks) = blocks::plan(kernel, gpu)
         && let Ok(plan) = complete(kernel, &blocks, gpu, rule)
         && plan.apply(kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared)
@@ -154,9 +133,11 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
     (plan, report)
 }
 
-/// The report on a plan whose threads come from elsewhere.
-pub fn given(kernel: &Kernel, gpu: &Gpu, plan: &Plan, from: &str) -> GridReport {
-    GridReport { reason: from.to_string(), blocks: shared_bytes(kernel, gpu, plan), ..GridReport::default() }
+/// The report on a plan whose threads come from elsewhere, with the assignments that there would be instead.
+pub fn given(kernel: &Kernel, gpu: &Gpu, plan: &Plan, rule: GridRule, from: &str) -> GridReport {
+    let search = Search::new(kernel, gpu);
+    let blocks = search.shared_by_blocks(plan);
+    GridReport { reason: from.to_string(), blocks, ..search.report(&search.ranked(rule)) }
 }
 
 /// What [`GridReport::blocks`] says of a plan.
@@ -315,6 +296,32 @@ impl<'a> Search<'a> {
         let costs = self.costs(threads);
         let more = costs.iter().any(|c| c.excess > 0.0);
         Score { more, sectors: costs.iter().map(|c| c.sectors).sum() }
+    }
+
+    /// What a report says of ranked assignments.
+    fn report(&self, ranked: &[(Threads, Score)]) -> GridReport {
+        let name = |t: &Threads| match t[..] {
+            [] => "one thread".to_string(),
+            _ => t.iter().map(|(a, n)| format!("a{a}:{n}")).collect::<Vec<_>>().join(" then "),
+        };
+        GridReport {
+            accesses: self
+                .touches
+                .iter()
+                .map(|t| {
+                    let kind = if t.write { "store" } else { "load" };
+                    format!("{kind} {}", self.g.buffer(t.buffer).name)
+                })
+                .collect(),
+            candidates: ranked
+                .iter()
+                .take(REPORTED)
+                .map(|(t, s)| Candidate { threads: name(t), sectors: s.sectors, accesses: self.sectors_by_access(t) })
+                .collect(),
+            evaluated: ranked.len(),
+            reason: String::new(),
+            blocks: Vec::new(),
+        }
     }
 
     /// All assignments worth comparing.

@@ -11,6 +11,7 @@
 
 use crate::kernel::{Kernel, Store};
 use rustc_hash::{FxHashMap, FxHasher};
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use winograph_ir::indexed::{BufId, Buffer, Graph, Origin, Source, Val, ValId};
 use winograph_ir::int::{IntId, IntNode, Ints, RangeId};
@@ -102,19 +103,36 @@ fn names(kernels: &[Kernel], buffers: &[Buffer]) -> Names {
             names.axes.insert((b, axis), Name { tables: 0, class, slot, axis, distance: 0 });
         }
     }
-    loop {
-        let mut changed = false;
-        for (n, k) in kernels.iter().enumerate() {
-            changed |= through(&mut names, n, k);
-        }
-        if !changed {
-            return names;
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); buffers.len()];
+    for (n, k) in kernels.iter().enumerate() {
+        k.args.iter().for_each(|b| users[b.0 as usize].push(n));
+    }
+    let mut waiting: VecDeque<usize> = (0..kernels.len()).collect();
+    let mut waits = vec![true; kernels.len()];
+    while let Some(n) = waiting.pop_front() {
+        waits[n] = false;
+        for b in through(&mut names, n, &kernels[n]) {
+            for &user in users[b].iter().filter(|&&user| user != n) {
+                if !std::mem::replace(&mut waits[user], true) {
+                    waiting.push_back(user);
+                }
+            }
         }
     }
+    names
 }
 
-/// One step of names through the accesses of a kernel.
-fn through(names: &mut Names, n: usize, k: &Kernel) -> bool {
+/// Takes names through the accesses of a kernel; the program's buffers with axes that got better ones.
+fn through(names: &mut Names, n: usize, k: &Kernel) -> Vec<usize> {
+    let mut renamed = Vec::new();
+    while step(names, n, k, &mut renamed) {}
+    renamed.sort_unstable();
+    renamed.dedup();
+    renamed
+}
+
+/// One step of names through the accesses of a kernel; whether anything changed.
+fn step(names: &mut Names, n: usize, k: &Kernel, renamed: &mut Vec<usize>) -> bool {
     let g = &k.graph;
     let mut changed = false;
     let mut access = |names: &mut Names, buffer: BufId, index: &[IntId]| {
@@ -127,8 +145,11 @@ fn through(names: &mut Names, n: usize, k: &Kernel) -> bool {
                     let distance = if own { name.distance } else { -coefficient };
                     changed |= Names::better(&mut names.ranges, (n, r), Name { distance, ..name });
                 }
-                if let (true, Some(&name)) = (own, names.ranges.get(&(n, r))) {
-                    changed |= Names::better(&mut names.axes, (b, axis), name);
+                if let (true, Some(&name)) = (own, names.ranges.get(&(n, r)))
+                    && Names::better(&mut names.axes, (b, axis), name)
+                {
+                    changed = true;
+                    renamed.push(b);
                 }
             }
         }
@@ -189,8 +210,9 @@ fn permute_axes(k: &mut Kernel, orders: &FxHashMap<usize, Vec<usize>>) {
                     return g.add(Val::Load { src: Source::Buffer(b), index, gate, fill, dynamic });
                 };
                 let index = order.iter().map(|&a| index[a]).collect();
-                let dynamic =
-                    dynamic.map(|(axis, d)| (order.iter().position(|&a| a == axis as usize).unwrap_or(0) as u32, d));
+                // Along an axis of size 1, which goes, there is nothing to look up.
+                let place = |axis: u32| order.iter().position(|&a| a == axis as usize);
+                let dynamic = dynamic.and_then(|(axis, d)| Some((place(axis)? as u32, d)));
                 g.add(Val::Load { src: Source::Buffer(b), index, gate, fill, dynamic })
             }
             other => g.add(other),
