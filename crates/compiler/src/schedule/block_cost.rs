@@ -46,6 +46,8 @@ const MOST_SCRATCH: f64 = (4 << 20) as f64;
 /// A way to cut a chain.
 #[derive(Clone, Copy)]
 struct Cut {
+    /// The axis of rows that is cut by height, by its place; the last one is cut by width, others into single rows.
+    tall: usize,
     height: i64,
     width: i64,
     /// Columns at a time.
@@ -54,19 +56,36 @@ struct Cut {
     split: i64,
 }
 
+impl Cut {
+    /// Rows of a block along the axis at a place among so many.
+    fn size(&self, place: usize, axes: usize) -> i64 {
+        match place {
+            n if n + 1 == axes => self.width,
+            n if n == self.tall => self.height,
+            _ => 1,
+        }
+    }
+}
+
 /// The best blocks and why, or why separate launches are better.
 pub(super) fn choose(sizes: &Sizes, target: &Target) -> Result<(Vec<Block>, String), String> {
     let Some((last, outer)) = sizes.rows.split_last() else { return Err("its result has no axis to cut".into()) };
-    let heights = outer.last().map_or(1, |a| a.size);
+    // Pictures of a batch share a block as rows of one do; the latter first, where it makes no difference.
+    let tall: Vec<(usize, i64)> = match outer {
+        [] => vec![(0, 1)],
+        _ => outer.iter().map(|a| a.size).enumerate().rev().collect(),
+    };
     let columns = sizes.columns.as_ref().map_or(1, |c| c.size);
     let splits = [1, 2, 4, 8, 16].into_iter().filter(|&s| s == 1 || (s <= target.threads as i64 && columns % s == 0));
     let mut best: Option<(f64, Cut)> = None;
-    for width in divisors(last.size) {
+    let ways =
+        divisors(last.size).into_iter().flat_map(|width| tall.iter().map(move |&(t, heights)| (width, t, heights)));
+    for (width, tall, heights) in ways {
         for height in 1..=heights {
             for split in splits.clone() {
                 let part = columns / split;
                 for columns in divisors(part).into_iter().filter(|&b| b >= 8 || b == part) {
-                    let cut = Cut { height, width, columns, split };
+                    let cut = Cut { tall, height, width, columns, split };
                     if scratch(sizes, cut) > MOST_SCRATCH {
                         continue;
                     }
@@ -90,12 +109,7 @@ pub(super) fn choose(sizes: &Sizes, target: &Target) -> Result<(Vec<Block>, Stri
         blocks.push(Block { axis: c.reader, size: columns / cut.split, kind: LoopKind::Grid });
     }
     for (n, a) in sizes.rows.iter().enumerate() {
-        let size = match sizes.rows.len() - n {
-            1 => cut.width,
-            2 => cut.height,
-            _ => 1,
-        };
-        blocks.push(Block { axis: a.reader, size, kind: LoopKind::Grid });
+        blocks.push(Block { axis: a.reader, size: cut.size(n, sizes.rows.len()), kind: LoopKind::Grid });
     }
     if let Some(c) = &sizes.columns {
         blocks.push(Block { axis: c.reader, size: cut.columns, kind: LoopKind::Serial });
@@ -159,11 +173,11 @@ fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
     }
     let item = multiply.max(moved) + operand + results + COLUMNS_CYCLES * rounds;
 
-    let (mut items, mut axes) = (cut.split as f64, sizes.rows.iter().rev());
-    for block in [cut.width, cut.height] {
-        items *= axes.next().map_or(1.0, |a| ((a.size + block - 1) / block) as f64);
+    let mut items = cut.split as f64;
+    for (n, a) in sizes.rows.iter().enumerate() {
+        let block = cut.size(n, sizes.rows.len());
+        items *= ((a.size + block - 1) / block) as f64;
     }
-    items *= axes.map(|a| a.size as f64).product::<f64>();
     (items / target.threads.max(1) as f64).ceil() * item
 }
 
@@ -222,7 +236,7 @@ pub(super) fn product(p: &Product, target: &Target) -> Option<(Vec<Block>, Strin
             for split in splits.clone() {
                 let part = column.size / split;
                 for columns in divisors(part).into_iter().filter(|&b| b >= 8 || b == part) {
-                    let cut = Cut { height, width, columns, split };
+                    let cut = Cut { tall: p.rows.len().saturating_sub(2), height, width, columns, split };
                     let panel = p.terms * (height * width) as f64 * 4.0;
                     if p.copied && panel > MOST_SCRATCH {
                         continue;
@@ -242,12 +256,7 @@ pub(super) fn product(p: &Product, target: &Target) -> Option<(Vec<Block>, Strin
         blocks.push(grid(column, column.size / cut.split));
     }
     for (n, a) in p.rows.iter().enumerate() {
-        let size = match p.rows.len() - n {
-            1 => cut.width,
-            2 => cut.height,
-            _ => 1,
-        };
-        blocks.push(grid(a, size));
+        blocks.push(grid(a, cut.size(n, p.rows.len())));
     }
     blocks.push(Block { axis: column.reader, size: cut.columns, kind: LoopKind::Serial });
     let reason = format!(
