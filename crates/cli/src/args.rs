@@ -419,7 +419,7 @@ pub(crate) struct ExplainConv {
     /// Machine to compile for: cpu (this one), cuda:sm_80, cuda:sm_90 or metal
     #[arg(long, default_value = "cpu")]
     pub(crate) target: String,
-    /// Also print the kernels as C
+    /// Also print the kernels in the language of the target: C, CUDA C or, to read, Metal's
     #[arg(long)]
     pub(crate) source: bool,
     /// Also print what each pass leaves

@@ -19,7 +19,7 @@ use winograph::{DType, TensorBuffer, settings};
 use winograph_compiler::explain::{BoundReport, KernelReport, NestReport};
 use winograph_compiler::optimize::plan::Factor;
 use winograph_compiler::options::{GridRule, LayoutRule};
-use winograph_compiler::render::render_c;
+use winograph_compiler::render::{RenderError, render_c, render_cuda, render_metal};
 use winograph_compiler::{Explanation, Options, Program, Step, Target};
 use winograph_ir::indexed::Origin;
 use winograph_ir::linear::{Code, LoopKind, MemoryDecl, Stmt};
@@ -206,9 +206,6 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
             Error::usage(format!("unknown target `{name}`: expected one of {}", Target::NAMES.join(", ")))
         })?,
     };
-    if args.source && target.gpu.is_some() {
-        return Err(Error::usage("--source writes C for the CPU: leave it out with a GPU as --target".to_string()));
-    }
     if case.device != Name::Cpu {
         return Err(Error::usage("explain runs nothing: name a machine with --target instead of --device"));
     }
@@ -219,9 +216,7 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
     let (verdict, program, explanation) = plan(args.algo, &case, &target, &options, args.passes)?;
     plans::check_used(args.plan.as_deref(), [&explanation])?;
     let source = match args.source {
-        true => Some(
-            render_c(&program.kernels, &target).map_err(|e| Error::failure("cannot write the kernels as C", e))?.text,
-        ),
+        true => Some(text_of(&program.kernels, &target).map_err(|e| Error::failure("cannot write the kernels", e))?),
         false => None,
     };
     let report = report(args.algo, &case, &target, verdict, &program, explanation, source);
@@ -230,6 +225,15 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
         return output::print(&format!("{text}\n"));
     }
     output::print(&text(&report, args.plan.as_deref() == Some("")))
+}
+
+/// Kernels in the language of their target: C, CUDA C or, to read, Metal's.
+fn text_of(kernels: &[Code], target: &Target) -> std::result::Result<String, RenderError> {
+    match target.gpu.is_some() {
+        false => render_c(kernels, target).map(|s| s.text),
+        true if target.name == "metal" => render_metal(kernels, target),
+        true => render_cuda(kernels, target).map(|s| s.text),
+    }
 }
 
 /// Writes the page: the program under the rules that are asked for beside the one under the old rules.

@@ -37,17 +37,22 @@ pub(crate) fn run(args: &ExplainTable) -> Result<()> {
     if args.times {
         return times(&cases, &targets);
     }
+    output::print(&page(&cases, &targets)?)
+}
+
+/// The page of some cases on some GPUs.
+fn page(cases: &[Case], targets: &[Target]) -> Result<String> {
     let mut out = String::from(HEAD);
-    for target in &targets {
+    for target in targets {
         let Some(gpu) = &target.gpu else { continue };
         let _ = writeln!(out, "\n## {}\n\n{TITLES}", target.name);
-        for case in &cases {
+        for case in cases {
             for row in rows(case, target, gpu)? {
                 out.push_str(&row);
             }
         }
     }
-    output::print(&out)
+    Ok(out)
 }
 
 const HEAD: &str = "# What kernels move
