@@ -216,3 +216,22 @@ pub fn own_plans() -> Vec<String> {
     }
     out
 }
+
+/// Models of ncnn: the text of a `.param` file, a zero byte, and the bytes of a `.bin` file. What is read can be asked
+/// for everything that it says, and its tensors can be built; they are not computed.
+pub fn ncnn(data: &[u8]) {
+    use winograph::model::{Model, PortType, Value};
+    let cut = data.iter().position(|&b| b == 0).unwrap_or(data.len());
+    let bin = data.get(cut + 1..).unwrap_or_default();
+    let Ok(model) = Model::from_ncnn(&data[..cut], bin) else { return };
+    assert!(model.parameters() <= 4 * bin.len(), "weights from nowhere");
+    let _ = (model.outputs(), model.operators());
+    let input = |p: winograph::model::Port| {
+        let PortType::Tensor { dtype, shape } = p.of else { return None };
+        let shape: Vec<usize> = shape.unwrap_or_else(|| vec![None; 3]).into_iter().map(|s| s.unwrap_or(8)).collect();
+        Some((p.name, Value::Tensor(winograph::Tensor::zeros(&shape, dtype).ok()?)))
+    };
+    if let Some(inputs) = model.inputs().into_iter().map(input).collect::<Option<Vec<_>>>() {
+        let _ = model.trace(&inputs);
+    }
+}

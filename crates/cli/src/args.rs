@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Write a model to one file with prepared weights and compiled kernels, for machines without a compiler
     Export(ExportArgs),
+    /// What a model takes, gives and consists of, and how it would be computed
+    Inspect(InspectArgs),
     /// List the devices of this machine
     Devices(DevicesArgs),
 }
@@ -468,6 +470,9 @@ pub(crate) struct CheckOnnx {
     /// Only cases whose name contains this
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,
+    /// Only cases all of whose inputs and outputs are tensors of this dtype, such as f32
+    #[arg(long, value_name = "DTYPE")]
+    pub(crate) only_dtype: Option<String>,
     /// Tolerance, relative to the expected value
     #[arg(long, value_name = "T", default_value = "1e-3")]
     pub(crate) rtol: f64,
@@ -524,6 +529,23 @@ pub(crate) struct RunArgs {
     /// Where random inputs begin
     #[arg(long, value_name = "S", default_value = "0")]
     pub(crate) seed: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The model: an .onnx file, or a .param file of ncnn with its .bin file beside it
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// Shape of an input that the model leaves open: what is computed depends on it
+    #[arg(long, value_name = "NAME=SIZES")]
+    pub(crate) shape: Vec<String>,
+    /// How many times the expected error of a direct sum Winograd may cost; 1 is the direct sum or better [default: 3]
+    #[arg(long, value_name = "TIMES", allow_hyphen_values = true)]
+    pub(crate) tolerance: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

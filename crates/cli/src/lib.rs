@@ -12,6 +12,7 @@ mod export;
 mod forms;
 mod graphs;
 mod html;
+mod inspect;
 mod json;
 mod kernels;
 mod machine;
@@ -53,6 +54,7 @@ pub fn run() -> ExitCode {
         Command::Check { what: CheckCommand::Onnx(args) } => conformance::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Devices(args) => devices::devices(&args),
     };
     match done {

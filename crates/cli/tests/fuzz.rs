@@ -169,6 +169,9 @@ fn command_line() {
         "bench compile --nodes 1,2",
         "check graphs --count 3 --seed 18446744073709551615 --optimize 0 --jobs 1",
         "devices --json",
+        "run model.onnx --input x=a.png --shape x=1,3,8,8 --output y=b.png --mean 1,2,3 --scale 0.5 --channels bgr --layout nchw",
+        "run m.param --input data=random --tile-size 64 --tolerance 2 --threads 1 --json",
+        "inspect m.param --shape data=3,8,8 --json",
         "--help",
     ];
     let seeds: Vec<Vec<u8>> = lines.iter().map(|l| l.replace(' ', "\n").into_bytes()).collect();
@@ -249,6 +252,55 @@ fn exported() {
         seeds.push(format!("{before}{sections}\n1234567").into_bytes());
     }
     fuzz("exported", &seeds, bodies::exported);
+}
+
+#[test]
+fn ncnn() {
+    let layers = [
+        "Split s 1 2 data a b",
+        "Convolution c 1 1 data y 0=2 1=3 4=1 5=1 6=54 9=2 -23310=1,0.1",
+        "ConvolutionDepthWise c 1 1 data y 0=3 1=3 3=2 4=-233 6=27 7=3",
+        "Deconvolution d 1 1 data y 0=2 1=4 3=2 4=1 6=96",
+        "PReLU p 1 1 data y 0=3",
+        "InnerProduct i 1 1 data y 0=2 2=384",
+        "Pooling p 1 1 data y 0=1 1=2 2=2 5=0",
+        "Pooling p 1 1 data y 7=1 8=3 18=-233",
+        "Interp r 1 1 data y 0=3 1=2.0 2=0.5",
+        "Interp r 1 1 data y 0=2 3=5 4=7 6=1",
+        "PixelShuffle p 1 1 data y 0=1",
+        "BinaryOp b 1 1 data y 0=6 1=1 2=0.5",
+        "UnaryOp u 1 1 data y 0=17",
+        "Eltwise e 1 1 data y 0=1 -23301=1,2.0",
+        "Concat c 1 1 data y 0=-1",
+        "Crop c 1 1 data y 0=1 1=1 3=2 4=-233 5=1",
+        "Crop c 1 1 data y -23309=2,1,0 -23310=2,2,-233 -23311=2,0,-1",
+        "Slice s 1 2 data y z -23300=2,1,-233 1=1",
+        "Padding p 1 1 data y 0=1 1=1 2=2 3=2 4=2 7=1",
+        "Scale s 1 1 data y 0=3 1=1",
+        "Softmax s 1 1 data y 0=1",
+        "Reshape r 1 1 data y 0=-1 1=4",
+        "Permute p 1 1 data y 0=5",
+        "BatchNorm b 1 1 data y 0=3 1=1e-5",
+        "MemoryData m 0 1 y 0=4 1=2",
+        "Reduction r 1 1 data y 0=3 1=0 -23303=1,1 4=1",
+        "LayerNorm l 1 1 data y 0=8",
+    ];
+    let seed = |line: &&str| {
+        let blobs: usize = 1 + line.split_whitespace().nth(3).and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+        let mut data = format!("7767517\n2 {blobs}\nInput i 0 1 data 0=8 1=8 2=3\n{line}\n\0").into_bytes();
+        // As many weights as the layer reads, found by trying.
+        for count in 0..500 {
+            let bin = vec![0; 4 * count];
+            let text = &data[..data.len() - 1];
+            if winograph::Model::from_ncnn(text, &bin).is_ok() {
+                data.extend(bin);
+                return data;
+            }
+        }
+        panic!("{line}: it is not read with any number of weights");
+    };
+    let seeds: Vec<Vec<u8>> = layers.iter().map(seed).collect();
+    fuzz("ncnn", &seeds, bodies::ncnn);
 }
 
 #[test]

@@ -181,3 +181,74 @@ fn wrong_calls_say_what_is_wrong() {
         assert!(parts.iter().all(|p| e.contains(p)), "{args:?}: {e}");
     }
 }
+
+#[test]
+fn tiles_give_what_the_whole_picture_gives() {
+    let f = Folder::new("tiles");
+    // Two convolutions with padding, pixels shuffled, a picture made larger and smaller again.
+    let lines = [
+        "Input i 0 1 data",
+        "Split s 1 2 data a b",
+        "Convolution c 1 1 a x 0=8 1=3 4=1 6=216 9=2 -23310=1,0.2",
+        "Convolution d 1 1 x y 0=12 1=3 4=1 6=864",
+        "PixelShuffle p 1 1 y z 0=2",
+        "Interp r 1 1 b t 0=2 1=2.0 2=2.0",
+        "BinaryOp e 2 1 z t u 0=0",
+        "Interp q 1 1 u v 0=3 1=0.5 2=0.5",
+        "Deconvolution g 1 1 v output 0=3 1=4 3=2 4=1 6=144",
+    ];
+    let mut weights = vec![];
+    for count in [216, 864, 144] {
+        weights.push(0.0);
+        weights.extend((0..count).map(|i| ((i * 37 % 61) as f32 - 30.0) / 300.0));
+    }
+    let model = f.model(&lines, &weights);
+    let photo = f.png("p.png", 75, 58, |x, y| [(x * y % 256) as u8, (7 * x + y) as u8, (x ^ y) as u8]);
+    let (input, whole) = (format!("data={photo}"), f.file("whole.npy"));
+    succeeds(&[&model, "--input", &input, "--output", &format!("output={whole}")]);
+    let whole = winograph::Tensor::load_npy(whole).unwrap();
+    assert_eq!(whole.shape(), [3, 116, 150]);
+    let want = whole.to_vec::<f32>().unwrap();
+    for tile in ["32", "33", "70", "200"] {
+        let out = f.file("tiles.npy");
+        let text = succeeds(&[&model, "--input", &input, "--output", &format!("output={out}"), "--tile-size", tile]);
+        assert!(text.contains(" tile"), "{text}");
+        let got = winograph::Tensor::load_npy(out).unwrap();
+        assert_eq!(got.shape(), whole.shape());
+        for (i, (g, w)) in got.to_vec::<f32>().unwrap().iter().zip(&want).enumerate() {
+            assert!((g - w).abs() <= 2e-5, "tiles of {tile}, element {i}: {g} for {w}");
+        }
+    }
+    let e = fails(1, &[&model, "--input", &input, "--tile-size", "6"]);
+    assert!(e.contains("take tiles of at least") || e.contains("too small"), "{e}");
+    // What looks at the whole picture has no tiles.
+    let model = f.model(
+        &["Input i 0 1 data", "Split s 1 2 data a b", "Pooling p 1 1 a m 0=1 4=1", "BinaryOp e 2 1 b m output 0=0"],
+        &[],
+    );
+    let e = fails(1, &[&model, "--input", &input, "--tile-size", "32"]);
+    assert!(e.contains("as a whole"), "{e}");
+}
+
+#[test]
+fn inspect_counts_what_is_summed() {
+    let f = Folder::new("inspect");
+    let lines =
+        ["Input i 0 1 data", "Convolution c 1 1 data x 0=16 1=3 4=1 6=432", "Convolution d 1 1 x y 0=4 1=1 6=64"];
+    let model = f.model(&lines, &[0.0; 498]);
+    let inspect = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_winograph"));
+        let out = command.arg("inspect").arg(&model).args(args).env_remove("WINO").output().unwrap();
+        assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let text = inspect(&[]);
+    for part in ["input data: f32[3,?,?]", "operators: Convolution 2", "parameters: 496", "--shape data=SIZES"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let v: Value = serde_json::from_str(&inspect(&["--shape", "data=3,32,24", "--json"])).unwrap();
+    let (first, second) = (2.0 * 16.0 * 32.0 * 24.0 * 27.0, 2.0 * 4.0 * 32.0 * 24.0 * 16.0);
+    assert_eq!(v["sums"]["flops"].as_f64(), Some(first + second));
+    assert_eq!(v["sums"]["eligible_flops"].as_f64(), Some(first));
+    assert_eq!(v["sums"]["list"].as_array().unwrap().len(), 2);
+}

@@ -23,7 +23,7 @@ pub(super) fn named(option: &str, list: &[String]) -> Result<Vec<(String, String
 }
 
 /// Shapes by the names of inputs.
-pub(super) fn shapes(list: &[String], ports: &[Port]) -> Result<Vec<(String, Vec<usize>)>> {
+pub(crate) fn shapes(list: &[String], ports: &[Port]) -> Result<Vec<(String, Vec<usize>)>> {
     let parse = |(name, text): (String, String)| {
         known(ports, &name, "--shape")?;
         let bad = || Error::usage(format!("--shape {name}={text}: expected sizes of at least 1, separated by commas"));
@@ -167,13 +167,13 @@ impl Pixels {
 }
 
 /// A shape as it is told to people.
-pub(super) fn sizes(shape: &[Option<usize>]) -> String {
+pub(crate) fn sizes(shape: &[Option<usize>]) -> String {
     let list: Vec<String> = shape.iter().map(|s| s.map_or("?".to_string(), |s| s.to_string())).collect();
     format!("[{}]", list.join(","))
 }
 
 /// What is known of an input's shape: what `--shape` says, else the model.
-pub(super) fn shape_of(port: &Port, shapes: &[(String, Vec<usize>)]) -> Option<(DType, Option<Vec<Option<usize>>>)> {
+pub(crate) fn shape_of(port: &Port, shapes: &[(String, Vec<usize>)]) -> Option<(DType, Option<Vec<Option<usize>>>)> {
     let PortType::Tensor { dtype, shape } = &port.of else { return None };
     let given = shapes.iter().find(|(n, _)| *n == port.name);
     Some((*dtype, given.map(|(_, s)| s.iter().map(|&s| Some(s)).collect()).or_else(|| shape.clone())))

@@ -1,6 +1,6 @@
 //! `winograph run`: a model's answer to arrays and pictures.
 
-mod inputs;
+pub(crate) mod inputs;
 mod picture;
 mod report;
 
