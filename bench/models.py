@@ -12,7 +12,7 @@ outputs. Needs Linux.
     python3 bench/models.py --models resnet50,ocr_det --threads 2 --rounds 5
     python3 bench/models.py --peers none --rounds 0      agreement alone (ONNX Runtime still gives the outputs)
     python3 bench/models.py --cold                       an empty kernel cache for each model
-    python3 bench/models.py --json out.json --markdown out.md
+    python3 bench/models.py --json out.json --markdown out.md --svg out.svg
 """
 import argparse
 import hashlib
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import zipfile
 
+import peer_report
 import peers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -217,6 +218,7 @@ def main():
     parser.add_argument("--warm", action="store_true", help="also compile a second time, in a process of its own")
     parser.add_argument("--json", help="file for all figures")
     parser.add_argument("--markdown", help="file for a table")
+    parser.add_argument("--svg", help="file for a chart")
     args = parser.parse_args()
     args.peers = [] if args.peers == "none" else args.peers.split(",")
     names = [m[0] for m in MODELS]
@@ -245,7 +247,8 @@ def main():
         if not result["relative_l2"].get("winograph", 1.0) <= TOLERANCE:
             wrong.append(result["name"])
     table = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD), *["| " + " | ".join(r) + " |" for r in rows]]
-    for path, text in ((args.json, json.dumps(out, indent=1)), (args.markdown, "\n".join(table))):
+    chart = peer_report.svg(out, "model by model")
+    for path, text in ((args.json, json.dumps(out, indent=1)), (args.markdown, "\n".join(table)), (args.svg, chart)):
         if path:
             with open(path, "w", encoding="utf-8") as f:
                 f.write(text + "\n")

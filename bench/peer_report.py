@@ -1,4 +1,4 @@
-"""Tables and the chart of peers.py."""
+"""Tables of peers.py, and its chart and that of models.py."""
 import math
 import statistics
 import textwrap
@@ -123,8 +123,8 @@ def bars(result):
     return found
 
 
-def svg(out):
-    """Bars for each layer: speed over the best peer's, a panel for each number of threads."""
+def svg(out, what="layer by layer"):
+    """Bars for each layer or model: speed over the best peer's, a panel for each number of threads."""
     counts = list(dict.fromkeys(r["threads"] for r in out["results"]))
     panel, label, bar, gap, head = 430, 118, 9, 16, 92
     about_lines = textwrap.wrap(about(out), 18 * (label + panel * len(counts)) // 100)
@@ -140,7 +140,7 @@ def svg(out):
     room = panel - 60
     drawn = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
              'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif" role="img">',
-             "<title>Speed over the best other library, layer by layer</title>", "<style>",
+             f"<title>Speed over the best other library, {what}</title>", "<style>",
              ".bg{fill:#fff}.ink{fill:#1e293b}.dim{fill:#64748b}.grid{stroke:#e2e8f0}.one{stroke:#1e293b}",
              *(f".{p}{{fill:{light}}}" for p, _, light, _ in GROUPS),
              "@media (prefers-color-scheme:dark){.bg{fill:#0f172a}.ink{fill:#e2e8f0}.dim{fill:#94a3b8}"

@@ -10,9 +10,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
-use winograph::FunctionOptions;
 use winograph::model::conformance::{self, Tolerance, Verdict};
+use winograph::model::{Model, Port, PortType};
 use winograph::settings::settings;
+use winograph::{DType, FunctionOptions};
 
 #[derive(Debug, Default, Serialize)]
 struct Report {
@@ -42,6 +43,9 @@ pub(crate) fn run(args: &CheckOnnx) -> Result<()> {
     }
     if let Some(part) = &args.only {
         dirs.retain(|d| name(d).contains(part.as_str()));
+    }
+    if let Some(dtype) = args.only_dtype.as_deref().map(dtype).transpose()? {
+        dirs.retain(|d| is_of(d, dtype));
     }
     if dirs.is_empty() {
         return Err(Error::usage("there is no case: a folder with model.onnx and test_data_set_0 is one"));
@@ -84,6 +88,20 @@ pub(crate) fn run(args: &CheckOnnx) -> Result<()> {
         }
         _ => Err(Error::failure("cases failed", format!("{} of {}", report.failed.len(), dirs.len()))),
     }
+}
+
+fn dtype(name: &str) -> Result<DType> {
+    DType::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = DType::ALL.into_iter().map(DType::name).collect();
+        Error::usage(format!("--only-dtype {name}: expected one of {}", names.join(", ")))
+    })
+}
+
+/// Whether all that a case takes and gives is tensors of one dtype. One that cannot be read counts, so that it is told.
+fn is_of(dir: &Path, dtype: DType) -> bool {
+    let Ok(model) = Model::load(dir.join("model.onnx")) else { return true };
+    let fits = |p: &Port| matches!(p.of, PortType::Tensor { dtype: d, .. } if d == dtype);
+    model.inputs().iter().chain(&model.outputs()).all(fits)
 }
 
 fn name(dir: &Path) -> String {

@@ -164,3 +164,112 @@ fn inverse_functions_and_orders_follow_their_definitions() {
         assert_eq!(values.to_vec::<i32>().unwrap()[r * 4], row[order[0]]);
     }
 }
+
+/// An attribute that is one integer.
+fn int_attribute(name: &str, value: i64) -> Vec<u8> {
+    [bytes(1, name.as_bytes()), int(3, value), int(20, 2)].concat()
+}
+
+fn text_attribute(name: &str, value: &str) -> Vec<u8> {
+    [bytes(1, name.as_bytes()), bytes(4, value.as_bytes()), int(20, 3)].concat()
+}
+
+/// The first result of a model of one input, compiled as one function.
+fn as_a_whole(file: &[u8], shape: &[usize], x: &Tensor) -> winograph::Result<Tensor> {
+    let model = Model::from_onnx(file)?;
+    let function = winograph::compile(&[winograph::ArgSpec::new(DType::F32, shape)], |args| {
+        let values = model.trace(&[("x".to_string(), Value::Tensor(args[0].clone()))])?;
+        Ok(values.iter().flat_map(|v| v.tensors().to_vec()).collect())
+    })?;
+    Ok(function.call(&[x])?.remove(0))
+}
+
+#[test]
+fn what_data_selects_is_computed_in_pieces_and_differs_from_call_to_call() {
+    // Before and behind the boundary are compiled operations.
+    let file = model(
+        &[
+            node("Relu", &["x"], &["r"], &[]),
+            node("NonZero", &["r"], &["places"], &[]),
+            node("Transpose", &["places"], &["rows"], &[ints_attribute("perm", &[1, 0])]),
+            node("GatherND", &["r", "rows"], &["found"], &[]),
+            node("Neg", &["found"], &["y"], &[]),
+        ],
+        &[],
+        &[info("x", 1, &[2, 3])],
+        &[info("rows", 7, &[0, 2]), info("y", 1, &[0])],
+    );
+    let session = Model::from_onnx(&file).unwrap().compile(&settings().unwrap().device).unwrap();
+    let cases: [(&[f32], &[i64], &[f32]); 3] = [
+        (&[1.0, -1.0, 2.0, 0.0, 3.0, -4.0], &[0, 0, 0, 2, 1, 1], &[-1.0, -2.0, -3.0]),
+        (&[-1.0, 5.0, -2.0, 0.0, -3.0, -4.0], &[0, 1], &[-5.0]),
+        (&[-1.0; 6], &[], &[]),
+    ];
+    for (x, rows, y) in cases {
+        let got = session.run(&[("x", &Tensor::from_slice(x, &[2, 3]).unwrap())]).unwrap();
+        assert_eq!(got[0].1.shape(), [rows.len() / 2, 2]);
+        assert_eq!(got[0].1.to_vec::<i64>().unwrap(), rows);
+        assert_eq!(got[1].1.to_vec::<f32>().unwrap(), y);
+    }
+    // It cannot be one function, which is told by the node.
+    let e = as_a_whole(&file, &[2, 3], &Tensor::zeros(&[2, 3], DType::F32).unwrap()).unwrap_err().to_string();
+    assert!(e.contains("\"places\"") && e.contains("NonZero"), "{e}");
+}
+
+#[test]
+fn what_constants_select_is_folded_and_the_model_is_compiled_as_a_whole() {
+    let file = model(
+        &[node("NonZero", &["w"], &["p"], &[]), node("Gather", &["x", "p"], &["y"], &[])],
+        &[weights("w", &[4], &[0.0, 1.0, 0.0, 2.0])],
+        &[info("x", 1, &[4])],
+        &[info("y", 1, &[1, 2])],
+    );
+    let x = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0], &[4]).unwrap();
+    let got = as_a_whole(&file, &[4], &x).unwrap();
+    assert_eq!((got.shape(), got.to_vec::<f32>().unwrap()), (&[1, 2][..], vec![2.0, 4.0]));
+}
+
+#[test]
+fn unique_gives_slices_in_order_with_their_places_and_counts() {
+    let names = ["y", "first", "inverse", "counts"];
+    let x = Tensor::from_slice(&[2f32, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 1.0], &[4, 2]).unwrap();
+    let unique = |attribute: Vec<u8>| {
+        let outputs: Vec<Vec<u8>> = names.iter().map(|n| info(n, if *n == "y" { 1 } else { 7 }, &[0])).collect();
+        let file = model(&[node("Unique", &["x"], &names, &[attribute])], &[], &[info("x", 1, &[4, 2])], &outputs);
+        let got = run(&file, &[("x", &x)]).unwrap();
+        let ints = |i: usize| got[i].1.to_vec::<i64>().unwrap();
+        (got[0].1.to_vec::<f32>().unwrap(), ints(1), ints(2), ints(3))
+    };
+    let rows = unique(int_attribute("axis", 0));
+    assert_eq!(rows, (vec![1.0, 2.0, 2.0, 1.0], vec![2, 0], vec![1, 1, 0, 1], vec![1, 3]));
+    let as_met = unique(int_attribute("sorted", 0));
+    assert_eq!(as_met, (vec![2.0, 1.0], vec![0, 1], vec![0, 1, 0, 1, 1, 0, 0, 1], vec![4, 4]));
+}
+
+#[test]
+fn grids_read_elements_between_and_beyond_the_edges() {
+    let x = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0], &[1, 1, 1, 4]).unwrap();
+    // Columns 0.5, 3, -1 and 4.5 of a row of 4, as multiples of half of it from its middle.
+    let columns = [0.5f32, 3.0, -1.0, 4.5].map(|c| (c + 0.5) / 2.0 - 1.0);
+    let grid: Vec<f32> = columns.iter().flat_map(|&c| [c, 0.0]).collect();
+    let grid = Tensor::from_slice(&grid, &[1, 1, 4, 2]).unwrap();
+    let sample = |mode: &str, padding: &str| {
+        let attributes = [text_attribute("mode", mode), text_attribute("padding_mode", padding)];
+        let file = model(
+            &[node("GridSample", &["x", "g"], &["y"], &attributes)],
+            &[],
+            &[info("x", 1, &[1, 1, 1, 4]), info("g", 1, &[1, 1, 4, 2])],
+            &[info("y", 1, &[1, 1, 1, 4])],
+        );
+        run(&file, &[("x", &x), ("g", &grid)]).unwrap()[0].1.to_vec::<f32>().unwrap()
+    };
+    for (mode, padding, want) in [
+        ("bilinear", "zeros", [1.5, 4.0, 0.0, 0.0]),
+        ("bilinear", "border", [1.5, 4.0, 1.0, 4.0]),
+        ("bilinear", "reflection", [1.5, 4.0, 1.0, 3.5]),
+        ("nearest", "zeros", [1.0, 4.0, 0.0, 0.0]),
+    ] {
+        let got = sample(mode, padding);
+        assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-5), "{mode} {padding}: {got:?}, {want:?}");
+    }
+}

@@ -56,6 +56,17 @@ pub enum ModelError {
         /// Names of the model's inputs.
         inputs: Vec<String>,
     },
+    /// A node whose result has as many elements as the data says, where the model would have to be compiled as a whole.
+    #[error(
+        "node {node} ({op}): the number of its results follows from data that is computed, so that the model cannot be \
+         compiled as a whole: run it in a session, which compiles what is before and behind this node"
+    )]
+    DataDependent {
+        /// Name of the node.
+        node: String,
+        /// Its operator.
+        op: String,
+    },
     /// An input that does not fit the model.
     #[error("input {name}: got {given}: expected {expected}")]
     Input {

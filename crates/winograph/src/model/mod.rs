@@ -13,8 +13,9 @@
 //! A session compiles a model for the shapes of its inputs, once for each combination that it is given. Where shapes
 //! of results follow from the elements of small integer inputs (a target shape, a number of results), the compiled form
 //! is for these elements, too. Where they follow from other elements (`NonZero` of a computed tensor, a loop that ends
-//! when a computed condition says so), nothing is compiled as a whole: the operators run one after another, and such
-//! tensors are computed when they are met. That is the boundary between the compiler and the host.
+//! when a computed condition says so), nothing is compiled as a whole: what such an operator reads is compiled and
+//! computed when it is met, the host decides how much there is (`onnx/ops/select.rs`, the boundary between the compiler
+//! and the host), and what follows is compiled for that.
 
 pub mod conformance;
 mod error;

@@ -228,7 +228,9 @@ impl Session {
         let inputs: Vec<(String, Value)> = inputs.iter().map(|(n, t)| (n.clone(), Value::Tensor(t.clone()))).collect();
         match self.attempt(&inputs, &[]) {
             Ok(plan) => self.keep(plan).map(|_| ()),
-            Err(Error::Model(e)) if matches!(*e, ModelError::NeedsValue { .. }) => Ok(()),
+            Err(Error::Model(e)) if matches!(*e, ModelError::NeedsValue { .. } | ModelError::DataDependent { .. }) => {
+                Ok(())
+            }
             Err(e) => Err(e),
         }
     }
@@ -313,7 +315,11 @@ pub(super) fn bindings(model: &Model, inputs: &[(String, Value)]) -> Result<Opti
             Err(e) => e,
         };
         let Error::Model(cause) = &error else { return Err(error) };
-        let ModelError::NeedsValue { inputs: needed, .. } = &**cause else { return Err(error) };
+        let needed = match &**cause {
+            ModelError::NeedsValue { inputs, .. } => inputs,
+            ModelError::DataDependent { .. } => return Ok(None),
+            _ => return Err(error),
+        };
         let small = |name: &String| {
             let value = inputs.iter().find(|(n, _)| n == name).map(|(_, v)| v);
             value.is_some_and(|v| v.tensors().iter().all(|t| !t.dtype().is_float() && t.numel() <= MAX_BOUND))

@@ -76,6 +76,18 @@ impl Node<'_> {
         self.importer.host(self, t)
     }
 
+    /// The elements of a tensor from which the number of elements of the result follows. Where they depend on inputs, the
+    /// model is run in pieces: no compiled form is made for each list of elements, as it is for shapes.
+    pub(crate) fn elements_of(&self, t: &Tensor) -> Result<HostValue> {
+        self.host_of(t).map_err(|e| match e {
+            Error::Model(e) => match *e {
+                ModelError::NeedsValue { node, op, .. } => ModelError::DataDependent { node, op }.into(),
+                e => e.into(),
+            },
+            e => e,
+        })
+    }
+
     /// The elements of an operand of integers, while importing; `None` if it is missing.
     pub(crate) fn host_ints(&self, i: usize) -> Result<Option<Vec<i64>>> {
         match self.opt(i) {

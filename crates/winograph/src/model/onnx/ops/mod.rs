@@ -16,6 +16,8 @@ mod quant;
 mod recurrent;
 mod reduce;
 mod resize;
+mod sample;
+mod select;
 mod window;
 
 use super::node::Lowering;
@@ -25,7 +27,7 @@ pub(super) fn find(domain: &str, op: &str) -> Option<Lowering> {
     if !domain.is_empty() {
         return None;
     }
-    const FAMILIES: [fn(&str) -> Option<Lowering>; 16] = [
+    const FAMILIES: [fn(&str) -> Option<Lowering>; 18] = [
         arithmetic::find,
         activation::find,
         movement::find,
@@ -42,6 +44,8 @@ pub(super) fn find(domain: &str, op: &str) -> Option<Lowering> {
         loss::find,
         resize::find,
         attention::find,
+        sample::find,
+        select::find,
     ];
     FAMILIES.iter().find_map(|family| family(op))
 }
