@@ -8,7 +8,8 @@ mod kernels;
 use kernels::*;
 use std::path::PathBuf;
 use winograph::cuda::{Architecture, Binary, KernelResources, Nvrtc};
-use winograph::{ArgSpec, ConvOptions, Options, Tensor, plan};
+use winograph::{ArgSpec, ConvOptions, Options, PoolOptions, Tensor, plan};
+use winograph_compiler::options::Products;
 use winograph_compiler::render::{CudaSource, render_cuda};
 use winograph_compiler::{Algorithm, Target};
 use winograph_ir::indexed::Scope;
@@ -177,6 +178,54 @@ fn programs() -> winograph::Result<()> {
     for (program, _) in programs {
         let (source, _) = compile(&nvrtc, &program.kernels);
         assert!(source.kernels.iter().all(|k| k.threads == 1));
+    }
+    Ok(())
+}
+
+/// Programs planned for GPUs, with threads, vectors, shared memory, asynchronous copies and matrix units: no kernel spills,
+/// and the registers of a workgroup are there.
+#[test]
+fn programs_of_gpus() -> winograph::Result<()> {
+    let Some(nvrtc) = nvrtc() else { return Ok(()) };
+    let conv = |dtype, c: usize, size: usize, per_group: usize| {
+        [ArgSpec::new(dtype, &[1, c, size, size]), ArgSpec::new(dtype, &[c, per_group, 3, 3])]
+    };
+    let pad = ConvOptions::padding(1);
+    let exact = Options::default();
+    let graph = Options { algorithm: Algorithm::Winograd, ..Options::default() };
+    let tf32 = Options { products: Products::Tf32, ..Options::default() };
+    let square = [(); 2].map(|()| ArgSpec::new(DType::F16, &[512, 512]));
+    let rows = [ArgSpec::new(DType::F32, &[64, 300])];
+    let groups = ConvOptions { groups: 16, ..ConvOptions::padding(1) };
+    let pool = PoolOptions { stride: vec![2], ..PoolOptions::default() };
+    for target in ["cuda:sm_80", "cuda:sm_90"] {
+        let target = Target::by_name(target).unwrap();
+        let planned = |args: &[ArgSpec], options: &Options, f: &dyn Fn(&[Tensor]) -> winograph::Result<Tensor>| {
+            plan(args, &target, options, false, |x| Ok(vec![f(x)?]))
+        };
+        let programs = [
+            planned(&conv(DType::F32, 16, 24, 16), &graph, &|x| x[0].conv2d(&x[1], None, &pad)?.relu())?,
+            planned(&conv(DType::F32, 128, 56, 128), &graph, &|x| x[0].conv2d(&x[1], None, &pad))?,
+            planned(&conv(DType::F32, 128, 56, 128), &exact, &|x| x[0].conv_direct(&x[1], None, &pad))?,
+            planned(&conv(DType::F32, 128, 56, 128), &tf32, &|x| x[0].conv_direct(&x[1], None, &pad))?,
+            planned(&square, &exact, &|x| x[0].matmul(&x[1]))?,
+            planned(&conv(DType::F32, 16, 24, 1), &exact, &|x| x[0].conv2d(&x[1], None, &groups))?,
+            planned(&conv(DType::F32, 16, 25, 1)[..1], &exact, &|x| x[0].avg_pool(&[3, 3], &pool))?,
+            planned(&rows, &exact, &|x| x[0].softmax(1)?.add(&x[0].softmax(0)?))?,
+            planned(&rows, &exact, &|x| Tensor::cat(&[&x[0], &x[0].exp()?], 1)?.matmul(&x[0].reshape(&[600, 32])?))?,
+        ];
+        let (mut shared, mut units) = (0, 0);
+        for (program, _) in programs {
+            let (source, binaries) = compile(&nvrtc, &program.kernels);
+            shared += program.kernels.iter().filter(|k| k.locals.iter().any(|l| l.scope == Scope::Shared)).count();
+            units += program.kernels.iter().filter(|k| !k.units.is_empty()).count();
+            for (k, b) in source.kernels.iter().flat_map(|k| binaries.iter().map(move |b| (k, b))) {
+                let r = resources(b, &k.symbol);
+                assert!(r.spill_bytes == 0, "{}: {r:?}", k.symbol);
+                assert!(r.registers as usize * k.threads as usize <= 65536, "{}: {r:?}", k.symbol);
+            }
+        }
+        assert!(shared >= 3 && units >= 2, "{shared} with shared memory, {units} on matrix units");
     }
     Ok(())
 }
