@@ -1,5 +1,5 @@
 //! The bodies of the fuzz targets on mutations of good inputs, for a minute in all: what `fuzz/` does for as long as one
-//! likes. `WINOGRAPH_FUZZ_SECONDS` runs each for longer.
+//! likes. `WINOGRAPH_FUZZ_SECONDS` runs each for longer, `WINOGRAPH_FUZZ_INPUTS` until it has had so many inputs.
 
 #[path = "../../../fuzz/bodies.rs"]
 #[allow(unreachable_pub)]
@@ -114,13 +114,15 @@ fn mutate(r: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn fuzz(name: &str, seeds: &[Vec<u8>], body: fn(&[u8])) {
-    let seconds = std::env::var("WINOGRAPH_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(15u64);
+    let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse::<u64>().ok());
+    let inputs = number("WINOGRAPH_FUZZ_INPUTS");
+    let seconds = number("WINOGRAPH_FUZZ_SECONDS").unwrap_or(15);
     for seed in seeds {
         body(seed);
     }
     let start = Instant::now();
     let mut round = 0u64;
-    while start.elapsed() < Duration::from_secs(seconds) {
+    while inputs.map_or_else(|| start.elapsed() < Duration::from_secs(seconds), |n| round < n) {
         round += 1;
         let data = mutate(&mut Random(round), seeds);
         if let Err(panic) = std::panic::catch_unwind(|| body(&data)) {
@@ -128,8 +130,8 @@ fn fuzz(name: &str, seeds: &[Vec<u8>], body: fn(&[u8])) {
             std::panic::resume_unwind(panic);
         }
     }
-    println!("{name}: {round} inputs");
-    assert!(round > 100, "{name}: {round} inputs in {seconds} s are too few to say anything");
+    println!("{name}: {round} inputs in {} s", start.elapsed().as_secs());
+    assert!(inputs.is_some() || round > 100, "{name}: {round} inputs in {seconds} s are too few to say anything");
 }
 
 /// Inputs and outputs of the filetests.

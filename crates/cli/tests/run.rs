@@ -252,3 +252,51 @@ fn inspect_counts_what_is_summed() {
     assert_eq!(v["sums"]["eligible_flops"].as_f64(), Some(first));
     assert_eq!(v["sums"]["list"].as_array().unwrap().len(), 2);
 }
+
+/// Starts the command, interrupts it after a while as Ctrl-C does, and tells whether that ended it.
+fn interrupted(args: &[&str], after: std::time::Duration) -> bool {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_winograph"));
+    command.args(args).env("WINOGRAPH_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/kernels"));
+    command.env_remove("WINO").stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().expect("the command starts");
+    std::thread::sleep(after);
+    let kill = Command::new("sh").args(["-c", &format!("kill -INT {} 2> /dev/null", child.id())]).status();
+    assert!(kill.is_ok());
+    child.wait().unwrap().code().is_none()
+}
+
+#[test]
+fn an_interrupted_command_leaves_the_file_that_was_there_or_a_whole_one() {
+    let f = Folder::new("interrupted");
+    let model = f.model(&SWAP, &SWAP_WEIGHTS);
+    // 12 MB of results, so that writing them takes a while.
+    let (shape, file, exported) = ("data=3,512,512", f.file("big.npy"), f.file("m.wg"));
+    let output = format!("output={file}");
+    let run = ["run", &model, "--input", "data=random", "--shape", shape, "--output", &output];
+    let export = ["export", &model, "--shape", shape, "--output", &exported];
+    let whole_npy = |path: &str| winograph::Tensor::load_npy(path).is_ok_and(|t| t.shape() == [3, 1024, 1024]);
+    let whole_wg = |path: &str| winograph::model::Model::load(path).is_ok();
+    let check = |args: &[&str], path: &str, whole: &dyn Fn(&str) -> bool| {
+        let start = std::time::Instant::now();
+        // With its kernels compiled, and as long as it takes.
+        for _ in 0..2 {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_winograph"));
+            command.args(args).env("WINOGRAPH_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/kernels"));
+            assert!(command.env_remove("WINO").output().unwrap().status.success(), "{args:?}");
+        }
+        let time = start.elapsed() / 2;
+        assert!(whole(path));
+        let mut ended = 0;
+        for step in 0..8 {
+            std::fs::write(path, "before").unwrap();
+            ended += interrupted(args, time * step / 8) as usize;
+            assert!(std::fs::read(path).unwrap() == b"before" || whole(path), "{args:?}, {step}");
+            let mut names: Vec<_> = std::fs::read_dir(&f.0).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.retain(|n| ["m.param", "m.bin", "big.npy", "m.wg"].iter().all(|known| n != known));
+            assert!(names.is_empty(), "{args:?}, {step}: {names:?}");
+        }
+        assert!(ended > 0, "{args:?} was never interrupted");
+    };
+    check(&run, &file, &whole_npy);
+    check(&export, &exported, &whole_wg);
+}

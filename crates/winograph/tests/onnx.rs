@@ -273,3 +273,83 @@ fn grids_read_elements_between_and_beyond_the_edges() {
         assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-5), "{mode} {padding}: {got:?}, {want:?}");
     }
 }
+
+#[test]
+fn hostile_models_are_refused_by_the_name_of_what_is_wrong() {
+    let told = |what: &str, file: &[u8], parts: &[&str]| {
+        let x = Tensor::zeros(&[2], DType::F32).unwrap();
+        let loaded = Model::from_onnx(file).and_then(|m| {
+            let takes = m.inputs().iter().any(|p| p.name == "x");
+            m.session(Default::default()).run(&if takes { vec![("x", &x)] } else { vec![] })
+        });
+        let text = loaded.expect_err(what).to_string();
+        assert!(parts.iter().all(|p| text.contains(p)), "{what}: {text}");
+    };
+    let (x, y) = ([info("x", 1, &[2])], [info("y", 1, &[2])]);
+    let of = |nodes: &[Vec<u8>], initializers: &[Vec<u8>]| model(nodes, initializers, &x, &y);
+    let named = |name: &str, node: Vec<u8>| [node, bytes(3, name.as_bytes())].concat();
+    let cycle = [named("one", node("Relu", &["b"], &["a"], &[])), named("two", node("Relu", &["a"], &["b"], &[]))];
+    let end = node("Add", &["a", "b"], &["y"], &[]);
+    told("a cycle", &of(&[&cycle[..], &[end]].concat(), &[]), &["node \"one\" (Relu)", "input \"b\""]);
+    let late = [named("first", node("Relu", &["later"], &["y"], &[])), node("Relu", &["x"], &["later"], &[])];
+    told("nodes in no order", &of(&late, &[]), &["node \"first\" (Relu)", "\"later\""]);
+    let twice = [node("Relu", &["x"], &["y"], &[]), named("again", node("Neg", &["x"], &["y"], &[]))];
+    told("two results of a name", &of(&twice, &[]), &["node \"again\" (Neg)", "result \"y\""]);
+    let own = [named("own", node("Relu", &["x"], &["x"], &[])), node("Relu", &["x"], &["y"], &[])];
+    told("a result named as an input", &of(&own, &[]), &["node \"own\" (Relu)", "result \"x\""]);
+    let w = weights("w", &[2], &[1.0, 2.0]);
+    told("two initializers of a name", &of(&[], &[w.clone(), w]), &["initializer \"w\"", "twice"]);
+    told("an output that nothing computes", &of(&[], &[]), &["output \"y\""]);
+    for shape in [&[-1i64][..], &[1 << 40, 1 << 40], &[i64::MAX, 0, 2], &[i64::MIN]] {
+        let add = node("Add", &["x", "w"], &["y"], &[]);
+        told("sizes from nowhere", &of(&[add], &[weights("w", shape, &[1.0])]), &["tensor \"w\""]);
+    }
+    let strange = [int(1, 2), int(2, 99), bytes(8, b"w"), bytes(9, &[0; 8])].concat();
+    told("elements of no type", &of(&[], &[strange]), &["tensor \"w\"", "type"]);
+    let longs = [int(1, 2), int(2, 7), bytes(8, b"n"), bytes(9, &[0; 16])].concat();
+    let mixed = named("mixed", node("Add", &["x", "n"], &["y"], &[]));
+    told("operands of two types", &of(&[mixed], &[longs]), &["node \"mixed\" (Add)", "f32", "i64"]);
+    let axis = named("rows", node("Softmax", &["x"], &["y"], &[int_attribute("axis", 7)]));
+    told("an axis that is not there", &of(&[axis], &[]), &["node \"rows\" (Softmax)", "axis 7"]);
+    let pads = named("wide", node("Pad", &["x", "p"], &["y"], &[]));
+    let huge: Vec<u8> = [i64::MAX, i64::MAX].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let huge = [int(1, 2), int(2, 7), bytes(8, b"p"), bytes(9, &huge)].concat();
+    told("a result beyond all memory", &of(&[pads], &[huge]), &["node \"wide\" (Pad)"]);
+}
+
+#[test]
+fn elements_in_other_files_stay_inside_of_the_models_folder() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("external-{}", std::process::id()));
+    let inner = folder.join("model");
+    std::fs::create_dir_all(&inner).unwrap();
+    let eight: Vec<u8> = [3f32, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    std::fs::write(folder.join("outside"), &eight).unwrap();
+    std::fs::write(inner.join("inside"), &eight).unwrap();
+    let load = |entries: &[(&str, &str)]| {
+        let entry = |(k, v): &(&str, &str)| bytes(13, &[bytes(1, k.as_bytes()), bytes(2, v.as_bytes())].concat());
+        let entries: Vec<u8> = entries.iter().flat_map(entry).collect();
+        let w = [int(1, 2), int(2, 1), bytes(8, b"w"), entries, int(14, 1)].concat();
+        let file = model(&[node("Relu", &["w"], &["y"], &[])], &[w], &[], &[info("y", 1, &[2])]);
+        std::fs::write(inner.join("m.onnx"), file).unwrap();
+        Model::load(inner.join("m.onnx"))
+    };
+    let model = load(&[("location", "inside")]).unwrap();
+    let y = model.session(Default::default()).run(&[]).unwrap();
+    assert_eq!(y[0].1.to_vec::<f32>().unwrap(), [3.0, 4.0]);
+    let absolute = folder.join("outside");
+    for (entries, part) in [
+        (&[("location", "../outside")][..], "outside of the model's folder"),
+        (&[("location", absolute.to_str().unwrap())], "outside of the model's folder"),
+        (&[("location", "")], "outside of the model's folder"),
+        (&[], "not named"),
+        (&[("location", "missing")], "missing"),
+        (&[("location", "inside"), ("offset", "1")], "from 1 on"),
+        (&[("location", "inside"), ("offset", "18446744073709551615")], "from 18446744073709551615 on"),
+        (&[("location", "inside"), ("offset", "-1")], "offset \"-1\""),
+        (&[("location", "inside"), ("length", "9")], "names 9"),
+    ] {
+        let e = load(entries).unwrap_err().to_string();
+        assert!(e.contains(part) && (part == "missing" || e.contains("tensor \"w\"")), "{entries:?}: {e}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}

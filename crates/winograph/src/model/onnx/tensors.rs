@@ -67,7 +67,7 @@ pub(crate) fn tensor(proto: &TensorProto, folder: Option<&Path>) -> Result<Tenso
     let dtype = dtype(proto.data_type).map_err(|name| wrong(format!("elements of type {name} are not supported")))?;
     let dims = proto.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<usize>>>();
     let dims = dims.ok_or_else(|| wrong(format!("the shape {:?} has a negative size", proto.dims)))?;
-    let count = shape::check_size("load", dtype, &dims)?;
+    let count = shape::check_size("load", dtype, &dims).map_err(|e| wrong(e.to_string()))?;
     let bytes = count * dtype.size();
 
     let data = if proto.data_location == 1 {
