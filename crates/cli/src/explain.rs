@@ -143,6 +143,8 @@ struct Nest {
     /// Threads that were considered on a GPU, the best first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     assignments: Vec<Assignment>,
+    /// Whether the first of them is the plan's.
+    assignment_chosen: bool,
     /// Why the threads are as they are.
     #[serde(skip_serializing_if = "String::is_empty")]
     threads_reason: String,
@@ -394,6 +396,7 @@ fn nest(k: &NestReport) -> Nest {
             .take(6)
             .map(|c| Assignment { threads: c.threads.clone(), sectors: c.sectors })
             .collect(),
+        assignment_chosen: k.grid.chosen,
         threads_reason: k.grid.reason.clone(),
         block_order: kernels::block_order(&k.grid),
         plan: k.plan.to_string(),
@@ -589,7 +592,7 @@ fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Resu
     }
     for nest in &k.nests {
         for (n, a) in nest.assignments.iter().enumerate() {
-            let which = if n == 0 { "best" } else { "instead" };
+            let which = if n == 0 && nest.assignment_chosen { "best" } else { "instead" };
             writeln!(out, "    {which} threads {}: about {:.0} sectors at one element a thread", a.threads, a.sectors)?;
         }
         if !nest.threads_reason.is_empty() {

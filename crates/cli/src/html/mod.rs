@@ -396,7 +396,12 @@ fn costs(out: &mut String, nest: &NestReport, open: bool) -> std::fmt::Result {
     }
     writeln!(out, "<th class=\"n\">sectors</th></tr>")?;
     for (n, c) in grid.candidates.iter().enumerate() {
-        writeln!(out, "<tr{}><td><code>{}</code></td>", if n == 0 { " class=\"won\"" } else { "" }, esc(&c.threads))?;
+        writeln!(
+            out,
+            "<tr{}><td><code>{}</code></td>",
+            if n == 0 && grid.chosen { " class=\"won\"" } else { "" },
+            esc(&c.threads)
+        )?;
         for a in &c.accesses {
             writeln!(out, "<td class=\"n\">{}</td>", count(a.round().max(0.0) as u64))?;
         }

@@ -29,6 +29,8 @@ pub struct GridReport {
     pub candidates: Vec<Candidate>,
     /// How many there were.
     pub evaluated: usize,
+    /// Whether the plan has the first of them; otherwise its threads come from elsewhere.
+    pub chosen: bool,
     /// Why the plan is as it is.
     pub reason: String,
     /// Axes that are cut into blocks, outermost first, and the bytes that a block's loads have in common with those of
@@ -126,6 +128,7 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
         }
         [] => String::new(),
     };
+    report.chosen = true;
     let mut search = search;
     let threads = ranked.first().map(|r| r.0.clone()).unwrap_or_default();
     let plan = search.build(threads, rule);
@@ -319,6 +322,7 @@ impl<'a> Search<'a> {
                 .map(|(t, s)| Candidate { threads: name(t), sectors: s.sectors, accesses: self.sectors_by_access(t) })
                 .collect(),
             evaluated: ranked.len(),
+            chosen: false,
             reason: String::new(),
             blocks: Vec::new(),
         }
@@ -374,7 +378,7 @@ impl<'a> Search<'a> {
                 let aligned = strides[n + 1..].iter().all(whole);
                 let most = MAX_RUN.min(self.gpu.max_threads as i64) / run;
                 // All of the axis, and the fewest of it that make a workgroup.
-                let part = (1..size.min(most)).find(|k| k * run % sector == 0 && k * run >= THREADS);
+                let part = (2..size.min(most)).find(|k| k * run % sector == 0 && k * run >= THREADS);
                 for k in part.into_iter().chain((size <= most).then_some(size)).filter(|_| aligned) {
                     out.push([&threads[..], &[(a, k)]].concat());
                 }
