@@ -7,6 +7,7 @@ use common::{
     sum_of_products, value,
 };
 use winograph_compiler::optimize::stored::StoredPlans;
+use winograph_compiler::options::StageRule;
 use winograph_compiler::{Algorithm, Options, Program, Target, compile};
 use winograph_ir::indexed::Role;
 use winograph_ir::linear::Stmt;
@@ -69,6 +70,33 @@ fn a_stored_plan_inside_of_a_launch_runs_in_order() {
             results.push(interpret(&program, &[bytes(&x), bytes(&w)]));
         }
         assert_eq!(results[0], results[1]);
+    }
+}
+
+/// Blocks of a batch of small images hold tiles of several of them, also where they do not divide the batch, and of one
+/// group at a time; bits are those of separate kernels.
+#[test]
+fn tiles_of_small_images_are_in_blocks_together() {
+    let small = Conv { size: vec![7, 7], ..Conv::conv2d(5, 16, 7, 7, 16) };
+    let grouped = Conv { groups: 2, c: 8, ..small.clone() };
+    for conv in [small.clone(), Conv { n: 9, size: vec![9, 5], ..small }, grouped] {
+        let (x, w) = conv.inputs();
+        let mut results = Vec::new();
+        for (stages, threads) in [(StageRule::Global, 1), (StageRule::Auto, 1), (StageRule::Auto, 3)] {
+            let target = Target { threads, ..Target::cpu(64) };
+            let options = Options { stages, verify_each_pass: true, ..winograd_options(&[4]) };
+            let (program, explanation) = compile(&conv.graph(), &target, &options).unwrap();
+            if stages == StageRule::Auto {
+                let choice = &explanation.scopes[0];
+                assert!(choice.fused, "{}", choice.reason);
+                let blocks = choice.reason.strip_prefix("blocks of ").and_then(|s| s.split(' ').next()).unwrap();
+                assert_eq!(blocks.split('x').count(), 3, "{}", choice.reason);
+            }
+            results.push(interpret(&program, &[bytes(&x), bytes(&w)]));
+        }
+        assert!(results.iter().all(|r| *r == results[0]), "{conv:?}");
+        let e = error(&floats(&results[0][0]), &conv.reference(&x, &w));
+        assert!(e < 3e-6, "relative error {e:e}");
     }
 }
 

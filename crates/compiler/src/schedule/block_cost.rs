@@ -1,7 +1,8 @@
 //! Which blocks a chain around a product is cut into: estimated cycles of a core, for `scope`.
 //!
-//! Blocks are `height` by `width` rows of the product and some of its columns. A work item computes the product's first
-//! operand for its rows once, and then, columns by columns, the product and what is read from it.
+//! Blocks are `depth` by `height` by `width` rows of the product and some of its columns: several of an outer axis only
+//! where the inner ones are whole, so that rows of small arrays fill vectors together. A work item computes the product's
+//! first operand for its rows once, and then, columns by columns, the product and what is read from it.
 
 use super::narrow::Block;
 use crate::target::Target;
@@ -46,8 +47,7 @@ const MOST_SCRATCH: f64 = (4 << 20) as f64;
 /// A way to cut a chain.
 #[derive(Clone, Copy)]
 struct Cut {
-    /// The axis of rows that is cut by height, by its place; the last one is cut by width, others into single rows.
-    tall: usize,
+    depth: i64,
     height: i64,
     width: i64,
     /// Columns at a time.
@@ -57,35 +57,27 @@ struct Cut {
 }
 
 impl Cut {
-    /// Rows of a block along the axis at a place among so many.
-    fn size(&self, place: usize, axes: usize) -> i64 {
-        match place {
-            n if n + 1 == axes => self.width,
-            n if n == self.tall => self.height,
-            _ => 1,
-        }
+    fn rows(&self) -> i64 {
+        self.depth * self.height * self.width
     }
 }
 
 /// The best blocks and why, or why separate launches are better.
 pub(super) fn choose(sizes: &Sizes, target: &Target) -> Result<(Vec<Block>, String), String> {
     let Some((last, outer)) = sizes.rows.split_last() else { return Err("its result has no axis to cut".into()) };
-    // Pictures of a batch share a block as rows of one do; the latter first, where it makes no difference.
-    let tall: Vec<(usize, i64)> = match outer {
-        [] => vec![(0, 1)],
-        _ => outer.iter().map(|a| a.size).enumerate().rev().collect(),
-    };
+    let mut outer = outer.iter().rev().map(|a| a.size);
+    let (heights, depths) = (outer.next().unwrap_or(1), outer.next().unwrap_or(1));
     let columns = sizes.columns.as_ref().map_or(1, |c| c.size);
     let splits = [1, 2, 4, 8, 16].into_iter().filter(|&s| s == 1 || (s <= target.threads as i64 && columns % s == 0));
     let mut best: Option<(f64, Cut)> = None;
-    let ways =
-        divisors(last.size).into_iter().flat_map(|width| tall.iter().map(move |&(t, heights)| (width, t, heights)));
-    for (width, tall, heights) in ways {
-        for height in 1..=heights {
+    for width in divisors(last.size) {
+        let whole = |height: i64| width == last.size && height == heights;
+        let areas = (1..=heights).flat_map(|h| (1..=if whole(h) { depths } else { 1 }).map(move |d| (d, h)));
+        for (depth, height) in areas {
             for split in splits.clone() {
                 let part = columns / split;
                 for columns in divisors(part).into_iter().filter(|&b| b >= 8 || b == part) {
-                    let cut = Cut { tall, height, width, columns, split };
+                    let cut = Cut { depth, height, width, columns, split };
                     if scratch(sizes, cut) > MOST_SCRATCH {
                         continue;
                     }
@@ -109,13 +101,20 @@ pub(super) fn choose(sizes: &Sizes, target: &Target) -> Result<(Vec<Block>, Stri
         blocks.push(Block { axis: c.reader, size: columns / cut.split, kind: LoopKind::Grid });
     }
     for (n, a) in sizes.rows.iter().enumerate() {
-        blocks.push(Block { axis: a.reader, size: cut.size(n, sizes.rows.len()), kind: LoopKind::Grid });
+        let size = match sizes.rows.len() - n {
+            1 => cut.width,
+            2 => cut.height,
+            3 => cut.depth,
+            _ => 1,
+        };
+        blocks.push(Block { axis: a.reader, size, kind: LoopKind::Grid });
     }
     if let Some(c) = &sizes.columns {
         blocks.push(Block { axis: c.reader, size: cut.columns, kind: LoopKind::Serial });
     }
+    let deep = if cut.depth > 1 { format!("{}x", cut.depth) } else { String::new() };
     let reason = format!(
-        "blocks of {}x{} rows and {} columns, {:.0} KiB of scratch memory: estimated at {cycles:.0} cycles a thread, separate launches at {apart:.0}",
+        "blocks of {deep}{}x{} rows and {} columns, {:.0} KiB of scratch memory: estimated at {cycles:.0} cycles a thread, separate launches at {apart:.0}",
         cut.height,
         cut.width,
         cut.columns,
@@ -126,7 +125,7 @@ pub(super) fn choose(sizes: &Sizes, target: &Target) -> Result<(Vec<Block>, Stri
 
 /// Bytes of the first operand, and of the product, of a block.
 fn buffers(sizes: &Sizes, cut: Cut) -> (f64, f64) {
-    let rows = (cut.height * cut.width) as f64;
+    let rows = cut.rows() as f64;
     (sizes.batch * sizes.terms * rows * 4.0, sizes.batch * cut.columns as f64 * rows * 4.0)
 }
 
@@ -138,14 +137,14 @@ fn scratch(sizes: &Sizes, cut: Cut) -> f64 {
 /// Estimated cycles of a thread where the chain is one launch.
 fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
     let lanes = target.lanes(4) as f64;
-    let (height, width) = (cut.height as f64, cut.width as f64);
+    let (rows, height, width) = (cut.rows() as f64, cut.height as f64, cut.width as f64);
     let all = sizes.columns.as_ref().map_or(1, |c| c.size) as f64;
     let columns = all / cut.split as f64;
     let rounds = columns / cut.columns as f64;
 
     // The product: two vectors of multiply-adds a cycle, less where few vectors share what is loaded.
-    let full = (height * width / lanes).floor();
-    let rest = height * width - full * lanes;
+    let full = (rows / lanes).floor();
+    let rest = rows - full * lanes;
     let vectors = full + if rest == 0.0 { 0.0 } else { (rest / lanes + 0.25).min(1.0) };
     let efficiency = match vectors {
         v if v < 2.0 => 0.65,
@@ -159,7 +158,7 @@ fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
     let together = (lanes / width).floor();
     let groups = if width >= lanes { height * (width / lanes).ceil() } else { (height / together).ceil() };
     let spread = 1.0 + 0.12 * (together.min(height) - 2.0).max(0.0) + 0.25 / width;
-    let transform = sizes.batch * groups * spread;
+    let transform = sizes.batch * cut.depth as f64 * groups * spread;
     let operand = if sizes.computed { sizes.terms * transform * COMPUTE_CYCLES } else { 0.0 };
     let results = columns * transform * RESULT_CYCLES;
 
@@ -173,11 +172,11 @@ fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
     }
     let item = multiply.max(moved) + operand + results + COLUMNS_CYCLES * rounds;
 
-    let mut items = cut.split as f64;
-    for (n, a) in sizes.rows.iter().enumerate() {
-        let block = cut.size(n, sizes.rows.len());
-        items *= ((a.size + block - 1) / block) as f64;
+    let (mut items, mut axes) = (cut.split as f64, sizes.rows.iter().rev());
+    for block in [cut.width, cut.height, cut.depth] {
+        items *= axes.next().map_or(1.0, |a| ((a.size + block - 1) / block) as f64);
     }
+    items *= axes.map(|a| a.size as f64).product::<f64>();
     (items / target.threads.max(1) as f64).ceil() * item
 }
 
@@ -236,7 +235,7 @@ pub(super) fn product(p: &Product, target: &Target) -> Option<(Vec<Block>, Strin
             for split in splits.clone() {
                 let part = column.size / split;
                 for columns in divisors(part).into_iter().filter(|&b| b >= 8 || b == part) {
-                    let cut = Cut { tall: p.rows.len().saturating_sub(2), height, width, columns, split };
+                    let cut = Cut { depth: 1, height, width, columns, split };
                     let panel = p.terms * (height * width) as f64 * 4.0;
                     if p.copied && panel > MOST_SCRATCH {
                         continue;
@@ -256,7 +255,12 @@ pub(super) fn product(p: &Product, target: &Target) -> Option<(Vec<Block>, Strin
         blocks.push(grid(column, column.size / cut.split));
     }
     for (n, a) in p.rows.iter().enumerate() {
-        blocks.push(grid(a, cut.size(n, p.rows.len())));
+        let size = match p.rows.len() - n {
+            1 => cut.width,
+            2 => cut.height,
+            _ => 1,
+        };
+        blocks.push(grid(a, size));
     }
     blocks.push(Block { axis: column.reader, size: cut.columns, kind: LoopKind::Serial });
     let reason = format!(

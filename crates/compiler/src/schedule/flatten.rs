@@ -1,7 +1,7 @@
 //! `flatten`: axes of the compiler's own buffers that a reduction only walks along together become one.
 //!
 //! Takes kernels before `layout`; leaves buffers with fewer axes. Where a kernel with a reduction loop has two map loops
-//! that index neighbouring axes of each buffer they occur in, and nothing else, the two loops become one and so do the
+//! that index axes of each buffer they occur in, and nothing else, the two loops become one and so do the
 //! axes: rows and columns of tiles become a single axis of tiles, of which vectors may be taken without regard to
 //! where a row ends. Other kernels that touch the buffers compute the flat index.
 
@@ -11,12 +11,15 @@ use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Graph, Origin, Source, Val};
 use winograph_ir::int::{IntId, Ints, RangeId};
 
-/// Two ranges of a kernel that may become one, and the first of the two axes in each buffer: the program's.
+/// A buffer with its axes of two ranges, outer and inner.
+type Axes = (BufId, usize, usize);
+
+/// Two ranges of a kernel that may become one, and the two axes in each buffer: the program's.
 struct Pair {
     kernel: usize,
     first: RangeId,
     second: RangeId,
-    axes: Vec<(BufId, usize)>,
+    axes: Vec<Axes>,
 }
 
 /// Flattens until nothing is left to flatten.
@@ -65,7 +68,9 @@ fn find(kernels: &[Kernel], n: usize, views: bool, refused: &[(RangeId, RangeId)
     let sums = reduces.windows(2).filter(|w| k.reduces().len() == 1 && w.iter().all(|r| !unrolled.contains(r)));
     let pairs = maps.iter().flat_map(|&a| maps.iter().map(move |&b| (a, b))).filter(|(a, b)| a != b);
     for (first, second) in pairs.chain(sums.map(|w| (w[0], w[1]))) {
-        if refused.contains(&(first, second)) {
+        // Vectors are taken of axes of known size.
+        let known = |r: RangeId| k.graph.ints.const_size(r).is_some();
+        if refused.contains(&(first, second)) || known(first) != known(second) {
             continue;
         }
         if let Some(axes) = together(k, first, second) {
@@ -85,12 +90,12 @@ fn find(kernels: &[Kernel], n: usize, views: bool, refused: &[(RangeId, RangeId)
 }
 
 /// The axes that two ranges index in every access of a kernel, if they only occur as neighbours.
-fn together(k: &Kernel, first: RangeId, second: RangeId) -> Option<Vec<(BufId, usize)>> {
+fn together(k: &Kernel, first: RangeId, second: RangeId) -> Option<Vec<Axes>> {
     let mut ints = k.graph.ints.clone();
     let g = &k.graph;
     let touches = |e: IntId| g.ints.depends_on(e, first) || g.ints.depends_on(e, second);
     let reduced = !k.loops.contains(&first);
-    let mut axes: Vec<(BufId, usize)> = Vec::new();
+    let mut axes: Vec<Axes> = Vec::new();
     let mut access = |buffer: BufId, index: &[IntId], gate: &[IntId]| {
         let step = |ints: &mut Ints, e: IntId| {
             !ints.depends_on(e, second) && ints.split_linear(e, first).is_some_and(|(c, _)| c.abs() == 1)
@@ -101,15 +106,17 @@ fn together(k: &Kernel, first: RangeId, second: RangeId) -> Option<Vec<(BufId, u
         let used: Vec<usize> = (0..index.len()).filter(|&a| touches(index[a])).collect();
         match used[..] {
             [] => !gate.iter().any(|&e| touches(e)),
-            [a, b] if b == a + 1 && is_range(g, index[b], second) && step(&mut ints, index[a]) => {
+            [a, b] if is_range(g, index[b], second) && step(&mut ints, index[a]) => {
                 let whole = g.ints.size(second) == g.buffer(buffer).shape[b];
                 let forward = ints.split_linear(index[a], first).is_some_and(|(c, _)| c == 1);
-                let known = g.buffer(buffer).origin != Origin::Internal || g.buffer(buffer).layout.is_none();
+                // Axes of buffers that have no layout yet may be moved beside each other.
+                let own = g.buffer(buffer).origin == Origin::Internal;
+                let known = if own { g.buffer(buffer).layout.is_none() } else { b == a + 1 };
                 let id = k.args[buffer.0 as usize];
                 if axes.iter().all(|x| x.0 != id) {
-                    axes.push((id, a));
+                    axes.push((id, a, b));
                 }
-                whole && forward && known && axes.contains(&(id, a))
+                whole && forward && known && axes.contains(&(id, a, b))
             }
             _ => false,
         }
@@ -165,20 +172,20 @@ fn apply(kernels: &mut [Kernel], pair: &Pair) {
             k.loops.retain(|r| *r != pair.second);
         }
         // Elements are counted in the old shape. Memory whose layout is fixed is seen in another way by this kernel alone.
-        let sizes: FxHashMap<BufId, (usize, IntId)> = pair
+        let sizes: FxHashMap<BufId, (usize, usize, IntId)> = pair
             .axes
             .iter()
-            .filter_map(|&(id, axis)| {
+            .filter_map(|&(id, axis, inner)| {
                 let at = k.args.iter().position(|a| *a == id)?;
                 let mine = n == pair.kernel || k.graph.buffers[at].layout.is_none();
-                mine.then(|| (BufId(at as u32), (axis, k.graph.buffers[at].shape[axis + 1])))
+                mine.then(|| (BufId(at as u32), (axis, inner, k.graph.buffers[at].shape[inner])))
             })
             .collect();
         let (first, second) = (pair.first, pair.second);
         let merge = |g: &mut Graph, buffer: BufId, index: &[IntId]| -> Vec<IntId> {
-            let Some(&(axis, size)) = sizes.get(&buffer) else { return index.to_vec() };
+            let Some(&(axis, inner, size)) = sizes.get(&buffer) else { return index.to_vec() };
             let mut index = index.to_vec();
-            let inner = index.remove(axis + 1);
+            let inner = index.remove(inner);
             let along = flat.and_then(|(_, flat, _)| Some((flat, g.ints.split_linear(index[axis], first)?)));
             index[axis] = match along {
                 Some((flat, (1, rest))) if is_range(g, inner, second) => {
@@ -239,9 +246,9 @@ fn apply(kernels: &mut [Kernel], pair: &Pair) {
             let gate = condition(g, &store.gate);
             store.gate = g.ints.conjunction(&gate).unwrap_or_else(|| [g.ints.constant(-1)].into());
         }
-        for (buffer, (axis, size)) in sizes {
+        for (buffer, (axis, inner, size)) in sizes {
             let b = &mut k.graph.buffers[buffer.0 as usize];
-            let inner = b.shape.remove(axis + 1);
+            let inner = b.shape.remove(inner);
             debug_assert_eq!(inner, size);
             let outer = b.shape[axis];
             let both = k.graph.ints.mul(outer, inner);

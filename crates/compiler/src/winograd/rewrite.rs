@@ -37,11 +37,14 @@ pub fn rewrite(g: &mut Graph, def: usize, window: &Window, transforms: &[Transfo
             })
             .collect()
     };
-    let data_axes = batch_of(g, window.data);
-    let weight_axes = batch_of(g, window.weights);
-    let mut out_axes = data_axes.clone();
-    out_axes.extend(weight_axes.iter().filter(|r| !data_axes.contains(r)));
-    out_axes.sort_unstable();
+    // Axes of the data alone lie beside the tiles, in the stages that the product reads and writes alike: arrays that
+    // share weights are rows of the same product.
+    let (mut data_axes, weight_axes) = (batch_of(g, window.data), batch_of(g, window.weights));
+    data_axes.sort_by_key(|r| !weight_axes.contains(r));
+    let (shared, arrays): (Vec<RangeId>, Vec<RangeId>) = data_axes.iter().partition(|r| weight_axes.contains(r));
+    let mut others = shared;
+    others.extend(weight_axes.iter().filter(|r| !data_axes.contains(r)));
+    others.sort_unstable();
     let data_channels: Vec<RangeId> =
         window.channels.iter().copied().filter(|&c| g.depends_on(window.data, c)).collect();
     let weight_channels: Vec<RangeId> =
@@ -88,8 +91,9 @@ pub fn rewrite(g: &mut Graph, def: usize, window: &Window, transforms: &[Transfo
 
     let product = {
         let mut scope = Fresh::default();
+        let arrays = scope.copies(g, &arrays, RangeRole::Map);
         let tiles = tile_ranges(g, window, &m);
-        let batch = scope.copies(g, &out_axes, RangeRole::Map);
+        let batch = scope.copies(g, &others, RangeRole::Map);
         let positions = const_ranges(g, &alpha, RangeRole::Map);
         let channels = scope.copies(g, &window.channels, RangeRole::Reduce);
         let place = |g: &mut Graph, ranges: &[RangeId]| -> Vec<IntId> {
@@ -116,19 +120,19 @@ pub fn rewrite(g: &mut Graph, def: usize, window: &Window, transforms: &[Transfo
                 x: value,
             });
         }
-        // Tiles first, as the write-up's rewrite lists them: [tile row][tile column][channel][position].
-        let axes: Vec<RangeId> = [tiles, batch, positions].concat();
+        // As the write-up's rewrite lists them for one array: [tile row][tile column][channel][position].
+        let axes: Vec<RangeId> = [arrays, tiles, batch, positions].concat();
         define(g, format!("{name}.M"), axes, value, Role::Multiply)
     };
 
     let value = {
         let positions = const_ranges(g, &alpha, RangeRole::Reduce);
-        let mut at: Vec<IntId> = Vec::new();
+        let mut at: Vec<IntId> = arrays.iter().map(|&r| g.ints.range(r)).collect();
         for (i, axis) in window.axes.iter().enumerate() {
             let o = g.ints.range(axis.output);
             at.push(g.ints.div_const(o, m[i]));
         }
-        for &r in out_axes.iter().chain(&positions) {
+        for &r in others.iter().chain(&positions) {
             at.push(g.ints.range(r));
         }
         let mut value = g.load(Source::Buffer(product), &at, &[], Scalar::zero(work));
