@@ -73,8 +73,8 @@ fn a_stored_plan_inside_of_a_launch_runs_in_order() {
     }
 }
 
-/// Blocks of a batch of small images hold tiles of several of them, also where they do not divide the batch, and of one
-/// group at a time; bits are those of separate kernels.
+/// Blocks of a batch of small images hold tiles of several of them, also where they do not divide the batch and where
+/// channels are in groups; bits are those of separate kernels.
 #[test]
 fn tiles_of_small_images_are_in_blocks_together() {
     let small = Conv { size: vec![7, 7], ..Conv::conv2d(5, 16, 7, 7, 16) };
