@@ -55,8 +55,9 @@ fn product(args: &[Tensor]) -> Result<Tensor> {
     args[0].matmul(&args[1])
 }
 
+/// Of columns: rows would be summed in the lanes of vectors.
 fn mean(args: &[Tensor]) -> Result<Tensor> {
-    args[0].add(1)?.mean(&[1], false)
+    args[0].add(1)?.mean(&[0], false)
 }
 
 fn conv(args: &[Tensor]) -> Result<Tensor> {
@@ -78,18 +79,18 @@ fn convolutions_gain() {
 
 #[test]
 fn plain_sums_gain() {
-    compare("a mean", &[&[40, 9000]], Algorithm::Auto, 128, 0.5, mean);
+    compare("a mean", &[&[9000, 40]], Algorithm::Auto, 128, 0.5, mean);
 }
 
 #[test]
 fn plain_sums_are_in_blocks_unless_told_otherwise_and_products_are_not() {
     let at = |shapes: &[&[usize]], block, f: Written| results(shapes, Algorithm::Auto, block, 1, f)[0].clone();
-    let long: [&[usize]; 1] = [&[40, 9000]];
+    let long: [&[usize]; 1] = [&[9000, 40]];
     assert_eq!(at(&long, None, mean), at(&long, Some(128), mean));
     assert_ne!(at(&long, None, mean), at(&long, SEQUENCE, mean));
-    let short: [&[usize]; 1] = [&[40, 511]];
+    let short: [&[usize]; 1] = [&[511, 40]];
     assert_eq!(at(&short, None, mean), at(&short, SEQUENCE, mean));
-    let squares: Written = |args| args[0].var(&[1], true, false);
+    let squares: Written = |args| args[0].var(&[0], true, false);
     assert!(relative(&results(&long, Algorithm::Auto, None, 1, squares)) < 4e-7);
     let factors: [&[usize]; 2] = [&[16, 4096], &[4096, 24]];
     assert_eq!(at(&factors, None, product), at(&factors, SEQUENCE, product));

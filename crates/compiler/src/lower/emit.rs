@@ -334,13 +334,16 @@ impl Emit {
     }
 
     fn reduce_group(&mut self, ranges: &[RangeId], group: &[ValId]) {
-        let looped: Vec<RangeId> = ranges.iter().copied().filter(|r| !self.unroll.contains(r)).collect();
+        // Lanes along a reduced range are partial results, which are folded at the end.
+        let folded = self.lane.is_some_and(|l| ranges.contains(&l));
+        let looped: Vec<RangeId> =
+            ranges.iter().copied().filter(|r| !self.unroll.contains(r) && self.lane != Some(*r)).collect();
         let unrolled: Vec<RangeId> = ranges.iter().copied().filter(|r| self.unroll.contains(r)).collect();
         let mut accumulators = Vec::with_capacity(group.len());
         for &v in group {
             let Val::Reduce { op, fused, x, .. } = *self.g.val(v) else { continue };
             let dtype = self.g.dtype(v);
-            let lanes = if self.is_vector(v) { self.lanes } else { 1 };
+            let lanes = if folded || self.is_vector(v) { self.lanes } else { 1 };
             let identity = self.g.constant(op.identity(dtype));
             let init = self.eval(identity);
             let init = self.widen(init, lanes);
@@ -394,8 +397,10 @@ impl Emit {
             let body = self.pop();
             self.stmt(Stmt::Loop { range, kind: LoopKind::Serial, body });
         }
-        for (&v, acc) in group.iter().zip(&accumulators) {
-            self.remember(v, acc.0);
+        for (&v, &(acc, op, ..)) in group.iter().zip(&accumulators) {
+            let dtype = self.g.dtype(v);
+            let reg = if folded { self.let_(dtype, 1, Instr::Fold { op, x: acc }) } else { acc };
+            self.remember(v, reg);
         }
     }
 

@@ -5,17 +5,20 @@
 //! the order of the output's memory unless keeping an operand in cache asks for another one.
 
 use super::access::{self, Stride, Touch};
-use super::plan::{Factor, Kind, Plan};
+use super::plan::{Factor, Kind, Plan, reorders};
 use super::rows;
 use crate::kernel::Kernel;
 use crate::target::Target;
-use winograph_ir::indexed::{Graph, Val};
+use winograph_ir::indexed::{Graph, Origin, Val};
 use winograph_ir::int::RangeId;
+use winograph_ir::op::BinaryOp;
 
 /// Largest number of values that unrolling may make of one value.
 const MAX_UNROLL: i64 = 1024;
 /// Vector operations that a work item should have at least: below that, handing it out costs more than running it.
 const MIN_ITEM_WORK: f64 = 2000.0;
+/// What combining the lanes of a vector costs, in vector instructions.
+const FOLD: f64 = 8.0;
 /// Work items that a kernel should keep if it has them, so that threads share evenly.
 const MIN_ITEMS: f64 = 32.0;
 
@@ -109,6 +112,60 @@ pub(super) fn best_lane(
     best.1
 }
 
+/// The reduce range along which vectors of partial results cost less than any lane along a map range, with its width.
+///
+/// That is where what is summed lies contiguous along it and nowhere else: rows that are summed, a matrix times few
+/// columns. Products of buffers that the compiler owns are left to `layout`, which can have them otherwise.
+fn summed_lane(
+    g: &mut Graph,
+    kernel: &Kernel,
+    touches: &[Touch],
+    unrolled: &[RangeId],
+    target: &Target,
+) -> Option<(RangeId, i64)> {
+    if target.gpu.is_some() {
+        return None;
+    }
+    let outputs: f64 = touches.iter().filter(|t| t.write).map(|t| t.runs).sum();
+    let cost = |g: &mut Graph, lane: Option<(RangeId, i64)>, reduced: bool| -> f64 {
+        let of = |t: &Touch| {
+            let inner = access::inner_axis(g, t.buffer);
+            access::touch_cost(g, t, if reduced && !t.in_loop { None } else { lane }, inner, target)
+        };
+        touches.iter().map(of).sum()
+    };
+    let max_lanes = full_lanes(kernel, target);
+    let options = lane_options(g, touches, &kernel.loops, unrolled, max_lanes);
+    let least = options.into_iter().map(|lane| cost(g, lane, false)).fold(f64::INFINITY, f64::min);
+    let own = |t: &Touch| kernel.graph.buffer(t.buffer).origin == Origin::Internal;
+    let product = kernel.reduces().iter().any(|&v| match kernel.graph.val(v) {
+        Val::Reduce { x, .. } => matches!(kernel.graph.val(*x), Val::Binary { op: BinaryOp::Mul, .. }),
+        _ => false,
+    });
+    let mut best = (least, None);
+    for r in kernel.reduce_ranges().into_iter().filter(|r| !unrolled.contains(r)) {
+        let Some(size) = g.ints.const_size(r) else { continue };
+        let Some(lanes) = (0..6).map(|n| max_lanes >> n).take_while(|l| *l >= 4).find(|l| size % l == 0) else {
+            continue;
+        };
+        if !reorders(kernel, r) {
+            continue;
+        }
+        let mut contiguous = touches.iter().filter(|t| {
+            let inner = access::inner_axis(g, t.buffer);
+            t.in_loop && access::stride(g, t, r, inner) == Stride::Contiguous
+        });
+        if contiguous.all(|t| product && own(t)) {
+            continue;
+        }
+        let cost = cost(g, Some((r, lanes)), true) + FOLD * outputs;
+        if cost < best.0 * 0.999 {
+            best = (cost, Some((r, lanes)));
+        }
+    }
+    best.1
+}
+
 /// Lanes of a full vector of the widest float or integer type that a kernel computes with.
 pub fn full_lanes(kernel: &Kernel, target: &Target) -> i64 {
     let g = &kernel.graph;
@@ -127,14 +184,18 @@ pub fn plan(kernel: &Kernel, target: &Target) -> Plan {
     let mut g = kernel.graph.clone();
     let unroll = unrolled(kernel);
     let touches = access::touches(kernel, &unroll);
-    let lane = best_lane(&mut g, kernel, &touches, &unroll, target);
     let reduces = kernel.reduce_ranges();
+    let summed = summed_lane(&mut g, kernel, &touches, &unroll, target);
+    let lane = match summed {
+        Some(_) => None,
+        None => best_lane(&mut g, kernel, &touches, &unroll, target),
+    };
     let looped: Vec<RangeId> = reduces.iter().copied().filter(|r| !unroll.contains(r)).collect();
 
     let mut vectors = 1i64;
     let mut tile: Vec<Tile> = Vec::new();
     if !looped.is_empty() {
-        (vectors, tile) = register_tile(&mut g, kernel, target, &touches, &unroll, lane);
+        (vectors, tile) = register_tile(&mut g, kernel, target, &touches, &unroll, lane, summed);
     }
 
     // Without a reduction loop, short rows share a vector.
@@ -170,7 +231,10 @@ pub fn plan(kernel: &Kernel, target: &Target) -> Plan {
         plan.loops.push(factors);
     }
     for r in &reduces {
-        plan.reduces.push(vec![any(if unroll.contains(r) { Kind::Unroll } else { Kind::Loop })]);
+        plan.reduces.push(match summed.filter(|x| x.0 == *r) {
+            Some((_, l)) => vec![any(Kind::Loop), of(Kind::Vector, l)],
+            None => vec![any(if unroll.contains(r) { Kind::Unroll } else { Kind::Loop })],
+        });
     }
     plan.order = loop_order(&mut g, kernel, &touches, &unroll, lane, &tile);
     grid_to_loops(&g, kernel, &mut plan, &looped, &unroll);
@@ -189,6 +253,7 @@ fn register_tile(
     touches: &[Touch],
     unroll: &[RangeId],
     lane: Option<(RangeId, i64)>,
+    summed: Option<(RangeId, i64)>,
 ) -> (i64, Vec<Tile>) {
     let loads: Vec<&Touch> = touches.iter().filter(|t| t.in_loop && !t.write).collect();
     let registers = target.vector_registers as i64;
@@ -225,7 +290,7 @@ fn register_tile(
             }
             let mut cost = 0.0;
             for t in &loads {
-                let along_lane = lane.is_some_and(|(r, _)| depends(t, r));
+                let along_lane = lane.or(summed).is_some_and(|(r, _)| depends(t, r));
                 let along_tile: i64 = tile.iter().filter(|x| depends(t, x.0)).map(|x| x.1).product();
                 let count = if along_lane { vectors } else { 1 } * along_tile;
                 // A scalar operand is broadcast on the way from memory and costs less than a vector load.

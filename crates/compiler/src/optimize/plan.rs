@@ -8,7 +8,9 @@
 //! ```
 //!
 //! A factor is a kind and a size; the first factor of an axis may leave its size out and takes what is left. Vector factors
-//! of several axes share the lanes: `a0=loop,vector:2 a1=vector:7` are two rows of seven in 14 of 16 lanes.
+//! of several axes share the lanes: `a0=loop,vector:2 a1=vector:7` are two rows of seven in 14 of 16 lanes. Where no map
+//! axis has one, a reduce axis may: `r0=loop,vector:16` sums each lane's terms, then the lanes, which takes a sum in any
+//! order.
 //! `order` lists axes: their `grid` and `loop` factors nest in that order, grids outside of loops.
 //!
 //! Two map axes and a reduce axis may have `matrix` factors, each the innermost of its axis: these are on the matrix unit
@@ -24,8 +26,10 @@ use crate::kernel::Kernel;
 use rustc_hash::FxHashMap;
 use std::fmt;
 use thiserror::Error;
+use winograph_ir::indexed::Val;
 use winograph_ir::int::{IntId, IntNode, Ints, RangeId, RangeRole};
 use winograph_ir::linear::MatrixUnit;
+use winograph_ir::op::{ReduceOp, SumOrder};
 
 /// Largest product of the inner factors of an axis.
 const MAX_FACTORS: i64 = 1 << 24;
@@ -121,7 +125,7 @@ pub struct Scheduled {
     pub serial: Vec<RangeId>,
     /// Unrolled ranges, map and reduce.
     pub unroll: Vec<RangeId>,
-    /// The lane, if code is vectorised.
+    /// The lane, if code is vectorised: a map range, or a reduce range whose lanes are partial results.
     pub lane: Option<RangeId>,
     /// What is on a matrix unit, if anything is.
     pub matrix: Option<MatrixRanges>,
@@ -423,6 +427,7 @@ impl Plan {
             .map(|(&r, f)| (r, f, true))
             .chain(reduces.iter().zip(&self.reduces).map(|(&r, f)| (r, f, false)))
             .collect();
+        let free: Vec<RangeId> = reduces.iter().copied().filter(|&r| reorders(&kernel, r)).collect();
         let mut copies = 1i64;
         let mut map = FxHashMap::default();
         let mut bound = FxHashMap::default();
@@ -488,7 +493,9 @@ impl Plan {
                     Kind::Vector if shared.is_none() && lane.is_some() => {
                         return mismatch("two vector factors, of which one has no size".to_string());
                     }
-                    Kind::Vector if !is_map => return mismatch("a vector factor of a reduce axis".to_string()),
+                    Kind::Vector if !is_map && !free.contains(&range) => {
+                        return mismatch("a vector factor of a reduction whose order is given".to_string());
+                    }
                     Kind::Vector => lane = Some(part),
                     Kind::Grid | Kind::Thread if !is_map => {
                         return mismatch(format!("a {} factor of a reduce axis", factor.kind.name()));
@@ -556,6 +563,9 @@ impl Plan {
         };
         let shared =
             shared_ranges(&mut kernel, &parts_of[old_loops.len()..], self.stages).map_err(PlanError::Mismatch)?;
+        if lane.is_some_and(|l| !kernel.loops.contains(&l)) && (shared.is_some() || matrix.is_some()) {
+            return mismatch("a vector factor of a reduce axis beside matrix or shared factors".to_string());
+        }
         if shared.is_some() && (thread.is_empty() && matrix.is_none() || !serial.is_empty()) {
             return mismatch("factors are shared by the threads of a workgroup, with no other loops".to_string());
         }
@@ -567,6 +577,16 @@ impl Plan {
         }
         Ok(Scheduled { kernel, grid, thread, serial, unroll, lane, matrix, shared })
     }
+}
+
+/// Whether the terms along a range may be combined in any order.
+pub(super) fn reorders(kernel: &Kernel, range: RangeId) -> bool {
+    kernel.reduces().into_iter().all(|v| match kernel.graph.val(v) {
+        Val::Reduce { op, ranges, order, .. } if ranges.contains(&range) => {
+            *order == SumOrder::Any || matches!(op, ReduceOp::Max | ReduceOp::Min)
+        }
+        _ => true,
+    })
 }
 
 /// Axes on a matrix unit, by their places in the plan.

@@ -71,8 +71,9 @@ fn outer_block(g: &Graph, ranges: &[RangeId], terms: i64, blocks: i64) -> Option
     if most >= size {
         return None;
     }
-    // A divisor leaves no ragged block; one that is much too short would make many.
-    let even = (most / 2 + 1..=most).rev().find(|b| size % b == 0);
+    // A divisor leaves no ragged block; one that is much too short would make many. Multiples of 8 fill vectors.
+    let divisor = |least: i64, of: i64| (least..=most).rev().find(|b| size % b == 0 && b % of == 0);
+    let even = divisor(most / 4 + 1, 8).or_else(|| divisor(most / 2 + 1, 1));
     Some((range, even.unwrap_or(most)))
 }
 

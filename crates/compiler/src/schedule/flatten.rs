@@ -96,6 +96,7 @@ fn together(k: &Kernel, first: RangeId, second: RangeId) -> Option<Vec<Axes>> {
     let touches = |e: IntId| g.ints.depends_on(e, first) || g.ints.depends_on(e, second);
     let reduced = !k.loops.contains(&first);
     let mut axes: Vec<Axes> = Vec::new();
+    let mut as_one = false;
     let mut access = |buffer: BufId, index: &[IntId], gate: &[IntId]| {
         let step = |ints: &mut Ints, e: IntId| {
             !ints.depends_on(e, second) && ints.split_linear(e, first).is_some_and(|(c, _)| c.abs() == 1)
@@ -106,6 +107,10 @@ fn together(k: &Kernel, first: RangeId, second: RangeId) -> Option<Vec<Axes>> {
         let used: Vec<usize> = (0..index.len()).filter(|&a| touches(index[a])).collect();
         match used[..] {
             [] => !gate.iter().any(|&e| touches(e)),
+            [a] if reduced && flat_of(&mut ints, index[a], first, second).is_some() => {
+                as_one = true;
+                true
+            }
             [a, b] if is_range(g, index[b], second) && step(&mut ints, index[a]) => {
                 let whole = g.ints.size(second) == g.buffer(buffer).shape[b];
                 let forward = ints.split_linear(index[a], first).is_some_and(|(c, _)| c == 1);
@@ -138,7 +143,15 @@ fn together(k: &Kernel, first: RangeId, second: RangeId) -> Option<Vec<Axes>> {
             return None;
         }
     }
-    (!axes.is_empty()).then_some(axes)
+    (as_one || !axes.is_empty()).then_some(axes)
+}
+
+/// `(c, rest)` if an index is `c * (first * size of second + second) + rest`: it counts the two as one already.
+fn flat_of(ints: &mut Ints, index: IntId, first: RangeId, second: RangeId) -> Option<(i64, IntId)> {
+    let size = ints.const_size(second)?;
+    let (inner, rest) = ints.split_linear(index, second)?;
+    let (outer, rest) = ints.split_linear(rest, first)?;
+    (inner != 0 && inner.checked_mul(size) == Some(outer)).then_some((inner, rest))
 }
 
 fn is_range(g: &Graph, e: IntId, r: RangeId) -> bool {
@@ -183,7 +196,14 @@ fn apply(kernels: &mut [Kernel], pair: &Pair) {
             .collect();
         let (first, second) = (pair.first, pair.second);
         let merge = |g: &mut Graph, buffer: BufId, index: &[IntId]| -> Vec<IntId> {
-            let Some(&(axis, inner, size)) = sizes.get(&buffer) else { return index.to_vec() };
+            let Some(&(axis, inner, size)) = sizes.get(&buffer) else {
+                let Some((_, flat, _)) = flat else { return index.to_vec() };
+                let as_one = |e: &IntId| match flat_of(&mut g.ints, *e, first, second) {
+                    Some((c, rest)) => g.ints.sum(&[(flat, c), (rest, 1)], 0),
+                    None => *e,
+                };
+                return index.iter().map(as_one).collect();
+            };
             let mut index = index.to_vec();
             let inner = index.remove(inner);
             let along = flat.and_then(|(_, flat, _)| Some((flat, g.ints.split_linear(index[axis], first)?)));
@@ -222,7 +242,7 @@ fn apply(kernels: &mut [Kernel], pair: &Pair) {
             let g = &mut k.graph;
             let store = &mut k.stores[n];
             store.value = g.rebuild(store.value, &mut memo, &mut |g, val| match val {
-                Val::Load { src: Source::Buffer(b), index, gate, fill, dynamic } if sizes.contains_key(&b) => {
+                Val::Load { src: Source::Buffer(b), index, gate, fill, dynamic } => {
                     let index = merge(g, b, &index);
                     let gate = condition(g, &gate);
                     // What held of both ranges holds of the flat one.
