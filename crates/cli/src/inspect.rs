@@ -38,21 +38,17 @@ struct PortReport {
 struct Sums {
     /// Multiplications and additions of all as direct sums.
     flops: f64,
-    /// Of those that Winograd can compute.
-    eligible_flops: f64,
-    /// Of those for which it is chosen.
-    winograd_flops: f64,
+    /// How many Winograd can compute, and for how many it is chosen.
+    eligible: usize,
+    winograd: usize,
     list: Vec<Sum>,
 }
 
 /// One of them.
 #[derive(Serialize)]
 struct Sum {
-    buffer: String,
-    /// Sizes of the result's axes, and of those that are summed.
-    loops: Vec<i64>,
-    reduces: Vec<i64>,
-    flops: f64,
+    /// Taps of the window per axis; empty where nothing slides.
+    taps: Vec<usize>,
     eligible: bool,
     /// Winograd's outputs per tile where it is chosen; empty for a direct sum.
     tile: Vec<usize>,
@@ -117,35 +113,29 @@ fn sums(model: &Model, ports: &[Port], specs: &[ArgSpec], options: &Options) -> 
         traced.map(|(_, explanation)| explanation).map_err(|e| Error::of("cannot compile the model", e))
     };
     let (direct, able, chosen) = (plan(Algorithm::Direct)?, plan(Algorithm::Winograd)?, plan(Algorithm::Auto)?);
-    let window = |of: &Explanation, buffer: &str| of.windows.iter().find(|w| w.buffer == buffer).cloned();
-    let mut list = Vec::new();
-    for nest in direct.kernels.iter().filter(|k| !k.prepare).flat_map(|k| &k.nests) {
-        if nest.role != Role::Direct || nest.reduces.is_empty() {
-            continue;
-        }
-        let size = |list: &[i64]| list.iter().map(|&v| v as f64).product::<f64>();
-        let found = window(&chosen, &nest.output);
-        list.push(Sum {
-            buffer: nest.output.clone(),
-            loops: nest.loops.clone(),
-            reduces: nest.reduces.clone(),
-            flops: 2.0 * size(&nest.under) * size(&nest.loops) * size(&nest.reduces),
-            eligible: window(&able, &nest.output).is_some_and(|w| w.applied),
-            tile: found.as_ref().filter(|w| w.applied).map(|w| w.tile.clone()).unwrap_or_default(),
-            reason: found.map_or_else(|| "nothing slides over anything".to_string(), |w| w.reason),
-        });
+    // The same sums in the same order, whatever becomes of them: names of buffers depend on that.
+    if direct.windows.len() != able.windows.len() || direct.windows.len() != chosen.windows.len() {
+        return Err(Error::failure("cannot compare the algorithms", "they were asked for different sums"));
     }
-    let total = |keep: &dyn Fn(&Sum) -> bool| list.iter().filter(|s| keep(s)).map(|s| s.flops).sum();
-    Ok(Sums {
-        flops: total(&|_| true),
-        eligible_flops: total(&|s| s.eligible),
-        winograd_flops: total(&|s| !s.tile.is_empty()),
-        list,
-    })
+    let nests = direct.kernels.iter().filter(|k| !k.prepare).flat_map(|k| &k.nests);
+    let sums = nests.filter(|n| n.role == Role::Direct && !n.reduces.is_empty());
+    let size = |list: &[i64]| list.iter().map(|&v| v as f64).product::<f64>();
+    let flops = sums.fold(0.0, |sum, n| sum + 2.0 * size(&n.under) * size(&n.loops) * size(&n.reduces));
+    let list: Vec<Sum> = (able.windows.iter().zip(chosen.windows))
+        .map(|(able, chosen)| Sum {
+            taps: able.taps.clone(),
+            eligible: able.applied,
+            tile: chosen.tile,
+            reason: chosen.reason,
+        })
+        .collect();
+    let eligible = list.iter().filter(|s| s.eligible).count();
+    let winograd = list.iter().filter(|s| !s.tile.is_empty()).count();
+    Ok(Sums { flops, eligible, winograd, list })
 }
 
-fn times(list: &[i64]) -> String {
-    list.iter().map(i64::to_string).collect::<Vec<_>>().join("x")
+fn times(list: &[usize]) -> String {
+    list.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
 }
 
 fn text(report: &Report) -> String {
@@ -172,28 +162,25 @@ fn text(report: &Report) -> String {
         );
         return out;
     };
-    let share = |part: f64| if sums.flops > 0.0 { 100.0 * part / sums.flops } else { 0.0 };
     let _ = writeln!(
         out,
-        "sums of products: {}, {:.3} GFLOP; Winograd can compute {:.1} % of it and is chosen for {:.1} %\n",
+        "sums of products: {}, {:.3} GFLOP; Winograd can compute {} of them and is chosen for {}\n",
         sums.list.len(),
         sums.flops / 1e9,
-        share(sums.eligible_flops),
-        share(sums.winograd_flops)
+        sums.eligible,
+        sums.winograd
     );
     for s in &sums.list {
         let how = match (s.tile.is_empty(), s.eligible) {
-            (false, _) => format!("winograd {}", s.tile.iter().map(usize::to_string).collect::<Vec<_>>().join("x")),
+            (false, _) => format!("winograd {}", times(&s.tile)),
             (true, true) => "direct, by choice".to_string(),
             (true, false) => "direct".to_string(),
         };
         let _ = writeln!(
             out,
-            "{:>9.4} GFLOP  {:<18} [{}] sum [{}]: {}",
-            s.flops / 1e9,
+            "{:<18} {:<8} {}",
             how,
-            times(&s.loops),
-            times(&s.reduces),
+            if s.taps.is_empty() { "-".to_string() } else { times(&s.taps) },
             s.reason
         );
     }

@@ -249,7 +249,7 @@ fn inspect_counts_what_is_summed() {
     let v: Value = serde_json::from_str(&inspect(&["--shape", "data=3,32,24", "--json"])).unwrap();
     let (first, second) = (2.0 * 16.0 * 32.0 * 24.0 * 27.0, 2.0 * 4.0 * 32.0 * 24.0 * 16.0);
     assert_eq!(v["sums"]["flops"].as_f64(), Some(first + second));
-    assert_eq!(v["sums"]["eligible_flops"].as_f64(), Some(first));
+    assert_eq!(v["sums"]["eligible"].as_u64(), Some(1));
     assert_eq!(v["sums"]["list"].as_array().unwrap().len(), 2);
 }
 
