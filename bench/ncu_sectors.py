@@ -13,7 +13,7 @@ import sys
 predicted, counted, names = {}, {}, {}
 for row in csv.reader(open(sys.argv[1])):
     if row and row[0] == "predicted":
-        predicted[int(row[1])] = (", ".join(row[2:5]), row[5], int(row[6]), int(row[7]))
+        predicted[int(row[1])] = (", ".join(filter(None, row[2:5])), row[5], int(row[6]), int(row[7]))
     elif len(row) > 10 and row[0].isdigit():
         store = "_op_st." in row[-3]
         of = counted.setdefault(int(row[0]), {})
