@@ -315,6 +315,15 @@ fn hostile_models_are_refused_by_the_name_of_what_is_wrong() {
     let huge: Vec<u8> = [i64::MAX, i64::MAX].iter().flat_map(|v| v.to_le_bytes()).collect();
     let huge = [int(1, 2), int(2, 7), bytes(8, b"p"), bytes(9, &huge)].concat();
     told("a result beyond all memory", &of(&[pads], &[huge]), &["node \"wide\" (Pad)"]);
+    let resize = |how: &[Vec<u8>], scale: f32, end: f32| {
+        let node = named("zoom", node("Resize", &["x", "roi", "scales"], &["y"], how));
+        of(&[node], &[weights("roi", &[2], &[0.0, end]), weights("scales", &[1], &[scale])])
+    };
+    let mode = text_attribute("mode", "linear");
+    let cropped = [mode.clone(), text_attribute("coordinate_transformation_mode", "tf_crop_and_resize")];
+    told("tables beyond all memory", &resize(&[mode], 1e8, 1.0), &["node \"zoom\"", "Resize", "taps"]);
+    let smoothed = [&cropped[..], &[int_attribute("antialias", 1)]].concat();
+    told("a window beyond all axes", &resize(&smoothed, 1e-12, 1e12), &["node \"zoom\" (Resize)", "scale"]);
 }
 
 #[test]

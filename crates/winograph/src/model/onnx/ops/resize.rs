@@ -12,6 +12,9 @@ pub(super) fn find(op: &str) -> Option<Lowering> {
     })
 }
 
+/// Most places of the input, with their weights, that the places of one axis of a result may read: 256 MiB.
+const MAX_TAPS: usize = 1 << 24;
+
 /// How one axis is resampled.
 struct Axis {
     size: usize,
@@ -144,6 +147,11 @@ fn taps(n: &Node<'_>, a: &Axis, i: usize) -> Result<Taps> {
         other => return Err(n.unsupported(format!("mode {other:?}"))),
     };
     let width = reach / stretch;
+    // With at least one place in the result, 1 / scale is at most the size. NaN does not hold either.
+    let sane = width <= 2.0 * reach * a.size as f64 && x.abs() <= 1e15;
+    if !sane {
+        return Err(n.wrong(format!("its scale {} puts places of an axis of {} at {x}", a.scale, a.size)));
+    }
     let (first, end) = ((x - width).floor() as i64 + 1, (x + width).ceil() as i64);
     let exclude = n.flag("exclude_outside");
     let mut taps: Vec<(i64, f64)> = Vec::new();
@@ -171,7 +179,16 @@ fn along(n: &Node<'_>, x: &Tensor, axis: usize, a: &Axis) -> Result<Tensor> {
     if a.size == 0 || a.out == 0 {
         return Err(n.unsupported("axes without elements"));
     }
-    let places = (0..a.out).map(|i| taps(n, a, i)).collect::<Result<Vec<_>>>()?;
+    let mut places = Vec::new();
+    let mut all = 0;
+    for i in 0..a.out {
+        let taps = taps(n, a, i)?;
+        all += taps.as_ref().map_or(1, Vec::len);
+        if all > MAX_TAPS {
+            return Err(n.unsupported(format!("a result of {} places, which takes more than {MAX_TAPS} taps", a.out)));
+        }
+        places.push(taps);
+    }
     let most = places.iter().flatten().map(Vec::len).max().unwrap_or(1);
     let nearest = most == 1 && places.iter().all(Option::is_some);
     let lookup = |t: usize| {
