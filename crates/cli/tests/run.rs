@@ -253,14 +253,16 @@ fn inspect_counts_what_is_summed() {
     assert_eq!(v["sums"]["list"].as_array().unwrap().len(), 2);
 }
 
-/// Starts the command, interrupts it after a while as Ctrl-C does, and tells whether that ended it.
+/// Starts the command, interrupts it after a while as Ctrl-C does, and tells whether that ended it. Where this process was
+/// started in the background its children may ignore Ctrl-C; they are then told to end.
 fn interrupted(args: &[&str], after: std::time::Duration) -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_winograph"));
     command.args(args).env("WINOGRAPH_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/kernels"));
     command.env_remove("WINO").stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let mut child = command.spawn().expect("the command starts");
     std::thread::sleep(after);
-    let kill = Command::new("sh").args(["-c", &format!("kill -INT {} 2> /dev/null", child.id())]).status();
+    let signals = format!("kill -INT {0} 2> /dev/null; kill -TERM {0} 2> /dev/null", child.id());
+    let kill = Command::new("sh").args(["-c", &signals]).status();
     assert!(kill.is_ok());
     child.wait().unwrap().code().is_none()
 }
