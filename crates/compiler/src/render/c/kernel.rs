@@ -1,5 +1,6 @@
 //! One kernel as a C function.
 
+use super::held::Held;
 use super::prelude::Prelude;
 use super::types::{CType, Elem, identifier};
 use crate::render::RenderError;
@@ -39,6 +40,7 @@ pub(super) struct Kernel<'a> {
     pub(super) code: &'a Code,
     pub(super) prelude: &'a mut Prelude,
     ints: IntWriter<'a>,
+    held: Held,
     values: Vec<Option<Value>>,
     /// Numbers of the intervals of lanes that the bodies around have, by their ends.
     pub(super) intervals: Vec<FxHashMap<(String, String), usize>>,
@@ -56,6 +58,7 @@ impl<'a> Kernel<'a> {
             code,
             prelude,
             ints: IntWriter { ints: &code.ints, scope: Default::default(), narrow: false },
+            held: Held::of(code),
             values: vec![None; code.regs.len()],
             intervals: vec![FxHashMap::default()],
             locals,
@@ -267,9 +270,13 @@ impl<'a> Kernel<'a> {
     /// Emits the definition of a register that does not change.
     pub(super) fn define(&mut self, reg: Reg, ty: Type, mask: Elem, konst: Option<Scalar>, text: &str) {
         let t = self.value_type(ty, mask);
+        let hold = if self.held.contains(reg) { self.prelude.hold(t) } else { None };
         let t = self.prelude.ty(t);
         let name = self.declare(reg, ty, mask, konst);
-        self.line(&format!("const {t} {name} = {text};"));
+        match hold {
+            Some(hold) => self.line(&format!("{t} {name} = {text}; {hold}({name});")),
+            None => self.line(&format!("const {t} {name} = {text};")),
+        }
     }
 
     /// The type of a register, if C has one for it.

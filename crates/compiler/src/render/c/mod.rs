@@ -14,6 +14,7 @@
 
 mod access;
 mod convert;
+mod held;
 mod instr;
 mod kernel;
 mod memory;
