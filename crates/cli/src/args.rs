@@ -286,8 +286,11 @@ pub(crate) struct ExportArgs {
     /// The file to write [default: the model's name, ending in .wg]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Bytes of the widest vectors that kernels may use, for machines that lack this one's: 16 (SSE), 32 (AVX2), 64
-    /// (AVX-512)
+    /// The kind of device that it will run on: cpu, or cuda:N for GPUs like that one
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub(crate) device: String,
+    /// Bytes of the widest vectors that kernels for the CPU may use, for machines that lack this one's: 16 (SSE), 32
+    /// (AVX2), 64 (AVX-512)
     #[arg(long, value_name = "N", value_parser = ["16", "32", "64"])]
     pub(crate) vector_bytes: Option<String>,
     /// Print one JSON object

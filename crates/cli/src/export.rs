@@ -2,14 +2,16 @@
 
 use crate::args::ExportArgs;
 use crate::error::{Error, Result};
+use crate::machine::{self, Machine, Name};
+use crate::output;
 use crate::progress::Progress;
-use crate::{machine, output};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use winograph::cpu::{CpuDevice, CpuOptions};
-use winograph::export::{EXTENSION, Exported};
+use winograph::device::Device;
+use winograph::export::{EXTENSION, Exported, Platform};
 use winograph::model::{Model, Port, PortType};
 use winograph::{ArgSpec, FunctionOptions, Tensor};
 
@@ -18,10 +20,7 @@ struct Report {
     file: PathBuf,
     bytes: u64,
     /// The machines it runs on.
-    arch: String,
-    os: String,
-    vector_bytes: usize,
-    features: Vec<String>,
+    machine: Platform,
     inputs: Vec<Value>,
     outputs: Vec<Value>,
 }
@@ -52,24 +51,17 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let inputs = inputs(&model.inputs(), &args.shape)?;
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
     progress.step("compiling");
-    let mut options = CpuOptions::from_env(machine::env()?);
-    options.vector_bytes = args.vector_bytes.as_ref().and_then(|n| n.parse().ok()).or(options.vector_bytes);
-    let device = CpuDevice::new(options).map_err(|e| Error::failure("cannot open the CPU", e))?;
-    let options = FunctionOptions { device: Some(Arc::new(device)), ..FunctionOptions::default() };
+    let options = FunctionOptions { device: Some(device(args)?), ..FunctionOptions::default() };
     let compiled = model.compile_with(options).and_then(|s| s.compile_for(&inputs).map(|()| s));
     let session = compiled.map_err(|e| Error::of("cannot compile the model", e))?;
     progress.step("writing");
     session.export(&file).map_err(|e| Error::of("cannot export the model", e))?;
     drop(progress);
     let written = Exported::open(&file).map_err(|e| Error::of("cannot read what was written", e))?;
-    let machine = written.machine().clone();
     let report = Report {
         bytes: file.metadata().map_or(0, |m| m.len()),
         file,
-        arch: machine.arch,
-        os: machine.os,
-        vector_bytes: machine.vector_bytes,
-        features: machine.features,
+        machine: written.machine().clone(),
         inputs: written.inputs().into_iter().map(Value::new).collect(),
         outputs: written.outputs().into_iter().map(Value::new).collect(),
     };
@@ -78,6 +70,26 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
         return output::print(&format!("{text}\n"));
     }
     output::print(&text(&report))
+}
+
+/// The device that the file is made on.
+fn device(args: &ExportArgs) -> Result<Arc<dyn Device>> {
+    match Name::parse(&args.device)? {
+        Name::Cpu => {
+            let mut options = CpuOptions::from_env(machine::env()?);
+            options.vector_bytes = args.vector_bytes.as_ref().and_then(|n| n.parse().ok()).or(options.vector_bytes);
+            Ok(Arc::new(CpuDevice::new(options).map_err(|e| Error::failure("cannot open the CPU", e))?))
+        }
+        Name::Virtual(_) => {
+            let what =
+                format!("--device {}: nothing can be exported for a virtual GPU: take cpu or cuda:N", args.device);
+            Err(Error::usage(what))
+        }
+        Name::Cuda(_) if args.vector_bytes.is_some() => {
+            Err(Error::usage("--vector-bytes is about the CPU: leave it out with another --device"))
+        }
+        name => Ok(Machine::open(&name, None)?.device),
+    }
 }
 
 /// Placeholders of the shapes that the model states or the caller gives.
@@ -112,11 +124,7 @@ fn inputs(ports: &[Port], shapes: &[(String, Vec<usize>)]) -> Result<Vec<(String
 }
 
 fn text(r: &Report) -> String {
-    let mut out = format!("{}: {:.1} MB\nruns on {} {}", r.file.display(), r.bytes as f64 / 1e6, r.arch, r.os);
-    if !r.features.is_empty() {
-        let _ = write!(out, " with {}", r.features.join(", "));
-    }
-    out.push('\n');
+    let mut out = format!("{}: {:.1} MB\nruns on {}\n", r.file.display(), r.bytes as f64 / 1e6, r.machine);
     for (what, list) in [("input", &r.inputs), ("output", &r.outputs)] {
         for v in list {
             let sizes: Vec<String> = v.shape.iter().map(|s| s.to_string()).collect();

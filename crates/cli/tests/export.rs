@@ -72,7 +72,10 @@ fn an_exported_model_runs_without_a_compiler() {
     assert!(out.contains(&format!("runs on {} {}", std::env::consts::ARCH, std::env::consts::OS)), "{out}");
     let json = done(&mut winograph(&["export", &model, "--shape", "x=3,2", "--vector-bytes", "16", "--json"]), 0);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((json["vector_bytes"].as_u64(), json["file"].as_str()), (Some(16), Some(file.as_str())));
+    assert_eq!(
+        (json["machine"]["cpu"]["vector_bytes"].as_u64(), json["file"].as_str()),
+        (Some(16), Some(file.as_str()))
+    );
     let x = Tensor::from_slice(&[1f32, -2.0, 3.0, 4.0, -5.0, 6.0], &[3, 2]).unwrap();
     x.save_npy(dir.join("x.npy")).unwrap();
     let (input, output) = (format!("x={}", path(&dir, "x.npy")), format!("y={}", path(&dir, "y.npy")));

@@ -1,6 +1,6 @@
 //! What a device does: compile, allocate, copy, launch, synchronise.
 
-use crate::cpu::{KernelData, Machine};
+pub use crate::image::{Image, Platform};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +35,12 @@ pub trait Device: Send + Sync {
     /// Whether its memory is the host's, so that launches may be given addresses of the host.
     fn is_host(&self) -> bool {
         false
+    }
+
+    /// Whether compiled kernels that need this run here; the error says why not.
+    fn accepts(&self, platform: &Platform) -> Result<(), DeviceError> {
+        let _ = platform;
+        Err(DeviceError::NoExport { device: self.name().to_string() })
     }
 
     /// Compiled kernels in a form that another process, on a machine like this one, can [`import`](Device::import).
@@ -99,17 +105,6 @@ pub unsafe trait Memory: Send + Sync {
         (offset.checked_add(bytes)? <= self.bytes())
             .then(|| Arg { address: self.address().wrapping_add(offset), bytes })
     }
-}
-
-/// Compiled kernels that can be kept in a file.
-#[derive(Clone, Debug)]
-pub struct Image {
-    /// Where they run.
-    pub(crate) machine: Machine,
-    /// What launching each takes.
-    pub(crate) kernels: Vec<KernelData>,
-    /// A shared library with their machine code.
-    pub(crate) library: Vec<u8>,
 }
 
 /// An argument of a launch: memory of the device.
@@ -253,7 +248,7 @@ pub enum DeviceError {
         reason: String,
     },
     /// Kernels of this device cannot be kept in a file.
-    #[error("compiled kernels of the device {device} can be neither exported nor imported; take the CPU")]
+    #[error("compiled kernels of the device {device} can be neither exported nor imported; take cpu or cuda:N")]
     NoExport {
         /// The device.
         device: String,

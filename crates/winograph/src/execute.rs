@@ -1,7 +1,8 @@
 //! Runs graphs: compiles them for a device, prepares what depends on constants, launches.
 
-use crate::device::{Device, DeviceError, Image, Memory, Module};
+use crate::device::{Device, DeviceError, Memory, Module};
 use crate::error::{Error, Result};
+use crate::image::Image;
 use crate::settings;
 use crate::tensor::storage::Storage;
 use crate::workspace::{Constant, Workspace, Workspaces};

@@ -23,6 +23,7 @@ mod execute;
 pub mod export;
 pub mod files;
 pub mod function;
+mod image;
 mod launch;
 mod memory;
 pub mod model;

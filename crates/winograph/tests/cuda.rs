@@ -8,10 +8,10 @@ use kernels::*;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use winograph::cpu::CpuDevice;
+use winograph::cpu::{CpuDevice, CpuOptions};
 use winograph::cuda::{CudaDevice, CudaOptions};
 use winograph::device::{Device, DeviceError, Memory, Module};
-use winograph::{ArgSpec, ConvOptions, DType, FunctionOptions, Options, Tensor, compile_with};
+use winograph::{ArgSpec, ConvOptions, DType, Function, FunctionOptions, Options, Tensor, compile_with};
 use winograph_compiler::{Algorithm, Target};
 use winograph_ir::Scalar;
 use winograph_ir::linear::Code;
@@ -304,7 +304,7 @@ fn launches_are_timed_by_the_device() {
     let case = &threads::threads()[0];
     let module = gpu.load(std::slice::from_ref(&case.code)).unwrap();
     assert!(module.resources(0).unwrap().registers > 0);
-    assert_eq!(module.launch_shape(0).unwrap().threads, 64);
+    assert_eq!(module.launch_shape(0).unwrap().0, 64);
     let memory = [upload(&gpu, &case.inputs[0]), upload(&gpu, &case.before)];
     let args: Vec<_> = memory.iter().map(|m| m.arg(0, m.bytes()).unwrap()).collect();
     // SAFETY: the memory lives until the times are there, which waits for the launches.
@@ -312,4 +312,52 @@ fn launches_are_timed_by_the_device() {
     let times = gpu.time_launches(5, &mut launch).unwrap();
     assert_eq!(times.len(), 5);
     assert!(times.iter().all(|&t| t < Duration::from_secs(1)), "{times:?}");
+}
+
+/// A file that was exported on a GPU runs without NVRTC, with the same bits, and not on a processor; nor does one of a
+/// processor run on a GPU.
+#[test]
+fn exported_functions_run_without_a_compiler() {
+    let Some(gpu) = gpu(None) else { return };
+    let gpu: Arc<dyn Device> = Arc::new(gpu);
+    let cpu: Arc<dyn Device> = Arc::new(CpuDevice::new(CpuOptions::default()).unwrap());
+    let none = CudaOptions { nvrtc: Some("/no/such/nvrtc".into()), ..CudaOptions::default() };
+    let bare: Arc<dyn Device> = Arc::new(CudaDevice::with_options(0, none).unwrap());
+    let w = Tensor::randn(&[8, 4, 3, 3], DType::F32, 1).unwrap();
+    let table = Tensor::randn(&[1, 8, 16, 16], DType::F32, 3).unwrap();
+    let x = Tensor::rand(&[1, 4, 16, 16], DType::F32, 4).unwrap();
+    Tensor::realize_all(&[&w, &table, &x]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f.wg");
+    for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
+        let made = |device: &Arc<dyn Device>| {
+            let compiler = Options { algorithm, ..Options::default() };
+            let options = FunctionOptions {
+                compiler: Some(compiler),
+                device: Some(device.clone()),
+                ..FunctionOptions::default()
+            };
+            let args = [ArgSpec::new(DType::F32, &[1, 4, 16, 16])];
+            let f = compile_with(&args, &options, |a| {
+                let y = a[0].conv2d(&w.mul(2)?, None, &ConvOptions::padding(1))?;
+                Ok(vec![y.add(&table)?, y.sum(&[1, 2, 3], false)?])
+            });
+            f.unwrap()
+        };
+        let f = made(&gpu);
+        f.export(&path).unwrap();
+        let bits = |f: &Function| -> Vec<Vec<u32>> {
+            let all = f.call(&[&x]).unwrap();
+            all.iter().map(|t| t.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect()).collect()
+        };
+        let g = Function::load(&path, &bare).unwrap();
+        for _ in 0..3 {
+            assert_eq!(bits(&g), bits(&f));
+        }
+        let e = Function::load(&path, &cpu).unwrap_err().to_string();
+        assert!(e.contains("NVIDIA GPU") && e.contains("cuda:0"), "{e}");
+        made(&cpu).export(&path).unwrap();
+        let e = Function::load(&path, &bare).unwrap_err().to_string();
+        assert!(e.contains("runs on a processor"), "{e}");
+    }
 }

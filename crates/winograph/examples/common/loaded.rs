@@ -80,7 +80,7 @@ impl<'a> Loaded<'a> {
     pub(crate) fn takes(&self, n: usize) -> String {
         let kernel = self.program.run[n].kernel;
         let (r, shape) = (self.module.resources(kernel), self.module.launch_shape(kernel));
-        let (r, shape) = (r.unwrap_or_default(), shape.map_or((0, 0), |s| (s.threads, s.shared_bytes)));
+        let (r, shape) = (r.unwrap_or_default(), shape.unwrap_or((0, 0)));
         format!("{}r/{}s/{}b/{}t", r.registers, r.spill_bytes, r.shared_bytes + shape.1, shape.0)
     }
 }

@@ -1,7 +1,7 @@
 //! What machine this is: vector width, caches, features.
 
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::{fmt, fs};
 use winograph_compiler::Target;
 
 /// The target that describes this machine, with as many threads as this process may use. Cache sizes come from sysfs where it can be read.
@@ -136,6 +136,16 @@ impl Machine {
         match missing.is_empty() {
             true => Ok(()),
             false => Err(format!("this machine's processor lacks {}", missing.join(", "))),
+        }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.arch, self.os)?;
+        match self.features.is_empty() {
+            true => Ok(()),
+            false => write!(f, " with {}", self.features.join(", ")),
         }
     }
 }

@@ -19,8 +19,10 @@ use module::Unit;
 pub use module::{CpuModule, Loaded};
 pub use pool::{Pool, Share};
 
-use crate::device::{Device, DeviceError, Image, Memory, Module, read_host, write_host};
+use crate::device::{Device, DeviceError, Memory, Module, read_host, write_host};
 use crate::env::Env;
+use crate::image::{self, Image, Platform};
+use crate::launch::refuse;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -204,23 +206,41 @@ impl Device for CpuDevice {
         true
     }
 
+    fn accepts(&self, platform: &Platform) -> Result<(), DeviceError> {
+        let checked = match platform {
+            Platform::Cpu(machine) => machine.check(),
+            Platform::Cuda(_) => Err(format!("it runs on {platform}, such as the device cuda:0")),
+        };
+        checked.map_err(|reason| DeviceError::OtherMachine { reason })
+    }
+
     fn export(&self, codes: &[Code]) -> Result<Image, DeviceError> {
-        let machine = Machine::of(self.target.vector_bytes);
+        let platform = Platform::Cpu(Machine::of(self.target.vector_bytes));
         if codes.is_empty() {
-            return Ok(Image { machine, kernels: Vec::new(), library: Vec::new() });
+            return Ok(Image { platform, kernels: Vec::new(), library: Vec::new() });
         }
         let source = render_c(codes, &self.target)?;
+        let kernels = KernelData::of(codes, source.symbols)?;
         Ok(Image {
-            machine,
+            platform,
             library: self.cache.bytes(&source.text, self.compiler()?, &self.machine)?,
-            kernels: KernelData::of(codes, source.symbols)?,
+            kernels: kernels.into_iter().map(image::KernelData::Cpu).collect(),
         })
     }
 
     fn import(&self, image: Image) -> Result<Arc<dyn Module>, DeviceError> {
-        image.machine.check().map_err(|reason| DeviceError::OtherMachine { reason })?;
+        self.accepts(&image.platform)?;
+        let mut kernels = Vec::with_capacity(image.kernels.len());
+        for kernel in image.kernels {
+            match kernel {
+                image::KernelData::Cpu(data) => kernels.push(data),
+                image::KernelData::Cuda(data) => {
+                    return Err(refuse(data.signature.name(), "it is a kernel for a GPU"));
+                }
+            }
+        }
         let library = self.cache.open(&image.library)?;
-        let unit = Unit { library, source: String::new(), kernels: image.kernels };
+        let unit = Unit { library, source: String::new(), kernels };
         Ok(Arc::new(CpuModule::new(vec![unit], self.pool.clone())?))
     }
 }

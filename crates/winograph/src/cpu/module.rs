@@ -46,7 +46,7 @@ impl Loaded {
 #[serde(deny_unknown_fields)]
 pub(crate) struct KernelData {
     /// Its function in the library.
-    symbol: String,
+    pub(crate) symbol: String,
     pub(crate) signature: Signature,
     /// Bytes of scratch memory that a thread has.
     scratch: usize,
@@ -66,18 +66,6 @@ impl KernelData {
             })
         };
         codes.iter().zip(symbols).map(one).collect()
-    }
-
-    /// Whether it can be what a kernel takes; the error says what is wrong.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let c_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if self.symbol.is_empty() || !self.symbol.chars().all(c_name) {
-            return Err(format!("{:?} is no name of a function", self.symbol));
-        }
-        match self.signature.is_sound() {
-            true => Ok(()),
-            false => Err("its arguments have no fixed sizes or no alignments".into()),
-        }
     }
 }
 

@@ -16,6 +16,7 @@ pub use resources::{KernelResources, parse_resources};
 use crate::cpu::{CACHE_BYTES, Cache};
 use crate::device::{Device, DeviceError, Memory, Module, Recording};
 use crate::env::Env;
+use crate::image::{GpuCode, GpuKernel, Image, KernelData, Platform};
 use driver::Driver;
 use memory::CudaBuffer;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use winograph_compiler::Target;
 use winograph_compiler::optimize::matrix_unit::CUDA_UNITS;
 use winograph_compiler::render::cuda::COMPILE_OPTIONS;
-use winograph_compiler::render::render_cuda;
+use winograph_compiler::render::{CudaSource, render_cuda};
 use winograph_compiler::target::Gpu;
 use winograph_ir::linear::Code;
 
@@ -158,6 +159,13 @@ impl CudaDevice {
     /// No NVRTC, or one that does not know the GPU; kernels that cannot be written or compiled; too little of what they
     /// take.
     pub fn load(&self, codes: &[Code]) -> Result<CudaModule, DeviceError> {
+        let (source, _, binary) = self.binary(codes)?;
+        let kernels = GpuKernel::of(codes, source.kernels)?;
+        CudaModule::new(self.device.clone(), kernels, source.text, &binary.image, &binary.resources)
+    }
+
+    /// The text of kernels and what it is compiled to, for which GPUs.
+    fn binary(&self, codes: &[Code]) -> Result<(CudaSource, Architecture, Binary), DeviceError> {
         let source = render_cuda(codes, &self.target)?;
         let nvrtc = self.nvrtc()?;
         let architecture = nvrtc.architecture_for(self.capability).ok_or_else(|| DeviceError::NoDevice {
@@ -176,7 +184,7 @@ impl CudaDevice {
         })?;
         // One that does not read as it was written is of a damaged cache.
         let binary = Binary::from_bytes(&bytes).map_or_else(|| nvrtc.compile(&source.text, architecture), Ok)?;
-        CudaModule::new(self.device.clone(), codes, source, &binary)
+        Ok((source, architecture, binary))
     }
 
     /// The times of `repeat` repetitions of what `launch` queues, by the GPU's own clock: from the start of the first
@@ -257,6 +265,47 @@ impl Device for CudaDevice {
 
     fn synchronize(&self) -> Result<(), DeviceError> {
         self.device.synchronize()
+    }
+
+    fn accepts(&self, platform: &Platform) -> Result<(), DeviceError> {
+        let reason = match platform {
+            Platform::Cuda(code) => match code.check(self.capability) {
+                Ok(()) => return Ok(()),
+                Err(reason) => reason,
+            },
+            Platform::Cpu(_) => format!("it runs on a processor ({platform}), which is the device cpu"),
+        };
+        Err(DeviceError::OtherMachine { reason })
+    }
+
+    fn export(&self, codes: &[Code]) -> Result<Image, DeviceError> {
+        let (source, architecture, binary) = self.binary(codes)?;
+        let kernels = GpuKernel::of(codes, source.kernels)?;
+        Ok(Image {
+            platform: Platform::Cuda(match architecture {
+                Architecture::Machine(capability) => GpuCode { capability, ptx: false },
+                Architecture::Virtual(capability) => GpuCode { capability, ptx: true },
+            }),
+            kernels: kernels.into_iter().map(KernelData::Cuda).collect(),
+            library: binary.image,
+        })
+    }
+
+    fn import(&self, image: Image) -> Result<Arc<dyn Module>, DeviceError> {
+        self.accepts(&image.platform)?;
+        let mut kernels = Vec::with_capacity(image.kernels.len());
+        if let Platform::Cuda(code) = &image.platform {
+            code.check_bytes(&image.library).map_err(|reason| DeviceError::OtherMachine { reason })?;
+        }
+        for kernel in image.kernels {
+            match kernel {
+                KernelData::Cuda(data) => kernels.push(data),
+                KernelData::Cpu(data) => {
+                    return Err(crate::launch::refuse(data.signature.name(), "it is a kernel for a processor"));
+                }
+            }
+        }
+        Ok(Arc::new(CudaModule::new(self.device.clone(), kernels, String::new(), &image.library, &[])?))
     }
 
     fn record(

@@ -1,16 +1,13 @@
 //! Compiled kernels on a GPU.
 
 use super::driver::{Device, Function, Module as Handle};
-use super::nvrtc::Binary;
 use super::recorded;
 use super::resources::KernelResources;
 use crate::device::{Arg, DeviceError, Module};
-use crate::launch::{Signature, refuse};
+use crate::image::GpuKernel;
+use crate::launch::refuse;
 use std::ffi::{CString, c_int, c_uint, c_void};
 use std::sync::Arc;
-use winograph_compiler::render::cuda::ALIGNMENT;
-use winograph_compiler::render::{CudaSource, KernelLaunch};
-use winograph_ir::linear::Code;
 
 /// `CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES`, `..._LOCAL_SIZE_BYTES`, `..._NUM_REGS` and
 /// `..._MAX_DYNAMIC_SHARED_SIZE_BYTES`.
@@ -26,9 +23,8 @@ const UNANNOUNCED: u32 = 48 << 10;
 const MAX_BLOCKS: i64 = i32::MAX as i64;
 
 struct Kernel {
-    signature: Signature,
+    data: GpuKernel,
     function: Function,
-    launch: KernelLaunch,
     resources: KernelResources,
 }
 
@@ -46,34 +42,38 @@ unsafe impl Send for CudaModule {}
 unsafe impl Sync for CudaModule {}
 
 impl CudaModule {
-    /// Loads a binary that was compiled from `source`, which was rendered from `codes`.
+    /// Loads machine code, or PTX with a zero byte at its end, that has these kernels and was compiled from `source`.
+    /// `reported` is what the compiler says that they take.
     pub(super) fn new(
         device: Arc<Device>,
-        codes: &[Code],
-        source: CudaSource,
-        binary: &Binary,
+        kernels: Vec<GpuKernel>,
+        source: String,
+        image: &[u8],
+        reported: &[(String, KernelResources)],
     ) -> Result<CudaModule, DeviceError> {
         let f = device.enter()?;
         let mut handle = std::ptr::null_mut();
-        // SAFETY: the context is current; the image is one that NVRTC made, PTX with a zero byte at its end.
-        let status = unsafe { (f.load)(&mut handle, binary.image.as_ptr().cast()) };
+        // SAFETY: the context is current; the image is one that NVRTC made here, or that an exported file holds, whose maker
+        // the caller trusts. PTX has a zero byte at its end; machine code says how long it is.
+        let status = unsafe { (f.load)(&mut handle, image.as_ptr().cast()) };
         device.driver.check("load compiled kernels", status)?;
-        let mut module = CudaModule { kernels: Vec::with_capacity(codes.len()), source: source.text, handle, device };
-        for (code, launch) in codes.iter().zip(source.kernels) {
-            let kernel = module.kernel(code, launch, binary)?;
+        let mut module = CudaModule { kernels: Vec::with_capacity(kernels.len()), source, handle, device };
+        for data in kernels {
+            let kernel = module.kernel(data, reported)?;
             module.kernels.push(kernel);
         }
         Ok(module)
     }
 
-    fn kernel(&self, code: &Code, launch: KernelLaunch, binary: &Binary) -> Result<Kernel, DeviceError> {
+    fn kernel(&self, data: GpuKernel, reported: &[(String, KernelResources)]) -> Result<Kernel, DeviceError> {
         let driver = self.device.driver;
         let f = self.device.enter()?;
-        let symbol = CString::new(launch.symbol.as_str()).map_err(|e| refuse(&code.name, e.to_string()))?;
+        let name = data.signature.name();
+        let symbol = CString::new(data.symbol.as_str()).map_err(|e| refuse(name, e.to_string()))?;
         let mut function = std::ptr::null_mut();
         // SAFETY: the module is loaded, and the name ends in a zero byte.
         let status = unsafe { (f.function)(&mut function, self.handle, symbol.as_ptr()) };
-        driver.check(&format!("find the kernel {}", launch.symbol), status)?;
+        driver.check(&format!("find the kernel {}", data.symbol), status)?;
         let attribute = |number: c_int| -> Result<u32, DeviceError> {
             let mut value = 0;
             // SAFETY: the function belongs to a loaded module; the pointer is to an integer that lives long enough.
@@ -81,20 +81,20 @@ impl CudaModule {
             driver.check("read what a kernel takes", status)?;
             Ok(u32::try_from(value).unwrap_or(0))
         };
-        let reported = binary.resources.iter().find(|r| r.0 == launch.symbol);
+        let reported = reported.iter().find(|r| r.0 == data.symbol);
         let resources = KernelResources {
             registers: attribute(REGISTERS)?,
             spill_bytes: reported.map_or(0, |r| r.1.spill_bytes),
             stack_bytes: attribute(LOCAL)?,
             shared_bytes: attribute(SHARED)?,
         };
-        if launch.shared_bytes > UNANNOUNCED {
-            let bytes = c_int::try_from(launch.shared_bytes).unwrap_or(c_int::MAX);
+        if data.shared_bytes > UNANNOUNCED {
+            let bytes = c_int::try_from(data.shared_bytes).unwrap_or(c_int::MAX);
             // SAFETY: the function belongs to a loaded module.
             let status = unsafe { (f.set_function_attribute)(function, DYNAMIC_SHARED, bytes) };
-            driver.check(&format!("give {} {bytes} bytes of shared memory", code.name), status)?;
+            driver.check(&format!("give {name} {bytes} bytes of shared memory"), status)?;
         }
-        Ok(Kernel { signature: Signature::new(code, ALIGNMENT)?, function, launch, resources })
+        Ok(Kernel { data, function, resources })
     }
 
     /// What a kernel takes of the GPU.
@@ -102,9 +102,9 @@ impl CudaModule {
         self.kernels.get(kernel).map(|k| k.resources)
     }
 
-    /// How a kernel is launched.
-    pub fn launch_shape(&self, kernel: usize) -> Option<&KernelLaunch> {
-        self.kernels.get(kernel).map(|k| &k.launch)
+    /// Threads of a block of a kernel, and bytes of dynamic shared memory that it has.
+    pub fn launch_shape(&self, kernel: usize) -> Option<(u32, u32)> {
+        self.kernels.get(kernel).map(|k| (k.data.threads, k.data.shared_bytes))
     }
 }
 
@@ -132,12 +132,15 @@ impl Module for CudaModule {
         let Some(k) = self.kernels.get(kernel) else {
             return Err(refuse(&kernel.to_string(), format!("the module has {} kernels", self.kernels.len())));
         };
-        let blocks = k.signature.check(args, params)?;
+        let blocks = k.data.signature.check(args, params)?;
         if blocks <= 0 {
             return Ok(());
         }
         if blocks > MAX_BLOCKS {
-            return Err(refuse(k.signature.name(), format!("{blocks} blocks where a launch has at most {MAX_BLOCKS}")));
+            return Err(refuse(
+                k.data.signature.name(),
+                format!("{blocks} blocks where a launch has at most {MAX_BLOCKS}"),
+            ));
         }
         let mut addresses: Vec<u64> = args.iter().map(|a| a.address.addr() as u64).collect();
         let mut params = params.to_vec();
@@ -154,15 +157,15 @@ impl Module for CudaModule {
                 blocks as c_uint,
                 1,
                 1,
-                k.launch.threads,
+                k.data.threads,
                 1,
                 1,
-                k.launch.shared_bytes,
+                k.data.shared_bytes,
                 recorded::queue(),
                 pointers.as_mut_ptr(),
                 std::ptr::null_mut(),
             )
         };
-        self.device.driver.check(&format!("launch {}", k.signature.name()), status)
+        self.device.driver.check(&format!("launch {}", k.data.signature.name()), status)
     }
 }

@@ -1,8 +1,8 @@
 //! What the header of an exported file says.
 
 use super::ExportError;
-use crate::cpu::{KernelData, Machine};
 use crate::function::ArgSpec;
+use crate::image::{KernelData, Platform};
 use crate::memory::may_fit;
 use crate::tensor::shape::check_size;
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ pub(super) const FIXED_SECTIONS: usize = 2;
 pub(super) struct Header {
     /// Version of this crate that wrote the file.
     pub(super) version: String,
-    pub(super) machine: Machine,
+    pub(super) machine: Platform,
     /// Notes of the model's maker, by key.
     pub(super) metadata: Vec<(String, String)>,
     /// Operators of the model, and how often each occurs.
@@ -232,14 +232,14 @@ impl Header {
             });
         }
         for (i, kernel) in self.kernels.iter().enumerate() {
-            kernel.launch.check().map_err(|cause| ExportError::header(format!("kernel {i}"), cause))?;
+            kernel.launch.check(&self.machine).map_err(|cause| ExportError::header(format!("kernel {i}"), cause))?;
         }
         let mut run = Vec::with_capacity(self.launches.len());
         for (i, launch) in self.launches.iter().enumerate() {
             let wrong = |cause: String| ExportError::header(format!("launch {i}"), cause);
             let kernel = self.kernels.get(launch.kernel);
             let kernel = kernel.ok_or_else(|| wrong(format!("there is no kernel {}", launch.kernel)))?;
-            let needed = kernel.launch.signature.bytes().unwrap_or_default();
+            let needed = kernel.launch.signature().bytes().unwrap_or_default();
             if needed.len() != launch.args.len() {
                 return Err(wrong(format!("{} arguments where {} are needed", launch.args.len(), needed.len())));
             }
@@ -270,7 +270,7 @@ impl Header {
 impl Kernel {
     /// Name and role of its code.
     fn outline(&self) -> Result<Code, ExportError> {
-        let name = self.launch.signature.name().to_string();
+        let name = self.launch.signature().name().to_string();
         let role = Role::ALL.into_iter().find(|r| r.name() == self.role).ok_or_else(|| {
             ExportError::header(format!("kernel {name}"), format!("there is no role {:?}", self.role))
         })?;

@@ -2,11 +2,11 @@
 
 use super::format::{FIXED_SECTIONS, Header, MAGIC, MAX_HEADER, Named, PART, PREAMBLE, Section, Sound, digest};
 use super::{ExportError, FORMAT};
-use crate::cpu::Machine;
-use crate::device::{Device, DeviceError, Image, Memory, host_bytes};
+use crate::device::{Device, Memory, host_bytes};
 use crate::error::Result;
 use crate::execute::{Compiled, Ready};
 use crate::function::{ArgSpec, Function};
+use crate::image::{Image, Platform};
 use crate::memory::may_fit;
 use crate::workspace::Constant;
 use std::fs::File;
@@ -131,7 +131,7 @@ impl Exported {
     }
 
     /// The machines it runs on.
-    pub fn machine(&self) -> &Machine {
+    pub fn machine(&self) -> &Platform {
         &self.header.machine
     }
 
@@ -168,7 +168,7 @@ impl Exported {
     /// Reads and checks the rest and loads the kernels. This runs code of the file: see [`export`](crate::export).
     ///
     /// # Errors
-    /// Another kind of machine, a device other than the CPU, damage, no memory, kernels that cannot be loaded.
+    /// Another kind of machine or device, damage, no memory, kernels that cannot be loaded.
     pub fn load(&self, device: &Arc<dyn Device>) -> Result<Function> {
         self.ready(device).map_err(|e| e.of(&self.name))
     }
@@ -186,7 +186,7 @@ impl Exported {
         let kernels = self.header.kernels.iter().map(|k| k.launch.clone()).collect::<Vec<_>>();
         let module = match kernels.is_empty() {
             true => None,
-            false => Some(device.import(Image { machine: self.header.machine.clone(), kernels, library })?),
+            false => Some(device.import(Image { platform: self.header.machine.clone(), kernels, library })?),
         };
         let constants = constants.into_iter().map(|memory| Some(Constant::Copy(memory))).collect();
         let parts = Ready { program: self.sound.program.clone(), module, constants, first_constant: 0, prepared };
@@ -196,20 +196,27 @@ impl Exported {
 
     /// The sections, with the machine and their hashes checked.
     fn read(&self, device: &Arc<dyn Device>) -> Result<Read, ExportError> {
-        if !device.is_host() {
-            return Err(DeviceError::NoExport { device: device.name().to_string() }.into());
-        }
-        self.header.machine.check().map_err(|reason| DeviceError::OtherMachine { reason })?;
+        device.accepts(&self.header.machine)?;
         let mut sections = self.header.sections.iter();
         let mut library = zeros(sections.next().map_or(0, |s| s.bytes))?;
         let memory = |s: &Section| match usize::try_from(s.bytes) {
             Ok(bytes) => Ok(device.allocate(bytes)?),
             Err(_) => Err(ExportError::OutOfMemory { bytes: s.bytes }),
         };
-        let mut others = sections.map(memory).collect::<Result<Vec<_>, _>>()?;
+        let (mut others, mut staged) = (Vec::new(), Vec::new());
+        match device.is_host() {
+            true => others = sections.map(memory).collect::<Result<Vec<_>, _>>()?,
+            false => staged = sections.map(|s| zeros(s.bytes)).collect::<Result<_, _>>()?,
+        }
         let mut targets = vec![&mut library[..]];
         targets.extend(others.iter_mut().filter_map(|m| host_bytes(&mut **m)));
+        targets.extend(staged.iter_mut().map(|bytes: &mut Vec<u8>| &mut bytes[..]));
         self.fill(targets)?;
+        for bytes in staged {
+            let mut memory = device.allocate(bytes.len())?;
+            device.write(&mut *memory, 0, &bytes)?;
+            others.push(memory);
+        }
         let mut others = others.into_iter();
         match others.next() {
             Some(prepared) => Ok(Read { library, prepared, constants: others.collect() }),

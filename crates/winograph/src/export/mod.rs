@@ -17,12 +17,13 @@
 //! that you have made yourself or have from a source that you would run a program from, and no others. Import
 //! ([`Model::load`](crate::Model::load) of a network in another format) runs no code of the file.
 //!
-//! A file says which machines it runs on: processor architecture, operating system, byte order, and the extensions of
-//! the instruction set that its kernels may use. Any other machine refuses it. Kernels made with narrower vectors
+//! A file says which machines it runs on. One that was exported on a CPU needs a processor architecture, operating system, byte order, and the extensions of
+//! the instruction set that its kernels may use; one that was exported on a GPU (`cuda:0`) needs an NVIDIA GPU of its
+//! compute capability and a driver, and no NVRTC. Any other machine refuses it. Kernels made with narrower vectors
 //! (`WINOGRAPH_VECTOR_BYTES=32`) run on more machines. It does not depend on the number of threads.
 //!
 //! What is in it is what a [`Function`] keeps after compiling: the launches, their memory, the bytes of what was
-//! prepared and of the constants that calls read, and the shared library of the kernels. A loaded function is a function like
+//! prepared and of the constants that calls read, and the kernels: a shared library, or machine code for a GPU. A loaded function is a function like
 //! any other. `winograph export` writes such files of models, and [`Model::load`](crate::Model::load) and
 //! `winograph run` take them.
 //!
@@ -48,6 +49,7 @@ mod format;
 mod load;
 mod write;
 
+pub use crate::image::{GpuCode, Platform};
 pub use load::Exported;
 #[doc(hidden)]
 pub use write::seal;
@@ -60,7 +62,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Version of the format that this crate writes, and the only one it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Extension of the names of exported files. [`Model::load`](crate::Model::load) takes a file of another name for
 /// something else, so that code is loaded only where it is asked for.
@@ -141,7 +143,7 @@ impl Function {
     /// The file is whole or is not there: it takes the place of one of that name when all of it has been written.
     ///
     /// # Errors
-    /// A device other than the CPU, a compiler that fails, a file that cannot be written.
+    /// A virtual device, a compiler that fails, a file that cannot be written.
     pub fn export(&self, path: impl AsRef<Path>) -> Result<()> {
         let number = |what: &str, n: usize| (0..n).map(|i| format!("{what}{i}")).collect();
         let names = Names { inputs: number("arg", self.args.len()), outputs: number("out", self.outputs.len()) };

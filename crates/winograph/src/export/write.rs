@@ -2,10 +2,10 @@
 
 use super::format::{At, Buffer, Header, Kernel, Launch, MAGIC, MAX_HEADER, Named, PART, Section, digest};
 use super::{ExportError, FORMAT};
-use crate::device::Image;
 use crate::error::Result;
 use crate::files::replace;
 use crate::function::{ArgSpec, Function};
+use crate::image::Image;
 use std::borrow::Cow;
 use std::io::Write as _;
 use std::path::Path;
@@ -106,7 +106,7 @@ fn header(
     };
     Header {
         version: env!("CARGO_PKG_VERSION").to_string(),
-        machine: image.machine.clone(),
+        machine: image.platform.clone(),
         metadata: about.metadata,
         operators: about.operators,
         parameters: about.parameters,

@@ -105,7 +105,7 @@ impl Session {
     /// # Errors
     /// A session that has not been compiled for exactly one combination of shapes (see
     /// [`compile_for`](Session::compile_for)), for one that is for the elements of an input, or whose inputs and outputs
-    /// are not all tensors; a device other than the CPU; a file that cannot be written.
+    /// are not all tensors; a virtual device; a file that cannot be written.
     pub fn export(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let unsuitable = |cause: String| ExportError::Unsuitable { cause }.of(&path.display().to_string());

@@ -14,7 +14,7 @@ use winograph::cpu::{
 };
 use winograph::device::{Device, Memory};
 use winograph::env::Env;
-use winograph::export::{Exported, seal};
+use winograph::export::{Exported, GpuCode, Platform, seal};
 use winograph::files::write_atomically;
 use winograph::model::{PictureAxes, Session, Value, conformance};
 use winograph::nn::{self, Layer as _, Parameters};
@@ -232,7 +232,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     ("Function::load", |s, c| told(Function::load(c.file(s), &c.cpu).map(|f| f.args().len()))),
     ("Exported::open", |s, c| told(Exported::open(c.file(s)).map(|e| e.inputs().len()))),
     ("Exported::from_bytes", |s, c| told(exported(s, c).map(|_| ()))),
-    ("Exported::machine", |s, c| told(exported(s, c).map(|e| e.machine().vector_bytes))),
+    ("Exported::machine", |s, c| told(exported(s, c).map(|e| e.machine().to_string()))),
     ("Exported::version", |s, c| told(exported(s, c).map(|e| e.version().len()))),
     ("Exported::inputs", |s, c| told(exported(s, c).map(|e| assert_eq!(e.inputs().len(), 2)))),
     ("Exported::outputs", |s, c| told(exported(s, c).map(|e| assert_eq!(e.outputs().len(), 2)))),
@@ -250,6 +250,16 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         let mut machine = Machine::of(16);
         machine.features.push(s.text());
         told(machine.check())
+    }),
+    ("Device::accepts", |s, c| {
+        let platform = match s.size() % 2 {
+            0 => Platform::Cuda(GpuCode { capability: s.size() as u32, ptx: true }),
+            _ => Platform::Cpu(Machine { arch: s.text(), ..Machine::of(s.size()) }),
+        };
+        told(c.cpu.accepts(&platform))
+    }),
+    ("GpuCode::check", |s, _| {
+        told(GpuCode { capability: s.size() as u32, ptx: s.size() % 2 == 0 }.check(s.size() as u32))
     }),
     ("write_atomically", |s, c| told(write_atomically(&c.file(s), b"x"))),
     ("SafeTensors::new", |s, _| told(safetensors(s).map(|_| ()))),
