@@ -95,21 +95,19 @@ pub fn regions(kernel: &Kernel, target: &Target) -> Option<Vec<(Kernel, Plan)>> 
     let vectors = size / lanes;
     let mut start = 0;
     let mut groups: Vec<(i64, i64)> = Vec::new();
-    for nv in groups_of(vectors) {
+    let alone = kernel.loops.len() == 2;
+    for nv in groups_of(vectors, beside(columns, registers, alone), registers) {
         match groups.last_mut() {
             Some((n, count)) if *n == nv => *count += 1,
             _ => groups.push((nv, 1)),
         }
     }
     let whole = |start: i64, len: i64, nv: i64, lanes: i64, out: &mut Vec<(Kernel, Plan)>| -> Option<()> {
-        let copies = copies(nv, columns, registers);
         let mut at = 0;
-        while at < columns {
-            let n = copies.min(columns - at);
-            let span = (columns - at) / n * n;
-            let (k, l, t) = region(kernel, lane, Part { start, len }, tile, Part { start: at, len: span });
+        for (n, count) in copies(nv, columns, registers, alone) {
+            let (k, l, t) = region(kernel, lane, Part { start, len }, tile, Part { start: at, len: n * count });
             out.push(plan(k, l, t, &[(nv, lanes)], n, false));
-            at += span;
+            at += n * count;
         }
         Some(())
     };
@@ -147,31 +145,46 @@ pub fn regions(kernel: &Kernel, target: &Target) -> Option<Vec<(Kernel, Plan)>> 
     Some(out)
 }
 
-/// Vectors side by side, in groups of three where there are that many: three vectors and eight copies make up 24
-/// accumulators.
-fn groups_of(vectors: i64) -> Vec<i64> {
-    match vectors {
-        0 => vec![],
-        1 => vec![1],
-        2 => vec![2],
-        4 => vec![4],
-        n => {
-            let mut out = vec![3; (n / 3) as usize];
-            match n % 3 {
-                1 => out[(n / 3 - 1) as usize] = 4,
-                2 => out.push(2),
-                _ => {}
-            }
-            out
-        }
-    }
+/// Registers from which on three vectors beside each other have copies enough.
+const MANY_REGISTERS: i64 = 32;
+
+/// Vectors that blocks of accumulators have beside each other. With 32 registers three, whose eight copies make up 24
+/// accumulators. With 16 registers three have four copies; two have six, which take two thirds as much of the operand along
+/// the lanes a multiply-add, the one that comes from further away, and leave a register free, without which clang
+/// may spill. Where six or five do not divide the columns there are two regions, each of which reads that operand once:
+/// that pays where the product is `alone` and a pass finds it in cache, not where all positions are between two passes.
+fn beside(columns: i64, registers: i64, alone: bool) -> i64 {
+    if registers < MANY_REGISTERS && (alone || columns % 6 == 0 || columns % 5 == 0) { 2 } else { 3 }
 }
 
-/// Copies along an axis of `columns` beside `vectors` vectors: as many as registers allow, dividing the axis where that
-/// costs few.
-fn copies(vectors: i64, columns: i64, registers: i64) -> i64 {
+/// Vectors side by side, in groups of `most` where there are that many. One that is left joins the last group;
+/// with few registers four are two groups of two, which load as much and take half as much of the operand along the lanes.
+fn groups_of(vectors: i64, most: i64, registers: i64) -> Vec<i64> {
+    let mut out = vec![most; (vectors / most) as usize];
+    match (vectors % most, out.last_mut()) {
+        (0, _) => {}
+        (1, Some(last)) => *last += 1,
+        (rest, _) => out.push(rest),
+    }
+    if registers < MANY_REGISTERS && out.last() == Some(&4) {
+        out.pop();
+        out.extend([2, 2]);
+    }
+    out
+}
+
+/// Copies along an axis of `columns` beside `vectors` vectors, and how often: as many as registers allow, dividing the axis
+/// where that costs few, and otherwise of two sizes that differ by one.
+fn copies(vectors: i64, columns: i64, registers: i64, alone: bool) -> Vec<(i64, i64)> {
     let most = ((registers - 1 - vectors) / vectors).clamp(1, 16).min(columns);
-    (1..=most).rev().find(|&n| columns % n == 0 && 2 * n > most).unwrap_or(most)
+    let least = if registers < MANY_REGISTERS && alone { (4 * most + 4) / 5 } else { most / 2 + 1 };
+    if let Some(n) = (least..=most).rev().find(|&n| columns % n == 0) {
+        return vec![(n, columns / n)];
+    }
+    let count = (columns + most - 1) / most;
+    let small = columns / count;
+    let larger = columns % count;
+    [(small + 1, larger), (small, count - larger)].into_iter().filter(|p| p.1 > 0).collect()
 }
 
 /// The kernel over parts of two axes; gives the ranges of the parts, where they are not single elements.
@@ -243,4 +256,42 @@ fn plan(
     };
     plan.order.sort_by_key(|&n| last(n));
     (kernel, plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_and_copies_cover_an_axis_and_fit_the_registers() {
+        for registers in [16, 32] {
+            for alone in [false, true] {
+                for columns in 1..=130 {
+                    let most = beside(columns, registers, alone);
+                    for vectors in 0..40 {
+                        let groups = groups_of(vectors, most, registers);
+                        assert_eq!(groups.iter().sum::<i64>(), vectors);
+                        for nv in groups {
+                            let copies = copies(nv, columns, registers, alone);
+                            assert_eq!(copies.iter().map(|p| p.0 * p.1).sum::<i64>(), columns);
+                            assert!(copies.iter().all(|p| p.0 >= 1 && p.1 >= 1), "{copies:?}");
+                            assert!(copies.iter().all(|p| p.0 * nv + nv < registers), "{nv} x {copies:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn few_registers_take_two_vectors_where_nothing_is_read_twice() {
+        let blocks = |columns, registers, alone| {
+            let groups = groups_of(6, beside(columns, registers, alone), registers);
+            (groups.clone(), copies(groups[0], columns, registers, alone))
+        };
+        assert_eq!(blocks(64, 32, false), (vec![3, 3], vec![(8, 8)]));
+        assert_eq!(blocks(64, 16, false), (vec![3, 3], vec![(4, 16)]));
+        assert_eq!(blocks(64, 16, true), (vec![2, 2, 2], vec![(6, 9), (5, 2)]));
+        assert_eq!(blocks(96, 16, false), (vec![2, 2, 2], vec![(6, 16)]));
+    }
 }

@@ -123,6 +123,16 @@ impl Kernel<'_> {
             let (size, stride) = (self.expr(dynamic.size)?, self.expr(dynamic.stride)?);
             let clamp = clamp(self.prelude);
             offset = format!("{clamp}({}, {size}) * {stride} + {offset}", index.text);
+        } else if let Some(inner) = self.summing.filter(|_| !writes && access.gate.is_empty())
+            && let Some((before, within)) = self.parts(&l, inner)?
+        {
+            // What does not change in the loop is added to the pointer. In one sum clang makes additions of such parts
+            // conjunctions where their bits are apart, and no addressing mode has those.
+            return Ok(Address {
+                pointer: format!("({pointer} + ({before}))"),
+                offset: within,
+                stride: if ty.lanes == 1 { 0 } else { l.coef },
+            });
         }
         Ok(Address { pointer, offset, stride: if ty.lanes == 1 { 0 } else { l.coef } })
     }

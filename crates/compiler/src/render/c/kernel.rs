@@ -41,6 +41,8 @@ pub(super) struct Kernel<'a> {
     pub(super) prelude: &'a mut Prelude,
     ints: IntWriter<'a>,
     held: Held,
+    /// The innermost loop around, if it adds to registers in every iteration.
+    pub(super) summing: Option<RangeId>,
     values: Vec<Option<Value>>,
     /// Numbers of the intervals of lanes that the bodies around have, by their ends.
     pub(super) intervals: Vec<FxHashMap<(String, String), usize>>,
@@ -59,6 +61,7 @@ impl<'a> Kernel<'a> {
             prelude,
             ints: IntWriter { ints: &code.ints, scope: Default::default(), narrow: false },
             held: Held::of(code),
+            summing: None,
             values: vec![None; code.regs.len()],
             intervals: vec![FxHashMap::default()],
             locals,
@@ -207,7 +210,10 @@ impl<'a> Kernel<'a> {
                 let i = self.ints.scope.enter(*range);
                 self.line(&format!("for (i64 {i} = 0; {i} < {size}; {i}++) {{"));
                 self.indent += 1;
+                let sums = body.iter().any(|s| matches!(s, Stmt::Set { .. }));
+                let around = std::mem::replace(&mut self.summing, sums.then_some(*range));
                 self.body(body)?;
+                self.summing = around;
                 self.indent -= 1;
                 self.ints.scope.leave(*range);
                 self.line("}");
@@ -336,6 +342,11 @@ impl<'a> Kernel<'a> {
     /// The text of the part that does not depend on the lane.
     pub(super) fn rest(&mut self, l: &Linear) -> Result<String> {
         self.ints.rest(l, self.prelude).map_err(|u| self.unbound(u))
+    }
+
+    /// The same in two parts; see [`IntWriter::parts`].
+    pub(super) fn parts(&mut self, l: &Linear, inner: RangeId) -> Result<Option<(String, String)>> {
+        self.ints.parts(l, inner, self.prelude).map_err(|u| self.unbound(u))
     }
 
     fn unbound(&self, u: Unbound) -> RenderError {

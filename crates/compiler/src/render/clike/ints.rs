@@ -125,6 +125,23 @@ impl IntWriter<'_> {
         self.sum(&l.terms, l.constant, self.width_of(&l.terms, l.constant), d)
     }
 
+    /// The same in two parts, the first of which does not depend on `inner`; `None` unless both are sums of terms that
+    /// are nowhere negative, so that the first lies between 0 and the whole.
+    pub(in crate::render) fn parts(
+        &self,
+        l: &Linear,
+        inner: RangeId,
+        d: &mut dyn Dialect,
+    ) -> Result<Option<(String, String)>, Unbound> {
+        let negative = |&(t, c): &(IntId, i64)| c < 0 || self.ints.bounds(t).0 < 0;
+        let (inside, outside): (Vec<_>, Vec<_>) = l.terms.iter().partition(|x| self.ints.depends_on(x.0, inner));
+        if l.constant < 0 || inside.is_empty() || outside.is_empty() || l.terms.iter().any(negative) {
+            return Ok(None);
+        }
+        let w = self.width_of(&l.terms, l.constant);
+        Ok(Some((self.sum(&outside, 0, w, d)?, self.sum(&inside, l.constant, w, d)?)))
+    }
+
     /// The expression at a lane.
     pub(in crate::render) fn at(&self, l: &Linear, lane: u32, d: &mut dyn Dialect) -> Result<String, Unbound> {
         let constant = l.constant.saturating_add(l.coef.saturating_mul(lane as i64));
