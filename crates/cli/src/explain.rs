@@ -143,8 +143,8 @@ struct Nest {
     /// Threads that were considered on a GPU, the best first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     assignments: Vec<Assignment>,
-    /// Whether the first of them is the plan's.
-    assignment_chosen: bool,
+    /// Which of them is the plan's, from 0.
+    assignment_chosen: Option<usize>,
     /// Why the threads are as they are.
     #[serde(skip_serializing_if = "String::is_empty")]
     threads_reason: String,
@@ -542,7 +542,7 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
     let what = if gpu { "sectors" } else { "vector instructions" };
     for l in &r.layouts {
         writeln!(out, "  {}: {}: {}", l.buffer, list(&l.order), l.reason)?;
-        let costs: Vec<String> = l.candidates.iter().map(|c| format!("axis {} {:.0}", c.axis, c.cost)).collect();
+        let costs: Vec<String> = l.candidates.iter().map(|c| format!("axis {} about {:.0}", c.axis, c.cost)).collect();
         if costs.len() > 1 {
             writeln!(out, "    {what} with each axis contiguous: {}", costs.join(", "))?;
         }
@@ -573,7 +573,7 @@ fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Resu
             writeln!(out, "    range {} {} of {}: {}", r.name, r.role, r.size, r.kinds.join(", "))?;
         }
     }
-    let grid = sizes(&k.launch.grid);
+    let grid = if k.launch.grid.is_empty() { "1".to_string() } else { sizes(&k.launch.grid) };
     match &k.launch.block[..] {
         [] => writeln!(out, "    grid {grid}, loops {}", sizes(&k.loops))?,
         block => writeln!(out, "    grid {grid}, block {}, loops {}", sizes(block), sizes(&k.loops))?,
@@ -592,7 +592,7 @@ fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Resu
     }
     for nest in &k.nests {
         for (n, a) in nest.assignments.iter().enumerate() {
-            let which = if n == 0 && nest.assignment_chosen { "best" } else { "instead" };
+            let which = if Some(n) == nest.assignment_chosen { "best" } else { "instead" };
             writeln!(out, "    {which} threads {}: about {:.0} sectors at one element a thread", a.threads, a.sectors)?;
         }
         if !nest.threads_reason.is_empty() {

@@ -399,7 +399,7 @@ fn costs(out: &mut String, nest: &NestReport, open: bool) -> std::fmt::Result {
         writeln!(
             out,
             "<tr{}><td><code>{}</code></td>",
-            if n == 0 && grid.chosen { " class=\"won\"" } else { "" },
+            if Some(n) == grid.chosen { " class=\"won\"" } else { "" },
             esc(&c.threads)
         )?;
         for a in &c.accesses {

@@ -3,7 +3,9 @@
 //! Takes a kernel whose buffers have layouts; leaves a plan. Candidates are pairs of a fast and a slow thread axis with
 //! their sizes. For each, every access's address is evaluated for the lanes of a few warps (first, middle and last
 //! block: masks matter), distinct sectors are counted and weighted by how often the access runs. It works through
-//! divisions, remainders and masks, since it evaluates and does not match. Ties go to the simpler candidate. Blocks are
+//! divisions, remainders and masks, since it evaluates and does not match. Ties go to the simpler candidate. Where a
+//! thread computes several elements, so that loads are shared in registers, the best few are compared once more with
+//! what each thread shares. Blocks are
 //! ordered by the bytes that neighbours have in common: the axis along which they share the most is the fastest.
 
 use super::access::{self, Stride, Touch};
@@ -29,8 +31,8 @@ pub struct GridReport {
     pub candidates: Vec<Candidate>,
     /// How many there were.
     pub evaluated: usize,
-    /// Whether the plan has the first of them; otherwise its threads come from elsewhere.
-    pub chosen: bool,
+    /// Which of them the plan has; `None` where its threads come from elsewhere.
+    pub chosen: Option<usize>,
     /// Why the plan is as it is.
     pub reason: String,
     /// Axes that are cut into blocks, outermost first, and the bytes that a block's loads have in common with those of
@@ -62,6 +64,13 @@ const ROW: i64 = 8;
 const REPORTED: usize = 12;
 /// Most accumulators of a thread.
 const MAX_TILE: i64 = 4;
+/// Assignments that are compared with what threads share in registers, at most.
+const FINISHED: usize = 4;
+/// How many times the sectors of the best such an assignment moves at most, with one element a thread. Registers save
+/// no more than that where a thread has [`MAX_TILE`] elements and half of the loads are shared.
+const WITHIN: f64 = 1.5;
+/// What an assignment's sectors have to be of an earlier one's to be taken instead: they are estimates.
+const CLEARLY: f64 = 0.98;
 
 /// What an access moves in a launch, estimated: sectors, and those of them beyond what its elements fill, where it stores
 /// to a buffer of the compiler's own.
@@ -84,6 +93,18 @@ impl Score {
     fn compare(&self, other: &Score) -> std::cmp::Ordering {
         self.more.cmp(&other.more).then(self.sectors.total_cmp(&other.sectors))
     }
+}
+
+/// An assignment with what a plan adds to it.
+struct Finished {
+    /// All threads of a workgroup.
+    threads: Threads,
+    /// Accumulators of a thread: place among the kernel's loops and number.
+    tile: Option<(usize, i64)>,
+    /// Elements of a vector.
+    vector: Option<(usize, i64)>,
+    /// With loads that a thread's elements share counted once.
+    score: Score,
 }
 
 struct Search<'a> {
@@ -122,16 +143,21 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
         [(_, a), (_, b), ..] if a.sectors < b.sectors => {
             format!("it moves the fewest sectors, {:.1} % below the next", (1.0 - a.sectors / b.sectors) * 100.0)
         }
-        [(_, a), ..] => {
-            let ties = ranked.iter().take_while(|r| r.1.compare(a).is_le()).count();
-            format!("{ties} move the fewest sectors; ties go to fewer axes, then to outer axes and smaller sizes")
-        }
+        [(_, a), ..] => match ranked.iter().take_while(|r| r.1.compare(a).is_le()).count() {
+            1 => "it is the only assignment".to_string(),
+            ties => format!(
+                "{ties} assignments move the fewest sectors; ties go to fewer axes, then to outer axes and smaller sizes"
+            ),
+        },
         [] => String::new(),
     };
-    report.chosen = true;
     let mut search = search;
-    let threads = ranked.first().map(|r| r.0.clone()).unwrap_or_default();
-    let plan = search.build(threads, rule);
+    let (chosen, finished, why) = search.choose(&ranked, rule);
+    report.chosen = Some(chosen);
+    if let Some(why) = why {
+        report.reason = why;
+    }
+    let plan = search.build(&finished, rule);
     report.blocks = search.shared_by_blocks(&plan);
     (plan, report)
 }
@@ -296,7 +322,22 @@ impl<'a> Search<'a> {
     }
 
     fn score(&self, threads: &Threads) -> Score {
-        let costs = self.costs(threads);
+        self.score_sharing(threads, &[])
+    }
+
+    /// The score where each thread computes so many elements along axes, and loads what they share once.
+    fn score_sharing(&self, threads: &Threads, elements: &[(usize, i64)]) -> Score {
+        let mut costs = self.costs(threads);
+        for &(axis, n) in elements {
+            let range = self.kernel.loops[axis];
+            let ints = &self.g.ints;
+            let reads = |t: &Touch| t.index.iter().chain(&t.gate).any(|&i| ints.depends_on(i, range));
+            for (cost, t) in costs.iter_mut().zip(&self.touches) {
+                if !t.write && t.in_loop && !reads(t) {
+                    cost.sectors /= n as f64;
+                }
+            }
+        }
         let more = costs.iter().any(|c| c.excess > 0.0);
         Score { more, sectors: costs.iter().map(|c| c.sectors).sum() }
     }
@@ -322,7 +363,7 @@ impl<'a> Search<'a> {
                 .map(|(t, s)| Candidate { threads: name(t), sectors: s.sectors, accesses: self.sectors_by_access(t) })
                 .collect(),
             evaluated: ranked.len(),
-            chosen: false,
+            chosen: None,
             reason: String::new(),
             blocks: Vec::new(),
         }
@@ -525,9 +566,35 @@ impl<'a> Search<'a> {
         sums
     }
 
-    /// The plan for an assignment: vectors where every access along the fast axis is contiguous, a register tile where a
-    /// reduction loop reuses operands, more threads until a workgroup is worth starting.
-    fn build(&mut self, threads: Threads, rule: GridRule) -> Plan {
+    /// The assignment to take of those that were ranked, its place among them, and why where it is not the first.
+    fn choose(&mut self, ranked: &[(Threads, Score)], rule: GridRule) -> (usize, Finished, Option<String>) {
+        let first = self.finish(ranked.first().map(|r| r.0.clone()).unwrap_or_default(), rule);
+        let (Some((axis, n)), GridRule::Auto) = (first.tile, rule) else { return (0, first, None) };
+        let (before, mut best) = (first.score, (0, first));
+        let near = |s: &Score| s.more == ranked[0].1.more && s.sectors <= WITHIN * ranked[0].1.sectors;
+        let others = ranked.iter().enumerate().take(FINISHED).skip(1).filter(|(_, r)| near(&r.1));
+        for (place, (threads, _)) in others {
+            let other = self.finish(threads.clone(), rule);
+            let nearly = Score { sectors: best.1.score.sectors * CLEARLY, ..best.1.score };
+            if other.score.compare(&nearly).is_lt() {
+                best = (place, other);
+            }
+        }
+        let why = (best.0 > 0).then(|| {
+            let (ours, its) = (best.1.score.sectors, before.sectors);
+            let (axis, n) = best.1.tile.unwrap_or((axis, n));
+            format!(
+                "with {n} elements a thread along a{axis} the assignment numbered {} moves the fewest sectors: about {ours:.0} \
+                 where the first moves {its:.0}, lanes without work weighed in",
+                best.0 + 1
+            )
+        });
+        (best.0, best.1, why)
+    }
+
+    /// What a plan adds to an assignment: vectors where every access along the fast axis is contiguous, a register tile
+    /// where a reduction loop reuses operands, more threads until a workgroup is worth starting.
+    fn finish(&mut self, threads: Threads, rule: GridRule) -> Finished {
         let loops = &self.kernel.loops;
         let reduces = self.kernel.reduce_ranges();
         let looped = reduces.iter().any(|r| !self.unrolled.contains(r));
@@ -582,20 +649,28 @@ impl<'a> Search<'a> {
                 total *= n;
             }
         }
+        let elements: Vec<(usize, i64)> = tile.into_iter().chain(vector).collect();
+        let mut best = (self.score_sharing(&threads, &elements), threads.clone());
         // With the threads that came later another order may put better neighbours into a warp.
         if rule == GridRule::Auto && threads.len() > 1 {
             let axes: Vec<usize> = (0..threads.len()).collect();
-            let mut best = (self.score(&threads), threads.clone());
             for order in permutations(&axes) {
                 let trial: Threads = order.iter().map(|&n| threads[n]).collect();
-                let score = self.score(&trial);
+                let score = self.score_sharing(&trial, &elements);
                 let nearly = Score { sectors: best.0.sectors * 0.999, ..best.0 };
                 if score.compare(&nearly).is_lt() {
                     best = (score, trial);
                 }
             }
-            threads = best.1;
         }
+        Finished { threads: best.1, tile, vector, score: best.0 }
+    }
+
+    /// The plan for a finished assignment.
+    fn build(&self, finished: &Finished, rule: GridRule) -> Plan {
+        let Finished { threads, tile, vector, .. } = finished;
+        let loops = &self.kernel.loops;
+        let reduces = self.kernel.reduce_ranges();
         let any = |kind: Kind| Factor { kind, size: None };
         let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
         let mut plan = Plan::default();
@@ -618,7 +693,6 @@ impl<'a> Search<'a> {
             let shared = self.shared_by_blocks(&plan);
             order_blocks(&mut plan.order, &shared);
         }
-        let loops = &self.kernel.loops;
         plan.threads = threads.iter().rev().map(|t| t.0).collect();
         if rule == GridRule::RangeId {
             let ordinal = |a: &usize| self.g.ints.range_info(loops[*a]).ordinal;

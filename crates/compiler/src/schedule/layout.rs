@@ -145,7 +145,9 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
         }
         let rank = ranks[b];
         let (order, reason) = match rule {
-            LayoutRule::Auto => axis_order(&unrolled_axes(kernels, &facts, &users[b], b, rank), inner[b]),
+            LayoutRule::Auto => {
+                axis_order(&unrolled_axes(kernels, &facts, &users[b], b, rank), inner[b], target.gpu.is_some())
+            }
             LayoutRule::Creation => ((0..rank).collect(), "the order in which its ranges were made".to_string()),
         };
         let candidates = (0..rank)
@@ -173,7 +175,7 @@ pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule:
         for (choice, &b) in out.iter_mut().zip(used) {
             let Some(&(axis, block)) = packed.get(&b) else { continue };
             let planes = planes_of(kernels, b, ranks[b]);
-            let (order, reason) = axis_order(&unrolled_axes(kernels, &facts, &users[b], b, ranks[b]), axis);
+            let (order, reason) = axis_order(&unrolled_axes(kernels, &facts, &users[b], b, ranks[b]), axis, false);
             choice.order = order;
             choice.block = Some((axis, block));
             choice.reason = format!("{reason}; packed by {block} along it: a reduction reads that much at each step");
@@ -410,16 +412,16 @@ fn unrolled_axes(kernels: &[Kernel], facts: &[Facts], users: &[usize], buffer: u
 
 /// The order of a buffer's axes, slowest first: unrolled ones, those after the contiguous one, those in front of it, the
 /// contiguous one.
-fn axis_order(unrolled: &[bool], inner: usize) -> (Vec<usize>, String) {
+fn axis_order(unrolled: &[bool], inner: usize, gpu: bool) -> (Vec<usize>, String) {
     let rank = unrolled.len();
     let mut order: Vec<usize> = (0..rank).collect();
     // Axes in front of the contiguous one stay next to it: rows of tiles follow each other, and lanes may run on from one
     // row into the next.
     order.sort_by_key(|&a| (a == inner, !unrolled[a], a < inner));
-    let reason = if rank == 0 {
-        "a single element".to_string()
-    } else {
-        format!("axis {inner} contiguous: writer and readers load and store vectors along it")
+    let reason = match gpu {
+        _ if rank == 0 => "a single element".to_string(),
+        true => format!("axis {inner} contiguous: writer and readers together move the fewest sectors with it"),
+        false => format!("axis {inner} contiguous: writer and readers load and store vectors along it"),
     };
     (order, reason)
 }
