@@ -49,6 +49,8 @@ struct Sums {
 struct Sum {
     /// Taps of the window per axis; empty where nothing slides.
     taps: Vec<usize>,
+    /// Its multiplications and additions as a direct sum.
+    flops: f64,
     eligible: bool,
     /// Winograd's outputs per tile where it is chosen; empty for a direct sum.
     tile: Vec<usize>,
@@ -124,6 +126,7 @@ fn sums(model: &Model, ports: &[Port], specs: &[ArgSpec], options: &Options) -> 
     let list: Vec<Sum> = (able.windows.iter().zip(chosen.windows))
         .map(|(able, chosen)| Sum {
             taps: able.taps.clone(),
+            flops: able.flops,
             eligible: able.applied,
             tile: chosen.tile,
             reason: chosen.reason,
@@ -170,6 +173,7 @@ fn text(report: &Report) -> String {
         sums.eligible,
         sums.winograd
     );
+    let _ = writeln!(out, "{:<18} {:<8} {:>10}  why", "algorithm", "taps", "MFLOP");
     for s in &sums.list {
         let how = match (s.tile.is_empty(), s.eligible) {
             (false, _) => format!("winograd {}", times(&s.tile)),
@@ -178,9 +182,10 @@ fn text(report: &Report) -> String {
         };
         let _ = writeln!(
             out,
-            "{:<18} {:<8} {}",
+            "{:<18} {:<8} {:>10.3}  {}",
             how,
             if s.taps.is_empty() { "-".to_string() } else { times(&s.taps) },
+            s.flops / 1e6,
             s.reason
         );
     }

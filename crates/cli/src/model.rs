@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::time::Instant;
 use winograph::model::Model;
 use winograph::{Function, Tensor};
-use winograph_compiler::explain::WindowReport;
+use winograph_compiler::explain::{PassReport, WindowReport};
 
 #[derive(Serialize)]
 struct Report {
@@ -21,6 +21,8 @@ struct Report {
     compile_ms: f64,
     /// Of it: from tensors to linear code.
     plan_ms: f64,
+    /// Of it: each pass of the compiler.
+    passes: Vec<Pass>,
     /// Of it: source text, C compiler or cache, loading.
     kernels_ms: f64,
     /// Of it: what depends on weights alone.
@@ -41,6 +43,12 @@ struct Report {
     /// Sums of products, and whether they became Winograd.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     windows: Vec<Window>,
+}
+
+#[derive(Serialize)]
+struct Pass {
+    name: &'static str,
+    ms: f64,
 }
 
 #[derive(Serialize)]
@@ -105,6 +113,7 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
         load_ms,
         compile_ms,
         plan_ms: f64::NAN,
+        passes: vec![],
         kernels_ms: f64::NAN,
         prepare_ms: f64::NAN,
         first_ms,
@@ -119,8 +128,12 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
         profile: None,
         windows: vec![],
     };
-    let of_function = session.with_function(&inputs, |f| (f.times(), f.program().clone())).map_err(failed)?;
-    if let Some((times, program)) = of_function {
+    let pass = |p: &PassReport| Pass { name: p.name, ms: p.micros.unwrap_or(f64::NAN) / 1e3 };
+    let passes = |f: &Function| f.explanation().passes.iter().map(pass).collect();
+    let of_function =
+        session.with_function(&inputs, |f| (f.times(), f.program().clone(), passes(f))).map_err(failed)?;
+    if let Some((times, program, passes)) = of_function {
+        report.passes = passes;
         (report.plan_ms, report.kernels_ms, report.prepare_ms) = (ms(times.plan), ms(times.kernels), ms(times.prepare));
         (report.launches, report.kernels) = (program.run.len(), program.kernels.len());
         (report.arena_bytes, report.prepared_bytes) = (program.arena_bytes, program.prepared_bytes);

@@ -26,6 +26,8 @@ pub(crate) struct Row {
     amplification: Option<f64>,
     /// The buffers that it writes.
     writes: String,
+    /// The model's nodes that it computes, or parts of which.
+    nodes: Vec<String>,
 }
 
 /// What each launch took, and which algorithm it belongs to.
@@ -57,6 +59,7 @@ pub(crate) fn rows(launches: &[Launch], explanation: &Explanation) -> Vec<Row> {
             algorithm,
             amplification: window.filter(|w| w.applied).and_then(|w| w.amplification),
             writes: launch.writes.clone(),
+            nodes: launch.nodes.clone(),
         }
     };
     launches.iter().zip(reports).map(row).collect()
@@ -67,14 +70,14 @@ pub(crate) fn text(rows: &[Row]) -> String {
     let mut out = String::new();
     let _ = writeln!(
         out,
-        "\n{:>10} {:>6} {:>8} {:>10}  {:<16} {:>6}  kernel",
+        "\n{:>10} {:>6} {:>8} {:>10}  {:<16} {:>6}  kernel -> what it writes  nodes of the model",
         "us", "%", "GFLOP/s", "KiB", "algorithm", "ampl."
     );
     let number = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.1}"));
     for k in rows {
         let _ = writeln!(
             out,
-            "{:>10.1} {:>6.1} {:>8} {:>10}  {:<16} {:>6}  {} ({}) -> {}",
+            "{:>10.1} {:>6.1} {:>8} {:>10}  {:<16} {:>6}  {} ({}) -> {}  {}",
             k.time_us,
             k.share * 100.0,
             number(k.gflops),
@@ -83,8 +86,20 @@ pub(crate) fn text(rows: &[Row]) -> String {
             number(k.amplification),
             k.name,
             k.role,
-            k.writes
+            k.writes,
+            nodes(&k.nodes)
         );
     }
     out
+}
+
+/// Most names of nodes in a line of the table; `--json` has all.
+const NAMES: usize = 4;
+
+/// Names of nodes for a line.
+fn nodes(all: &[String]) -> String {
+    match all.len().checked_sub(NAMES) {
+        None | Some(0) => all.join(", "),
+        Some(more) => format!("{} and {more} more", all[..NAMES].join(", ")),
+    }
 }

@@ -10,7 +10,9 @@ use crate::optimize::heuristic;
 use crate::optimize::plan::{Factor, Plan, PlanError, Scheduled};
 use crate::optimize::units;
 use crate::options::{LayoutRule, Options, StageRule};
+use crate::parallel;
 use crate::program::{Place, Program, ProgramBuffer, Step};
+use crate::provenance::{self, Notes};
 use crate::schedule::{blocked, canonical, flatten, fuse, layout, memory, nest, operands, rangeify, scope, split};
 use crate::sketch::{self, Sketch};
 use crate::target::Target;
@@ -84,11 +86,19 @@ struct Planned {
 }
 
 struct Driver<'a> {
+    /// Threads that work on kernels.
+    workers: usize,
     observer: &'a mut dyn Observer,
+    /// The tensor graph's notes, and which of them definitions serve.
+    notes: (Vec<String>, Notes),
     explanation: Explanation,
 }
 
 impl Driver<'_> {
+    fn new(observer: &mut dyn Observer) -> Driver<'_> {
+        Driver { workers: observer.workers(), observer, notes: Default::default(), explanation: Explanation::default() }
+    }
+
     /// Runs one pass, times it and keeps its result as text if wanted.
     fn pass<T>(&mut self, name: &'static str, run: impl FnOnce() -> T, dump: impl FnOnce(&T) -> String) -> T {
         let before = self.observer.now();
@@ -117,13 +127,15 @@ pub fn compile_observed(
     observer: &mut dyn Observer,
 ) -> Result<(Program, Explanation), CompileError> {
     verify::tensor::verify(tensors).map_err(|error| CompileError::Verify { pass: "input", error })?;
-    let mut driver = Driver { observer, explanation: Explanation::default() };
+    let mut driver = Driver::new(observer);
     let verifies = options.verify_each_pass || cfg!(debug_assertions);
     let check = |g: &Graph, pass: &'static str| match verifies {
         true => verify::indexed::verify(g).map_err(|error| CompileError::Verify { pass, error }),
         false => Ok(()),
     };
-    let (mut g, rules) = driver.pass("rangeify", || rangeify::rangeify_ruled(tensors), |r| text::print_indexed(&r.0));
+    let ranged = driver.pass("rangeify", || rangeify::ranged(tensors), |r| text::print_indexed(&r.graph));
+    let (mut g, rules) = (ranged.graph, ranged.rules);
+    driver.notes = (tensors.notes().to_vec(), ranged.notes);
     driver.sketch(|| Sketch::of_graph(&g));
     check(&g, "rangeify")?;
     let (mut g, windows) = driver.pass(
@@ -158,7 +170,7 @@ pub fn compile_indexed(
     options: &Options,
 ) -> Result<(Program, Explanation), CompileError> {
     verify::indexed::verify(&graph).map_err(|error| CompileError::Verify { pass: "input", error })?;
-    finish(Driver { observer: &mut Silent, explanation: Explanation::default() }, graph, target, options)
+    finish(Driver::new(&mut Silent), graph, target, options)
 }
 
 /// The passes after the rewrites.
@@ -168,6 +180,7 @@ fn finish(
     target: &Target,
     options: &Options,
 ) -> Result<(Program, Explanation), CompileError> {
+    let workers = driver.workers;
     let verifies = options.verify_each_pass || cfg!(debug_assertions);
     let check_kernel = |k: &Kernel, pass: &'static str| match k.unproved() {
         Some(what) if verifies => {
@@ -177,6 +190,7 @@ fn finish(
         }
         _ => Ok(()),
     };
+    let before = provenance::Before::new(&g, std::mem::take(&mut driver.notes.1));
     let (mut g, stages) = driver.pass(
         "fuse",
         || {
@@ -190,19 +204,25 @@ fn finish(
     );
     driver.sketch(|| Sketch::of_graph(&g));
     driver.explanation.stages = stages;
+    driver.notes.1 = before.after(&g);
     if verifies {
         verify::indexed::verify(&g).map_err(|error| CompileError::Verify { pass: "fuse", error })?;
     }
-    let mut kernels = driver.pass("split", || split::split(&g), |k| k.iter().map(|k| k.text() + "\n").collect());
+    let mut kernels =
+        driver.pass("split", || split::split(&g, workers), |k| k.iter().map(|k| k.text() + "\n").collect());
     let plain = |_: usize| Vec::new();
     driver.sketch(|| Sketch::of_kernels(&kernels, None, &plain));
     kernels.iter().try_for_each(|k| check_kernel(k, "split"))?;
-    driver.pass("legalize", || kernels.iter_mut().for_each(legalize), |()| String::new());
+    driver.pass("legalize", || parallel::each(workers, &mut kernels, legalize), |()| String::new());
     driver.sketch(|| Sketch::of_kernels(&kernels, None, &plain));
     kernels.iter().try_for_each(|k| check_kernel(k, "legalize"))?;
     let auto = options.layout == LayoutRule::Auto;
     if auto || target.gpu.is_some() {
-        driver.pass("canonical", || canonical::canonical(&mut kernels, &mut g.buffers, auto), |()| String::new());
+        driver.pass(
+            "canonical",
+            || canonical::canonical(&mut kernels, &mut g.buffers, auto, workers),
+            |()| String::new(),
+        );
         driver.sketch(|| Sketch::of_kernels(&kernels, None, &plain));
         kernels.iter().try_for_each(|k| check_kernel(k, "canonical"))?;
     }
@@ -234,7 +254,7 @@ fn finish(
     let choices = driver.pass(
         "layout",
         || {
-            let mut choices = layout::layout(&mut kernels, &g.buffers, target, options.layout);
+            let mut choices = layout::layout(&mut kernels, &g.buffers, target, options.layout, workers);
             if let (LayoutRule::Auto, Some(gpu)) = (options.layout, &target.gpu) {
                 layout::pad_rows(&mut kernels, &g.buffers, gpu, options.products, &mut choices);
             }
@@ -251,46 +271,42 @@ fn finish(
     let planned = driver.pass(
         "plan",
         || {
-            kernels
-                .iter()
-                .enumerate()
-                .map(|(n, k)| {
-                    let stored = options.plans.plan(k, target, options.grid);
-                    // Only a launch's own loops are parallel: kernels inside of it read what those before them wrote.
-                    let settled = |plan: Plan| if inside[n] { plan.serial() } else { plan };
-                    let planned =
-                        |plan, grid, stored| vec![Planned { kernel: k.clone(), plan: settled(plan), grid, stored }];
-                    let refused = match stored {
-                        Some(Ok(plan)) => {
-                            let given = |gpu| grid::given(k, gpu, &plan, options.grid, "a stored plan");
-                            let report = target.gpu.as_ref().map(given).unwrap_or_default();
-                            return planned(plan, report, Some(Ok(())));
-                        }
-                        Some(Err(why)) => Some(Err(why.to_string())),
-                        None => None,
-                    };
-                    if let Some(gpu) = &target.gpu {
-                        if let Some((kernel, plan)) = units::plan(k, gpu, options.products)
-                            && let Ok(plan) = grid::complete(&kernel, &plan, gpu, options.grid)
-                            && plan.apply(&kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared)
-                        {
-                            let grid = grid::given(&kernel, gpu, &plan, options.grid, "a product on a matrix unit");
-                            return vec![Planned { kernel, plan, grid, stored: refused }];
-                        }
-                        let (plan, grid) = grid::plan(k, gpu, options.grid);
-                        return planned(plan, grid, refused);
+            parallel::map(workers, &kernels, |n, k| {
+                let stored = options.plans.plan(k, target, options.grid);
+                // Only a launch's own loops are parallel: kernels inside of it read what those before them wrote.
+                let settled = |plan: Plan| if inside[n] { plan.serial() } else { plan };
+                let planned =
+                    |plan, grid, stored| vec![Planned { kernel: k.clone(), plan: settled(plan), grid, stored }];
+                let refused = match stored {
+                    Some(Ok(plan)) => {
+                        let given = |gpu| grid::given(k, gpu, &plan, options.grid, "a stored plan");
+                        let report = target.gpu.as_ref().map(given).unwrap_or_default();
+                        return planned(plan, report, Some(Ok(())));
                     }
-                    if !inside[n] {
-                        return planned(heuristic::plan(k, target), GridReport::default(), refused);
+                    Some(Err(why)) => Some(Err(why.to_string())),
+                    None => None,
+                };
+                if let Some(gpu) = &target.gpu {
+                    if let Some((kernel, plan)) = units::plan(k, gpu, options.products)
+                        && let Ok(plan) = grid::complete(&kernel, &plan, gpu, options.grid)
+                        && plan.apply(&kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared)
+                    {
+                        let grid = grid::given(&kernel, gpu, &plan, options.grid, "a product on a matrix unit");
+                        return vec![Planned { kernel, plan, grid, stored: refused }];
                     }
-                    let Some(regions) = contract::regions(k, target) else {
-                        return planned(heuristic::plan(k, target), GridReport::default(), refused);
-                    };
-                    let region =
-                        |(kernel, plan)| Planned { kernel, plan, grid: GridReport::default(), stored: refused.clone() };
-                    regions.into_iter().map(region).collect()
-                })
-                .collect::<Vec<Vec<_>>>()
+                    let (plan, grid) = grid::plan(k, gpu, options.grid);
+                    return planned(plan, grid, refused);
+                }
+                if !inside[n] {
+                    return planned(heuristic::plan(k, target), GridReport::default(), refused);
+                }
+                let Some(regions) = contract::regions(k, target) else {
+                    return planned(heuristic::plan(k, target), GridReport::default(), refused);
+                };
+                let region =
+                    |(kernel, plan)| Planned { kernel, plan, grid: GridReport::default(), stored: refused.clone() };
+                regions.into_iter().map(region).collect::<Vec<Planned>>()
+            })
         },
         |plans| plans.iter().flatten().map(|p| format!("{}\n", p.plan)).collect(),
     );
@@ -317,11 +333,10 @@ fn finish(
     let scheduled = driver.pass(
         "schedule",
         || {
-            kernels
-                .iter()
-                .zip(&plans)
-                .map(|(k, p)| p.apply(k).map_err(|error| CompileError::Plan { buffer: k.output_name(), error }))
-                .collect::<Result<Vec<Scheduled>, _>>()
+            let apply = |n: usize, k: &Kernel| {
+                plans[n].apply(k).map_err(|error| CompileError::Plan { buffer: k.output_name(), error })
+            };
+            parallel::map(workers, &kernels, apply).into_iter().collect::<Result<Vec<Scheduled>, _>>()
         },
         |s| s.iter().flatten().map(|s| format!("{}\n", name(s))).collect(),
     )?;
@@ -329,7 +344,7 @@ fn finish(
     scheduled.iter().try_for_each(|s| check_kernel(&s.kernel, "schedule"))?;
     let codes = driver.pass(
         "lower",
-        || scheduled.iter().map(|s| emit::lower(s, name(s))).collect::<Vec<Code>>(),
+        || parallel::map(workers, &scheduled, |_, s| emit::lower(s, name(s))),
         |codes| codes.iter().map(text::print_linear).collect(),
     );
     driver.sketch(|| {
@@ -339,10 +354,13 @@ fn finish(
     let names: Vec<String> = codes.iter().map(|c| c.name.clone()).collect();
     let (codes, args): (Vec<Code>, Vec<Vec<BufId>>) =
         driver.pass("link", || launched(&kernels, &scheduled, &launches, codes).into_iter().unzip(), |_| String::new());
-    for code in &codes {
-        verify::linear::verify(code).map_err(|error| CompileError::Refused { kernel: code.name.clone(), error })?;
+    let verified =
+        driver.pass("verify", || parallel::map(workers, &codes, |_, c| verify::linear::verify(c)), |_| String::new());
+    for (code, result) in codes.iter().zip(verified) {
+        result.map_err(|error| CompileError::Refused { kernel: code.name.clone(), error })?;
     }
-    let (program, order) = driver.pass("memory", || assemble(&args, codes, &prepared), |_| String::new());
+    let served = provenance::of_launches(&kernels, &launches, std::mem::take(&mut driver.notes.1));
+    let (program, order) = driver.pass("memory", || assemble(&args, codes, &prepared, workers), |_| String::new());
     driver.sketch(|| Sketch::of_program(&program));
     for (prepare, at) in order {
         let steps = if prepare.is_some() { &program.prepare } else { &program.run };
@@ -373,6 +391,7 @@ fn finish(
             role: code.role,
             kernel: step.kernel,
             prepare: prepare.is_some(),
+            serves: served[at.0].iter().map(|&n| driver.notes.0[n as usize].clone()).collect(),
             nests,
         });
     }
@@ -505,13 +524,18 @@ pub fn name(s: &Scheduled) -> String {
 type Order = Vec<(Option<usize>, (usize, usize))>;
 
 /// Puts launches into program order: those that are `prepared` run once; equal kernels are there once.
-fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>, prepared: &[bool]) -> (Program, Order) {
+fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>, prepared: &[bool], workers: usize) -> (Program, Order) {
     let mut program = Program::default();
     let mut index: FxHashMap<usize, usize> = FxHashMap::default();
     let mut constant: FxHashMap<usize, bool> = FxHashMap::default();
-    let mut known: FxHashMap<String, Vec<usize>> = FxHashMap::default();
+    // Only kernels of one name can be equal.
+    let mut names: FxHashMap<&str, usize> = FxHashMap::default();
+    codes.iter().for_each(|c| *names.entry(&c.name).or_default() += 1);
+    let texts =
+        parallel::map(workers, &codes, |_, c| names.get(&*c.name).is_some_and(|&n| n > 1).then(|| canonical_text(c)));
+    let mut known: FxHashMap<String, usize> = FxHashMap::default();
     let mut order = Vec::new();
-    for (n, (ids, code)) in launch_args.iter().zip(codes).enumerate() {
+    for ((n, (ids, code)), text) in launch_args.iter().zip(codes).enumerate().zip(texts) {
         let mut args = Vec::with_capacity(ids.len());
         for (decl, &id) in code.args.iter().zip(ids) {
             let id = id.0 as usize;
@@ -538,15 +562,11 @@ fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>, prepared: &[bool]) -> 
                 constant.insert(at, prepare);
             }
         }
-        let same_name = known.entry(code.name.clone()).or_default();
-        let equal = (!same_name.is_empty())
-            .then(|| canonical_text(&code))
-            .and_then(|text| same_name.iter().copied().find(|&k| canonical_text(&program.kernels[k]) == text));
-        let kernel = equal.unwrap_or_else(|| {
+        let next = program.kernels.len();
+        let kernel = text.map_or(next, |text| *known.entry(text).or_insert(next));
+        if kernel == next {
             program.kernels.push(code);
-            same_name.push(program.kernels.len() - 1);
-            program.kernels.len() - 1
-        });
+        }
         let step = Step { kernel, args };
         let list = if prepare { &mut program.prepare } else { &mut program.run };
         list.push(step);

@@ -52,6 +52,9 @@ pub struct WindowReport {
     pub tile: Vec<usize>,
     /// Taps per window axis.
     pub taps: Vec<usize>,
+    /// Multiplications and additions of it as a direct sum (with parameters: at their greatest sizes); 0 where it sums no
+    /// products.
+    pub flops: f64,
     /// Worst-case amplification of the tile's matrices relative to the direct sum, if rewritten.
     pub amplification: Option<f64>,
     /// The a-priori bound of its result, where it is a sum of products of floats.
@@ -88,6 +91,8 @@ pub struct KernelReport {
     pub kernel: usize,
     /// Whether it runs once, in `prepare`.
     pub prepare: bool,
+    /// What the tensors were made for that it computes, as the tensor graph's notes call it: the nodes of a model.
+    pub serves: Vec<String>,
     /// What runs in it, in order: one loop nest, or several under common loops.
     pub nests: Vec<NestReport>,
 }
@@ -125,6 +130,11 @@ pub trait Observer {
     /// Whether the form after each pass is to be kept, as text and as a picture.
     fn wants_dumps(&self) -> bool {
         false
+    }
+
+    /// Threads that may work on kernels side by side. Their number changes nothing but time.
+    fn workers(&self) -> usize {
+        1
     }
 }
 

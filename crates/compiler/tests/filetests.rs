@@ -133,7 +133,7 @@ impl Way {
             self.winograd()?;
             self.fuse()?;
         }
-        Ok(split::split(&self.graph))
+        Ok(split::split(&self.graph, 1))
     }
 
     /// The kernels and the launches that `chain=` and `blocks=` ask for.
@@ -170,7 +170,7 @@ impl Way {
     fn linked(&mut self) -> Result<String, String> {
         let (mut kernels, launches) = self.narrowed()?;
         flatten::flatten(&mut kernels);
-        layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default());
+        layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default(), 1);
         let launch = launches.last().ok_or("no launch")?;
         let mut scheduled = Vec::new();
         for &n in &launch.kernels {
@@ -201,7 +201,7 @@ impl Way {
     /// Kernels as GPUs get them: axes by what they mean, buffers laid out.
     fn canonical(&mut self) -> Result<Vec<Kernel>, String> {
         let mut kernels = self.kernels()?;
-        canonical::canonical(&mut kernels, &mut self.graph.buffers, true);
+        canonical::canonical(&mut kernels, &mut self.graph.buffers, true, 2);
         Ok(kernels)
     }
 
@@ -271,7 +271,7 @@ impl Way {
 
     fn laid_out(&mut self) -> Result<(Vec<Kernel>, Vec<layout::Choice>), String> {
         let mut kernels = self.kernels()?;
-        let choices = layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default());
+        let choices = layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default(), 1);
         Ok((kernels, choices))
     }
 
@@ -316,7 +316,7 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
         "canonical" => Ok(way.canonical()?.iter().map(|k| k.text() + "\n").collect()),
         "grid" => {
             let mut kernels = way.canonical()?;
-            layout::layout(&mut kernels, &way.graph.buffers, &way.target, Default::default());
+            layout::layout(&mut kernels, &way.graph.buffers, &way.target, Default::default(), 1);
             let gpu = way.target.gpu.clone().ok_or("target= names no GPU")?;
             let line = |k: &Kernel| {
                 let (plan, _) = grid::plan(k, &gpu, Default::default());

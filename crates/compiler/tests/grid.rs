@@ -168,7 +168,7 @@ fn lanes_are_found_through_divisions_where_no_stride_is_known() {
     // Nothing matches: neither axis of the result moves the load by a known distance.
     let tensors = winograph_ir::text::parse_tensor(text).unwrap();
     let mut kernel =
-        winograph_compiler::schedule::split::split(&winograph_compiler::schedule::rangeify::rangeify(&tensors))
+        winograph_compiler::schedule::split::split(&winograph_compiler::schedule::rangeify::rangeify(&tensors), 1)
             .remove(0);
     let touches = winograph_compiler::optimize::access::touches(&kernel, &[]);
     let load = touches.iter().find(|t| !t.write).unwrap().clone();

@@ -66,14 +66,14 @@ fn kernels(convolutions: usize, algorithm: Algorithm) -> (Vec<Kernel>, Vec<winog
     let tile = (algorithm == Algorithm::Winograd).then(|| vec![4, 2]);
     winograd::run(&mut g, &Options { algorithm, tile, ..Options::default() }).unwrap();
     fuse::fuse(&mut g);
-    (split::split(&g), g.buffers)
+    (split::split(&g, 1), g.buffers)
 }
 
 /// Runs launches of kernels by the interpreter and gives the bytes of the output.
 fn run(mut kernels: Vec<Kernel>, buffers: &[winograph_ir::indexed::Buffer], launches: &[Launch]) -> Vec<u8> {
     let target = Target::cpu(16);
     flatten::flatten(&mut kernels);
-    layout::layout(&mut kernels, buffers, &target, Default::default());
+    layout::layout(&mut kernels, buffers, &target, Default::default(), 1);
     let mut memory: Vec<Option<Vec<u8>>> = vec![None; buffers.len()];
     let mut output = Vec::new();
     for launch in launches {

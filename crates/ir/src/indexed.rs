@@ -398,28 +398,36 @@ impl Graph {
 
     /// The values that a value reads directly.
     pub fn children(&self, id: ValId) -> Vec<ValId> {
-        match self.val(id) {
-            Val::Const(_) | Val::Index { .. } => vec![],
-            Val::Load { dynamic, .. } => dynamic.iter().map(|d| d.1).collect(),
-            Val::Unary { x, .. } | Val::Cast { x, .. } | Val::Bitcast { x, .. } | Val::Reduce { x, .. } => vec![*x],
-            Val::Binary { a, b, .. } | Val::Select { a, b, .. } => vec![*a, *b],
-            Val::Fma { a, b, c } => vec![*a, *b, *c],
-            Val::Where { cond, a, b } => vec![*cond, *a, *b],
-        }
+        self.operands(id).collect()
+    }
+
+    /// The values that a value reads directly, in order.
+    pub fn operands(&self, id: ValId) -> impl DoubleEndedIterator<Item = ValId> + use<> {
+        let three = match *self.val(id) {
+            Val::Const(_) | Val::Index { .. } => [None; 3],
+            Val::Load { dynamic, .. } => [dynamic.map(|d| d.1), None, None],
+            Val::Unary { x, .. } | Val::Cast { x, .. } | Val::Bitcast { x, .. } | Val::Reduce { x, .. } => {
+                [Some(x), None, None]
+            }
+            Val::Binary { a, b, .. } | Val::Select { a, b, .. } => [Some(a), Some(b), None],
+            Val::Fma { a, b, c } => [Some(a), Some(b), Some(c)],
+            Val::Where { cond, a, b } => [Some(cond), Some(a), Some(b)],
+        };
+        three.into_iter().flatten()
     }
 
     /// All values that the given ones are made of, each once, operands first. Does not recurse.
     pub fn topological(&self, roots: &[ValId]) -> Vec<ValId> {
         let mut out = Vec::new();
-        let mut seen = rustc_hash::FxHashSet::default();
+        let mut seen = vec![false; self.vals.len()];
         let mut stack: Vec<(ValId, bool)> = roots.iter().rev().map(|&r| (r, false)).collect();
         while let Some((id, done)) = stack.pop() {
             if done {
                 out.push(id);
-            } else if seen.insert(id) {
+            } else if !std::mem::replace(&mut seen[id.0 as usize], true) {
                 stack.push((id, true));
-                for c in self.children(id).into_iter().rev() {
-                    if !seen.contains(&c) {
+                for c in self.operands(id).rev() {
+                    if !seen[c.0 as usize] {
                         stack.push((c, false));
                     }
                 }
@@ -457,7 +465,7 @@ impl Graph {
         }
         let id = ValId(self.vals.len() as u32);
         self.vals.push(Data { val: val.clone(), dtype, ranges: Box::new([]) });
-        for c in self.children(id) {
+        for c in self.operands(id) {
             ranges.extend(self.free_ranges(c));
         }
         if let Val::Reduce { ranges: bound, .. } = &val {

@@ -286,6 +286,10 @@ pub struct TensorGraph {
     pub inputs: Vec<InputKind>,
     /// The results, in order.
     pub outputs: Vec<NodeId>,
+    /// What nodes were made for, by the caller's names, and the places of each node's in that list: outside of their identity.
+    notes: Vec<String>,
+    note_ids: FxHashMap<String, u32>,
+    notes_of: FxHashMap<NodeId, Vec<u32>>,
 }
 
 impl TensorGraph {
@@ -302,6 +306,34 @@ impl TensorGraph {
     /// One node.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0 as usize]
+    }
+
+    /// Notes that a node was made for something, as the caller calls it: a node of a model, for one. Where equal nodes have
+    /// become one, it has several notes. Reports tell them; nothing depends on them.
+    pub fn note(&mut self, id: NodeId, name: &str) {
+        let at = match self.note_ids.get(name) {
+            Some(&at) => at,
+            None => {
+                let at = self.notes.len() as u32;
+                self.notes.push(name.to_string());
+                self.note_ids.insert(name.to_string(), at);
+                at
+            }
+        };
+        let of = self.notes_of.entry(id).or_default();
+        if !of.contains(&at) {
+            of.push(at);
+        }
+    }
+
+    /// All that nodes were made for.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// What a node was made for: places in [`notes`](TensorGraph::notes).
+    pub fn notes_of(&self, id: NodeId) -> &[u32] {
+        self.notes_of.get(&id).map_or(&[], |list| list)
     }
 
     /// What an input slot holds.

@@ -265,7 +265,7 @@ pub(crate) fn program(op: &'static str, form: Form, sizes: Vec<i64>) -> Result<O
     // Not under the lock: others may go on. Two threads may compile the same; either program is right.
     let params = parameters(&form, &examples);
     let Some(fitted) = fit_all(&params, &examples) else { return Ok(None) };
-    let graph = graph_of_sizes(&form.structure, Leaves::Arguments, None, &params, &fitted);
+    let graph = graph_of_sizes(&form.structure, Leaves::Arguments, None, &params, &fitted, &[]);
     let defaults = settings()?;
     // A form that cannot be proved for all sizes is compiled for each: that is no error.
     let Ok(compiled) = Compiled::new(op, &graph, vec![], &defaults.device, &defaults.options, false) else {

@@ -78,6 +78,10 @@ impl Observer for Watch {
     fn wants_dumps(&self) -> bool {
         self.dumps
     }
+
+    fn workers(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, |n| n.get())
+    }
 }
 
 fn failed(op: &'static str, cause: impl std::error::Error + Send + Sync + 'static) -> Error {

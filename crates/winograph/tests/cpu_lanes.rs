@@ -72,8 +72,8 @@ const CASES: [(&str, &[&str]); 5] = [
 
 fn code(text: &str, plan: &str) -> Code {
     let graph = rangeify::rangeify(&parse_tensor(text).unwrap());
-    let mut kernels = split::split(&graph);
-    layout::layout(&mut kernels, &graph.buffers, &Target::cpu(64), Options::default().layout);
+    let mut kernels = split::split(&graph, 1);
+    layout::layout(&mut kernels, &graph.buffers, &Target::cpu(64), Options::default().layout, 1);
     let [k] = &kernels[..] else { panic!("{} kernels", kernels.len()) };
     let scheduled = Plan::parse(plan).unwrap().apply(k).unwrap_or_else(|e| panic!("{e}\n{}", k.text()));
     let code = lower(&scheduled, "k".into());

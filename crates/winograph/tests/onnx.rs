@@ -362,3 +362,57 @@ fn elements_in_other_files_stay_inside_of_the_models_folder() {
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+/// A node with a name.
+fn named(name: &str, op: &str, inputs: &[&str], outputs: &[&str], attributes: &[Vec<u8>]) -> Vec<u8> {
+    [node(op, inputs, outputs, attributes), bytes(3, name.as_bytes())].concat()
+}
+
+/// Two convolutions and a pool beside the first one, concatenated, with nodes of these names; where one is empty the node has
+/// none.
+fn branches(names: [&str; 5]) -> Vec<u8> {
+    let w = |shape: &[i64]| {
+        let n = shape.iter().product::<i64>() as usize;
+        Tensor::randn(&[n], DType::F32, n as u64).unwrap().to_vec::<f32>().unwrap()
+    };
+    let pads = || ints_attribute("pads", &[1, 1, 1, 1]);
+    let [first, relu, second, pool, cat] = names;
+    model(
+        &[
+            named(first, "Conv", &["x", "w"], &["a"], &[pads()]),
+            named(relu, "Relu", &["a"], &["b"], &[]),
+            named(second, "Conv", &["b", "v"], &["c"], &[]),
+            named(pool, "MaxPool", &["b"], &["d"], &[ints_attribute("kernel_shape", &[3, 3]), pads()]),
+            named(cat, "Concat", &["c", "d"], &["y"], &[[bytes(1, b"axis"), int(3, 1), int(20, 2)].concat()]),
+        ],
+        &[weights("w", &[16, 16, 3, 3], &w(&[16, 16, 3, 3])), weights("v", &[24, 16, 1, 1], &w(&[24, 16, 1, 1]))],
+        &[info("x", 1, &[1, 16, 20, 20])],
+        &[info("y", 1, &[1, 40, 20, 20])],
+    )
+}
+
+#[test]
+fn launches_tell_the_nodes_that_they_compute() {
+    let x = Tensor::randn(&[1, 16, 20, 20], DType::F32, 3).unwrap();
+    let device = &settings().unwrap().device;
+    let compiled = |names| {
+        let session = Model::from_onnx(&branches(names)).unwrap().compile(device).unwrap();
+        let nodes: Vec<Vec<String>> = session.profile(&[("x", &x)], 1).unwrap().into_iter().map(|l| l.nodes).collect();
+        let source = session.with_function(&[("x", &x)], |f| f.source().to_string()).unwrap().unwrap();
+        (nodes, source, session.run(&[("x", &x)]).unwrap()[0].1.to_vec::<f32>().unwrap())
+    };
+    let names = ["first", "relu", "second", "pool", "cat"];
+    let (nodes, source, y) = compiled(names);
+    for name in names {
+        assert!(nodes.iter().any(|of| of.iter().any(|n| n == name)), "{name} in none of {nodes:?}");
+    }
+    assert!(nodes.iter().all(|of| !of.is_empty()), "{nodes:?}");
+    // The sum of the second convolution is nobody else's.
+    let alone: Vec<&Vec<String>> = nodes.iter().filter(|of| of.iter().any(|n| n == "second")).collect();
+    assert!(alone.iter().all(|of| !of.iter().any(|n| n == "first")), "{nodes:?}");
+    // Names change no program; nodes without one are called by their results.
+    let (unnamed, same, z) = compiled([""; 5]);
+    assert_eq!((source, y), (same, z));
+    let renamed = |n: &String| ["a", "b", "c", "d", "y"][names.iter().position(|m| m == n).unwrap()].to_string();
+    assert_eq!(unnamed, nodes.iter().map(|of| of.iter().map(renamed).collect()).collect::<Vec<Vec<String>>>());
+}

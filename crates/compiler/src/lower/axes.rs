@@ -90,7 +90,7 @@ impl Emit {
             match g.val(v) {
                 _ if !seen.insert(v) => {}
                 Val::Reduce { ranges, x, .. } => sums.push((ranges.clone(), *x)),
-                _ => stack.extend(g.children(v)),
+                _ => stack.extend(g.operands(v)),
             }
         }
         let [(ranges, x)] = &sums[..] else { return None };

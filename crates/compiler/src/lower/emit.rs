@@ -245,21 +245,35 @@ impl Emit {
             None => {
                 // An address that is not linear in the lane: one scalar store per lane.
                 let Some(lane) = lane else { return };
+                let dtype = self.g.dtype(value);
+                // Sums are computed for all lanes at once, in one loop.
+                let wide = self.sums_along(value, lane).then(|| self.operand(value, self.lanes));
                 for l in 0..self.lanes as i64 {
                     let index: Vec<IntId> =
                         index.iter().map(|&e| self.unroller.int_at(&mut self.g, e, lane, l)).collect();
                     let gate: Vec<IntId> =
                         gate.iter().map(|&e| self.unroller.int_at(&mut self.g, e, lane, l)).collect();
                     let Some(gate) = self.g.ints.conjunction(&gate) else { continue };
-                    let v = self.unroller.at(&mut self.g, value, lane, l);
-                    self.reduces(&[v]);
-                    let reg = self.eval(v);
+                    let reg = match wide {
+                        Some(x) => self.let_(dtype, 1, Instr::Shuffle { a: x, b: x, pattern: [l as u32].into() }),
+                        None => {
+                            let v = self.unroller.at(&mut self.g, value, lane, l);
+                            self.reduces(&[v]);
+                            self.eval(v)
+                        }
+                    };
                     if let Some(access) = self.access(Source::Buffer(buffer), &index, &gate, None) {
                         self.stmt(Stmt::Store { access, value: reg });
                     }
                 }
             }
         }
+    }
+
+    /// Whether a value holds a reduction that has one result for each lane.
+    fn sums_along(&self, value: ValId, lane: RangeId) -> bool {
+        let sums = |&v: &ValId| matches!(self.g.val(v), Val::Reduce { .. }) && self.g.depends_on(v, lane);
+        self.g.topological(&[value]).iter().any(sums)
     }
 
     /// The access to an element, or `None` if some part of it is not linear in the lane.
@@ -413,7 +427,7 @@ impl Emit {
             }
             if !ready && !matches!(self.g.val(v), Val::Reduce { .. }) {
                 stack.push((v, true));
-                stack.extend(self.g.children(v).into_iter().rev().map(|c| (c, false)));
+                stack.extend(self.g.operands(v).rev().map(|c| (c, false)));
                 continue;
             }
             let reg = self.compute(v);

@@ -330,7 +330,7 @@ impl Emit {
                         None => groups.push((b, fill, vec![(v, m)])),
                     }
                 }
-                _ => stack.extend(self.g.children(v).into_iter().rev()),
+                _ => stack.extend(self.g.operands(v).rev()),
             }
         }
         for (buffer, fill, mut members) in groups {

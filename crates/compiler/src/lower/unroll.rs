@@ -41,7 +41,7 @@ impl Unroller {
             }
             if !ready {
                 stack.push((v, true));
-                stack.extend(g.children(v).into_iter().rev().map(|c| (c, false)));
+                stack.extend(g.operands(v).rev().map(|c| (c, false)));
                 continue;
             }
             let new = self.rebuild_at(g, v, range, c);
@@ -121,7 +121,7 @@ impl Unroller {
             }
             if !ready {
                 stack.push((v, true));
-                stack.extend(g.children(v).into_iter().rev().map(|c| (c, false)));
+                stack.extend(g.operands(v).rev().map(|c| (c, false)));
                 continue;
             }
             let mut memo = std::mem::take(&mut self.expanded);

@@ -10,6 +10,7 @@
 //! of tables are first, then the axes of outputs, then those of arguments.
 
 use crate::kernel::{Kernel, Store};
+use crate::parallel;
 use rustc_hash::{FxHashMap, FxHasher};
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -53,8 +54,8 @@ impl Names {
 }
 
 /// Puts kernels into their canonical form. `own_axes`: the axes of the compiler's own buffers too, and those of size 1
-/// are dropped; without it they keep the order in which their ranges were made.
-pub fn canonical(kernels: &mut [Kernel], buffers: &mut [Buffer], own_axes: bool) {
+/// are dropped; without it they keep the order in which their ranges were made. `workers`: threads that work on kernels.
+pub fn canonical(kernels: &mut [Kernel], buffers: &mut [Buffer], own_axes: bool, workers: usize) {
     let names = names(kernels, buffers);
     if own_axes {
         let mut orders: FxHashMap<usize, Vec<usize>> = FxHashMap::default();
@@ -75,17 +76,16 @@ pub fn canonical(kernels: &mut [Kernel], buffers: &mut [Buffer], own_axes: bool)
             let shape = buffers[*b].shape.clone();
             buffers[*b].shape = order.iter().map(|&a| shape[a]).collect();
         }
-        for k in kernels.iter_mut() {
-            permute_axes(k, &orders);
-        }
+        parallel::each(workers, kernels, |k| permute_axes(k, &orders));
     }
-    for (n, k) in kernels.iter_mut().enumerate() {
+    let mut numbered: Vec<(usize, &mut Kernel)> = kernels.iter_mut().enumerate().collect();
+    parallel::each(workers, &mut numbered, |(n, k)| {
         let size = |r: RangeId| k.graph.ints.const_size(r).unwrap_or(i64::MAX);
         let mut loops = k.loops.clone();
-        loops.sort_by_key(|&r| place(names.ranges.get(&(n, r)).copied(), size(r)));
+        loops.sort_by_key(|&r| place(names.ranges.get(&(*n, r)).copied(), size(r)));
         k.loops = loops;
-        *k = rebuilt(k);
-    }
+        **k = rebuilt(k);
+    });
 }
 
 /// Follows axes of arguments and outputs into kernels and through the buffers between them until nothing gets a better

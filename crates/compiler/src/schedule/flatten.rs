@@ -5,11 +5,15 @@
 //! axes: rows and columns of tiles become a single axis of tiles, of which vectors may be taken without regard to
 //! where a row ends. Other kernels that touch the buffers compute the flat index.
 
+use super::scope;
 use crate::kernel::Kernel;
 use crate::optimize::heuristic;
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Graph, Origin, Source, Val};
 use winograph_ir::int::{IntId, Ints, RangeId};
+
+/// The kernels that touch each buffer of the program.
+type Users = FxHashMap<BufId, Vec<usize>>;
 
 /// A buffer with its axes of two ranges, outer and inner.
 type Axes = (BufId, usize, usize);
@@ -24,17 +28,13 @@ struct Pair {
 
 /// Flattens until nothing is left to flatten.
 pub fn flatten(kernels: &mut [Kernel]) {
+    let users = scope::users(kernels);
     for n in 0..kernels.len() {
         let mut refused: Vec<(RangeId, RangeId)> = Vec::new();
-        while let Some(pair) = find(kernels, n, false, &refused) {
-            let touched = |k: &Kernel| pair.axes.iter().any(|x| k.args.contains(&x.0));
-            let before: Vec<(usize, Kernel)> = kernels
-                .iter()
-                .enumerate()
-                .filter(|(i, k)| *i == n || touched(k))
-                .map(|(i, k)| (i, k.clone()))
-                .collect();
-            apply(kernels, &pair);
+        while let Some(pair) = find(kernels, n, Some(&users), &refused) {
+            let touched = touched(&pair, &users);
+            let before: Vec<(usize, Kernel)> = touched.iter().map(|&i| (i, kernels[i].clone())).collect();
+            touched.iter().for_each(|&i| apply(i, &mut kernels[i], &pair));
             // A flat index may be harder to prove than two.
             if before.iter().any(|(i, _)| kernels[*i].unproved().is_some()) {
                 refused.push((pair.first, pair.second));
@@ -47,8 +47,8 @@ pub fn flatten(kernels: &mut [Kernel]) {
 /// Merges those loops of one kernel that index nothing but memory whose layout is fixed: the kernel sees fewer axes.
 pub fn views(kernel: &mut Kernel) {
     let mut kernels = [kernel.clone()];
-    while let Some(pair) = find(&kernels, 0, true, &[]) {
-        apply(&mut kernels, &pair);
+    while let Some(pair) = find(&kernels, 0, None, &[]) {
+        apply(0, &mut kernels[0], &pair);
     }
     if kernels[0].unproved().is_none() {
         let [k] = kernels;
@@ -56,7 +56,17 @@ pub fn views(kernel: &mut Kernel) {
     }
 }
 
-fn find(kernels: &[Kernel], n: usize, views: bool, refused: &[(RangeId, RangeId)]) -> Option<Pair> {
+/// The kernel itself and all others that read or write a buffer whose axes become one.
+fn touched(pair: &Pair, users: &Users) -> Vec<usize> {
+    let of = |x: &Axes| users.get(&x.0).cloned().unwrap_or_default();
+    let mut all: Vec<usize> = pair.axes.iter().flat_map(of).chain([pair.kernel]).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Finds a pair in a kernel. Without `users`, one that changes nothing but how the kernel itself sees its memory.
+fn find(kernels: &[Kernel], n: usize, users: Option<&Users>, refused: &[(RangeId, RangeId)]) -> Option<Pair> {
     let k = &kernels[n];
     let unrolled = heuristic::unrolled(k);
     let reduces = k.reduce_ranges();
@@ -79,8 +89,10 @@ fn find(kernels: &[Kernel], n: usize, views: bool, refused: &[(RangeId, RangeId)
                 at.is_some_and(|at| k.graph.buffers[at].layout.is_some())
             };
             let pair = Pair { kernel: n, first, second, axes };
-            let fits =
-                if views { pair.axes.iter().all(|x| fixed(&x.0)) } else { kernels.iter().all(|k| allows(k, &pair)) };
+            let fits = match users {
+                None => pair.axes.iter().all(|x| fixed(&x.0)),
+                Some(users) => touched(&pair, users).iter().all(|&i| allows(&kernels[i], &pair)),
+            };
             if fits {
                 return Some(pair);
             }
@@ -168,117 +180,114 @@ fn allows(k: &Kernel, pair: &Pair) -> bool {
     })
 }
 
-fn apply(kernels: &mut [Kernel], pair: &Pair) {
-    for (n, k) in kernels.iter_mut().enumerate() {
-        let g = &mut k.graph;
-        let mut flat = None;
-        if n == pair.kernel {
-            let (a, b) = (g.ints.size(pair.first), g.ints.size(pair.second));
-            let size = g.ints.mul(a, b);
-            let info = g.ints.range_info(pair.first).clone();
-            let range = g.ints.new_range_with(size, info.role, info.ordinal);
-            flat = Some((range, g.ints.range(range), b));
-            let at = k.loops.iter().position(|r| *r == pair.first);
-            if let Some(at) = at {
-                k.loops[at] = range;
-            }
-            k.loops.retain(|r| *r != pair.second);
+/// Merges the axes in kernel `n`, and the loops if it is the pair's own.
+fn apply(n: usize, k: &mut Kernel, pair: &Pair) {
+    let g = &mut k.graph;
+    let mut flat = None;
+    if n == pair.kernel {
+        let (a, b) = (g.ints.size(pair.first), g.ints.size(pair.second));
+        let size = g.ints.mul(a, b);
+        let info = g.ints.range_info(pair.first).clone();
+        let range = g.ints.new_range_with(size, info.role, info.ordinal);
+        flat = Some((range, g.ints.range(range), b));
+        let at = k.loops.iter().position(|r| *r == pair.first);
+        if let Some(at) = at {
+            k.loops[at] = range;
         }
-        // Elements are counted in the old shape. Memory whose layout is fixed is seen in another way by this kernel alone.
-        let sizes: FxHashMap<BufId, (usize, usize, IntId)> = pair
-            .axes
-            .iter()
-            .filter_map(|&(id, axis, inner)| {
-                let at = k.args.iter().position(|a| *a == id)?;
-                let mine = n == pair.kernel || k.graph.buffers[at].layout.is_none();
-                mine.then(|| (BufId(at as u32), (axis, inner, k.graph.buffers[at].shape[inner])))
+        k.loops.retain(|r| *r != pair.second);
+    }
+    // Elements are counted in the old shape. Memory whose layout is fixed is seen in another way by this kernel alone.
+    let sizes: FxHashMap<BufId, (usize, usize, IntId)> = pair
+        .axes
+        .iter()
+        .filter_map(|&(id, axis, inner)| {
+            let at = k.args.iter().position(|a| *a == id)?;
+            let mine = n == pair.kernel || k.graph.buffers[at].layout.is_none();
+            mine.then(|| (BufId(at as u32), (axis, inner, k.graph.buffers[at].shape[inner])))
+        })
+        .collect();
+    let (first, second) = (pair.first, pair.second);
+    let merge = |g: &mut Graph, buffer: BufId, index: &[IntId]| -> Vec<IntId> {
+        let Some(&(axis, inner, size)) = sizes.get(&buffer) else {
+            let Some((_, flat, _)) = flat else { return index.to_vec() };
+            let as_one = |e: &IntId| match flat_of(&mut g.ints, *e, first, second) {
+                Some((c, rest)) => g.ints.sum(&[(flat, c), (rest, 1)], 0),
+                None => *e,
+            };
+            return index.iter().map(as_one).collect();
+        };
+        let mut index = index.to_vec();
+        let inner = index.remove(inner);
+        let along = flat.and_then(|(_, flat, _)| Some((flat, g.ints.split_linear(index[axis], first)?)));
+        index[axis] = match along {
+            Some((flat, (1, rest))) if is_range(g, inner, second) => {
+                let before = g.ints.mul(rest, size);
+                g.ints.add(before, flat)
+            }
+            _ => {
+                let outer = g.ints.mul(index[axis], size);
+                g.ints.add(outer, inner)
+            }
+        };
+        index
+    };
+    // `first >= t` says of the flat range that it is at least `t * size`, `first <= t` that it is below the next.
+    let condition = |g: &mut Graph, gate: &[IntId]| -> Vec<IntId> {
+        let Some((_, flat, size)) = flat else { return gate.to_vec() };
+        gate.iter()
+            .map(|&e| match g.ints.split_linear(e, first) {
+                Some((1, rest)) => {
+                    let rest = g.ints.mul(rest, size);
+                    g.ints.add(rest, flat)
+                }
+                Some((-1, rest)) => {
+                    let next = g.ints.add_const(rest, 1);
+                    let next = g.ints.mul(next, size);
+                    g.ints.sum(&[(next, 1), (flat, -1)], -1)
+                }
+                _ => e,
             })
-            .collect();
-        let (first, second) = (pair.first, pair.second);
-        let merge = |g: &mut Graph, buffer: BufId, index: &[IntId]| -> Vec<IntId> {
-            let Some(&(axis, inner, size)) = sizes.get(&buffer) else {
-                let Some((_, flat, _)) = flat else { return index.to_vec() };
-                let as_one = |e: &IntId| match flat_of(&mut g.ints, *e, first, second) {
-                    Some((c, rest)) => g.ints.sum(&[(flat, c), (rest, 1)], 0),
-                    None => *e,
-                };
-                return index.iter().map(as_one).collect();
-            };
-            let mut index = index.to_vec();
-            let inner = index.remove(inner);
-            let along = flat.and_then(|(_, flat, _)| Some((flat, g.ints.split_linear(index[axis], first)?)));
-            index[axis] = match along {
-                Some((flat, (1, rest))) if is_range(g, inner, second) => {
-                    let before = g.ints.mul(rest, size);
-                    g.ints.add(before, flat)
-                }
-                _ => {
-                    let outer = g.ints.mul(index[axis], size);
-                    g.ints.add(outer, inner)
-                }
-            };
-            index
-        };
-        // `first >= t` says of the flat range that it is at least `t * size`, `first <= t` that it is below the next.
-        let condition = |g: &mut Graph, gate: &[IntId]| -> Vec<IntId> {
-            let Some((_, flat, size)) = flat else { return gate.to_vec() };
-            gate.iter()
-                .map(|&e| match g.ints.split_linear(e, first) {
-                    Some((1, rest)) => {
-                        let rest = g.ints.mul(rest, size);
-                        g.ints.add(rest, flat)
-                    }
-                    Some((-1, rest)) => {
-                        let next = g.ints.add_const(rest, 1);
-                        let next = g.ints.mul(next, size);
-                        g.ints.sum(&[(next, 1), (flat, -1)], -1)
-                    }
-                    _ => e,
-                })
-                .collect()
-        };
-        let mut memo = FxHashMap::default();
-        for n in 0..k.stores.len() {
-            let g = &mut k.graph;
-            let store = &mut k.stores[n];
-            store.value = g.rebuild(store.value, &mut memo, &mut |g, val| match val {
-                Val::Load { src: Source::Buffer(b), index, gate, fill, dynamic } => {
-                    let index = merge(g, b, &index);
-                    let gate = condition(g, &gate);
-                    // What held of both ranges holds of the flat one.
-                    let Some(gate) = g.ints.conjunction(&gate) else { return g.constant(fill) };
-                    g.add(Val::Load { src: Source::Buffer(b), index: index.into(), gate, fill, dynamic })
-                }
-                Val::Reduce { op, ranges, order, fused, x } => {
-                    let ranges = match flat {
-                        Some((range, _, _)) => ranges
-                            .iter()
-                            .filter(|r| **r != second)
-                            .map(|&r| if r == first { range } else { r })
-                            .collect(),
-                        None => ranges,
-                    };
-                    g.add(Val::Reduce { op, ranges, order, fused, x })
-                }
-                other => g.add(other),
-            });
-            store.index = merge(g, store.buffer, &store.index);
-            let gate = condition(g, &store.gate);
-            store.gate = g.ints.conjunction(&gate).unwrap_or_else(|| [g.ints.constant(-1)].into());
-        }
-        for (buffer, (axis, inner, size)) in sizes {
-            let b = &mut k.graph.buffers[buffer.0 as usize];
-            let inner = b.shape.remove(inner);
-            debug_assert_eq!(inner, size);
-            let outer = b.shape[axis];
-            let both = k.graph.ints.mul(outer, inner);
-            let b = &mut k.graph.buffers[buffer.0 as usize];
-            b.shape[axis] = both;
-            if b.layout.is_some() {
-                let shape = b.shape.clone();
-                let layout = k.graph.row_major(&shape);
-                k.graph.buffers[buffer.0 as usize].layout = Some(layout);
+            .collect()
+    };
+    let mut memo = FxHashMap::default();
+    for n in 0..k.stores.len() {
+        let g = &mut k.graph;
+        let store = &mut k.stores[n];
+        store.value = g.rebuild(store.value, &mut memo, &mut |g, val| match val {
+            Val::Load { src: Source::Buffer(b), index, gate, fill, dynamic } => {
+                let index = merge(g, b, &index);
+                let gate = condition(g, &gate);
+                // What held of both ranges holds of the flat one.
+                let Some(gate) = g.ints.conjunction(&gate) else { return g.constant(fill) };
+                g.add(Val::Load { src: Source::Buffer(b), index: index.into(), gate, fill, dynamic })
             }
+            Val::Reduce { op, ranges, order, fused, x } => {
+                let ranges = match flat {
+                    Some((range, _, _)) => {
+                        ranges.iter().filter(|r| **r != second).map(|&r| if r == first { range } else { r }).collect()
+                    }
+                    None => ranges,
+                };
+                g.add(Val::Reduce { op, ranges, order, fused, x })
+            }
+            other => g.add(other),
+        });
+        store.index = merge(g, store.buffer, &store.index);
+        let gate = condition(g, &store.gate);
+        store.gate = g.ints.conjunction(&gate).unwrap_or_else(|| [g.ints.constant(-1)].into());
+    }
+    for (buffer, (axis, inner, size)) in sizes {
+        let b = &mut k.graph.buffers[buffer.0 as usize];
+        let inner = b.shape.remove(inner);
+        debug_assert_eq!(inner, size);
+        let outer = b.shape[axis];
+        let both = k.graph.ints.mul(outer, inner);
+        let b = &mut k.graph.buffers[buffer.0 as usize];
+        b.shape[axis] = both;
+        if b.layout.is_some() {
+            let shape = b.shape.clone();
+            let layout = k.graph.row_major(&shape);
+            k.graph.buffers[buffer.0 as usize].layout = Some(layout);
         }
     }
 }

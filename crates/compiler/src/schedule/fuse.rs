@@ -200,6 +200,12 @@ fn removable(g: &Graph, stage: usize, readers: &[usize]) -> Result<String, Strin
         if consumer.axes.iter().any(|r| g.ints.const_size(*r) != Some(1) && !used.contains(r)) {
             return Err("a reduction that is broadcast: each element would be summed again".to_string());
         }
+        // Beside other parts of a concatenation, or within a border, it is read under a condition.
+        if elements(g, &consumer.axes) > elements(g, &def.axes) {
+            return Err(
+                "a reduction that some elements of its reader read: it would be summed for all of them".to_string()
+            );
+        }
         if nodes.len() > 4000 {
             return Err("its value is large".to_string());
         }

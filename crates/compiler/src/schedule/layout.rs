@@ -8,10 +8,11 @@ use crate::kernel::Kernel;
 use crate::optimize::access::{self, Touch};
 use crate::optimize::{blocks, contract, grid, heuristic, units};
 use crate::options::{LayoutRule, Products};
+use crate::parallel;
 use crate::target::{Gpu, Target};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin, Scope};
-use winograph_ir::int::{IntId, Ints, RangeId};
+use winograph_ir::int::{IntId, IntNode, Ints, RangeId};
 
 /// What was decided for one buffer.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,8 +90,14 @@ impl Facts {
 }
 
 /// Lays out the internal buffers of a program. `buffers` is the program's list, which kernels refer to.
-pub fn layout(kernels: &mut [Kernel], buffers: &[Buffer], target: &Target, rule: LayoutRule) -> Vec<Choice> {
-    let facts: Vec<Facts> = kernels.iter_mut().map(|k| Facts::new(k, target)).collect();
+pub fn layout(
+    kernels: &mut [Kernel],
+    buffers: &[Buffer],
+    target: &Target,
+    rule: LayoutRule,
+    workers: usize,
+) -> Vec<Choice> {
+    let facts: Vec<Facts> = parallel::map(workers, kernels, |_, k| Facts::new(&mut k.clone(), target));
     // Kernels may see fewer axes than the program's list says.
     let mut ranks: Vec<usize> = buffers.iter().map(|b| b.shape.len()).collect();
     for k in kernels.iter() {
@@ -254,16 +261,18 @@ fn layout_of(k: &Kernel, buffer: usize) -> Option<&Layout> {
     k.graph.buffers[at].layout.as_ref()
 }
 
-/// Which of the program's own buffers are to be packed: axis and block.
+/// Which of the program's own buffers are to be packed: axis and block. Those that other kernels reach in vectors that would
+/// lie in two blocks, as rows of 28 elements do in blocks of 8, stay as they are.
 fn packing(kernels: &[Kernel], is_own: &[bool], target: &Target) -> FxHashMap<usize, (usize, i64)> {
-    let mut out = FxHashMap::default();
+    let mut out: FxHashMap<usize, (usize, i64)> = FxHashMap::default();
+    let mut asking: FxHashSet<(usize, usize)> = FxHashSet::default();
     // Kernels that only move elements may as well write panels.
     let moves = |k: &Kernel| k.reduces().is_empty() && heuristic::unrolled(k).is_empty();
     let copied = |b: usize| {
         let writes = |k: &&Kernel| k.stores.iter().any(|s| k.args[s.buffer.0 as usize].0 as usize == b);
         kernels.iter().filter(writes).all(moves)
     };
-    for k in kernels {
+    for (n, k) in kernels.iter().enumerate() {
         let panels = contract::panels(k, target);
         let panels = panels.into_iter().filter(|p| copied(k.args[p.0.0 as usize].0 as usize));
         for (buffer, axis, block) in contract::packing(k, target).into_iter().chain(panels) {
@@ -273,10 +282,35 @@ fn packing(kernels: &[Kernel], is_own: &[bool], target: &Target) -> FxHashMap<us
             let divides = size.is_some_and(|s| s % block == 0 && s > block);
             if is_own[b] && divides && !scratch {
                 out.entry(b).or_insert((axis, block));
+                asking.insert((n, b));
+            }
+        }
+    }
+    for (n, k) in kernels.iter().enumerate() {
+        let unrolled = heuristic::unrolled(k);
+        for touch in access::touches(k, &unrolled) {
+            let b = k.args[touch.buffer.0 as usize].0 as usize;
+            if let Some(&(axis, block)) = out.get(&b)
+                && !asking.contains(&(n, b))
+                && touch.index.get(axis).is_some_and(|&i| tears(&k.graph.ints, i, block))
+            {
+                out.remove(&b);
             }
         }
     }
     out
+}
+
+/// Whether neighbours along a range may lie in two blocks: elements that an index reaches are not whole blocks from where
+/// it starts.
+fn tears(ints: &Ints, index: IntId, block: i64) -> bool {
+    let (terms, start) = ints.as_sum(index);
+    let mut along = terms.iter().filter(|t| t.1 % block != 0);
+    match (along.next(), along.next()) {
+        (None, _) => false,
+        (Some(&(r, 1)), None) => start % block != 0 || !matches!(ints.node(r), IntNode::Range(_)),
+        _ => true,
+    }
 }
 
 /// Gives a buffer of a kernel a layout: axes in order, slowest first, one of them in blocks whose elements are

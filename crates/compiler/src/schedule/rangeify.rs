@@ -5,6 +5,7 @@
 //! by request gets a definition of its own (a stage); whether it keeps it is decided later, by `fuse`.
 
 use crate::kernel::with_bounds;
+use crate::provenance::Notes;
 use crate::winograd::Rules;
 use rustc_hash::{FxHashMap, FxHashSet};
 use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Origin, Role, Scope, Source, Table, Val, ValId};
@@ -23,15 +24,31 @@ struct Rangeify<'a> {
     views: FxHashMap<NodeId, (Vec<RangeId>, ValId)>,
     memo: FxHashMap<(NodeId, Vec<IntId>, Vec<IntId>), ValId>,
     rules: Rules,
+    notes: Notes,
 }
 
 /// Turns a tensor graph into an indexed one; its inputs become buffers in order of their slots.
 pub fn rangeify(tensors: &TensorGraph) -> Graph {
-    rangeify_ruled(tensors).0
+    ranged(tensors).graph
 }
 
 /// [`rangeify`], and what is asked of sums, by their reduce ranges.
 pub fn rangeify_ruled(tensors: &TensorGraph) -> (Graph, Rules) {
+    let ranged = ranged(tensors);
+    (ranged.graph, ranged.rules)
+}
+
+/// An indexed graph, and what is known beside it.
+pub(crate) struct Ranged {
+    pub(crate) graph: Graph,
+    /// What is asked of sums, by their reduce ranges.
+    pub(crate) rules: Rules,
+    /// What the tensor graph notes of the definitions.
+    pub(crate) notes: Notes,
+}
+
+/// [`rangeify`], with all that is known beside the graph.
+pub(crate) fn ranged(tensors: &TensorGraph) -> Ranged {
     let mut graph = Graph::new();
     graph.ints = tensors.ints.clone();
     let mut pass = Rangeify {
@@ -41,9 +58,10 @@ pub fn rangeify_ruled(tensors: &TensorGraph) -> (Graph, Rules) {
         views: FxHashMap::default(),
         memo: FxHashMap::default(),
         rules: Rules::default(),
+        notes: Notes::default(),
     };
     pass.run();
-    (pass.graph, pass.rules)
+    Ranged { graph: pass.graph, rules: pass.rules, notes: pass.notes }
 }
 
 impl Rangeify<'_> {
@@ -81,6 +99,7 @@ impl Rangeify<'_> {
                     continue;
                 }
                 let buffer = self.define(id, name, origin, axes, value, keep || slot.is_some());
+                self.note(id, buffer);
                 self.buffer_of.insert(id, buffer);
                 first = Some(buffer);
             }
@@ -145,6 +164,26 @@ impl Rangeify<'_> {
         let buffer = self.graph.add_buffer(Buffer { name, dtype, shape, origin, scope: Scope::Global, layout });
         self.graph.defs.push(Def { buffer, axes, value, keep, repeat: false, role: Role::Other });
         buffer
+    }
+
+    /// A definition is made for what the tensors are made for that are computed in it.
+    fn note(&mut self, id: NodeId, buffer: BufId) {
+        if self.tensors.notes().is_empty() {
+            return;
+        }
+        let (mut notes, mut seen, mut stack) = (Vec::new(), FxHashSet::default(), vec![id]);
+        while let Some(at) = stack.pop() {
+            if seen.insert(at) {
+                notes.extend(self.tensors.notes_of(at));
+                let inside = |c: &NodeId| !self.buffer_of.contains_key(c);
+                self.tensors.node(at).op.for_each_child(|c| stack.extend(Some(*c).filter(inside)));
+            }
+        }
+        notes.sort_unstable();
+        notes.dedup();
+        if !notes.is_empty() {
+            self.notes.insert(buffer, notes);
+        }
     }
 
     fn is_empty(&self, id: NodeId) -> bool {

@@ -5,20 +5,18 @@
 //! these disappear: after a rewrite by tiles of 4, a row becomes tile and place in the tile.
 
 use crate::kernel::{Kernel, Store};
+use crate::parallel;
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Role, Source, Val, ValId};
 use winograph_ir::int::{IntId, IntNode, Ints, RangeId};
 
-/// One kernel per definition, in order.
-pub fn split(g: &Graph) -> Vec<Kernel> {
-    g.defs
-        .iter()
-        .map(|def| {
-            let mut kernel = extract(g, def);
-            split_axes(&mut kernel);
-            kernel
-        })
-        .collect()
+/// One kernel per definition, in order, by so many threads.
+pub fn split(g: &Graph, workers: usize) -> Vec<Kernel> {
+    parallel::map(workers, &g.defs, |_, def| {
+        let mut kernel = extract(g, def);
+        split_axes(&mut kernel);
+        kernel
+    })
 }
 
 /// Copies what a definition needs into a graph of its own.

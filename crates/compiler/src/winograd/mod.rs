@@ -61,6 +61,11 @@ pub fn run(g: &mut Graph, options: &Options) -> Result<Vec<WindowReport>, String
     run_ruled(g, options, &Rules::default())
 }
 
+/// Number of elements of axes (with parameters: at their greatest sizes).
+fn sizes(g: &Graph, axes: &[RangeId]) -> f64 {
+    axes.iter().map(|&r| g.ints.max_size(r).max(1) as f64).product()
+}
+
 /// [`run`], where `rules` says what is asked of single windows, by any of their reduce ranges.
 pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<WindowReport>, String> {
     let mut reports = Vec::new();
@@ -76,6 +81,7 @@ pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<
             reason,
             tile: vec![],
             taps: vec![],
+            flops: 0.0,
             amplification: None,
             bound: None,
         };
@@ -83,7 +89,8 @@ pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<
             let products = added_products(g, value);
             if reduces.is_empty() && products > 1 {
                 let reason = format!("it is {products} added products: without a reduction there is no window to see");
-                reports.push(refused(reason));
+                let flops = 2.0 * products as f64 * sizes(g, &g.defs[def].axes);
+                reports.push(WindowReport { flops, ..refused(reason) });
             }
             def += 1;
             continue;
@@ -103,11 +110,15 @@ pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<
                 reduce = split;
             }
         }
+        let flops = match sums_products(g, reduce) {
+            true => 2.0 * sizes(g, &g.defs[def].axes) * sizes(g, &asked),
+            false => 0.0,
+        };
         if g.defs[def].role == Role::Other && sums_products(g, reduce) {
             g.defs[def].role = Role::Direct;
         }
         let bound = direct_bound(g, reduce);
-        let refused = |reason: String| WindowReport { bound, ..refused(reason) };
+        let refused = |reason: String| WindowReport { bound, flops, ..refused(reason) };
         match found {
             Err(reason) => reports.push(refused(reason)),
             Ok(window) => {
@@ -134,6 +145,7 @@ pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<
                                 reason,
                                 tile: transforms.iter().map(|t| t.m).collect(),
                                 taps,
+                                flops,
                                 amplification: Some(cost::amplification(&transforms)),
                                 bound,
                             });

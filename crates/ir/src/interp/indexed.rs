@@ -240,7 +240,7 @@ impl Compiler<'_> {
             } else {
                 stack.push((v, true));
                 if !matches!(self.g.val(v), Val::Reduce { .. }) {
-                    stack.extend(self.g.children(v).into_iter().map(|c| (c, false)));
+                    stack.extend(self.g.operands(v).map(|c| (c, false)));
                 }
             }
         }

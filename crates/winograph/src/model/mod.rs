@@ -42,9 +42,14 @@ use crate::function::{ArgSpec, FunctionOptions};
 use crate::tensor::Tensor;
 use ncnn::NcnnModel;
 use onnx::OnnxModel;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use winograph_ir::DType;
+
+/// Bytes of a file that are read at a time, where they are not elements.
+const READ: usize = 1 << 16;
 
 /// A model that has been read. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -111,15 +116,26 @@ impl Model {
             let cause = "weights of ncnn: name the .param file beside it";
             return Err(ModelError::format(path.display().to_string(), cause).into());
         }
-        let bytes = read(path)?;
-        if bytes.starts_with(ncnn::MAGIC.as_bytes()) || path.extension().is_some_and(|e| e == "param") {
-            return Model::from_ncnn(&bytes, &read(&path.with_extension("bin"))?);
+        let io = |source| ModelError::Io { path: path.to_path_buf(), source };
+        let mut file = BufReader::with_capacity(READ, File::open(path).map_err(io)?);
+        let first = file.fill_buf().map_err(io)?;
+        if first.starts_with(ncnn::MAGIC.as_bytes()) || path.extension().is_some_and(|e| e == "param") {
+            return Model::from_ncnn(&read(path)?, &read(&path.with_extension("bin"))?);
         }
         let folder = match path.parent() {
             Some(p) if !p.as_os_str().is_empty() => p,
             _ => Path::new("."),
         };
-        Ok(Model(Arc::new(Format::Onnx(OnnxModel::decode(&bytes, Some(folder))?))))
+        let about = file.get_ref().metadata().map_err(io)?;
+        let model = if about.is_file() {
+            OnnxModel::read(file, about.len(), Some(folder))?
+        } else {
+            // What has no size is read to its end.
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(io)?;
+            OnnxModel::decode(&bytes, Some(folder))?
+        };
+        Ok(Model(Arc::new(Format::Onnx(model))))
     }
 
     /// A model in ncnn's format that is in memory: the text of the `.param` file, and the bytes of the `.bin` file.

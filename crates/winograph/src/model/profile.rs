@@ -23,6 +23,9 @@ pub struct Launch {
     pub work: String,
     /// The buffers that it writes.
     pub writes: String,
+    /// The model's nodes that it computes, or parts of which, in the model's order. Nodes that are equal to another one are
+    /// computed with it.
+    pub nodes: Vec<String>,
 }
 
 fn sizes(list: &[i64]) -> String {
@@ -78,6 +81,7 @@ pub(super) fn profile(function: &Function, args: &[&Tensor], runs: usize) -> Res
             bytes: buffers.map(|b| b.len.saturating_mul(b.dtype.size()) as u64).sum(),
             work,
             writes: writes.join(", "),
+            nodes: report.serves.clone(),
         });
     }
     Ok(launches)

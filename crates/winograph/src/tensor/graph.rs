@@ -30,23 +30,24 @@ pub(crate) fn build_graph(
     leaves: Leaves,
 ) -> Result<(TensorGraph, Vec<Arc<Storage>>)> {
     let (structure, values) = structure(op, outputs, args)?;
-    Ok((graph_of(&structure, leaves, Some(&values.constants)), values.leaves))
+    Ok((graph_of_sizes(&structure, leaves, Some(&values.constants), &[], &[], &values.notes), values.leaves))
 }
 
 /// The graph of a structure. Its inputs are the placeholders, then the leaves, then, where constants are not given,
 /// one element for each constant.
 pub(crate) fn graph_of(structure: &Structure, leaves: Leaves, constants: Option<&[Scalar]>) -> TensorGraph {
-    graph_of_sizes(structure, leaves, constants, &[], &[])
+    graph_of_sizes(structure, leaves, constants, &[], &[], &[])
 }
 
 /// [`graph_of`] a structure that has places in `sizes` in the place of its sizes, which depend on parameters. Without
-/// `sizes` they are what they are.
+/// `sizes` they are what they are. `notes` says what the tensors of the steps were made for, as far as it is known.
 pub(crate) fn graph_of_sizes(
     structure: &Structure,
     leaves: Leaves,
     constants: Option<&[Scalar]>,
     params: &[Parameter],
     sizes: &[Size],
+    notes: &[Option<Arc<str>>],
 ) -> TensorGraph {
     let mut build = Build::default();
     let ints = &mut build.graph.ints;
@@ -70,7 +71,7 @@ pub(crate) fn graph_of_sizes(
     build.graph.inputs.resize(args + read, kind);
     let (mut leaf, mut constant) = (args, 0);
     let mut ids: Vec<NodeId> = Vec::with_capacity(structure.steps.len());
-    for step in &structure.steps {
+    for (n, step) in structure.steps.iter().enumerate() {
         let id = match step {
             Step::Argument { slot, dtype, shape } => build.input(*slot, *dtype, shape),
             Step::Leaf { dtype, shape } => {
@@ -86,6 +87,12 @@ pub(crate) fn graph_of_sizes(
             }
             Step::Op(op) => build.add(op, &ids),
         };
+        // Numbers that many nodes of a model share are made for none of them.
+        if let Some(Some(note)) = notes.get(n)
+            && build.depends(id) != Depends::default()
+        {
+            build.graph.note(id, note);
+        }
         ids.push(id);
     }
     for &at in &structure.outputs {

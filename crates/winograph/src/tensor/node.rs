@@ -4,12 +4,29 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use crate::tensor::shape::check_size;
 use crate::tensor::storage::Storage;
+use std::cell::RefCell;
 use std::sync::{Arc, PoisonError, RwLock};
 use winograph_ir::tensor::TensorOp;
 use winograph_ir::{DType, Scalar};
 
 /// An operation on lazy tensors. `Input` does not occur: see [`State`].
 pub(crate) type Op = TensorOp<Tensor, usize>;
+
+thread_local! {
+    static NOTE: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
+}
+
+/// Runs `f`; the tensors that it makes are noted to be made for `name`, a node of a model, which reports tell.
+pub(crate) fn noted<R>(name: &str, f: impl FnOnce() -> R) -> R {
+    struct Outer(Option<Arc<str>>);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            NOTE.set(self.0.take());
+        }
+    }
+    let _outer = Outer(NOTE.replace(Some(name.into())));
+    f()
+}
 
 /// What is known of a tensor's value.
 #[derive(Clone, Debug)]
@@ -28,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) shape: Vec<usize>,
     /// Axes whose size is a bounded parameter, with the least and the greatest size: of known elements alone.
     pub(crate) bounds: Vec<(usize, usize, usize)>,
+    /// What it was made for, where somebody said so: see [`noted`]. No part of what it is.
+    pub(crate) note: Option<Arc<str>>,
     state: RwLock<State>,
 }
 
@@ -105,7 +124,8 @@ impl Tensor {
     }
 
     fn with_state(state: State, dtype: DType, shape: Vec<usize>) -> Tensor {
-        Tensor(Arc::new(Node { dtype, shape, bounds: vec![], state: RwLock::new(state) }))
+        let note = NOTE.with_borrow(Clone::clone);
+        Tensor(Arc::new(Node { dtype, shape, bounds: vec![], note, state: RwLock::new(state) }))
     }
 
     /// A tensor with known elements of which some sizes are bounded parameters.
@@ -115,7 +135,7 @@ impl Tensor {
         shape: Vec<usize>,
         bounds: Vec<(usize, usize, usize)>,
     ) -> Tensor {
-        Tensor(Arc::new(Node { dtype, shape, bounds, state: RwLock::new(State::Ready(data)) }))
+        Tensor(Arc::new(Node { dtype, shape, bounds, note: None, state: RwLock::new(State::Ready(data)) }))
     }
 
     /// The one value of a constant tensor, if it is known to be one.

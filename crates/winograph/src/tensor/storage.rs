@@ -4,13 +4,14 @@ use crate::error::{Error, Result};
 use crate::memory::may_fit;
 use crate::tensor::Element;
 use std::fmt;
+use std::io::{self, Read};
 
 /// Alignment of a storage in bytes.
 pub(crate) const ALIGNMENT: usize = winograph_compiler::program::ALIGNMENT;
 
 /// Bytes on the host, aligned to a cache line, in the machine's byte order.
 pub(crate) struct Storage {
-    /// `ALIGNMENT` bytes more than are used, so that an aligned part of them can be.
+    /// Room for `ALIGNMENT` bytes more than are used, so that an aligned part of them can be.
     bytes: Vec<u8>,
     start: usize,
     len: usize,
@@ -19,13 +20,30 @@ pub(crate) struct Storage {
 impl Storage {
     /// `len` zero bytes, or [`Error::OutOfMemory`].
     pub(crate) fn zeroed(len: usize) -> Result<Storage> {
+        let mut out = Storage::reserved(len)?;
+        out.bytes.resize(out.start + len, 0);
+        Ok(out)
+    }
+
+    /// No bytes yet, and room for `len`, of which the first is aligned.
+    fn reserved(len: usize) -> Result<Storage> {
         let whole = len.checked_add(ALIGNMENT).filter(|&n| may_fit(n)).ok_or(Error::OutOfMemory { bytes: len })?;
-        let mut bytes = Vec::new();
+        let mut bytes: Vec<u8> = Vec::new();
         bytes.try_reserve_exact(whole).map_err(|_| Error::OutOfMemory { bytes: len })?;
-        bytes.resize(whole, 0);
         // `align_offset` may refuse only where pointers have no address, which is not at run time.
         let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        bytes.resize(start, 0);
         Ok(Storage { bytes, start, len })
+    }
+
+    /// The next `len` bytes of a file or of anything else that is read.
+    pub(crate) fn read(from: &mut impl Read, len: usize) -> io::Result<Storage> {
+        let mut out = Storage::reserved(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let read = from.take(len as u64).read_to_end(&mut out.bytes)?;
+        match read == len {
+            true => Ok(out),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// A copy of elements.
@@ -40,8 +58,8 @@ impl Storage {
 
     /// A copy of bytes.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Storage> {
-        let mut out = Storage::zeroed(bytes.len())?;
-        out.bytes_mut().copy_from_slice(bytes);
+        let mut out = Storage::reserved(bytes.len())?;
+        out.bytes.extend_from_slice(bytes);
         Ok(out)
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct Structure {
 pub(crate) struct Values {
     pub(crate) leaves: Vec<Arc<Storage>>,
     pub(crate) constants: Vec<Scalar>,
+    /// What the tensors of the steps were made for, one entry for each step.
+    pub(crate) notes: Vec<Option<Arc<str>>>,
     /// Sizes that are bounded parameters.
     pub(crate) bounded: Vec<Bounded>,
 }
@@ -56,7 +58,7 @@ pub(crate) fn structure(op: &'static str, outputs: &[Tensor], args: &[Tensor]) -
     let mut walk = Walk::default();
     for (slot, arg) in args.iter().enumerate() {
         let step = Step::Argument { slot, dtype: arg.dtype(), shape: arg.shape().to_vec() };
-        let at = walk.push(step);
+        let at = walk.push(step, None);
         walk.places.insert(arg.key(), at);
     }
     for t in outputs {
@@ -79,8 +81,9 @@ struct Walk {
 }
 
 impl Walk {
-    fn push(&mut self, step: Step) -> u32 {
+    fn push(&mut self, step: Step, note: Option<Arc<str>>) -> u32 {
         self.structure.steps.push(step);
+        self.values.notes.push(note);
         self.structure.steps.len() as u32 - 1
     }
 
@@ -92,7 +95,7 @@ impl Walk {
             return found;
         }
         self.values.leaves.push(data);
-        let at = self.push(Step::Leaf { dtype: t.dtype(), shape: t.shape().to_vec() });
+        let at = self.push(Step::Leaf { dtype: t.dtype(), shape: t.shape().to_vec() }, None);
         self.leaves.entry(key).or_default().push(at);
         let bounds = t.0.bounds.iter().map(|&(axis, lo, hi)| Bounded { step: at as usize, axis, lo, hi });
         self.values.bounded.extend(bounds);
@@ -110,7 +113,7 @@ impl Walk {
                 Some(op) => {
                     let step = self.step(&op);
                     self.held.push(op);
-                    self.push(step)
+                    self.push(step, t.0.note.clone())
                 }
                 None => match t.0.state() {
                     State::Argument => return Err(Error::Unbound { op: name, shape: t.shape().to_vec() }),

@@ -8,7 +8,7 @@ mod weights;
 
 use crate::error::{Error, Result};
 use crate::model::{ModelError, Port, PortType, Value};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, noted};
 use param::{Layer, NONE};
 use rustc_hash::{FxHashMap, FxHashSet};
 use winograph_ir::DType;
@@ -136,7 +136,7 @@ impl NcnnModel {
                 let found = inputs.iter().find(|(n, _)| n == name).and_then(|(_, v)| v.tensor());
                 vec![found.ok_or_else(|| layer.wrong("the input is missing"))?.clone()]
             } else {
-                layers::lower(layer, &given, weights).map_err(|e| match e {
+                noted(&layer.name, || layers::lower(layer, &given, weights)).map_err(|e| match e {
                     Error::Model(e) => Error::Model(e),
                     Error::OutOfMemory { bytes } => Error::OutOfMemory { bytes },
                     e => layer.wrong(e.to_string()).into(),

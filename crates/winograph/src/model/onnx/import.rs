@@ -1,11 +1,11 @@
 //! From the nodes of a graph to tensor operations.
 
-use super::node::{Node, name_of};
+use super::node::{Node, name_of, title_of};
 use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
 use super::{OnnxModel, ops, tensors};
 use crate::error::{Error, Result};
 use crate::model::{ModelError, Value, host};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, noted};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::Cell;
 use std::path::Path;
@@ -169,7 +169,7 @@ impl<'a> Importer<'a> {
             return unsupported(&format!("the model imports no operators of domain {domain:?}"));
         };
         let node = Node { proto, opset, inputs, importer: self, scope };
-        lower(&node).map_err(|e| match e {
+        noted(&title_of(proto), || lower(&node)).map_err(|e| match e {
             Error::Model(e) => Error::Model(e),
             Error::OutOfMemory { bytes } => Error::OutOfMemory { bytes },
             e => wrong(e.to_string()).into(),

@@ -7,15 +7,17 @@ mod import;
 mod node;
 mod ops;
 pub(crate) mod proto;
+mod stream;
 pub(crate) mod tensors;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{ModelError, Port, PortType, Value};
 use crate::tensor::Tensor;
+use crate::tensor::storage::Storage;
 use import::Importer;
-use prost::Message;
-use proto::{FunctionProto, GraphProto, ModelProto, TypeProto, ValueInfoProto};
+use proto::{FunctionProto, GraphProto, TypeProto, ValueInfoProto};
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 /// The oldest and the newest version of ONNX's operators that models may use.
@@ -36,9 +38,18 @@ pub(crate) struct OnnxModel {
 impl OnnxModel {
     /// Decodes a file's bytes. `folder` is the file's, where elements kept in other files are looked for.
     pub(crate) fn decode(bytes: &[u8], folder: Option<&Path>) -> Result<OnnxModel> {
+        OnnxModel::read(bytes, bytes.len() as u64, folder)
+    }
+
+    /// Decodes a file of `bytes` bytes while it is read, so that weights are in memory once.
+    pub(crate) fn read(from: impl BufRead, bytes: u64, folder: Option<&Path>) -> Result<OnnxModel> {
         let wrong = |cause: String| ModelError::format("model", cause);
-        let mut model = ModelProto::decode(bytes).map_err(|e| wrong(format!("not an ONNX file: {e}")))?;
-        let mut graph = model.graph.take().ok_or_else(|| wrong("it has no graph".into()))?;
+        let parts = stream::read(from, bytes).map_err(|e| match e {
+            stream::Cause::Io(e) => wrong(format!("it cannot be read to its end: {e}")),
+            stream::Cause::Text(e) => wrong(format!("not an ONNX file: {e}")),
+        })?;
+        let model = parts.model;
+        let mut graph = parts.graph.ok_or_else(|| wrong("it has no graph".into()))?;
         let mut opsets = FxHashMap::default();
         for set in &model.opset_import {
             let domain = if set.domain == "ai.onnx" { "" } else { &set.domain };
@@ -48,13 +59,18 @@ impl OnnxModel {
             let (first, last) = (OPSETS.start(), OPSETS.end());
             return Err(wrong(format!("it uses operators of opset {version}; known are {first} to {last}")).into());
         }
-        let mut initializers = Vec::with_capacity(graph.initializer.len());
+        let mut initializers = Vec::with_capacity(parts.initializers.len());
         let mut names = FxHashSet::default();
-        for t in std::mem::take(&mut graph.initializer) {
+        let others = std::mem::take(&mut graph.initializer).into_iter().map(|mut t| {
+            let raw = std::mem::take(&mut t.raw_data);
+            Ok::<_, Error>((t, (!raw.is_empty()).then(|| Storage::from_bytes(&raw)).transpose()?))
+        });
+        for part in parts.initializers.into_iter().map(Ok).chain(others) {
+            let (t, raw) = part?;
             if !names.insert(t.name.clone()) {
                 return Err(ModelError::format(format!("initializer {:?}", t.name), "its name occurs twice").into());
             }
-            let tensor = tensors::tensor(&t, folder)?;
+            let tensor = tensors::tensor_of(&t, raw, folder)?;
             initializers.push((t.name, tensor));
         }
         for s in std::mem::take(&mut graph.sparse_initializer) {

@@ -204,3 +204,11 @@ pub(crate) fn name_of(proto: &NodeProto) -> String {
         (name, _) => format!("{name:?}"),
     }
 }
+
+/// The name by which reports call a node: its own, or that of its first result.
+pub(super) fn title_of(proto: &NodeProto) -> String {
+    match (&proto.name[..], proto.output.first()) {
+        ("", Some(output)) => output.clone(),
+        (name, _) => name.to_string(),
+    }
+}

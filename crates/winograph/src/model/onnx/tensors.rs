@@ -6,7 +6,7 @@ use crate::model::ModelError;
 use crate::tensor::storage::Storage;
 use crate::tensor::{Tensor, shape};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use winograph_ir::{DType, Scalar};
@@ -62,6 +62,15 @@ pub(crate) fn dtype(number: i32) -> Result<DType, String> {
 /// Element types that there are no dtypes for, sizes that contradict the number of elements, files that are missing,
 /// too short or outside of the folder.
 pub(crate) fn tensor(proto: &TensorProto, folder: Option<&Path>) -> Result<Tensor> {
+    let raw = (!proto.raw_data.is_empty()).then(|| Storage::from_bytes(&proto.raw_data)).transpose()?;
+    tensor_of(proto, raw, folder)
+}
+
+/// [`tensor`] of an array whose `raw_data` is in a storage already.
+///
+/// # Errors
+/// Those of [`tensor`].
+pub(super) fn tensor_of(proto: &TensorProto, raw: Option<Storage>, folder: Option<&Path>) -> Result<Tensor> {
     let part = || format!("tensor {:?}", proto.name);
     let wrong = |cause: String| ModelError::format(part(), cause);
     let dtype = dtype(proto.data_type).map_err(|name| wrong(format!("elements of type {name} are not supported")))?;
@@ -75,12 +84,12 @@ pub(crate) fn tensor(proto: &TensorProto, folder: Option<&Path>) -> Result<Tenso
             Cause::Io(path, source) => ModelError::Io { path, source },
             Cause::Text(cause) => wrong(cause),
         })?
-    } else if !proto.raw_data.is_empty() {
-        if proto.raw_data.len() != bytes {
-            let given = proto.raw_data.len();
+    } else if let Some(raw) = raw {
+        let given = raw.bytes().len();
+        if given != bytes {
             return Err(wrong(format!("{given} bytes for shape {dims:?} of {dtype}, which has {bytes}")).into());
         }
-        Storage::from_bytes(&proto.raw_data)?
+        raw
     } else {
         let mut values: Vec<Scalar> = match dtype {
             DType::F32 => proto.float_data.iter().map(|&x| Scalar::from_bits(dtype, x.to_bits() as u64)).collect(),
@@ -142,10 +151,8 @@ fn external(entries: &[StringEntry], folder: Option<&Path>, bytes: usize) -> Res
     if offset.checked_add(bytes as u64).is_none_or(|end| end > whole) {
         return Err(Cause::Text(format!("{bytes} bytes from {offset} on of {location:?}, which has {whole}")));
     }
-    let mut data = Storage::zeroed(bytes).map_err(|e| Cause::Text(e.to_string()))?;
     file.seek(SeekFrom::Start(offset)).map_err(io)?;
-    file.read_exact(data.bytes_mut()).map_err(io)?;
-    Ok(data)
+    Storage::read(&mut file, bytes).map_err(io)
 }
 
 /// The dense tensor of a sparse array.
