@@ -139,7 +139,9 @@ pub(crate) fn touches(program: &Program, step: &Step, moved: Option<&[SiteCounts
         }
     };
     code.for_each_stmt(&mut |s| match s {
-        Stmt::Let { reg, instr: Instr::Load { access, .. } } => add(access, code.ty(*reg).lanes, "load"),
+        Stmt::Let { reg, instr: Instr::Load { access, .. } | Instr::Rows { access, .. } } => {
+            add(access, code.ty(*reg).lanes, "load")
+        }
         Stmt::Store { access, value } => add(access, code.ty(*value).lanes, "store"),
         _ => {}
     });

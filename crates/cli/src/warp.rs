@@ -5,7 +5,7 @@ use winograph_compiler::target::Gpu;
 use winograph_compiler::{Program, Step};
 use winograph_ir::int::RangeId;
 use winograph_ir::interp::gpu::{AccessKind, Space, sites};
-use winograph_ir::linear::{Access, Code, Instr, Memory, Stmt};
+use winograph_ir::linear::{Access, Code, Memory};
 
 /// One access of one warp: that of the middle of the launch, first iteration of its loops.
 pub(crate) struct Picture {
@@ -35,10 +35,7 @@ pub(crate) fn pictures(program: &Program, step: &Step, gpu: &Gpu) -> Vec<Picture
     let mut site = 0;
     let mut out: Vec<Picture> = Vec::new();
     code.for_each_stmt(&mut |s| {
-        let access = match s {
-            Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => access,
-            _ => return,
-        };
+        let Some(access) = s.access() else { return };
         let Some(at) = all.get(site) else { return };
         site += 1;
         let Memory::Arg(arg) = access.mem else { return };

@@ -304,7 +304,7 @@ impl Sketch {
 pub(crate) fn of_code(code: &Code) -> Vec<String> {
     let (mut loads, mut stores, mut barriers, mut instructions) = (0, 0, 0, 0);
     code.for_each_stmt(&mut |s| match s {
-        Stmt::Let { instr: Instr::Load { .. }, .. } => loads += 1,
+        Stmt::Let { instr: Instr::Load { .. } | Instr::Rows { .. }, .. } => loads += 1,
         Stmt::Let { .. } => instructions += 1,
         Stmt::Store { .. } => stores += 1,
         Stmt::Barrier(_) => barriers += 1,

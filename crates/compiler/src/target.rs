@@ -1,6 +1,6 @@
 //! Plain data about machines.
 
-use crate::optimize::matrix_unit::{CUDA_UNITS, METAL_UNITS};
+use crate::optimize::matrix_unit::{CUDA_UNITS, HOPPER_UNITS, METAL_UNITS};
 
 /// What the compiler knows about a machine. Sizes are in bytes unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,7 +87,7 @@ impl Target {
         match name {
             "cpu" => Some(Target::cpu(64)),
             "cuda:sm_80" => Some(gpu(163 << 10, &CUDA_UNITS)),
-            "cuda:sm_90" => Some(gpu(227 << 10, &CUDA_UNITS)),
+            "cuda:sm_90" => Some(gpu(227 << 10, &HOPPER_UNITS)),
             "metal" => Some(gpu(32 << 10, &METAL_UNITS)),
             _ => None,
         }

@@ -86,6 +86,17 @@ pub enum Instr {
         /// Value where the gate does not hold.
         fill: Scalar,
     },
+    /// Small matrices of 8 rows of 16 bytes from shared memory, by all threads of a warp together, as operands of matrix
+    /// units lie. Thread `8 i + r` says where row `r` of matrix `i` is: neighbouring elements, the first one at a multiple
+    /// of 16 bytes. Each thread gets 4 bytes of each matrix, `p` elements: lanes `p i` to `p i + p - 1` are those of matrix
+    /// `i`, in thread `t` elements `p (t % 4) ..` of row `t / 4`. There are 1, 2 or 4 matrices; threads beyond their rows
+    /// name places that nobody reads.
+    Rows {
+        /// The thread's row. Its lanes are the row's elements; it has no gate.
+        access: Access,
+        /// Of elements of 2 bytes: thread `t` gets element `t / 4` of rows `p (t % 4) ..` instead.
+        transposed: bool,
+    },
     /// Lane-wise operation.
     Unary {
         /// Operation.
@@ -173,6 +184,16 @@ pub enum Instr {
         /// Fragment of the m × n matrix.
         c: Reg,
     },
+    /// A matrix unit's multiply-accumulate of factors that lie in shared memory: `c + a·b` by all threads that share the
+    /// unit's matrices. It is over, and the factors may be written again after a barrier, when the next statement begins.
+    Tiles {
+        /// Place in [`Code::units`].
+        unit: u32,
+        /// The rows of the m × k matrix and the columns of the k × n matrix.
+        tiles: Box<[Tile; 2]>,
+        /// Fragment of the m × n matrix.
+        c: Reg,
+    },
     /// Lanes combined into a scalar: the upper half onto the lower half until one is left. Lanes are a power of 2.
     Fold {
         /// Operation.
@@ -180,6 +201,57 @@ pub enum Instr {
         /// Vector.
         x: Reg,
     },
+}
+
+/// A factor of [`Instr::Tiles`]: rows of [`TILE_ROW`] bytes of k terms each, one after the other in memory that is
+/// swizzled for them, the first one at a multiple of [`SWIZZLE_BYTES`]. The threads that share it agree where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// The elements of a row, which its lanes count.
+    pub access: Access,
+    /// Counts the rows: those of the first factor, the columns of the second one.
+    pub row: RangeId,
+    /// Where the first element of the first row is.
+    pub base: IntId,
+}
+
+/// Bytes of a row of a [`Tile`].
+pub const TILE_ROW: usize = 128;
+
+/// Threads of a warp that load the rows of matrices together.
+pub const ROWS_WARP: u32 = 32;
+/// Bytes of a row of [`Instr::Rows`].
+pub const ROW_BYTES: usize = 16;
+/// Rows of one matrix of [`Instr::Rows`].
+pub const ROW_COUNT: u32 = 8;
+/// Bytes of a matrix of [`Instr::Rows`] that each thread gets.
+pub const ROW_PART: usize = 4;
+
+impl Instr {
+    /// What it reads of memory, if it does.
+    pub fn access(&self) -> Option<&Access> {
+        match self {
+            Instr::Load { access, .. } | Instr::Rows { access, .. } => Some(access),
+            _ => None,
+        }
+    }
+
+    /// The factors that it reads from shared memory as a whole.
+    pub fn tiles(&self) -> &[Tile] {
+        match self {
+            Instr::Tiles { tiles, .. } => &tiles[..],
+            _ => &[],
+        }
+    }
+
+    /// All accesses in it, to be changed.
+    pub fn accesses_mut(&mut self) -> Vec<&mut Access> {
+        match self {
+            Instr::Load { access, .. } | Instr::Rows { access, .. } => vec![access],
+            Instr::Tiles { tiles, .. } => tiles.iter_mut().map(|t| &mut t.access).collect(),
+            _ => vec![],
+        }
+    }
 }
 
 /// A matrix unit: a product of small matrices that the threads of one warp compute together.
@@ -345,6 +417,30 @@ pub struct MemoryDecl {
     pub origin: Origin,
     /// Whether this code writes it.
     pub written: bool,
+    /// How shared memory is permuted, so that rows of so many bytes (32, 64 or 128) lie in different banks; 0 where it is
+    /// not. Nobody but [`swizzled`] and hardware knows: every access is at the place that the layout says, permuted.
+    pub swizzle: u32,
+}
+
+/// Bytes within which [`swizzled`] permutes.
+pub const SWIZZLE_BYTES: u32 = 1024;
+
+/// Where a byte of memory that is swizzled for rows of `swizzle` bytes lies: pieces of 16 bytes change places within each
+/// 128 bytes by the number of these, `piece xor number mod (swizzle / 16)`.
+pub fn swizzled(at: i64, swizzle: u32) -> i64 {
+    let pieces = (swizzle / ROW_BYTES as u32).max(1) as i64;
+    at ^ ((at >> 7 & (pieces - 1)) << 4)
+}
+
+impl Stmt {
+    /// What it reads or writes of memory itself, if it does.
+    pub fn access(&self) -> Option<&Access> {
+        match self {
+            Stmt::Let { instr, .. } => instr.access(),
+            Stmt::Store { access, .. } => Some(access),
+            _ => None,
+        }
+    }
 }
 
 /// One kernel's code.

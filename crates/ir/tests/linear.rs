@@ -24,6 +24,7 @@ fn memory(ints: &mut Ints, name: &str, shape: &[IntId], written: bool) -> Memory
         scope: Scope::Global,
         origin: Origin::Internal,
         written,
+        swizzle: 0,
     }
 }
 

@@ -268,6 +268,7 @@ fn random_linear(entropy: Vec<u64>) -> Code {
         scope,
         origin,
         written: true,
+        swizzle: 0,
     };
     let args = vec![memory("x", Origin::Argument(0), Scope::Global)];
     let locals = vec![memory("y", Origin::Internal, Scope::Shared)];

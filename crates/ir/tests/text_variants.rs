@@ -2,7 +2,7 @@
 
 use winograph_ir::indexed::{Buffer, Def, Graph, Layout, LayoutDim, Origin, Role, Scope, Source, Table, Val};
 use winograph_ir::linear::{
-    Access, Code, Dynamic, Fragment, Instr, LoopKind, MatrixUnit, Memory, MemoryDecl, Reg, Stmt, Type,
+    Access, Code, Dynamic, Fragment, Instr, LoopKind, MatrixUnit, Memory, MemoryDecl, Reg, Stmt, Tile, Type,
 };
 use winograph_ir::rule::{Algorithm, Tolerance, WindowRule};
 use winograph_ir::tensor::{InputKind, NodeId, TensorGraph, TensorOp};
@@ -325,6 +325,8 @@ fn instr_variant(instr: &Instr) -> usize {
         Instr::Fold { .. } => 12,
         Instr::Matrix { .. } => 13,
         Instr::Shuffle { .. } => 14,
+        Instr::Rows { .. } => 15,
+        Instr::Tiles { .. } => 16,
     }
 }
 
@@ -380,6 +382,7 @@ fn every_instruction_and_statement() {
         scope,
         origin,
         written,
+        swizzle: 0,
     };
     let args = vec![
         decl("x", Origin::Argument(0), Scope::Global, false),
@@ -421,6 +424,12 @@ fn every_instruction_and_statement() {
             bind(Instr::Load { access: access.clone(), fill }, DType::F32, 8);
         }
     }
+    for access in accesses.iter().filter(|a| a.gate.is_empty()) {
+        // Without a lane the word `transposed` is not told from a memory's name.
+        for transposed in [false, true].into_iter().take(1 + access.lane.is_some() as usize) {
+            bind(Instr::Rows { access: access.clone(), transposed }, DType::F32, 8);
+        }
+    }
     for op in UnaryOp::ALL {
         bind(Instr::Unary { op, x }, DType::F32, 1);
     }
@@ -445,6 +454,8 @@ fn every_instruction_and_statement() {
     let units: Vec<MatrixUnit> = DType::ALL.into_iter().enumerate().map(|(n, d)| unit(n as u32, d)).collect();
     for unit in 0..units.len() as u32 {
         bind(Instr::Matrix { unit, a: x, b: x, c: x }, DType::F32, 1);
+        let tile = |lane| Tile { access: at(Memory::Local(0), lane, [].into(), None), row: l, base: rb };
+        bind(Instr::Tiles { unit, tiles: Box::new([tile(Some(l)), tile(None)]), c: x }, DType::F32, 1);
     }
     let reg = Reg(regs.len() as u32);
     regs.push(Type { dtype: DType::F32, lanes: 1 });
@@ -488,7 +499,7 @@ fn every_instruction_and_statement() {
                 instrs.push(instr_variant(instr));
             }
         });
-        for (seen, count) in [(&mut instrs, 15), (&mut stmts, 9)] {
+        for (seen, count) in [(&mut instrs, 17), (&mut stmts, 9)] {
             seen.sort_unstable();
             seen.dedup();
             assert_eq!(*seen, (0..count).collect::<Vec<_>>());

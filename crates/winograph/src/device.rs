@@ -29,6 +29,14 @@ pub trait Device: Send + Sync {
     /// Copies bytes from the device. Launches before it have been run when it reads.
     fn read(&self, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError>;
 
+    /// Copies as many bytes as both have from the device's memory to its memory. Launches before it have been run when it
+    /// does.
+    fn copy(&self, to: &mut dyn Memory, from: &dyn Memory) -> Result<(), DeviceError> {
+        let mut bytes = vec![0; from.bytes().min(to.bytes())];
+        self.read(from, 0, &mut bytes)?;
+        self.write(to, 0, &bytes)
+    }
+
     /// Waits for all launches so far.
     fn synchronize(&self) -> Result<(), DeviceError>;
 

@@ -89,7 +89,7 @@ fn failed(op: &'static str, cause: impl std::error::Error + Send + Sync + 'stati
 }
 
 /// An error of a device that an operation ran into.
-fn on_device(op: &'static str) -> impl Fn(DeviceError) -> Error {
+pub(crate) fn on_device(op: &'static str) -> impl Fn(DeviceError) -> Error {
     move |e| match e {
         DeviceError::OutOfMemory { bytes } => Error::OutOfMemory { bytes },
         e => failed(op, e),

@@ -23,11 +23,13 @@ impl Workspace {
         Ok(Workspace { recording: None, calls: 0, arena, args: Vec::new(), outputs: Vec::new() })
     }
 
-    /// Copies arguments to the device, where its memory is not the host's.
+    /// Copies arguments to the device, where its memory is not the host's: from the host, or from their copies there.
     pub(crate) fn upload(&mut self, device: &dyn Device, args: &[Arc<Storage>]) -> Result<(), DeviceError> {
         for (to, from) in self.args.iter_mut().zip(args) {
-            if let Some(to) = to {
-                device.write(&mut **to, 0, from.bytes())?;
+            let Some(to) = to else { continue };
+            match from.copy_on(device.name()) {
+                Some(copy) => device.copy(&mut **to, &*copy)?,
+                None => device.write(&mut **to, 0, from.bytes())?,
             }
         }
         Ok(())

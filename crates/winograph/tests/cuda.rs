@@ -8,7 +8,7 @@ use kernels::*;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use winograph::cpu::{CpuDevice, CpuOptions};
+use winograph::cpu::CpuDevice;
 use winograph::cuda::{CudaDevice, CudaOptions};
 use winograph::device::{Device, DeviceError, Memory, Module};
 use winograph::{ArgSpec, ConvOptions, DType, Function, FunctionOptions, Options, Tensor, compile_with};
@@ -320,7 +320,7 @@ fn launches_are_timed_by_the_device() {
 fn exported_functions_run_without_a_compiler() {
     let Some(gpu) = gpu(None) else { return };
     let gpu: Arc<dyn Device> = Arc::new(gpu);
-    let cpu: Arc<dyn Device> = Arc::new(CpuDevice::new(CpuOptions::default()).unwrap());
+    let cpu: Arc<dyn Device> = Arc::new(device(None, 1));
     let none = CudaOptions { nvrtc: Some("/no/such/nvrtc".into()), ..CudaOptions::default() };
     let bare: Arc<dyn Device> = Arc::new(CudaDevice::with_options(0, none).unwrap());
     let w = Tensor::randn(&[8, 4, 3, 3], DType::F32, 1).unwrap();
@@ -360,4 +360,24 @@ fn exported_functions_run_without_a_compiler() {
         let e = Function::load(&path, &bare).unwrap_err().to_string();
         assert!(e.contains("runs on a processor"), "{e}");
     }
+}
+
+/// Arguments that are kept on the device give what those copied in each call give, in recorded calls too, and copies follow
+/// the tensor that they are of.
+#[test]
+fn tensors_are_kept_on_the_device() -> winograph::Result<()> {
+    let Some(gpu) = gpu(None) else { return Ok(()) };
+    let gpu: Arc<dyn Device> = Arc::new(gpu);
+    let options = FunctionOptions { device: Some(gpu.clone()), ..FunctionOptions::default() };
+    let function = compile_with(&[ArgSpec::new(DType::F32, &[64, 1000])], &options, |a| {
+        Ok(vec![a[0].mul(&a[0])?.sum(&[1], false)?])
+    })?;
+    for n in 0..4 {
+        let x = Tensor::randn(&[64, 1000], DType::F32, n)?;
+        let expected = function.call(&[&x])?[0].to_vec::<f32>()?;
+        let kept = x.to(&*gpu)?;
+        assert_eq!(kept.to_vec::<f32>()?, x.to_vec::<f32>()?);
+        assert_eq!(function.call(&[&kept.to(&*gpu)?])?[0].to_vec::<f32>()?, expected);
+    }
+    Ok(())
 }

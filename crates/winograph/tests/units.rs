@@ -8,9 +8,13 @@ use std::sync::Arc;
 use winograph::device::Device;
 use winograph::virtual_gpu::VirtualGpu;
 use winograph::{ArgSpec, ConvOptions, DType, FunctionOptions, Options, Tensor, compile_with};
+use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::options::Products;
-use winograph_compiler::{Algorithm, Program};
+use winograph_compiler::{Algorithm, Program, Target};
 use winograph_ir::indexed::Scope;
+use winograph_ir::interp::gpu::{GpuModel, sites};
+use winograph_ir::interp::sectors;
+use winograph_ir::linear::{Instr, Stmt};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -62,6 +66,7 @@ fn cases() -> Result<Vec<Case>> {
         case("stride", half, exact, 2e-3, [&[2, 17, 15, 64], &[32, 3, 3, 64]], strided)?,
         case("channels first", half, exact, 2e-3, [&[1, 32, 12, 16], &[32, 32, 3, 3]], channels_first)?,
         case("matmul", half, exact, 2e-3, [&[70, 128], &[128, 136]], matmul)?,
+        case("64 channels", half, exact, 2e-3, [&[1, 16, 14, 64], &[64, 3, 3, 64]], channels_last)?,
         case("tf32", DType::F32, Products::Tf32, 2e-2, [&[1, 14, 12, 32], &[32, 3, 3, 32]], channels_last)?,
         case("3xtf32", DType::F32, Products::Tf32x3, 1e-5, [&[1, 14, 12, 32], &[32, 3, 3, 32]], channels_last)?,
         case("3xtf32 matmul", DType::F32, Products::Tf32x3, 1e-5, [&[128, 64], &[64, 160]], matmul)?,
@@ -109,6 +114,100 @@ fn products_of_what_a_unit_multiplies_are_staged_for_it_and_right() -> Result<()
     Ok(())
 }
 
+/// Loads by rows, and products of factors in shared memory as a whole.
+fn ways(program: &Program) -> (bool, bool) {
+    let (mut rows, mut tiles) = (false, false);
+    for code in &program.kernels {
+        code.for_each_stmt(&mut |s| match s {
+            Stmt::Let { instr: Instr::Rows { .. }, .. } => rows = true,
+            Stmt::Let { instr: Instr::Tiles { .. }, .. } => tiles = true,
+            _ => {}
+        });
+    }
+    (rows, tiles)
+}
+
+/// Compute capability 9.0 has units that read their factors from shared memory, taken where the layer is large enough;
+/// before, fragments are loaded by rows.
+#[test]
+fn factors_are_read_as_the_machine_can() -> Result<()> {
+    for (dtype, products, channels) in
+        [(DType::F16, Products::Exact, 128), (DType::BF16, Products::Exact, 64), (DType::F32, Products::Tf32, 64)]
+    {
+        for (target, wanted) in [("cuda:sm_80", (true, false)), ("cuda:sm_90", (false, true))] {
+            let args = [ArgSpec::new(dtype, &[16, 28, 28, channels]), ArgSpec::new(dtype, &[channels, 3, 3, channels])];
+            let options = Options { algorithm: Algorithm::Direct, products, ..Options::default() };
+            let target = Target::by_name(target).ok_or("no target")?;
+            let (program, _) = winograph::plan(&args, &target, &options, false, |a| Ok(vec![channels_last(a)?]))?;
+            assert_eq!(ways(&program), wanted, "{dtype} on {}", target.name);
+        }
+    }
+    Ok(())
+}
+
+/// Units of four warps in plans of the test's choice: ragged rows and columns, one group of warps and several.
+fn of_four_warps() -> Result<Vec<(Case, String)>> {
+    let transposed = |a: &[Tensor]| a[0].matmul(&a[1].transpose(0, 1)?);
+    let mut out = Vec::new();
+    for (unit, dtype, k, tolerance) in [
+        ("m64n64k64.f16", DType::F16, 192, 2e-3),
+        ("m64n128k64.bf16", DType::BF16, 192, 2e-2),
+        ("m64n256k64.f16", DType::F16, 128, 2e-3),
+        ("m64n64k32.tf32", DType::F32, 96, 2e-2),
+    ] {
+        for threads in ["", ",thread:2"] {
+            let products = if dtype == DType::F32 { Products::Tf32 } else { Products::Exact };
+            let args = random(dtype, [&[150, k], &[300, k]])?;
+            let plan = format!(
+                "contraction: a0=grid{threads},matrix a1=grid,matrix r0=loop,shared:1,matrix unit={unit} stages=3"
+            );
+            out.push((Case { what: unit, args, products, tolerance, f: transposed }, plan));
+        }
+    }
+    Ok(out)
+}
+
+fn run_planned(case: &Case, plan: &str, device: Arc<dyn Device>) -> Result<(Program, Vec<f64>)> {
+    let specs: Vec<ArgSpec> = case.args.iter().map(|t| ArgSpec::new(t.dtype(), t.shape())).collect();
+    let plans = StoredPlans::parse(plan)?;
+    let options = FunctionOptions {
+        device: Some(device),
+        compiler: Some(Options { plans, products: case.products, ..Options::default() }),
+        ..FunctionOptions::default()
+    };
+    let function = compile_with(&specs, &options, |a| Ok(vec![(case.f)(a)?]))?;
+    let y = function.call(&case.args.iter().collect::<Vec<_>>())?;
+    Ok((function.program().clone(), y[0].cast(DType::F64)?.to_vec::<f64>()?))
+}
+
+#[test]
+fn units_of_four_warps_are_right() -> Result<()> {
+    for (case, plan) in of_four_warps()? {
+        let (program, found) = run_planned(&case, &plan, Arc::new(VirtualGpu::new("cuda:sm_90")?))?;
+        assert_eq!(ways(&program), (false, true), "{plan}");
+        check(&case, &found, &run(&case, Arc::new(device(None, 1)))?.1);
+    }
+    Ok(())
+}
+
+/// Rows in shared memory are in different banks.
+#[test]
+fn fragments_are_loaded_without_bank_conflicts() -> Result<()> {
+    for case in cases()?.into_iter().filter(|c| ["f16", "bf16", "64 channels", "tf32"].contains(&c.what)) {
+        let (program, _) = run(&case, Arc::new(VirtualGpu::new("cuda:sm_80")?))?;
+        let mut loads = 0;
+        for code in program.kernels.iter().filter(|k| !k.units.is_empty()) {
+            let counts = sectors::count(code, &[], &GpuModel::default()).ok_or("no counts")?;
+            for (site, n) in sites(code).iter().zip(counts).filter(|(s, _)| s.threads <= 32) {
+                assert_eq!(n.bank_conflicts, 0, "{}: {site:?}", case.what);
+                loads += 1;
+            }
+        }
+        assert!(loads > 0, "{}", case.what);
+    }
+    Ok(())
+}
+
 #[test]
 fn products_of_f32_stay_exact_unless_asked_for() -> Result<()> {
     for case in cases()?.into_iter().filter(|c| c.products == Products::Tf32) {
@@ -125,7 +224,6 @@ mod cuda {
     use super::*;
     use std::path::PathBuf;
     use winograph::cuda::{Architecture, CudaDevice, CudaOptions, Nvrtc};
-    use winograph_compiler::Target;
     use winograph_compiler::render::render_cuda;
 
     fn folder() -> Option<PathBuf> {
@@ -163,6 +261,12 @@ mod cuda {
         for case in cases()? {
             let (program, found) = run(&case, gpu.clone())?;
             assert!(staged(&program), "{}", case.what);
+            check(&case, &found, &run(&case, Arc::new(device(None, 1)))?.1);
+        }
+        // What compute capability 9.0 alone has.
+        for (case, plan) in of_four_warps()?.into_iter().filter(|_| gpu.target().name == "cuda:sm_90") {
+            let (program, found) = run_planned(&case, &plan, gpu.clone())?;
+            assert_eq!(ways(&program), (false, true), "{plan}");
             check(&case, &found, &run(&case, Arc::new(device(None, 1)))?.1);
         }
         Ok(())

@@ -151,7 +151,7 @@ pub(super) fn needless_gate(code: &Code) -> Option<String> {
     let mut ints = code.ints.clone();
     let mut found = None;
     code.for_each_stmt(&mut |s| {
-        if let Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } = s
+        if let Some(access) = s.access()
             && access.gate.iter().any(|&g| ints.prove_nonneg(g, &[]))
         {
             found = Some(format!("{access:?} is gated although its condition always holds"));

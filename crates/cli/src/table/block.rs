@@ -49,9 +49,8 @@ impl Walk<'_> {
     fn body(&self, body: &[Stmt], loops: &[RangeId], gates: &[IntId], f: &mut OnAccess<'_>) -> Option<()> {
         for s in body {
             match s {
-                Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => {
-                    f(access, loops, gates)?;
-                }
+                Stmt::Let { instr: Instr::Load { access, .. } | Instr::Rows { access, .. }, .. }
+                | Stmt::Store { access, .. } => f(access, loops, gates)?,
                 Stmt::Loop { range, body, .. } => self.body(body, &[loops, &[*range]].concat(), gates, f)?,
                 Stmt::Async { body } => self.body(body, loops, gates, f)?,
                 Stmt::If { gate, body } => self.body(body, loops, &[gates, gate].concat(), f)?,

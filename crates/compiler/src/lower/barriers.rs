@@ -7,7 +7,7 @@
 
 use rustc_hash::FxHashSet;
 use winograph_ir::indexed::Scope;
-use winograph_ir::linear::{Code, Instr, LoopKind, Memory, Stmt};
+use winograph_ir::linear::{Code, LoopKind, Memory, Stmt};
 
 /// Shared memory touched since the last barrier.
 #[derive(Clone, Default)]
@@ -46,8 +46,9 @@ pub fn place(code: &mut Code) {
 fn touched(stmts: &[Stmt], shared: &FxHashSet<Memory>, out: &mut Pending) {
     for s in stmts {
         match s {
-            Stmt::Let { instr: Instr::Load { access, .. }, .. } if shared.contains(&access.mem) => {
-                out.read.insert(access.mem);
+            Stmt::Let { instr, .. } => {
+                let all = instr.access().into_iter().chain(instr.tiles().iter().map(|t| &t.access));
+                out.read.extend(all.map(|a| a.mem).filter(|m| shared.contains(m)));
             }
             Stmt::Store { access, .. } if shared.contains(&access.mem) => {
                 out.written.insert(access.mem);

@@ -107,6 +107,7 @@ impl Emit {
                 scope: b.scope,
                 origin: b.origin,
                 written: written.contains(&id),
+                swizzle: 0,
             };
             Some((self.locals.contains(&id), decl))
         });

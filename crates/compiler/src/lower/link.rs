@@ -8,7 +8,7 @@ use crate::kernel::{Kernel, Launch};
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Gate, Layout, LayoutDim, Role, Scope, Table};
 use winograph_ir::int::{IntId, Ints, RangeId};
-use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt};
+use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt, Tile};
 
 /// A kernel, its code, and the program's buffer behind each of the code's arguments.
 pub struct Part<'a> {
@@ -232,6 +232,9 @@ impl Linker {
                 Instr::Index { value: self.int(*value, renaming), lane: lane(*l, renaming) }
             }
             Instr::Load { access, fill } => Instr::Load { access: self.access(access, renaming), fill: *fill },
+            Instr::Rows { access, transposed } => {
+                Instr::Rows { access: self.access(access, renaming), transposed: *transposed }
+            }
             Instr::Unary { op, x } => Instr::Unary { op: *op, x: r(*x) },
             Instr::Binary { op, a, b } => Instr::Binary { op: *op, a: r(*a), b: r(*b) },
             Instr::Fma { a, b, c } => Instr::Fma { a: r(*a), b: r(*b), c: r(*c) },
@@ -245,6 +248,15 @@ impl Linker {
             Instr::Pack { lanes } => Instr::Pack { lanes: lanes.iter().map(|&x| r(x)).collect() },
             Instr::Matrix { unit, a, b, c } => {
                 Instr::Matrix { unit: unit + renaming.units, a: r(*a), b: r(*b), c: r(*c) }
+            }
+            Instr::Tiles { unit, tiles, c } => {
+                let mut of = |t: &Tile| Tile {
+                    access: self.access(&t.access, renaming),
+                    row: renaming.ranges[t.row.0 as usize],
+                    base: self.int(t.base, renaming),
+                };
+                let tiles = Box::new([of(&tiles[0]), of(&tiles[1])]);
+                Instr::Tiles { unit: unit + renaming.units, tiles, c: r(*c) }
             }
             Instr::Fold { op, x } => Instr::Fold { op: *op, x: r(*x) },
             Instr::Shuffle { a, b, pattern } => Instr::Shuffle { a: r(*a), b: r(*b), pattern: pattern.clone() },

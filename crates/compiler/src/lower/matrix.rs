@@ -2,18 +2,19 @@
 //!
 //! Takes a scheduled kernel that sums products with two map ranges and a reduce range on a unit; leaves a warp's code:
 //! loops over the bits of a lane's number, which say where the lane's elements of each operand are; fragments gathered
-//! from global memory, or from the shared memory that the workgroup's warps copy a chunk to, by vectors where their places
-//! are linear and by pairs otherwise; one accumulator per point of the unrolled map ranges; and the stores of what is
+//! from global memory, or from the shared memory that the workgroup's warps copy a chunk to, by rows where they lie so
+//! ([`rows`](super::rows)) unless the unit reads them from there itself, by vectors where their places are linear and by pairs otherwise; one accumulator per point of the unrolled map ranges; and the stores of what is
 //! computed from the sums, by pairs of neighbours.
 
 use super::emit::{Emit, loops};
+use super::rows::Rows;
 use super::shared;
 use super::unroll::points;
 use crate::optimize::matrix_unit;
 use crate::optimize::plan::{MatrixRanges, Scheduled};
 use winograph_ir::indexed::{BufId, Layout, LayoutDim, Origin, Scope, Source, Val, ValId};
 use winograph_ir::int::{IntId, RangeId, RangeRole};
-use winograph_ir::linear::{Access, Code, Fragment, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt};
+use winograph_ir::linear::{Access, Code, Fragment, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt, Tile};
 use winograph_ir::{DType, Scalar};
 
 /// Places of a fragment's elements: its rows and columns in terms of the lane's bits and the element's number.
@@ -67,7 +68,7 @@ pub fn lower(scheduled: &Scheduled, matrix: &MatrixRanges, name: String) -> Code
             reg
         })
         .collect();
-    sum_up(&mut e, scheduled, matrix, [&pa, &pb], &work, &sums);
+    sum_up(&mut e, scheduled, matrix, [&pa, &pb], &bits, &work, &sums);
     e.set_lane(pc.element, pc.elements);
     let mut locals = Vec::new();
     for (point, &sum) in work.iter().zip(&sums) {
@@ -80,7 +81,7 @@ pub fn lower(scheduled: &Scheduled, matrix: &MatrixRanges, name: String) -> Code
     if let Some(ranges) = &scheduled.shared {
         // There is such a loop: a plan has one around a chunk.
         shared::put_in_front(&mut code.body, ranges.outer, &mut copies);
-        shared::own(&mut code, stages.len());
+        shared::own(&mut code, &stages);
     }
     code
 }
@@ -188,12 +189,14 @@ fn is_linear(e: &mut Emit, v: ValId, lane: RangeId) -> bool {
     })
 }
 
-/// The loops over the rest of the reduction, with a multiply-accumulate per point.
+/// The loops over the rest of the reduction, with a multiply-accumulate per point. Where fragments are loaded by rows,
+/// those of the next step are loaded before the products of this one.
 fn sum_up(
     e: &mut Emit,
     scheduled: &Scheduled,
     matrix: &MatrixRanges,
     places: [&Places; 2],
+    bits: &[RangeId],
     work: &[Point],
     sums: &[Reg],
 ) {
@@ -205,32 +208,104 @@ fn sum_up(
         e.push();
     }
     e.open.extend(&reduces);
+    let mut loaded: Option<Vec<[Reg; 2]>> = None;
     for step in points(&e.g, &unrolled) {
-        let mut fragments: Vec<[Reg; 2]> = Vec::with_capacity(work.len());
+        if matrix_unit::from_shared(&matrix.unit) && by_tiles(e, matrix, &step, work, sums) {
+            continue;
+        }
+        let mut fragments = vec![[Reg(0); 2]; work.len()];
+        let mut by_rows = true;
         for (side, place) in places.into_iter().enumerate() {
-            let (along, row) = if side == 0 { (matrix.row, true) } else { (matrix.col, false) };
-            for (n, point) in work.iter().enumerate() {
-                let (on_axis, on_k) = if row { (place.row, place.col) } else { (place.col, place.row) };
-                let v = e.unroller.at_point(&mut e.g, point.factors[side], &step);
-                let v = e.g.substitute(v, &|r| {
-                    if r == along { Some(on_axis) } else { (r == matrix.k).then_some(on_k) }
-                });
-                let reg = fragment(e, v, place);
-                match side {
-                    0 => fragments.push([reg, reg]),
-                    _ => fragments[n][1] = reg,
+            let factors: Vec<ValId> =
+                work.iter().map(|p| e.unroller.at_point(&mut e.g, p.factors[side], &step)).collect();
+            let regs = match rows_of(e, matrix, side, &factors, bits) {
+                Some(regs) => regs,
+                None => {
+                    by_rows = false;
+                    factors.iter().map(|&v| elements_of(e, matrix, side, v, place)).collect()
                 }
-            }
+            };
+            fragments.iter_mut().zip(regs).for_each(|(f, r)| f[side] = r);
         }
-        for (&[a, b], &c) in fragments.iter().zip(sums) {
-            let value = e.let_(DType::F32, matrix.unit.c.elements(), Instr::Matrix { unit: 0, a, b, c });
-            e.stmt(Stmt::Set { reg: c, value });
-        }
+        let ready = if by_rows { loaded.replace(fragments) } else { Some(fragments) };
+        products(e, matrix, ready.as_deref().unwrap_or_default(), sums);
     }
+    products(e, matrix, loaded.as_deref().unwrap_or_default(), sums);
     for _ in &reduces {
         e.open.pop();
     }
     e.close(&looped.iter().map(|&r| (r, LoopKind::Serial)).collect::<Vec<_>>());
+}
+
+/// The products of a step of factors that the unit reads from shared memory; `false`, and nothing, where these do not lie
+/// as it reads them.
+fn by_tiles(e: &mut Emit, matrix: &MatrixRanges, step: &[(RangeId, i64)], work: &[Point], sums: &[Reg]) -> bool {
+    let mut all = Vec::with_capacity(work.len());
+    for point in work {
+        let factors = point.factors.map(|v| e.unroller.at_point(&mut e.g, v, step));
+        let a = tile(e, matrix, factors[0], matrix.row, matrix.unit.m);
+        let b = tile(e, matrix, factors[1], matrix.col, matrix.unit.n);
+        let (Some(a), Some(b)) = (a, b) else { return false };
+        all.push(Box::new([a, b]));
+    }
+    for (tiles, &c) in all.into_iter().zip(sums) {
+        let instr = Instr::Tiles { unit: 0, tiles, c };
+        let value = e.let_(DType::F32, matrix.unit.c.elements(), instr);
+        e.stmt(Stmt::Set { reg: c, value });
+    }
+    true
+}
+
+/// A factor in shared memory, `rows` of it along a range.
+fn tile(e: &mut Emit, matrix: &MatrixRanges, v: ValId, along: RangeId, rows: u32) -> Option<Tile> {
+    let Val::Load { src: Source::Buffer(buffer), index, gate, .. } = e.g.val(v).clone() else { return None };
+    if e.g.buffer(buffer).scope != Scope::Shared || !gate.is_empty() {
+        return None;
+    }
+    let ints = &mut e.g.ints;
+    let [rows, terms] = [rows, matrix.unit.k].map(|n| ints.constant(n as i64));
+    let [row, lane] = [rows, terms].map(|n| ints.new_range(n, RangeRole::Map));
+    let [on_row, on_lane, zero] = [ints.range(row), ints.range(lane), ints.constant(0)];
+    let mut at = |on_axis: IntId, on_k: IntId| {
+        let place = |r: RangeId| if r == along { Some(on_axis) } else { (r == matrix.k).then_some(on_k) };
+        let index: Vec<IntId> = index.iter().map(|&i| e.g.ints.substitute(i, &place)).collect();
+        e.access(Source::Buffer(buffer), &index, &[], Some(lane))
+    };
+    let (access, base) = (at(on_row, on_lane)?, at(zero, zero)?.addr);
+    let rest = e.g.ints.sum(&[(access.addr, 1), (base, -1), (on_row, -(matrix.unit.k as i64)), (on_lane, -1)], 0);
+    (e.g.ints.as_const(rest) == Some(0)).then_some(Tile { access, row, base })
+}
+
+fn products(e: &mut Emit, matrix: &MatrixRanges, fragments: &[[Reg; 2]], sums: &[Reg]) {
+    for (&[a, b], &c) in fragments.iter().zip(sums) {
+        let value = e.let_(DType::F32, matrix.unit.c.elements(), Instr::Matrix { unit: 0, a, b, c });
+        e.stmt(Stmt::Set { reg: c, value });
+    }
+}
+
+/// The fragments of a side's factors, loaded by rows together: each of them once.
+fn rows_of(e: &mut Emit, matrix: &MatrixRanges, side: usize, factors: &[ValId], bits: &[RangeId]) -> Option<Vec<Reg>> {
+    let (fragment, ranges) = match side {
+        0 => (&matrix.unit.a, [matrix.row, matrix.k]),
+        _ => (&matrix.unit.b, [matrix.k, matrix.col]),
+    };
+    let mut distinct: Vec<ValId> = Vec::new();
+    for &v in factors {
+        if !distinct.contains(&v) {
+            distinct.push(v);
+        }
+    }
+    let rows: Vec<Rows> = distinct.iter().map(|&v| Rows::of(e, fragment, v, ranges, bits)).collect::<Option<_>>()?;
+    let regs = Rows::load(e, &rows, bits)?;
+    factors.iter().map(|v| distinct.iter().position(|d| d == v).map(|n| regs[n])).collect()
+}
+
+/// A factor's fragment, element by element.
+fn elements_of(e: &mut Emit, matrix: &MatrixRanges, side: usize, v: ValId, place: &Places) -> Reg {
+    let (along, on_axis, on_k) =
+        if side == 0 { (matrix.row, place.row, place.col) } else { (matrix.col, place.col, place.row) };
+    let v = e.g.substitute(v, &|r| if r == along { Some(on_axis) } else { (r == matrix.k).then_some(on_k) });
+    fragment(e, v, place)
 }
 
 /// Computes what a point stores from its sum, and stores it: as one vector where the places of a lane's elements are
@@ -265,6 +340,7 @@ fn store(e: &mut Emit, matrix: &MatrixRanges, point: &Point, sum: Reg, places: &
         scope: Scope::Register,
         origin: Origin::Internal,
         written: true,
+        swizzle: 0,
     });
     let at = |addr: IntId, lane: Option<RangeId>| Access {
         mem,

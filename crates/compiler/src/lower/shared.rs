@@ -7,12 +7,13 @@
 
 use super::barriers;
 use super::emit::{self, Emit, loops};
-use crate::optimize::matrix_unit::{factors, product};
+use super::rows;
+use crate::optimize::matrix_unit::{factors, from_shared, product};
 use crate::optimize::plan::{Scheduled, SharedRanges};
 use winograph_ir::Scalar;
 use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin, Scope, Source, Val, ValId};
 use winograph_ir::int::{IntId, Ints, RangeId, RangeRole};
-use winograph_ir::linear::{Access, Code, Instr, Memory, Stmt};
+use winograph_ir::linear::{Access, Code, Memory, SWIZZLE_BYTES, Stmt, TILE_ROW};
 
 /// Bytes of the widest access.
 const WIDE: i64 = 16;
@@ -35,6 +36,8 @@ pub(super) struct Stage {
     contiguous: bool,
     /// Whether their first one lies at a multiple of the widest access.
     aligned: bool,
+    /// Bytes of a row of terms, where rows are swizzled; else 0.
+    swizzle: u32,
 }
 
 /// Bytes of shared memory that the stages of a scheduled kernel take.
@@ -45,6 +48,14 @@ pub fn bytes(scheduled: &Scheduled) -> usize {
     let g = &s.kernel.graph;
     let size = |b: BufId| g.buffer(b).layout.as_ref().map_or(0, |l| g.ints.bounds(l.len).1.max(0) as usize);
     stages.iter().map(|t| size(t.buffer) * g.buffer(t.buffer).dtype.size()).sum()
+}
+
+/// Whether a scheduled kernel's factors lie in shared memory as a unit reads them that does so itself.
+pub fn is_tiled(scheduled: &Scheduled) -> bool {
+    let mut s = scheduled.clone();
+    let Some(ranges) = s.shared.clone() else { return false };
+    let stages = stage(&mut s, &ranges);
+    stages.len() == 2 && stages.iter().all(|t| t.swizzle as usize == TILE_ROW)
 }
 
 /// Lowers a scheduled kernel with staged factors.
@@ -67,7 +78,7 @@ pub fn lower(scheduled: &Scheduled, ranges: &SharedRanges, name: String) -> Code
         let plain = Scheduled { shared: None, ..scheduled.clone() };
         return emit::lower(&plain, name);
     }
-    own(&mut code, stages.len());
+    own(&mut code, &stages);
     code
 }
 
@@ -81,16 +92,19 @@ pub(super) struct Copies {
 /// more it begins to copy a later one and waits for its own.
 pub(super) fn copies(e: &mut Emit, stages: &[Stage], ranges: &SharedRanges, threads: &[RangeId]) -> Copies {
     let threads: Vec<(RangeId, i64)> = threads.iter().map(|&r| (r, e.g.ints.const_size(r).unwrap_or(1))).collect();
+    let count = e.g.ints.size(ranges.outer);
     let all = |e: &mut Emit, chunk: IntId| {
         e.push();
-        stages.iter().for_each(|t| copy(e, t, &threads, (ranges.outer, chunk), ranges.stages));
+        // A chunk that there is not is not copied; that its number is one of a chunk wherever it is taken apart makes every
+        // index provable.
+        let within = if ranges.stages < 2 { chunk } else { e.g.ints.rem(chunk, count) };
+        stages.iter().for_each(|t| copy(e, t, &threads, (ranges.outer, within), (chunk, ranges.stages)));
         e.pop()
     };
     let number = e.g.ints.range(ranges.outer);
     if ranges.stages < 2 {
         return Copies { before: Vec::new(), inside: all(e, number) };
     }
-    let count = e.g.ints.size(ranges.outer);
     let begun = |e: &mut Emit, chunk: IntId| {
         let room = e.g.ints.sum(&[(count, 1), (chunk, -1)], -1);
         if e.g.ints.bounds(room).1 < 0 {
@@ -116,11 +130,12 @@ pub(super) fn copies(e: &mut Emit, stages: &[Stage], ranges: &SharedRanges, thre
 }
 
 /// Makes the last arguments, which are `stages`, memory of the workgroup's own, and places the barriers.
-pub(super) fn own(code: &mut Code, stages: usize) {
-    let first = code.args.len() - stages;
+pub(super) fn own(code: &mut Code, stages: &[Stage]) {
+    let first = code.args.len() - stages.len();
     let place = code.locals.len() as u32;
     code.locals.extend(code.args.split_off(first));
     code.locals.iter_mut().for_each(|l| l.written = true);
+    code.locals.iter_mut().skip(place as usize).zip(stages).for_each(|(l, t)| l.swizzle = t.swizzle);
     to_locals(&mut code.body, first as u32, place);
     barriers::place(code);
 }
@@ -140,7 +155,7 @@ pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
     }
     let is_term = |r: RangeId| r == ranges.chunk || matrix.as_ref().is_some_and(|m| m.k == r);
     let mut out: Vec<Stage> = Vec::new();
-    for value in values {
+    for (side, value) in values.into_iter().enumerate() {
         let k = &mut s.kernel;
         let terms = inside.iter().filter(|&&r| is_term(r));
         if !terms.into_iter().any(|&r| k.graph.depends_on(value, r)) || out.iter().any(|t| t.value == value) {
@@ -164,13 +179,27 @@ pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
         let first = dims.first().zip(address).and_then(|(d, a)| k.graph.ints.split_linear(a, d.0));
         let aligned = first.is_some_and(|(_, rest)| k.graph.ints.divisor(rest).is_multiple_of(wide as u64));
         let ints = &mut k.graph.ints;
+        let row = dims.iter().filter(|d| is_term(d.0)).map(|d| d.1).product::<i64>() * dtype.size() as i64;
+        let by_rows = matrix.as_ref().is_some_and(|m| match side {
+            _ if from_shared(&m.unit) => true,
+            0 => rows::fits(&m.unit.a, true),
+            _ => rows::fits(&m.unit.b, false),
+        });
+        // Rows of other lengths are kept apart by padding.
+        let swizzle = if by_rows && terms_last && matches!(row, 64 | 128) { row as u32 } else { 0 };
         let (mut stride, mut layout) = (1i64, Vec::new());
         for (axis, &r) in axes.iter().enumerate().rev() {
             let after = axes.get(axis + 1).copied();
             if matrix.is_some() && after.is_some_and(|a| is_term(a) != is_term(r)) {
                 // Lanes of a unit read a few terms of several rows.
                 let words = 32 * 4 / dtype.size().max(1) as i64;
-                stride += if terms_last { wide } else { (APART * words / 32 - stride).rem_euclid(words) };
+                stride += if swizzle > 0 {
+                    0
+                } else if terms_last {
+                    wide
+                } else {
+                    (APART * words / 32 - stride).rem_euclid(words)
+                };
             } else if matrix.is_none() && axis == 0 && dims.first().is_some_and(|d| is_term(d.0)) {
                 // Threads that copy along the chunk would all write to one bank.
                 stride += wide;
@@ -181,10 +210,11 @@ pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
         layout.reverse();
         let mut shape: Vec<IntId> = axes.iter().map(|&r| ints.size(r)).collect();
         let mut index: Vec<IntId> = axes.iter().map(|&r| ints.range(r)).collect();
-        let mut len = stride;
+        // A chunk's place among those that are there at a time.
+        let multiple = if swizzle > 0 { SWIZZLE_BYTES as i64 / dtype.size().max(1) as i64 } else { wide };
+        let step = (stride + multiple - 1) / multiple * multiple;
+        let mut len = if swizzle > 0 { step } else { stride };
         if ranges.stages > 1 {
-            // A chunk's place among those that are there at a time.
-            let step = (stride + wide - 1) / wide * wide;
             len = step * ranges.stages;
             layout.insert(0, LayoutDim { axis: axes.len(), div: 1, modulus: None, stride: ints.constant(step) });
             shape.push(ints.constant(ranges.stages));
@@ -200,7 +230,7 @@ pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
             scope: Scope::Shared,
             layout: Some(Layout { dims: layout, len }),
         });
-        out.push(Stage { buffer, value, dims, axes, contiguous, aligned });
+        out.push(Stage { buffer, value, dims, axes, contiguous, aligned, swizzle });
         let load = k.graph.load(Source::Buffer(buffer), &index, &[], Scalar::zero(dtype));
         let mut memo = rustc_hash::FxHashMap::from_iter([(value, load)]);
         for n in 0..k.stores.len() {
@@ -230,8 +260,15 @@ fn address_steps(ints: &mut Ints, address: IntId, ranges: &[RangeId]) -> Vec<(Ra
     ranges.iter().filter_map(step).collect()
 }
 
-/// The copy of one factor's chunk, whose number takes the place of the loop over chunks, by all threads.
-fn copy(e: &mut Emit, t: &Stage, threads: &[(RangeId, i64)], (outer, chunk): (RangeId, IntId), stages: i64) {
+/// The copy of one factor's chunk, whose number takes the place of the loop over chunks, by all threads. Its turn among
+/// the chunks says where it lies.
+fn copy(
+    e: &mut Emit,
+    t: &Stage,
+    threads: &[(RangeId, i64)],
+    (outer, chunk): (RangeId, IntId),
+    (turn, stages): (IntId, i64),
+) {
     let all: i64 = threads.iter().map(|x| x.1).product();
     let total: i64 = t.dims.iter().map(|d| d.1).product();
     let most = WIDE / e.g.dtype(t.value).size().max(1) as i64;
@@ -277,7 +314,7 @@ fn copy(e: &mut Emit, t: &Stage, threads: &[(RangeId, i64)], (outer, chunk): (Ra
         let value = e.g.substitute(t.value, &at);
         let mut index: Vec<IntId> = t.axes.iter().filter_map(|&r| at(r)).collect();
         if stages > 1 {
-            index.push(e.g.ints.rem_const(chunk, stages));
+            index.push(e.g.ints.rem_const(turn, stages));
         }
         let reg = e.eval(value);
         let reg = e.widen(reg, width as u32);
@@ -322,7 +359,8 @@ fn to_locals(body: &mut [Stmt], first: u32, place: u32) {
     };
     for s in body {
         match s {
-            Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => own(access),
+            Stmt::Let { instr, .. } => instr.accesses_mut().into_iter().for_each(own),
+            Stmt::Store { access, .. } => own(access),
             Stmt::Loop { body, .. } | Stmt::If { body, .. } | Stmt::Async { body } => to_locals(body, first, place),
             _ => {}
         }

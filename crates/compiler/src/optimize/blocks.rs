@@ -12,7 +12,7 @@ use winograph_ir::indexed::Origin;
 use winograph_ir::int::RangeId;
 
 /// Multiply-adds below which a launch is over before stages pay.
-const LARGE: f64 = (1u64 << 26) as f64;
+const LARGE: f64 = (1u64 << 23) as f64;
 /// Terms of a chunk.
 const CHUNK: i64 = 8;
 /// Chunks in shared memory at a time, where copies are asynchronous.

@@ -46,7 +46,8 @@ pub(super) fn shared_ranges(
         return Err("one reduce axis is shared, and the others are loops".to_string());
     }
     let stages = stages.max(1) as i64;
-    let loops: Vec<RangeId> = others.map(|p| p.0).chain(outer).collect();
+    // Neighbouring chunks differ along the other axes: taps of a window read the same lines of the caches.
+    let loops: Vec<RangeId> = outer.into_iter().chain(others.map(|p| p.0)).collect();
     match loops[..] {
         [] => Err(inside.to_string()),
         [outer] => Ok(Some(SharedRanges { outer, chunk, stages })),

@@ -250,7 +250,8 @@ pub fn complete(kernel: &Kernel, stored: &Plan, gpu: &Gpu, rule: GridRule) -> Re
         }
     }
     let threads: i64 = plan.loops.iter().flatten().filter(|f| f.kind == Kind::Thread).filter_map(|f| f.size).product();
-    let all = threads.saturating_mul(if on_unit { gpu.lanes as i64 } else { 1 });
+    let shared_by = plan.unit.as_deref().and_then(matrix_unit).map_or(gpu.lanes, |u| u.c.threads() as usize);
+    let all = threads.saturating_mul(if on_unit { shared_by as i64 } else { 1 });
     if all > gpu.max_threads as i64 {
         return mismatch(format!("{all} threads in a workgroup, the target has at most {}", gpu.max_threads));
     }

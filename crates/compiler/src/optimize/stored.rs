@@ -6,7 +6,7 @@
 
 use super::access;
 use super::grid;
-use super::matrix_unit::product;
+use super::matrix_unit::{from_shared, product};
 use super::plan::{Plan, PlanError};
 use crate::kernel::Kernel;
 use crate::lower::shared;
@@ -75,7 +75,17 @@ impl StoredPlans {
             None => on_cpu(plan),
         };
         Some(fit.and_then(|plan| {
-            let bytes = shared::bytes(&plan.apply(kernel)?);
+            let scheduled = plan.apply(kernel)?;
+            let reads_shared = scheduled.matrix.as_ref().filter(|m| from_shared(&m.unit));
+            if let Some(m) = reads_shared.filter(|_| !shared::is_tiled(&scheduled)) {
+                return Err(PlanError::Mismatch(format!(
+                    "unit {} reads both factors from shared memory, rows of {} bytes along a `shared` factor that is \
+                     contiguous in both; they do not lie so",
+                    m.unit.name,
+                    winograph_ir::linear::TILE_ROW
+                )));
+            }
+            let bytes = shared::bytes(&scheduled);
             match target.gpu.as_ref().map_or(0, |gpu| gpu.shared) {
                 most if bytes > most => Err(PlanError::Mismatch(format!(
                     "{bytes} bytes of shared memory, the target has at most {most} for a workgroup"

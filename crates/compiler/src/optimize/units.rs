@@ -5,10 +5,11 @@
 //! are compared by what they compute beyond ragged edges, by the time of their products, of the loads from shared memory
 //! and of the copies into it, and by how evenly workgroups fill the machine.
 
-use super::matrix_unit::{factor, matrix_unit, product};
+use super::matrix_unit::{factor, from_shared, matrix_unit, product};
 use super::merge::{merged, store_steps, stretch};
 use super::plan::{Factor, Kind, Plan};
 use crate::kernel::Kernel;
+use crate::lower::shared::is_tiled;
 use crate::options::Products;
 use crate::target::Gpu;
 use winograph_ir::DType;
@@ -24,7 +25,7 @@ const MULTIPROCESSORS: f64 = 132.0;
 /// Bytes of a chunk's terms, at most: a line of the caches.
 const ROW: i64 = 128;
 /// Chunks in shared memory at a time, at most.
-const STAGES: i64 = 3;
+const STAGES: i64 = 4;
 /// Bytes of a 16-byte access.
 const WIDE: i64 = 16;
 
@@ -32,7 +33,10 @@ const WIDE: i64 = 16;
 /// kernel sums, or where the kernel is small.
 pub fn plan(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<(Kernel, Plan)> {
     let p = product(kernel)?;
-    let unit = unit(kernel, gpu, products)?;
+    let units = units(kernel, gpu, products);
+    if units.is_empty() {
+        return None;
+    }
     let sizes: Vec<i64> = kernel.loops.iter().map(|&r| kernel.graph.ints.const_size(r)).collect::<Option<_>>()?;
     let moves = |side: usize, r: RangeId| {
         kernel.graph.depends_on(p.factors[side], r) && !kernel.graph.depends_on(p.factors[1 - side], r)
@@ -53,61 +57,92 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<(Kernel, P
     let size = |a: usize| ints.const_size(both.loops[a]);
     let sums = both.reduce_ranges();
     let terms: Vec<i64> = sums.iter().map(|&r| ints.const_size(r)).collect::<Option<_>>()?;
-    let (k, chunk) = along(&terms, &unit)?;
     let work = sizes.iter().chain(&terms).map(|&s| s as f64).product::<f64>();
     if work < LARGE {
         return None;
     }
     let rest: f64 =
         (0..both.loops.len()).filter(|&a| a != row && a != col).filter_map(size).map(|s| s as f64).product();
-    let steps = terms.iter().product::<i64>() as f64 / (chunk * unit.k as i64) as f64;
-    let (rows, cols) = (size(row)?, size(col)?);
-    let mut best: Option<(f64, Tile)> = None;
-    for tile in tiles() {
-        if !tile.fits(&unit, chunk, gpu) {
-            continue;
-        }
-        let cost = tile.cost(&unit, chunk, [rows, cols], rest, steps);
-        if best.as_ref().is_none_or(|b| cost < b.0) {
-            best = Some((cost, tile));
+    let all_terms = terms.iter().product::<i64>();
+    let sides = [size(row)?, size(col)?];
+    let mut choices: Vec<(f64, Choice)> = Vec::new();
+    for unit in units {
+        let Some((k, chunk)) = along(&terms, &unit) else { continue };
+        let steps = all_terms as f64 / (chunk * unit.k as i64) as f64;
+        let fits = tiles(&unit).into_iter().filter(|t| t.fits(&unit, chunk, gpu));
+        let costs = fits.map(|t| (t.cost(&unit, chunk, sides, rest, steps), t));
+        if let Some((cost, tile)) = costs.min_by(|a, b| a.0.total_cmp(&b.0)) {
+            choices.push((cost, Choice { unit, tile, k, chunk }));
         }
     }
-    let tile = best?.1;
-    let any = |kind: Kind| Factor { kind, size: None };
-    let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
-    let chunks = (terms.iter().product::<i64>() / (chunk * unit.k as i64)).max(1);
-    let stages = match gpu.copies {
-        // Two workgroups on a multiprocessor hide each other's waits.
-        true => (gpu.shared as i64 / 2 / tile.bytes(&unit, chunk)).clamp(2, STAGES.min(chunks.max(2))),
-        false => 1,
-    };
-    let mut plan = Plan { unit: Some(unit.name.clone()), stages: stages as u32, ..Plan::default() };
-    for a in 0..both.loops.len() {
-        let mut factors = vec![any(Kind::Grid)];
-        for (axis, warps, copies) in [(row, tile.warps[0], tile.copies[0]), (col, tile.warps[1], tile.copies[1])] {
-            if a == axis {
-                factors.extend([of(Kind::Thread, warps), of(Kind::Unroll, copies)]);
-            }
+    choices.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // The first one whose factors lie as its unit reads them.
+    for (_, choice) in &choices {
+        let plan = choice.plan(&both, gpu, [row, col], &terms);
+        if !from_shared(&choice.unit) || tiled(&both, &plan) {
+            return Some((both, plan));
         }
-        factors.retain(|f| f.size != Some(1));
-        if a == row || a == col {
-            factors.push(any(Kind::Matrix));
-        }
-        plan.loops.push(factors);
     }
-    for n in 0..sums.len() {
-        plan.reduces.push(match n == k {
-            true => vec![any(Kind::Loop), of(Kind::Shared, chunk), any(Kind::Matrix)],
-            false => vec![any(Kind::Loop)],
-        });
-    }
-    Some((both, plan))
+    None
 }
 
-/// The unit of the target for a kernel's factors. One that rounds them has to be asked for.
-fn unit(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<MatrixUnit> {
-    let p = product(kernel)?;
-    gpu.units.iter().filter_map(|name| matrix_unit(name)).find(|u| {
+/// Whether a plan's factors lie in shared memory as its unit reads them.
+fn tiled(kernel: &Kernel, plan: &Plan) -> bool {
+    let order = (0..kernel.loops.len()).collect();
+    let has_threads = |a: &usize| plan.loops[*a].iter().any(|f| f.kind == Kind::Thread);
+    let threads = (0..plan.loops.len()).filter(has_threads).collect();
+    Plan { order, threads, ..plan.clone() }.apply(kernel).is_ok_and(|s| is_tiled(&s))
+}
+
+/// A unit, and what each workgroup computes with it.
+struct Choice {
+    unit: MatrixUnit,
+    tile: Tile,
+    /// The reduce axis on the unit.
+    k: usize,
+    /// How many of the unit's terms are a chunk.
+    chunk: i64,
+}
+
+impl Choice {
+    fn plan(&self, kernel: &Kernel, gpu: &Gpu, [row, col]: [usize; 2], terms: &[i64]) -> Plan {
+        let Choice { unit, tile, k, chunk } = self;
+        let any = |kind: Kind| Factor { kind, size: None };
+        let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
+        let chunks = (terms.iter().product::<i64>() / (chunk * unit.k as i64)).max(1);
+        let stages = match gpu.copies {
+            // Two workgroups on a multiprocessor hide each other's waits.
+            true => (gpu.shared as i64 / 2 / tile.bytes(unit, *chunk)).clamp(2, STAGES.min(chunks.max(2))),
+            false => 1,
+        };
+        let mut plan = Plan { unit: Some(unit.name.clone()), stages: stages as u32, ..Plan::default() };
+        for a in 0..kernel.loops.len() {
+            let mut factors = vec![any(Kind::Grid)];
+            for (axis, warps, copies) in [(row, tile.warps[0], tile.copies[0]), (col, tile.warps[1], tile.copies[1])] {
+                if a == axis {
+                    factors.extend([of(Kind::Thread, warps), of(Kind::Unroll, copies)]);
+                }
+            }
+            factors.retain(|f| f.size != Some(1));
+            if a == row || a == col {
+                factors.push(any(Kind::Matrix));
+            }
+            plan.loops.push(factors);
+        }
+        for n in 0..terms.len() {
+            plan.reduces.push(match n == *k {
+                true => vec![any(Kind::Loop), of(Kind::Shared, *chunk), any(Kind::Matrix)],
+                false => vec![any(Kind::Loop)],
+            });
+        }
+        plan
+    }
+}
+
+/// The units of the target for a kernel's factors. One that rounds them has to be asked for.
+fn units(kernel: &Kernel, gpu: &Gpu, products: Products) -> Vec<MatrixUnit> {
+    let Some(p) = product(kernel) else { return Vec::new() };
+    let fits = |u: &MatrixUnit| {
         let takes = p.factors.iter().all(|&f| factor(kernel, f, u.a.dtype).is_some());
         // Products of half floats are exact in f32.
         takes
@@ -117,7 +152,8 @@ fn unit(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<MatrixUnit> {
                 (DType::F32, Products::Tf32x3) => u.factor_bits == 22,
                 _ => true,
             }
-    })
+    };
+    gpu.units.iter().filter_map(|name| matrix_unit(name)).filter(fits).collect()
 }
 
 /// The reduce axis on the unit, the longest that it divides, and how many of the unit's terms are a chunk.
@@ -143,12 +179,14 @@ impl Tile {
 
     /// Bytes of shared memory of a chunk.
     fn bytes(&self, unit: &MatrixUnit, chunk: i64) -> i64 {
-        let row = chunk * unit.k as i64 * unit.a.dtype.size() as i64 + WIDE;
+        let row = chunk * unit.k as i64 * unit.a.dtype.size() as i64;
+        // Rows of other lengths are kept apart by padding.
+        let row = if matches!(row, 64 | 128) { row } else { row + WIDE };
         self.block(unit).iter().map(|n| n * row).sum()
     }
 
     fn fits(&self, unit: &MatrixUnit, chunk: i64, gpu: &Gpu) -> bool {
-        let threads = self.warps[0] * self.warps[1] * gpu.lanes as i64;
+        let threads = self.warps[0] * self.warps[1] * unit.c.threads() as i64;
         let bytes = self.bytes(unit, chunk) * if gpu.copies { 2 } else { 1 };
         let accumulators = self.copies[0] * self.copies[1] * unit.c.elements() as i64;
         accumulators <= ACCUMULATORS && threads <= gpu.max_threads.min(256) as i64 && bytes <= gpu.shared as i64
@@ -158,6 +196,9 @@ impl Tile {
     /// what `mma.sync` reaches; of loads from shared memory at 128 bytes; of copies into it from the second-level cache at
     /// 28. What is less than the most is hidden for the better part.
     fn cost(&self, unit: &MatrixUnit, chunk: i64, sizes: [i64; 2], rest: f64, steps: f64) -> f64 {
+        if from_shared(unit) {
+            return self.cost_from_shared(unit, chunk, sizes, rest, steps);
+        }
         let [rows, cols] = self.block(unit);
         let blocks = |n: i64, block: i64| ((n + block - 1) / block) as f64;
         let all = rest * blocks(sizes[0], rows) * blocks(sizes[1], cols);
@@ -182,10 +223,41 @@ impl Tile {
         let waves = (all / MULTIPROCESSORS).ceil();
         waves * (if alone { 1.25 } else { 1.0 } * step * steps + (rows * cols) as f64 / 16.0)
     }
+
+    /// Cycles of a launch on a unit that reads its factors from shared memory: products at the unit's rate, factors read
+    /// from there by each group of warps, copies from the second-level cache at 40 bytes a cycle, which is what was
+    /// measured on an H100 where the taps of a window share lines of the first-level cache.
+    fn cost_from_shared(&self, unit: &MatrixUnit, chunk: i64, sizes: [i64; 2], rest: f64, steps: f64) -> f64 {
+        let [rows, cols] = self.block(unit);
+        let blocks = |n: i64, block: i64| ((n + block - 1) / block) as f64;
+        let all = rest * blocks(sizes[0], rows) * blocks(sizes[1], cols);
+        let bytes = unit.a.dtype.size() as f64;
+        let k = (unit.k as i64 * chunk) as f64;
+        let groups = (self.warps[0] * self.warps[1]) as f64;
+        let products = (rows * cols) as f64 * k / 2048.0 * (bytes / 2.0);
+        let loads = groups * (unit.m + unit.n) as f64 * k * bytes / 128.0;
+        let copies = (rows + cols) as f64 * k * bytes / 40.0;
+        let most = products.max(loads).max(copies);
+        let step = most + 0.25 * (products + loads + copies - most);
+        // As many workgroups are on a multiprocessor as it has registers for, and the launch has workgroups.
+        let registers = groups * 128.0 * (unit.c.elements() as f64 + 56.0);
+        let beside = (65536.0 / registers).floor().min((all / MULTIPROCESSORS).ceil()).max(1.0);
+        let waits = if beside < 2.0 { 150.0 + 0.25 * step } else { 0.0 };
+        (all / MULTIPROCESSORS).ceil() * ((step + waits) * steps + (rows * cols) as f64 / 16.0)
+    }
 }
 
-fn tiles() -> Vec<Tile> {
+fn tiles(unit: &MatrixUnit) -> Vec<Tile> {
     let mut out = Vec::new();
+    if from_shared(unit) {
+        // Each group of warps has one product, whose columns the unit's name says.
+        for w0 in [1, 2] {
+            for w1 in [1, 2] {
+                out.push(Tile { warps: [w0, w1], copies: [1, 1] });
+            }
+        }
+        return out;
+    }
     for w0 in [1, 2, 4] {
         for w1 in [1, 2, 4] {
             for c0 in [1, 2, 4] {

@@ -110,7 +110,10 @@ pub fn used_locals(code: &Code, body: &[Stmt]) -> Vec<bool> {
     fn walk(body: &[Stmt], mark: &mut dyn FnMut(&Access)) {
         for s in body {
             match s {
-                Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => mark(access),
+                Stmt::Let { instr, .. } => {
+                    instr.access().into_iter().chain(instr.tiles().iter().map(|t| &t.access)).for_each(&mut *mark)
+                }
+                Stmt::Store { access, .. } => mark(access),
                 Stmt::Loop { body, .. } | Stmt::If { body, .. } | Stmt::Async { body } => walk(body, mark),
                 _ => {}
             }

@@ -127,7 +127,7 @@ impl Language for Metal {
         "thread_index"
     }
 
-    fn barrier(&self) -> &'static str {
+    fn barrier(&self, _tiles: bool) -> &'static str {
         "threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);"
     }
 
@@ -161,6 +161,34 @@ impl Language for Metal {
         };
         let values = values.map_or(String::new(), |v| format!(" = {{{v}}}"));
         format!("{space}alignas(16) {} {name}[{len}]{values};", elem.name())
+    }
+
+    fn rows(&mut self, elem: Elem, matrices: usize, transposed: bool) -> String {
+        // Every thread asks the one that names a row where it is.
+        let (e, part) = (elem.name(), 4 / elem.bytes());
+        let list: Vec<String> = (0..matrices * part).map(|i| format!("thread {e} &d{i}")).collect();
+        let mut text = String::from("  const u32 along = thread_index % 4, across = thread_index % 32 / 4;\n");
+        for i in 0..matrices {
+            for n in 0..part {
+                let (row, element) = match transposed {
+                    false => ("across".to_string(), format!("{part} * along + {n}")),
+                    true => (format!("{part} * along + {n}"), "across".to_string()),
+                };
+                let d = i * part + n;
+                text.push_str(&format!("  d{d} = base[simd_shuffle(offset, {} + {row}) + {element}];\n", 8 * i));
+            }
+        }
+        let name = format!("wg_rows{matrices}{}_{e}", if transposed { "t" } else { "" });
+        self.define(name, &|f| {
+            let list = list.join(", ");
+            format!(
+                "WG_INLINE void {f}({list}, threadgroup const {e} *base, u32 offset, u32 thread_index) {{\n{text}}}\n"
+            )
+        })
+    }
+
+    fn tiles(&mut self, _unit: &MatrixUnit) -> Option<String> {
+        None
     }
 
     fn matrix(&mut self, unit: &MatrixUnit) -> Option<String> {

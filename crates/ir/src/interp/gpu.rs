@@ -25,14 +25,14 @@
 pub use super::requests::{AccessKind, GpuModel, Site, SiteCounts, Space, sites};
 
 use super::linear::{Compiler, check_lengths};
-use super::machine::{Machine, Op, Place};
+use super::machine::{Machine, Op, Place, TileOps};
 use super::races::{Cell, Clock};
 use super::requests::Meter;
 use super::threads::{Threads, warps};
 use super::{InterpError, MAX_BYTES, malformed};
 use crate::dtype::{DType, Scalar};
 use crate::int::RangeId;
-use crate::linear::{Code, MAX_THREADS, MatrixUnit, Memory, Stmt};
+use crate::linear::{Code, MAX_THREADS, MatrixUnit, Memory, ROW_BYTES, ROW_COUNT, ROW_PART, ROWS_WARP, Stmt};
 use std::collections::VecDeque;
 
 /// What a launch moved.
@@ -319,6 +319,12 @@ impl Gpu<'_> {
                         self.store(*src, *lanes, place, warp)?;
                     }
                 }
+                Op::Tiles { unit, dst, c, tiles } => self.tiles(*unit, [*dst, *c], tiles, active)?,
+                Op::Rows { dst, lanes, place, size, transposed } => {
+                    for warp in warps(active, self.model.lanes) {
+                        self.rows(*dst, *lanes, place, (*size, *transposed), warp)?;
+                    }
+                }
                 Op::Matrix { unit, dst, a, b, c } => self.matrix(*unit, *dst, [*a, *b, *c], active)?,
                 Op::Index { dst, lanes, value, dtype } => {
                     for l in 0..*lanes {
@@ -468,6 +474,50 @@ impl Gpu<'_> {
         Ok(())
     }
 
+    /// Small matrices of which each thread of a warp names a row of `elements` and gets 4 bytes.
+    fn rows(
+        &mut self,
+        dst: u32,
+        lanes: u32,
+        place: &Place,
+        (size, transposed): (u32, bool),
+        warp: &[u32],
+    ) -> Result<(), InterpError> {
+        if warp.len() != ROWS_WARP as usize || self.model.lanes != ROWS_WARP {
+            let why = format!("{} threads of a warp of {} load rows together", warp.len(), self.model.lanes);
+            return Err(malformed(&self.machine.name, why));
+        }
+        let (elements, part) = (ROW_BYTES as u32 / size, ROW_PART as u32 / size);
+        let matrices = lanes / part;
+        let named = (ROW_COUNT * matrices) as usize;
+        let mut rows = vec![0u64; named * elements as usize];
+        for l in 0..elements {
+            self.gather(place, l, &warp[..named])?;
+            for i in 0..self.touched.len() {
+                let (t, at) = self.touched[i];
+                if l == 0 && !at.rem_euclid(elements as i64).eq(&0) {
+                    let why = format!("a row of 16 bytes begins at element {at}");
+                    return Err(malformed(&self.machine.name, why));
+                }
+                let element = self.element(place.mem, t, at)?;
+                self.watch(place.mem, t, element, None)?;
+                let bits = self.machine.mems[place.mem as usize].get(element as i64).unwrap_or(0);
+                rows[((t - warp[0]) * elements + l) as usize] = bits;
+            }
+        }
+        let n = self.threads.count as u32;
+        for t in 0..ROWS_WARP {
+            for lane in 0..lanes {
+                let (matrix, e) = (lane / part, lane % part);
+                let along = part * (t % 4) + e;
+                let (row, element) = if transposed { (along, t / 4) } else { (t / 4, along) };
+                let bits = rows[((ROW_COUNT * matrix + row) * elements + element) as usize];
+                self.machine.regs[((dst + lane) * n + warp[0] + t) as usize] = bits;
+            }
+        }
+        Ok(())
+    }
+
     fn store(&mut self, src: u32, lanes: u32, place: &Place, warp: &[u32]) -> Result<(), InterpError> {
         let n = self.threads.count as u32;
         for l in 0..lanes {
@@ -498,6 +548,64 @@ impl Gpu<'_> {
                 }
             }
         }
+    }
+
+    /// `c + a·b` with factors in shared memory, by each group of threads that share the unit's matrices.
+    fn tiles(
+        &mut self,
+        unit: u32,
+        [dst, c]: [u32; 2],
+        tiles: &[TileOps; 2],
+        active: &[u32],
+    ) -> Result<(), InterpError> {
+        let units: &[MatrixUnit] = self.units;
+        let Some(u) = units.get(unit as usize) else {
+            return Err(malformed(&self.machine.name, format!("there is no matrix unit {unit}")));
+        };
+        let threads = u.c.threads();
+        for group in warps(active, threads) {
+            if group.len() != threads as usize {
+                let why = format!("{} of {threads} threads reach matrix unit `{}`", group.len(), u.name);
+                return Err(malformed(&self.machine.name, why));
+            }
+            let mut factors = Vec::with_capacity(2);
+            for (t, f) in tiles.iter().zip([&u.a, &u.b]) {
+                let mut out = Vec::with_capacity((t.rows * u.k as i64) as usize);
+                for row in 0..t.rows {
+                    self.threads.set(t.var, row);
+                    self.integers(&t.ops);
+                    for k in 0..u.k {
+                        let at = self.threads.lin(t.place.addr, group[0], k)?;
+                        let element = self.element(t.place.mem, group[0], at)?;
+                        // Whoever writes is of another warp than one of these.
+                        for reader in [group[0], group[group.len() - 1]] {
+                            self.watch(t.place.mem, reader, element, None)?;
+                        }
+                        let bits = self.machine.mems[t.place.mem as usize].get(element as i64).unwrap_or(0);
+                        let x = Scalar::from_bits(f.dtype, bits).to_f64() as f32;
+                        out.push(round_significand(x, u.factor_bits));
+                    }
+                }
+                factors.push(out);
+            }
+            let n = self.threads.count as u32;
+            let k = u.k as usize;
+            for t in 0..threads {
+                for e in 0..u.c.elements() {
+                    let (row, col) = u.c.place(t, e);
+                    let at = |reg: u32| ((reg + e) * n + group[0] + t) as usize;
+                    let of = |f: &[f32], i: u32| f[i as usize * k..][..k].to_vec();
+                    let sum = Scalar::from_bits(u.c.dtype, self.machine.regs[at(c)]).to_f64() as f32;
+                    let pairs = of(&factors[0], row).into_iter().zip(of(&factors[1], col));
+                    let sum = pairs.fold(sum, |sum, (a, b)| a.mul_add(b, sum));
+                    self.machine.regs[at(dst)] = match u.c.dtype {
+                        DType::F32 => sum.to_bits() as u64,
+                        d => Scalar::from_f64(d, sum as f64).bits(),
+                    };
+                }
+            }
+        }
+        Ok(())
     }
 
     fn matrix(&mut self, unit: u32, dst: u32, regs: [u32; 3], active: &[u32]) -> Result<(), InterpError> {
@@ -615,6 +723,8 @@ fn lanewise(machine: &mut Machine, op: &Op, n: u32) {
         | Op::Barrier
         | Op::Wait { .. }
         | Op::Async { .. }
+        | Op::Rows { .. }
+        | Op::Tiles { .. }
         | Op::Matrix { .. } => return,
     };
     machine.lanewise(&scaled);

@@ -4,7 +4,7 @@
 //! renderers write; elsewhere it is not set.
 
 use super::emit::Emitter;
-use super::machine::{AxisIndex, DynamicIndex, Machine, Mem, Op, Place};
+use super::machine::{AxisIndex, DynamicIndex, Machine, Mem, Op, Place, TileOps};
 use super::{InterpError, MAX_BYTES, check_params, malformed};
 use crate::indexed::Scope;
 use crate::int::IntId;
@@ -321,6 +321,11 @@ impl<'a> Compiler<'a> {
             Instr::Load { access, fill } => {
                 Op::Load { dst, lanes, place: Box::new(self.place(access)?), fill: fill.bits() }
             }
+            Instr::Rows { access, transposed } if self.thread => {
+                let place = Box::new(self.place(access)?);
+                Op::Rows { dst, lanes, place, size: dtype.size() as u32, transposed: *transposed }
+            }
+            Instr::Rows { .. } => return Err(self.bad("rows of matrices need the threads of a warp".to_string())),
             Instr::Unary { op, .. } => Op::Unary { op: *op, dtype, dst, x: r(0), lanes },
             Instr::Binary { op, a, .. } => {
                 Op::Binary { op: *op, dtype: self.code.ty(*a).dtype, dst, a: r(0), b: r(1), lanes }
@@ -334,6 +339,22 @@ impl<'a> Compiler<'a> {
             Instr::Bitcast { .. } => Op::Bitcast { to: dtype, dst, x: r(0), lanes },
             Instr::Splat { .. } => Op::Splat { dst, x: r(0), lanes },
             Instr::Matrix { unit, .. } if self.thread => Op::Matrix { unit: *unit, dst, a: r(0), b: r(1), c: r(2) },
+            Instr::Tiles { unit, tiles, .. } if self.thread => {
+                let mut of = |t: &crate::linear::Tile| -> Result<TileOps, InterpError> {
+                    self.bindable(t.row)?;
+                    let rows = self.e.known(self.e.ints.size(t.row))?;
+                    let var = self.e.open_loop(t.row);
+                    // It is no request of a thread's.
+                    let place = self.place(&t.access);
+                    self.sites -= place.is_ok() as u32;
+                    let ops = self.e.close();
+                    Ok(TileOps { var, rows, ops, place: place? })
+                };
+                let tiles = Box::new([of(&tiles[0])?, of(&tiles[1])?]);
+                let c = read.last().copied().unwrap_or(0);
+                Op::Tiles { unit: *unit, dst, c, tiles }
+            }
+            Instr::Tiles { .. } => return Err(self.bad("a matrix unit needs the threads of a warp".to_string())),
             Instr::Matrix { .. } => return Err(self.bad("a matrix unit needs the threads of a warp".to_string())),
             Instr::Pack { .. } => Op::Pack { dst, lanes: read.into() },
             Instr::Shuffle { a, pattern, .. } => {

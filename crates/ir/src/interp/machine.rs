@@ -84,6 +84,15 @@ pub(super) struct Place {
     pub(super) site: u32,
 }
 
+/// A factor in shared memory: the variable that counts its rows, what depends on it, and the place of a row.
+#[derive(Clone, Debug)]
+pub(super) struct TileOps {
+    pub(super) var: u32,
+    pub(super) rows: i64,
+    pub(super) ops: Box<[Op]>,
+    pub(super) place: Place,
+}
+
 /// An instruction; registers are places in the machine's register file, one per lane.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
@@ -116,6 +125,23 @@ pub(super) enum Op {
         lanes: u32,
         place: Box<Place>,
         fill: u64,
+    },
+    /// A matrix unit's product of factors in shared memory.
+    Tiles {
+        unit: u32,
+        dst: u32,
+        c: u32,
+        tiles: Box<[TileOps; 2]>,
+    },
+    /// Rows of small matrices, by a warp.
+    Rows {
+        dst: u32,
+        /// Of the result.
+        lanes: u32,
+        place: Box<Place>,
+        /// Bytes of an element.
+        size: u32,
+        transposed: bool,
     },
     Store {
         src: u32,
@@ -516,6 +542,8 @@ impl Machine {
             | Op::Wait { .. }
             | Op::Async { .. }
             | Op::Matrix { .. }
+            | Op::Rows { .. }
+            | Op::Tiles { .. }
             | Op::Int { .. }
             | Op::Loop { .. }
             | Op::If { .. }

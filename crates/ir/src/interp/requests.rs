@@ -4,7 +4,7 @@
 use crate::dtype::DType;
 use crate::indexed::Scope;
 use crate::int::{IntNode, Ints, RangeId};
-use crate::linear::{Access, Code, Instr, Memory, Reg, Stmt};
+use crate::linear::{Access, Code, Instr, Memory, ROW_BYTES, ROW_COUNT, ROW_PART, Reg, Stmt, swizzled};
 
 /// What a GPU's memory system looks like to a warp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +78,10 @@ pub struct Site {
     /// Whether the gate depends on the lane: what moves together then does so in threads whose gate holds for all of it;
     /// others move their elements one by one.
     pub ragged: bool,
+    /// Threads of a warp that take part, the first ones: all of them, but for rows of fewer than four small matrices.
+    pub threads: u32,
+    /// How the memory is swizzled; see [`MemoryDecl::swizzle`](crate::linear::MemoryDecl::swizzle).
+    pub swizzle: u32,
 }
 
 /// Bytes of the widest access of one thread.
@@ -126,6 +130,7 @@ fn body_sites(code: &Code, body: &[Stmt], copying: bool, out: &mut Vec<Site>) {
             Stmt::Let { reg, instr: Instr::Load { access, .. } } => {
                 out.push(site(code, access, AccessKind::Load, *reg));
             }
+            Stmt::Let { reg, instr: Instr::Rows { access, .. } } => out.push(rows(code, access, *reg)),
             Stmt::Store { access, value } => {
                 out.push(site(code, access, AccessKind::Store, *value));
                 let loaded = matches!(n.checked_sub(1).and_then(|n| body.get(n)),
@@ -155,11 +160,22 @@ fn copied(load: &mut Site, store: &mut Site) {
     }
 }
 
+/// Rows of small matrices: each is one access of 16 bytes of the thread that names it.
+fn rows(code: &Code, access: &Access, reg: Reg) -> Site {
+    let site = site(code, access, AccessKind::Load, reg);
+    let size = site.dtype.size().max(1);
+    let matrices = site.lanes / (ROW_PART / size).max(1) as u32;
+    let elements = (ROW_BYTES / size).max(1) as u32;
+    Site { lanes: elements, width: elements, ragged: false, threads: ROW_COUNT.saturating_mul(matrices), ..site }
+}
+
 fn site(code: &Code, access: &Access, kind: AccessKind, reg: Reg) -> Site {
     let (dtype, lanes) = code.regs.get(reg.0 as usize).map_or((DType::U8, 1), |t| (t.dtype, t.lanes));
+    let local = if let Memory::Local(i) = access.mem { code.locals.get(i as usize) } else { None };
+    let swizzle = local.map_or(0, |l| l.swizzle);
     let space = match access.mem {
         Memory::Arg(_) => Space::Global,
-        Memory::Local(i) if code.locals.get(i as usize).is_some_and(|l| l.scope == Scope::Shared) => Space::Shared,
+        Memory::Local(_) if local.is_some_and(|l| l.scope == Scope::Shared) => Space::Shared,
         Memory::Local(_) | Memory::Table(_) => Space::Private,
     };
     let ints = &code.ints;
@@ -169,7 +185,7 @@ fn site(code: &Code, access: &Access, kind: AccessKind, reg: Reg) -> Site {
         _ => 1,
     };
     let ragged = width > 1 && access.lane.is_some_and(|l| access.gate.iter().any(|&g| ints.depends_on(g, l)));
-    Site { memory: access.mem, space, kind, dtype, lanes, width, ragged }
+    Site { memory: access.mem, space, kind, dtype, lanes, width, ragged, threads: u32::MAX, swizzle }
 }
 
 /// Lanes that move together: the greatest power of 2 that divides both their number and the place of the first one, where
@@ -284,7 +300,10 @@ impl Meter {
                     let count = touched[from..].iter().take_while(|t| t.0 % lanes / pass == part).count();
                     self.words.clear();
                     for t in &touched[from..from + count] {
-                        let at = start(t.1);
+                        let at = match site.swizzle {
+                            0 => start(t.1),
+                            s => swizzled(start(t.1), s),
+                        };
                         self.words.extend(at.div_euclid(word)..=at.wrapping_add(bytes - 1).div_euclid(word));
                     }
                     add(&mut out.bank_conflicts, self.conflicts());

@@ -18,7 +18,7 @@ use super::machine::{Op, Place};
 use super::requests::Meter;
 use super::threads::{Threads, warps};
 use crate::int::{IntId, IntNode, Ints, RangeId};
-use crate::linear::{Access, Code, Instr, MAX_THREADS, Stmt};
+use crate::linear::{Access, Code, Instr, MAX_THREADS, SWIZZLE_BYTES, Stmt};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Most addresses that are looked at.
@@ -129,7 +129,8 @@ impl Planner<'_> {
     fn body(&mut self, body: &[Stmt], loops: &[RangeId], gate: &[IntId]) -> Option<()> {
         for s in body {
             match s {
-                Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => {
+                Stmt::Let { instr: Instr::Load { access, .. } | Instr::Rows { access, .. }, .. }
+                | Stmt::Store { access, .. } => {
                     self.access(access, loops, gate)?;
                 }
                 Stmt::Loop { range, body, .. } => {
@@ -152,9 +153,9 @@ impl Planner<'_> {
 
     fn access(&mut self, access: &Access, loops: &[RangeId], around: &[IntId]) -> Option<()> {
         let number = self.plans.len();
-        let (space, size, steps) = {
+        let (space, size, steps, swizzle) = {
             let s = self.sites.get(number)?;
-            (s.space, s.dtype.size() as i64, (s.lanes / s.step()).max(1))
+            (s.space, s.dtype.size() as i64, (s.lanes / s.step()).max(1), s.swizzle)
         };
         let gate: Vec<IntId> = around.iter().chain(access.gate.iter()).copied().collect();
         if access.dynamic.is_some() || !gate.iter().chain([&access.addr]).all(|&e| self.e.ints.contains(e)) {
@@ -163,6 +164,7 @@ impl Planner<'_> {
         // Bytes after which the pattern repeats.
         let (mut addr, pattern) = match space {
             Space::Global => (access.addr, self.model.sector_bytes as i64),
+            Space::Shared if swizzle > 0 => (access.addr, SWIZZLE_BYTES as i64),
             Space::Shared => (access.addr, self.model.bank_bytes as i64),
             Space::Private => (self.e.ints.constant(0), 1),
         };
@@ -230,6 +232,7 @@ impl Counter {
             return Some(());
         }
         for warp in warps(&self.everyone, self.lanes) {
+            let warp = &warp[..warp.len().min(site.threads as usize)];
             let steps = (0..site.lanes).step_by(site.step() as usize);
             self.touched.resize_with(steps.len(), Vec::new);
             for (l, touched) in steps.zip(&mut self.touched) {

@@ -137,6 +137,7 @@ fn mark(ops: &[Op], own: &mut [bool]) {
                 own[*dst as usize] |= any;
             }
             Op::Loop { body, .. } | Op::If { body, .. } | Op::Async { body } => mark(body, own),
+            Op::Tiles { tiles, .. } => tiles.iter().for_each(|t| mark(&t.ops, own)),
             _ => {}
         }
     }

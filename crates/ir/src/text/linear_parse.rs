@@ -10,7 +10,8 @@ use crate::dtype::{DType, Scalar};
 use crate::indexed::{Gate, Role};
 use crate::int::{Ints, RangeId};
 use crate::linear::{
-    Access, Code, Dynamic, Fragment, Instr, LoopKind, MatrixUnit, Memory, MemoryDecl, Reg, Stmt, Type,
+    Access, Code, Dynamic, Fragment, Instr, LoopKind, MatrixUnit, Memory, MemoryDecl, Reg, SWIZZLE_BYTES, Stmt, Tile,
+    Type,
 };
 use crate::op::{BinaryOp, UnaryOp};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -166,12 +167,16 @@ impl Parser<'_> {
         let scope = self.c.known("a scope", scope_from)?;
         self.c.expect_word("layout")?;
         let layout = self.scope.layout(&mut self.c, &mut self.code.ints, shape.len())?;
+        let swizzle = match self.c.accept_word("swizzle") {
+            true => self.c.natural(SWIZZLE_BYTES as usize, "the bytes of a row")? as u32,
+            false => 0,
+        };
         let written = self.c.accept_word("written");
         if !quoted {
             self.plain.insert(name.clone());
         }
         self.memory.insert(name.clone(), memory);
-        Ok(MemoryDecl { name, dtype, shape, layout, scope, origin, written })
+        Ok(MemoryDecl { name, dtype, shape, layout, scope, origin, written, swizzle })
     }
 
     /// `{`, statements, `}`.
@@ -333,6 +338,24 @@ impl Parser<'_> {
         Ok(Access { mem, index, addr, gate: Box::new([]), lane, dynamic })
     }
 
+    fn unit_name(&mut self) -> Result<u32, ParseError> {
+        let place = self.c.place();
+        let (name, _) = self.c.name("the name of a matrix unit")?;
+        let known = self.units.get(&name).copied();
+        known.ok_or_else(|| self.c.error_at(place, format!("`{name}`"), "a matrix unit declared before"))
+    }
+
+    /// `, row r3:64 lane r4:64 stage0[...] @ ... from ...`.
+    fn tile(&mut self) -> Result<Tile, ParseError> {
+        self.c.expect(",")?;
+        self.c.expect_word("row")?;
+        let (row, ()) = self.scope.same_range(&mut self.c, &mut self.code.ints, |_| Ok(()))?;
+        let access = self.access()?;
+        self.c.expect_word("from")?;
+        let base = self.scope.int(&mut self.c, &mut self.code.ints)?;
+        Ok(Tile { access, row, base })
+    }
+
     fn instr(&mut self, dtype: DType) -> Result<Instr, ParseError> {
         if let Some(op) = self.c.accept_known(|w| UnaryOp::ALL.into_iter().find(|o| o.name() == w)) {
             return Ok(Instr::Unary { op, x: self.reg()? });
@@ -340,9 +363,9 @@ impl Parser<'_> {
         if let Some(op) = self.c.accept_known(|w| BinaryOp::ALL.into_iter().find(|o| o.name() == w)) {
             return Ok(Instr::Binary { op, a: self.reg()?, b: self.next_reg()? });
         }
-        const WORDS: [&str; 13] = [
-            "const", "index", "load", "fma", "where", "select", "cast", "bitcast", "splat", "pack", "shuffle",
-            "matrix", "fold",
+        const WORDS: [&str; 15] = [
+            "const", "index", "load", "rows", "fma", "where", "select", "cast", "bitcast", "splat", "pack", "shuffle",
+            "matrix", "tiles", "fold",
         ];
         let word = self.c.known("an instruction", |w| WORDS.into_iter().find(|k| *k == w))?;
         Ok(match word {
@@ -360,6 +383,14 @@ impl Parser<'_> {
                     fill = self.c.scalar()?;
                 }
                 Instr::Load { access, fill }
+            }
+            "rows" => {
+                // A memory may have that name.
+                let transposed = self.c.is_word("transposed") && matches!(self.c.peek_at(1), Tok::Word(_));
+                if transposed {
+                    self.c.advance();
+                }
+                Instr::Rows { access: self.access()?, transposed }
             }
             "fma" => Instr::Fma { a: self.reg()?, b: self.next_reg()?, c: self.next_reg()? },
             "where" => Instr::Where { cond: self.reg()?, a: self.next_reg()?, b: self.next_reg()? },
@@ -386,12 +417,12 @@ impl Parser<'_> {
                 let pattern = self.c.list(|c| c.natural(2 * MAX_LANES, "the number of a lane"))?;
                 Instr::Shuffle { a, b, pattern: pattern.into_iter().map(|p| p as u32).collect() }
             }
+            "tiles" => {
+                let (unit, c) = (self.unit_name()?, self.reg()?);
+                Instr::Tiles { unit, tiles: Box::new([self.tile()?, self.tile()?]), c }
+            }
             "matrix" => {
-                let place = self.c.place();
-                let (name, _) = self.c.name("the name of a matrix unit")?;
-                let Some(&unit) = self.units.get(&name) else {
-                    return Err(self.c.error_at(place, format!("`{name}`"), "a matrix unit declared before"));
-                };
+                let unit = self.unit_name()?;
                 Instr::Matrix { unit, a: self.reg()?, b: self.next_reg()?, c: self.next_reg()? }
             }
             _ => Instr::Fold { op: self.c.known("the operation of a fold", reduce_op)?, x: self.reg()? },

@@ -67,6 +67,9 @@ impl Printer<'_> {
         let shape = self.names.list(&m.shape);
         let _ = write!(self.out, "{word} {}: {}{shape} {}", quote_name(&m.name), m.dtype, print_origin(m.origin));
         let _ = write!(self.out, " {} {}", scope_name(m.scope), print_layout(&self.names, &m.layout));
+        if m.swizzle > 0 {
+            let _ = write!(self.out, " swizzle {}", m.swizzle);
+        }
         self.out.push_str(if m.written { " written\n" } else { "\n" });
     }
 
@@ -189,6 +192,9 @@ impl Printer<'_> {
                 let dtype = self.code.regs.get(reg.0 as usize).map_or(fill.dtype(), |t| t.dtype);
                 format!("load {text}{}", print_gated(&self.names, &access.gate, *fill, dtype))
             }
+            Instr::Rows { access, transposed } => {
+                format!("rows {}{}", if *transposed { "transposed " } else { "" }, self.access(access))
+            }
             Instr::Unary { op, x } => format!("{} {}", op.name(), self.reg(*x)),
             Instr::Binary { op, a, b } => format!("{} {}", op.name(), self.regs(&[*a, *b])),
             Instr::Fma { a, b, c } => format!("fma {}", self.regs(&[*a, *b, *c])),
@@ -209,6 +215,17 @@ impl Printer<'_> {
             Instr::Matrix { unit, a, b, c } => {
                 let name = self.code.units.get(*unit as usize).map(|u| quote_name(&u.name));
                 format!("matrix {} {}", name.unwrap_or_else(|| "?".to_string()), self.regs(&[*a, *b, *c]))
+            }
+            Instr::Tiles { unit, tiles, c } => {
+                let name = self.code.units.get(*unit as usize).map(|u| quote_name(&u.name));
+                let mut out = format!("tiles {} {}", name.unwrap_or_else(|| "?".to_string()), self.reg(*c));
+                for t in tiles.iter() {
+                    self.names.introduce(t.row);
+                    let row = format!("{}{}", self.names.declaration(t.row), self.names.role_suffix(t.row));
+                    let access = self.access(&t.access);
+                    let _ = write!(out, ", row {row} {access} from {}", self.names.int(t.base));
+                }
+                out
             }
             Instr::Fold { op, x } => format!("fold {} {}", op.name(), self.reg(*x)),
         }

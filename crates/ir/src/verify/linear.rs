@@ -3,7 +3,8 @@
 //! # Invariants
 //! - `integers`: no expression overflowed; each belongs to the code's arena.
 //! - `memory`: the layout of each argument and local maps every index into `0..len`; arguments are global; a table
-//!   has as many elements as its shape says, all of its dtype.
+//!   has as many elements as its shape says, all of its dtype; what is swizzled is shared, of a constant multiple of
+//!   [`SWIZZLE_BYTES`], for rows of 32, 64 or 128 bytes.
 //! - `loops`: grid loops are outermost, a loop's range is not bound already, and sizes depend on no range.
 //! - `threads`: where there are thread loops, the code is one perfect nest of grid loops, thread loops of constant sizes
 //!   and a body; there are at most [`MAX_THREADS`] threads. Shared memory needs thread loops.
@@ -11,6 +12,11 @@
 //! - `units`: a matrix unit's fragments hold each element once, of a dtype that it can multiply; all threads of a warp
 //!   get to it, which means thread loops, a multiple of the unit's threads, and no condition that depends on a thread
 //!   loop.
+//! - `rows`: rows of small matrices are neighbours in shared memory that begin at a proved multiple of 16 bytes; all
+//!   threads of whole warps get to them.
+//! - `tiles`: factors that a matrix unit reads from shared memory are rows one after the other in memory that is swizzled
+//!   for them, from a proved multiple of [`SWIZZLE_BYTES`] on; the threads that share the unit's matrices are neighbours
+//!   and agree where they are.
 //! - `bound`: expressions depend on ranges of enclosing loops and on the access's lane alone.
 //! - `registers`: declared, assigned once, read after that and inside the same body; `set` changes variables only.
 //! - `types`: operands fit their instruction; lanes are powers of two.
@@ -25,7 +31,10 @@ use super::{VerifyError, check_layout, known, nonempty, prove_index, refuse, sam
 use crate::indexed::{Layout, LayoutDim, Scope};
 use crate::int::{IntId, Ints, RangeId};
 use crate::interp::linear_in;
-use crate::linear::{Access, Code, Instr, LoopKind, MAX_THREADS, Memory, Reg, Stmt, Type};
+use crate::linear::{
+    Access, Code, Instr, LoopKind, MAX_THREADS, Memory, ROW_BYTES, ROWS_WARP, Reg, SWIZZLE_BYTES, Stmt, TILE_ROW, Tile,
+    Type,
+};
 
 /// Checks the invariants at the top of this file.
 ///
@@ -66,6 +75,14 @@ fn memories(code: &Code, ints: &mut Ints) -> Result<(), VerifyError> {
         let place = format!("{}: memory `{}`", code.name, decl.name);
         if let Err(why) = check_layout(ints, &decl.shape, &decl.layout) {
             return refuse("memory", &place, why);
+        }
+    }
+    for decl in code.args.iter().chain(&code.locals).filter(|d| d.swizzle != 0) {
+        let bytes = ints.as_const(decl.layout.len).and_then(|n| n.checked_mul(decl.dtype.size() as i64));
+        let fits = matches!(decl.swizzle, 32 | 64 | 128) && decl.scope == Scope::Shared;
+        if !fits || bytes.is_none_or(|b| b % SWIZZLE_BYTES as i64 != 0) {
+            let found = format!("is swizzled for rows of {} bytes, {:?}, {bytes:?} bytes", decl.swizzle, decl.scope);
+            return refuse("memory", &format!("{}: memory `{}`", code.name, decl.name), found);
         }
     }
     if let Some(decl) = code.args.iter().find(|d| d.scope != Scope::Global) {
@@ -341,7 +358,12 @@ impl Verifier<'_> {
             Instr::Index { value, lane } => self.linear(*value, *lane),
             Instr::Select { gate, lane, .. } => gate.iter().try_for_each(|&g| self.linear(g, *lane)),
             Instr::Load { access, .. } => self.access(access, ty),
+            Instr::Rows { access, .. } => self.rows(access, ty),
             Instr::Matrix { unit, .. } => self.matrix(*unit),
+            Instr::Tiles { unit, tiles, .. } => {
+                self.matrix(*unit)?;
+                tiles.iter().try_for_each(|t| self.tile(*unit, t))
+            }
             _ => Ok(()),
         }
     }
@@ -356,6 +378,73 @@ impl Verifier<'_> {
             return self.refuse("units", found);
         }
         Ok(())
+    }
+
+    /// Every row of a factor is in bounds, of shared memory that is swizzled for it, and follows the one before.
+    fn tile(&mut self, unit: u32, t: &Tile) -> Result<(), VerifyError> {
+        let Some(u) = self.code.units.get(unit as usize) else { return self.refuse("types", "an unknown unit") };
+        let (threads, k) = (u.c.threads() as i64, u.k as i64);
+        let decl = decl_of(self.code, t.access.mem).ok().flatten();
+        let Some(decl) = decl.filter(|d| d.scope == Scope::Shared && d.swizzle as usize == TILE_ROW) else {
+            return self.refuse("tiles", format!("{} is not swizzled shared memory", self.name(t.access.mem)));
+        };
+        if self.ranges.contains(&t.row) || t.access.lane == Some(t.row) {
+            return self.refuse("tiles", format!("row range {} is also a loop's or the lane", t.row.0));
+        }
+        self.ranges.push(t.row);
+        let proved = self.access(&t.access, Type { dtype: decl.dtype, lanes: u.k });
+        self.ranges.pop();
+        proved?;
+        self.bound(t.base, None)?;
+        let lane = t.access.lane.map(|l| self.ints.range(l));
+        let row = self.ints.range(t.row);
+        let mut terms = vec![(t.base, 1), (row, k)];
+        terms.extend(lane.map(|l| (l, 1)));
+        let rows = self.ints.sum(&terms, 0);
+        let multiple = SWIZZLE_BYTES as u64 / decl.dtype.size().max(1) as u64;
+        if !same(&mut self.ints, rows, t.access.addr) || !self.ints.divisor(t.base).is_multiple_of(multiple) {
+            let at = show(&self.ints, t.access.addr);
+            return self.refuse("tiles", format!("address {at} is no row of a tile from {}", show(&self.ints, t.base)));
+        }
+        // The threads that share the matrices are neighbours: the innermost loops are theirs.
+        let (mut count, mut inner) = (1, Vec::new());
+        for &r in self.threads.ranges.iter().rev() {
+            if count == threads {
+                break;
+            }
+            count *= self.ints.const_size(r).unwrap_or(1);
+            inner.push(r);
+        }
+        let own = inner.iter().any(|&r| self.ints.depends_on(t.base, r));
+        if count != threads || own {
+            return self.refuse("tiles", format!("{threads} threads do not agree where a tile is"));
+        }
+        Ok(())
+    }
+
+    /// Every row is in bounds, of shared memory, its elements are neighbours and its first one is where 16 bytes begin.
+    fn rows(&mut self, access: &Access, ty: Type) -> Result<(), VerifyError> {
+        if self.diverged {
+            return self.refuse("rows", "rows under a condition that depends on the thread");
+        }
+        if self.threads.count == 0 || !self.threads.count.is_multiple_of(ROWS_WARP) {
+            return self.refuse("rows", format!("{} threads, no whole warps of {ROWS_WARP}", self.threads.count));
+        }
+        let shared = |decl: Option<&crate::linear::MemoryDecl>| decl.is_some_and(|d| d.scope == Scope::Shared);
+        if !decl_of(self.code, access.mem).is_ok_and(shared) {
+            return self.refuse("rows", format!("rows of {}, which is not shared", self.name(access.mem)));
+        }
+        let elements = (ROW_BYTES / ty.dtype.size().max(1)) as u32;
+        self.access(access, Type { lanes: elements, ..ty })?;
+        let split = access.lane.and_then(|l| linear_in(&mut self.ints, access.addr, l));
+        match split {
+            Some((step, first))
+                if self.ints.as_const(step) == Some(1) && self.ints.divisor(first).is_multiple_of(elements as u64) =>
+            {
+                Ok(())
+            }
+            _ => self.refuse("rows", format!("address {} is no row of 16 bytes", show(&self.ints, access.addr))),
+        }
     }
 
     fn access(&mut self, access: &Access, ty: Type) -> Result<(), VerifyError> {

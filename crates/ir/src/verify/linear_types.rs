@@ -1,14 +1,17 @@
 //! The types of linear code: what each instruction asks of its operands. Used by the verifier and by the interpreter,
 //! which runs well-typed code only.
 
-use crate::linear::{Access, Code, Fragment, Instr, MatrixUnit, MemoryDecl, Reg, Type};
+use crate::linear::{Access, Code, Fragment, Instr, MatrixUnit, MemoryDecl, ROW_BYTES, ROW_PART, Reg, TILE_ROW, Type};
 use crate::{DType, linear::Memory};
 
 /// The registers an instruction reads, those of its access included.
 pub(crate) fn operands(instr: &Instr) -> Vec<Reg> {
     match instr {
         Instr::Const(_) | Instr::Index { .. } => vec![],
-        Instr::Load { access, .. } => access.dynamic.iter().map(|d| d.index).collect(),
+        Instr::Tiles { tiles, c, .. } => {
+            tiles.iter().flat_map(|t| t.access.dynamic.map(|d| d.index)).chain([*c]).collect()
+        }
+        Instr::Load { access, .. } | Instr::Rows { access, .. } => access.dynamic.iter().map(|d| d.index).collect(),
         Instr::Unary { x, .. }
         | Instr::Cast { x }
         | Instr::Bitcast { x }
@@ -145,6 +148,20 @@ pub(crate) fn check_instr(code: &Code, ty: Type, instr: &Instr) -> Result<(), St
             }
             check_access(code, access, ty)
         }
+        Instr::Rows { access, transposed } => {
+            let size = ty.dtype.size();
+            let part = ROW_PART / size.max(1);
+            if !matches!(size, 2 | 4) || (*transposed && size != 2) {
+                return Err(format!("rows of {}{}", ty.dtype, if *transposed { ", transposed" } else { "" }));
+            }
+            if !matches!(ty.lanes as usize / part, 1 | 2 | 4) || !(ty.lanes as usize).is_multiple_of(part) {
+                return Err(format!("{} lanes of matrices of which a thread gets {part}", ty.lanes));
+            }
+            if access.lane.is_none() || access.dynamic.is_some() || !access.gate.is_empty() {
+                return Err("a row without a lane, with a gate or at a dynamic index".to_string());
+            }
+            check_access(code, access, Type { dtype: ty.dtype, lanes: (ROW_BYTES / size) as u32 })
+        }
         Instr::Unary { op, x } => {
             if !op.accepts(ty.dtype) {
                 return Err(format!("{} is not defined on {}", op.name(), ty.dtype));
@@ -173,6 +190,26 @@ pub(crate) fn check_instr(code: &Code, ty: Type, instr: &Instr) -> Result<(), St
             expect("the second factor", t(*b)?, of(&u.b))?;
             expect("the addend", t(*c)?, of(&u.c))?;
             expect("the result", ty, of(&u.c))
+        }
+        Instr::Tiles { unit, tiles, c } => {
+            let Some(u) = code.units.get(*unit as usize) else { return Err(format!("there is no matrix unit {unit}")) };
+            check_unit(u)?;
+            for (t, f, rows) in [(&tiles[0], &u.a, u.m), (&tiles[1], &u.b, u.n)] {
+                let row = ((t.row.0 as usize) < code.ints.range_count()).then(|| code.ints.const_size(t.row)).flatten();
+                if row != Some(rows as i64) {
+                    return Err(format!("{row:?} rows of a factor of {rows}"));
+                }
+                if t.access.lane.is_none() || t.access.dynamic.is_some() || !t.access.gate.is_empty() {
+                    return Err("a row without a lane, with a gate or at a dynamic index".to_string());
+                }
+                if u.k as usize * f.dtype.size() != TILE_ROW {
+                    return Err(format!("rows of {} elements of {}, not of {TILE_ROW} bytes", u.k, f.dtype));
+                }
+                check_access(code, &t.access, Type { dtype: f.dtype, lanes: u.k })?;
+            }
+            let of = Type { dtype: u.c.dtype, lanes: u.c.elements() };
+            expect("the addend", t(*c)?, of)?;
+            expect("the result", ty, of)
         }
         Instr::Where { cond, a, b } => {
             expect("the condition", t(*cond)?, lanes(DType::Bool))?;

@@ -72,6 +72,7 @@ functions! {
     fill b"cuMemsetD8_v2" (Address, u8, usize);
     write b"cuMemcpyHtoD_v2" (Address, *const c_void, usize);
     read b"cuMemcpyDtoH_v2" (*mut c_void, Address, usize);
+    copy b"cuMemcpyDtoDAsync_v2" (Address, Address, usize, Stream);
     load b"cuModuleLoadData" (*mut Module, *const c_void);
     unload b"cuModuleUnload" (Module);
     function b"cuModuleGetFunction" (*mut Function, Module, *const c_char);

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use winograph_compiler::Target;
-use winograph_compiler::optimize::matrix_unit::CUDA_UNITS;
+use winograph_compiler::optimize::matrix_unit::{CUDA_UNITS, HOPPER_UNITS};
 use winograph_compiler::render::cuda::COMPILE_OPTIONS;
 use winograph_compiler::render::{CudaSource, render_cuda};
 use winograph_compiler::target::Gpu;
@@ -209,7 +209,12 @@ fn target_of(device: &driver::Device, capability: u32) -> Result<Target, DeviceE
         lanes: device.attribute(attribute::WARP)?,
         max_threads: device.attribute(attribute::MAX_THREADS)?,
         shared: device.attribute(attribute::SHARED)?,
-        units: if capability >= 80 { &CUDA_UNITS } else { &[] },
+        units: match capability {
+            // What 9.0 has beyond is not in later machines.
+            90 => &HOPPER_UNITS,
+            80.. => &CUDA_UNITS,
+            _ => &[],
+        },
         copies: capability >= 80,
         ..known.gpu.clone().unwrap_or(Gpu {
             lanes: 32,
@@ -261,6 +266,18 @@ impl Device for CudaDevice {
         // SAFETY: the device's memory has that many bytes there, and the slice, borrowed for writing, as many.
         let status = unsafe { (f.read)(to.as_mut_ptr().cast(), at, to.len()) };
         self.device.driver.check("copy from the device", status)
+    }
+
+    fn copy(&self, to: &mut dyn Memory, from: &dyn Memory) -> Result<(), DeviceError> {
+        let bytes = from.bytes().min(to.bytes());
+        let (to, from) = (self.part(to, 0, bytes)?, self.part(from, 0, bytes)?);
+        if bytes == 0 {
+            return Ok(());
+        }
+        let f = self.device.enter()?;
+        // SAFETY: both have that many bytes there; the copy is queued before whatever frees them.
+        let status = unsafe { (f.copy)(to, from, bytes, std::ptr::null_mut()) };
+        self.device.driver.check("copy on the device", status)
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {

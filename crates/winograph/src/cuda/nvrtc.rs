@@ -200,6 +200,8 @@ impl Nvrtc {
         let mut options: Vec<String> = COMPILE_OPTIONS.iter().map(|o| o.to_string()).collect();
         options.push("--std=c++17".into());
         options.push(match architecture {
+            // What that machine alone has, too.
+            Architecture::Machine(90) if self.version >= (12, 0) => "--gpu-architecture=sm_90a".to_string(),
             Architecture::Machine(a) => format!("--gpu-architecture=sm_{a}"),
             Architecture::Virtual(a) => format!("--gpu-architecture=compute_{a}"),
         });

@@ -23,6 +23,7 @@ pub(crate) mod norm;
 mod order;
 mod pool;
 mod reduce;
+pub(crate) mod resident;
 mod scatter;
 pub(crate) mod shape;
 pub(crate) mod storage;

@@ -1,10 +1,13 @@
 //! Memory that holds the elements of a tensor.
 
+use crate::device::Memory;
 use crate::error::{Error, Result};
 use crate::memory::may_fit;
 use crate::tensor::Element;
+use crate::tensor::resident::Resident;
 use std::fmt;
 use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Alignment of a storage in bytes.
 pub(crate) const ALIGNMENT: usize = winograph_compiler::program::ALIGNMENT;
@@ -15,6 +18,8 @@ pub(crate) struct Storage {
     bytes: Vec<u8>,
     start: usize,
     len: usize,
+    /// Copies on devices.
+    copies: Mutex<Vec<Resident>>,
 }
 
 impl Storage {
@@ -33,7 +38,7 @@ impl Storage {
         // `align_offset` may refuse only where pointers have no address, which is not at run time.
         let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         bytes.resize(start, 0);
-        Ok(Storage { bytes, start, len })
+        Ok(Storage { bytes, start, len, copies: Mutex::default() })
     }
 
     /// The next `len` bytes of a file or of anything else that is read.
@@ -68,9 +73,24 @@ impl Storage {
         &self.bytes[self.start..self.start + self.len]
     }
 
-    /// The bytes, to be changed.
+    /// The bytes, to be changed: copies on devices are no longer what they were.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.copies.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
         &mut self.bytes[self.start..self.start + self.len]
+    }
+
+    /// The copy on a device, if there is one.
+    pub(crate) fn copy_on(&self, device: &str) -> Option<Arc<dyn Memory>> {
+        let copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        copies.iter().find(|c| c.device == device).map(|c| c.memory.clone())
+    }
+
+    /// Keeps a copy on a device, unless there is one.
+    pub(crate) fn keep_copy(&self, copy: Resident) {
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        if copies.iter().all(|c| c.device != copy.device) {
+            copies.push(copy);
+        }
     }
 
     /// A copy of the elements; the caller knows that they are of type `T`.

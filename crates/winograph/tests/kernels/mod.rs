@@ -40,7 +40,16 @@ impl Builder {
     fn decl(&mut self, name: &str, dtype: DType, len: IntId, scope: Scope, written: bool) -> MemoryDecl {
         let stride = self.code.ints.constant(1);
         let layout = Layout { dims: vec![LayoutDim { axis: 0, div: 1, modulus: None, stride }], len };
-        MemoryDecl { name: name.into(), dtype, shape: vec![len], layout, scope, origin: Origin::Internal, written }
+        MemoryDecl {
+            name: name.into(),
+            dtype,
+            shape: vec![len],
+            layout,
+            scope,
+            origin: Origin::Internal,
+            written,
+            swizzle: 0,
+        }
     }
 
     pub(crate) fn arg(&mut self, dtype: DType, len: i64, written: bool) -> Mem {

@@ -372,6 +372,10 @@ pub const OTHERS: &[(&str, Call)] = &[
 
 /// Operations that compile: each call costs a run of the C compiler where the program is new.
 pub const COMPILING: &[(&str, Call)] = &[
+    ("Tensor::to", |s, p| {
+        let gpu = winograph::virtual_gpu::VirtualGpu::new("cuda:sm_90").expect("a target that there is");
+        one(s.pick(&p.few).to(&gpu))
+    }),
     ("Tensor::realize", |s, p| done(s.pick(&p.few).realize())),
     ("Tensor::realize_all", |s, p| {
         let list = s.list(3, |s| s.pick(&p.few));

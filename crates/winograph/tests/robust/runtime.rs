@@ -435,6 +435,14 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
         told(device.read(&*memory, s.size(), &mut bytes))
     }),
+    ("Device::copy", |s, c| {
+        let (mut to, from) = (c.gpu.allocate(s.below(9)), c.gpu.allocate(s.below(9)));
+        let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
+        match (&mut to, &from) {
+            (Ok(to), Ok(from)) => told(device.copy(&mut **to, &**from)),
+            _ => Err("no memory".to_string()),
+        }
+    }),
     ("Device::synchronize", |_, c| told(c.device.synchronize().and(c.gpu.synchronize()))),
     ("Device::is_host", |_, c| c.device.is_host().then_some(()).ok_or_else(String::new)),
     ("Device::record", |_, c| told(c.device.record(&mut || Ok(())).map(|r| r.is_none()))),

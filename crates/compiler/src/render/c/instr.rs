@@ -33,7 +33,7 @@ impl Kernel<'_> {
             }
             Instr::Index { value, lane } => self.index(ty, *value, *lane)?,
             Instr::Load { access, fill } => return self.load(reg, ty, access, *fill),
-            Instr::Matrix { .. } => {
+            Instr::Matrix { .. } | Instr::Rows { .. } | Instr::Tiles { .. } => {
                 let what = "a matrix unit".to_string();
                 return Err(RenderError::Unsupported { kernel: self.code.name.clone(), what });
             }

@@ -1,11 +1,11 @@
 //! The matrix units of CUDA devices from compute capability 8.0 on: `mma.sync` on fragments in registers.
 
 use super::prelude::Prelude;
-use crate::optimize::matrix_unit::CUDA_UNITS;
+use crate::optimize::matrix_unit::{CUDA_UNITS, from_shared};
 use crate::render::clike::{Dialect, Elem};
 use winograph_ir::linear::{Fragment, MatrixUnit};
 
-/// Names of the units that can be rendered.
+/// Names of the units with factors in registers that can be rendered.
 pub const MATRIX_UNITS: [&str; 4] = CUDA_UNITS;
 
 /// A unit that can be rendered, by its name; see [`optimize::matrix_unit`](crate::optimize::matrix_unit::matrix_unit).
@@ -90,6 +90,53 @@ pub(super) fn helper(p: &mut Prelude, unit: &MatrixUnit) -> Option<String> {
         issue(&ar, &br, "c")
     };
     Some(p.define(name, &|f| format!("WG_INLINE void {f}({}) {{\n{lines}{body}}}\n", list.join(", "))))
+}
+
+/// A function for a unit that reads its factors from shared memory: `wgmma.mma_async` for each 32 bytes of the rows, begun
+/// and waited for in one piece, so that no register is touched while it is under way.
+pub(super) fn tiles(p: &mut Prelude, unit: &MatrixUnit) -> Option<String> {
+    let known = crate::optimize::matrix_unit::matrix_unit(&unit.name)?;
+    if known != *unit || !from_shared(unit) {
+        return None;
+    }
+    let kind = unit.name.rsplit('.').next()?;
+    let (t, size, count) = (Elem::of(unit.a.dtype).name(), unit.a.dtype.size(), unit.c.elements());
+    // In the order in which the instruction lists a thread's results: columns of 8 one after the other.
+    let results: Vec<String> = (0..count).map(|i| format!("d{i}")).collect();
+    let places: Vec<String> = (0..count).map(|i| format!("%{i}")).collect();
+    let step = 32 / size as u32;
+    let mut text = String::from("wgmma.fence.sync.aligned;\\n\"\n");
+    for n in 0..unit.k / step {
+        // In units of 16 bytes.
+        let (x, y) = (count + 2 * n, count + 2 * n + 1);
+        let transposed = if kind == "tf32" { "" } else { ", 0, 0" };
+        text.push_str(&format!(
+            "    \"wgmma.mma_async.sync.aligned.m64n{}k{step}.f32.{kind}.{kind} {{{}}}, %{x}, %{y}, 1, 1, 1{transposed};\\n\"\n",
+            unit.n,
+            places.join(", ")
+        ));
+    }
+    text.push_str("    \"wgmma.commit_group.sync.aligned;\\n\"\n    \"wgmma.wait_group.sync.aligned 0;");
+    let outputs: Vec<String> = results.iter().map(|d| format!("\"+f\"({d})")).collect();
+    let inputs: Vec<String> = (0..unit.k / step).map(|n| format!("\"l\"(x + {0}), \"l\"(y + {0})", 2 * n)).collect();
+    let list: Vec<String> = results.iter().map(|d| format!("f32 &{d}")).collect();
+    let describe = p.define("wg_tile".into(), &|f| {
+        // Rows of 128 bytes, swizzled, eight of them 1024 bytes before the next eight.
+        format!(
+            "WG_INLINE u64 {f}(const void *p) {{\n  return (u64)((u32)__cvta_generic_to_shared(p) >> 4 & 0x3fff) | \
+             1ull << 16 | 64ull << 32 | 1ull << 62;\n}}\n"
+        )
+    });
+    let name = format!("wg_{}", unit.name.replace('.', "_"));
+    Some(p.define(name, &|f| {
+        format!(
+            "WG_INLINE void {f}({}, const {t} *a, const {t} *b) {{\n  const u64 x = {describe}(a), y = {describe}(b);\n  \
+             asm volatile(\"{text}\"\n    : {}\n    : {}\n    : \"memory\");\n}}\n",
+            list.join(", "),
+            outputs.join(", "),
+            inputs.join(", ")
+        )
+    }))
 }
 
 #[cfg(test)]

@@ -129,10 +129,11 @@ impl Language for Prelude {
         list.extend((0..params).map(|i| format!("const i64 p{i}")));
         let dynamic = match shape.dynamic {
             0 => "",
-            _ => "\n  extern __shared__ __align__(128) u8 wg_shared[];",
+            _ => "\n  extern __shared__ __align__(1024) u8 wg_shared[];",
         };
+        let beside = if shape.beside > 1 { format!(", {}", shape.beside) } else { String::new() };
         format!(
-            "extern \"C\" __global__ void __launch_bounds__({}) {symbol}({}) {{{dynamic}",
+            "extern \"C\" __global__ void __launch_bounds__({}{beside}) {symbol}({}) {{{dynamic}",
             shape.count,
             list.join(", ")
         )
@@ -146,15 +147,18 @@ impl Language for Prelude {
         "threadIdx.x"
     }
 
-    fn barrier(&self) -> &'static str {
-        "__syncthreads();"
+    fn barrier(&self, tiles: bool) -> &'static str {
+        match tiles {
+            // Matrix units read by another way than threads write.
+            true => "asm volatile(\"fence.proxy.async.shared::cta;\" ::: \"memory\"); __syncthreads();",
+            false => "__syncthreads();",
+        }
     }
 
     fn copy(&mut self, bytes: usize) -> Option<String> {
         let way = match bytes {
-            // Past the first-level cache: a workgroup reads it once.
-            16 => "cg",
-            4 | 8 => "ca",
+            // Through the first-level cache: the taps of a window read what their neighbours have read.
+            4 | 8 | 16 => "ca",
             _ => return None,
         };
         Some(self.define(format!("wg_copy{bytes}"), &|f| {
@@ -187,6 +191,35 @@ impl Language for Prelude {
         };
         let values = values.map_or(String::new(), |v| format!(" = {{{v}}}"));
         format!("{space}__align__(16) {} {name}[{len}]{values};", elem.name())
+    }
+
+    fn rows(&mut self, elem: Elem, matrices: usize, transposed: bool) -> String {
+        let (e, trans) = (elem.name(), if transposed { ".trans" } else { "" });
+        let list = |f: &dyn Fn(usize) -> String, n: usize| (0..n).map(f).collect::<Vec<_>>().join(", ");
+        let part = 4 / elem.bytes();
+        let outputs = list(&|i| format!("\"=r\"(r{i})"), matrices);
+        let mut text = format!("  u32 {};\n", list(&|i| format!("r{i}"), matrices));
+        text.push_str(&format!(
+            "  asm volatile(\"ldmatrix.sync.aligned.m8n8.x{matrices}{trans}.shared.b16 {{{}}}, [%{matrices}];\" : {outputs} \
+             : \"r\"((u32)__cvta_generic_to_shared(base + offset)));\n",
+            list(&|i| format!("%{i}"), matrices)
+        ));
+        for i in 0..matrices {
+            text.push_str(&match elem {
+                Elem::F32 => format!("  d{i} = __int_as_float((int)r{i});\n"),
+                _ if part == 1 => format!("  d{i} = ({e})r{i};\n"),
+                _ => format!("  d{} = ({e})r{i}; d{} = ({e})(r{i} >> 16);\n", 2 * i, 2 * i + 1),
+            });
+        }
+        let results = list(&|i| format!("{e} &d{i}"), matrices * part);
+        let name = format!("wg_rows{matrices}{}_{e}", if transposed { "t" } else { "" });
+        self.define(name, &|f| {
+            format!("WG_INLINE void {f}({results}, const {e} *base, i32 offset, u32) {{\n{text}}}\n")
+        })
+    }
+
+    fn tiles(&mut self, unit: &MatrixUnit) -> Option<String> {
+        matrix::tiles(self, unit)
     }
 
     fn matrix(&mut self, unit: &MatrixUnit) -> Option<String> {

@@ -9,7 +9,7 @@ use super::kernel::Kernel;
 use super::shape::Home;
 use crate::render::RenderError;
 use crate::render::clike::{Elem, clamp, condition, int_literal, literal};
-use winograph_ir::linear::{Access, Memory, Reg, Type};
+use winograph_ir::linear::{Access, Memory, ROW_BYTES, ROW_PART, ROWS_WARP, Reg, SWIZZLE_BYTES, TILE_ROW, Tile, Type};
 use winograph_ir::{DType, IntId, RangeId, Scalar};
 
 type Result<T> = std::result::Result<T, RenderError>;
@@ -58,21 +58,29 @@ struct Place {
     stride: i64,
     /// Lanes that are one access.
     group: u32,
+    /// The function that says where an element of swizzled memory lies.
+    swizzle: Option<String>,
 }
 
 impl Place {
     fn element(&self, lane: u32) -> String {
-        match self.stride.saturating_mul(lane as i64) {
-            0 => format!("{}[{}]", self.pointer, self.offset),
-            c => format!("{}[{} + {}]", self.pointer, self.offset, int_literal(c)),
+        format!("{}[{}]", self.pointer, self.number(lane))
+    }
+
+    /// The number of a lane's element.
+    fn number(&self, lane: u32) -> String {
+        let number = match self.stride.saturating_mul(lane as i64) {
+            0 => self.offset.clone(),
+            c => format!("{} + {}", self.offset, int_literal(c)),
+        };
+        match &self.swizzle {
+            Some(f) => format!("{f}({number})"),
+            None => number,
         }
     }
 
     fn address(&self, lane: u32) -> String {
-        match lane {
-            0 => format!("({} + {})", self.pointer, self.offset),
-            l => format!("({} + {} + {l})", self.pointer, self.offset),
-        }
+        format!("({} + {})", self.pointer, self.number(lane))
     }
 }
 
@@ -177,6 +185,10 @@ impl Kernel<'_> {
                 (t.map(|t| (t.dtype, false, self.table_elem(t))), self.table_name(i), self.table_space(i))
             }
         };
+        let swizzle = match access.mem {
+            Memory::Local(i) if space == Space::Shared => self.code.locals.get(i as usize).map_or(0, |m| m.swizzle),
+            _ => 0,
+        };
         let Some((dtype, writable, elem)) = decl else {
             return Err(self.malformed("an access to memory that is not there"));
         };
@@ -209,7 +221,16 @@ impl Kernel<'_> {
             (1, m) => low_bit(m).min(most),
             _ => 1,
         };
-        Ok(Place { pointer, space, elem, offset, stride, group: group as u32 })
+        // As `linear::swizzled`, of elements.
+        let swizzle = (swizzle > 0).then(|| {
+            let (lines, pieces) = (128 / elem.bytes(), swizzle as usize / ROW_BYTES);
+            let (line, piece) = (lines.trailing_zeros(), (ROW_BYTES / elem.bytes()).trailing_zeros());
+            let text = format!("n ^ (n >> {line} & {}) << {piece}", pieces - 1);
+            self.lang.define(format!("wg_swizzle{swizzle}_{}", elem.name()), &|f| {
+                format!("WG_INLINE i32 {f}(i32 n) {{ return {text}; }}\n")
+            })
+        });
+        Ok(Place { pointer, space, elem, offset, stride, group: group as u32, swizzle })
     }
 
     /// Emits a load into a register.
@@ -284,6 +305,34 @@ impl Kernel<'_> {
         Ok(())
     }
 
+    /// A pointer to a factor in shared memory that is swizzled for it.
+    pub(super) fn tile(&mut self, tile: &Tile, dtype: DType) -> Result<String> {
+        let Memory::Local(i) = tile.access.mem else { return Err(self.malformed("a factor that is not shared")) };
+        let swizzle = self.code.locals.get(i as usize).filter(|m| m.dtype == dtype).map_or(0, |m| m.swizzle);
+        let dynamic = matches!(self.home(i), Home::Dynamic(at) if at % SWIZZLE_BYTES as usize == 0);
+        let multiple = self.divisor(tile.base).is_multiple_of(SWIZZLE_BYTES as u64 / dtype.size().max(1) as u64);
+        self.expect(swizzle as usize == TILE_ROW && dynamic && multiple, "a factor in swizzled shared memory")?;
+        Ok(format!("{} + {}", self.local_name(i), self.expr(tile.base)?))
+    }
+
+    /// Emits the load of rows of small matrices.
+    pub(super) fn rows(&mut self, reg: Reg, ty: Type, access: &Access, transposed: bool) -> Result<()> {
+        let elem = Elem::of(ty.dtype);
+        let (elements, part) = (ROW_BYTES / elem.bytes(), ROW_PART / elem.bytes().min(ROW_PART));
+        self.expect(self.threads.is_multiple_of(ROWS_WARP), "whole warps around rows of matrices")?;
+        self.expect(matches!(elem.bytes(), 2 | 4) && access.gate.is_empty(), "rows of 2 or 4 bytes without a gate")?;
+        let place = self.place(access, Type { lanes: elements as u32, ..ty }, false)?;
+        let fits = place.space == Space::Shared && place.stride == 1 && place.group as usize == elements;
+        self.expect(fits, "rows of 16 bytes in shared memory")?;
+        let f = self.lang.rows(elem, ty.lanes as usize / part, transposed);
+        let names = self.declare(reg, ty, false, None);
+        let t = self.type_name(ty.dtype);
+        self.line(&format!("{t} {};", names.join(", ")));
+        let thread = self.lang.thread();
+        self.line(&format!("{f}({}, {}, {}, {thread});", names.join(", "), place.pointer, place.number(0)));
+        Ok(())
+    }
+
     /// Emits an asynchronous copy from global to shared memory; `false`, and nothing, where there is none that fits.
     pub(super) fn copy(&mut self, from: &Access, to: &Access, reg: Reg, fill: Scalar) -> Result<bool> {
         let ty = self.reg_type(reg)?;
@@ -306,11 +355,7 @@ impl Kernel<'_> {
             self.open("{");
         }
         for first in (0..ty.lanes).step_by(lanes as usize) {
-            let at = |p: &Place| match p.stride {
-                1 => p.address(first),
-                s => format!("({} + {} + {})", p.pointer, p.offset, int_literal(s.saturating_mul(first as i64))),
-            };
-            self.line(&format!("{f}({}, {}, {any});", at(&target), at(&source)));
+            self.line(&format!("{f}({}, {}, {any});", target.address(first), source.address(first)));
         }
         self.close();
         Ok(true)

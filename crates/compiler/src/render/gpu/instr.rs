@@ -3,7 +3,7 @@
 use super::kernel::{Kernel, Value};
 use crate::render::RenderError;
 use crate::render::clike::{self, Operand, literal};
-use winograph_ir::linear::{Instr, Reg, Type};
+use winograph_ir::linear::{Instr, Reg, Tile, Type};
 use winograph_ir::{BinaryOp, DType, IntId, RangeId, ReduceOp};
 
 type Result<T> = std::result::Result<T, RenderError>;
@@ -24,6 +24,8 @@ impl Kernel<'_> {
             }
             Instr::Index { value, lane } => self.index(ty, *value, *lane)?,
             Instr::Load { access, fill } => return self.load(reg, ty, access, *fill),
+            Instr::Rows { access, transposed } => return self.rows(reg, ty, access, *transposed),
+            Instr::Tiles { unit, tiles, c } => return self.tiles(reg, ty, *unit, tiles, *c),
             Instr::Matrix { unit, a, b, c } => return self.matrix(reg, ty, *unit, [*a, *b, *c]),
             Instr::Unary { op, x } => {
                 let x = self.operand(*x, ty)?;
@@ -154,6 +156,27 @@ impl Kernel<'_> {
             self.declaration("const ", Type { dtype, lanes: 1 }, &x, &values);
         }
         Ok(x.concat())
+    }
+
+    /// A matrix unit's multiply-accumulate of factors in shared memory.
+    fn tiles(&mut self, reg: Reg, ty: Type, unit: u32, tiles: &[Tile; 2], c: Reg) -> Result<()> {
+        let Some(u) = self.code.units.get(unit as usize) else {
+            return Err(self.malformed(&format!("there is no matrix unit {unit}")));
+        };
+        self.expect(self.threads.is_multiple_of(u.c.threads().max(1)), "whole groups of threads around a matrix unit")?;
+        self.expect(ty == Type { dtype: u.c.dtype, lanes: u.c.elements() }, "a result of the unit's type")?;
+        let addend = self.operand(c, ty)?.lanes;
+        let mut factors = Vec::with_capacity(2);
+        for (t, f) in tiles.iter().zip([&u.a, &u.b]) {
+            factors.push(self.tile(t, f.dtype)?);
+        }
+        let Some(f) = self.lang.tiles(u) else {
+            return Err(self.unsupported(&format!("the matrix unit {} with these fragments", u.name)));
+        };
+        let names = self.declare(reg, ty, false, None);
+        self.declaration("", ty, &names, &addend);
+        self.line(&format!("{f}({}, {});", names.join(", "), factors.join(", ")));
+        Ok(())
     }
 
     /// A matrix unit's multiply-accumulate.

@@ -2,6 +2,7 @@
 
 use super::shape::{Home, Shape};
 use super::{Arg, Language, Space};
+use crate::optimize::matrix_unit::from_shared;
 use crate::render::RenderError;
 use crate::render::clike::{
     Elem, IntWriter, Linear, Operand, Unbound, Unlowered, comment, condition, identifier, literal,
@@ -154,10 +155,7 @@ fn register_ranges(code: &Code, locals: &[(Home, usize)]) -> BTreeSet<RangeId> {
 }
 
 fn for_each_access(code: &Code, f: &mut dyn FnMut(&Access)) {
-    code.for_each_stmt(&mut |s| match s {
-        Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => f(access),
-        _ => {}
-    });
+    code.for_each_stmt(&mut |s| s.access().into_iter().for_each(&mut *f));
 }
 
 impl<'a> Kernel<'a> {
@@ -342,7 +340,8 @@ impl<'a> Kernel<'a> {
             }
             Stmt::Barrier(Scope::Register | Scope::Scratch) => {}
             Stmt::Barrier(Scope::Shared) => {
-                let text = self.lang.barrier();
+                let tiles = self.code.units.iter().any(from_shared);
+                let text = self.lang.barrier(tiles);
                 self.line(text);
             }
             Stmt::Barrier(Scope::Global) => return Err(self.unsupported("a barrier between blocks")),

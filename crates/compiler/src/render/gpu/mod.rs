@@ -51,8 +51,9 @@ pub(super) trait Language: Dialect {
     /// The number of the thread in its block, as `u32`.
     fn thread(&self) -> &'static str;
 
-    /// The statement that waits for all threads of a block and for what they wrote to shared memory.
-    fn barrier(&self) -> &'static str;
+    /// The statement that waits for all threads of a block and for what they wrote to shared memory; `tiles` says that
+    /// matrix units read it.
+    fn barrier(&self, tiles: bool) -> &'static str;
 
     /// A function `f(to, from, whether)` that begins to copy so many bytes from global to shared memory, or to write zeros
     /// there; `None` where the language has none for that size, and copies are done at once.
@@ -69,6 +70,14 @@ pub(super) trait Language: Dialect {
 
     /// The declaration of an array, aligned to 16 bytes. Tables have initial values and are declared before functions.
     fn array(&self, space: Space, elem: Elem, name: &str, len: usize, values: Option<&str>) -> String;
+
+    /// A function `f(d.., base, offset, thread)` that loads rows of small matrices, `offset` elements behind `base`, as
+    /// [`Instr::Rows`](winograph_ir::linear::Instr::Rows) says.
+    fn rows(&mut self, elem: Elem, matrices: usize, transposed: bool) -> String;
+
+    /// A function `f(d.., a, b)` that adds to the elements of `d` the product of factors in shared memory, as
+    /// [`Instr::Tiles`](winograph_ir::linear::Instr::Tiles) says; `None` where the language has no such unit.
+    fn tiles(&mut self, unit: &MatrixUnit) -> Option<String>;
 
     /// A function `f(d.., a.., b.., c..)` that sets the elements of `d` to a matrix unit's result, operands by element;
     /// `None` where the language has no such unit.

@@ -1,11 +1,12 @@
 //! A kernel's blocks, threads and memory of its own.
 
 use crate::Target;
+use crate::optimize::matrix_unit::from_shared;
 use crate::render::RenderError;
 use crate::render::frame::{Frame, Nest};
 use winograph_ir::RangeId;
 use winograph_ir::indexed::Scope;
-use winograph_ir::linear::{Code, LoopKind, MAX_THREADS, Stmt};
+use winograph_ir::linear::{Code, LoopKind, MAX_THREADS, SWIZZLE_BYTES, Stmt};
 
 type Result<T> = std::result::Result<T, RenderError>;
 
@@ -49,6 +50,8 @@ pub(in crate::render) struct Shape<'a> {
     pub(in crate::render) locals: Vec<(Home, usize)>,
     /// Bytes of shared memory that a launch must ask for.
     pub(in crate::render) dynamic: usize,
+    /// Blocks that registers are left for on a multiprocessor; 1 where nothing is known.
+    pub(in crate::render) beside: u32,
 }
 
 impl<'a> Shape<'a> {
@@ -60,7 +63,15 @@ impl<'a> Shape<'a> {
         if !any {
             let frame = Frame::of(code)?;
             let (locals, dynamic) = place(code, 1, target)?;
-            return Ok(Shape { prefix: frame.prefix, nests: frame.nests, threads: vec![], count: 1, locals, dynamic });
+            return Ok(Shape {
+                prefix: frame.prefix,
+                nests: frame.nests,
+                threads: vec![],
+                count: 1,
+                locals,
+                dynamic,
+                beside: 1,
+            });
         }
         let Some(nest) = code.nest() else {
             return Err(RenderError::Malformed {
@@ -84,8 +95,24 @@ impl<'a> Shape<'a> {
         }
         let (locals, dynamic) = place(code, count, target)?;
         let nests = vec![Nest { ranges: nest.grid, body: nest.body }];
-        Ok(Shape { prefix: &[], nests, threads, count, locals, dynamic })
+        let beside = beside(code, count, dynamic, target);
+        Ok(Shape { prefix: &[], nests, threads, count, locals, dynamic, beside })
     }
+}
+
+/// Registers of a multiprocessor.
+const REGISTERS: usize = 1 << 16;
+/// Registers of a thread beside its results.
+const OTHERS: usize = 56;
+
+/// Blocks of products of factors in shared memory that shared memory and registers have room for: while one waits for its
+/// copies and products, another one runs.
+fn beside(code: &Code, threads: u32, dynamic: usize, target: &Target) -> u32 {
+    let Some(unit) = code.units.iter().find(|u| from_shared(u)) else { return 1 };
+    let shared = target.gpu.as_ref().map_or(MAX_SHARED, |g| g.shared);
+    let by_memory = (shared + 1024) / (dynamic + 1024);
+    let by_registers = REGISTERS / (threads as usize * (unit.c.elements() as usize + OTHERS)).max(1);
+    by_memory.min(by_registers).clamp(1, 8) as u32
 }
 
 fn place(code: &Code, threads: u32, target: &Target) -> Result<(Vec<(Home, usize)>, usize)> {
@@ -95,7 +122,10 @@ fn place(code: &Code, threads: u32, target: &Target) -> Result<(Vec<(Home, usize
     for m in &code.locals {
         let bytes = usize::try_from(code.ints.bounds(m.layout.len).1.max(1))
             .ok()
-            .and_then(|len| Some((len, len.checked_mul(m.dtype.size())?.checked_next_multiple_of(SHARED_ALIGNMENT)?)))
+            .and_then(|len| {
+                let alignment = if m.swizzle > 0 { SWIZZLE_BYTES as usize } else { SHARED_ALIGNMENT };
+                Some((len, len.checked_mul(m.dtype.size())?.checked_next_multiple_of(alignment)?))
+            })
             .filter(|&(_, bytes)| bytes <= most.max(MAX_THREAD_BYTES));
         let Some((len, bytes)) = bytes else {
             return Err(unsupported(format!("local buffer {} beyond shared and thread memory", m.name)));
@@ -129,14 +159,18 @@ fn place(code: &Code, threads: u32, target: &Target) -> Result<(Vec<(Home, usize
     if own > MAX_THREAD_BYTES {
         return Err(unsupported(format!("{own} bytes of memory of a thread, which has at most {MAX_THREAD_BYTES}")));
     }
-    if shared <= STATIC_SHARED {
+    let swizzled = code.locals.iter().any(|m| m.swizzle > 0);
+    if shared <= STATIC_SHARED && !swizzled {
         return Ok((homes, 0));
     }
+    // What is swizzled comes first, at multiples of what swizzles permute.
     let mut at = 0;
-    for ((home, _), &(_, _, bytes)) in homes.iter_mut().zip(&sizes) {
-        if *home == Home::Shared {
-            *home = Home::Dynamic(at);
-            at += bytes;
+    for first in [true, false] {
+        for (((home, _), &(_, _, bytes)), m) in homes.iter_mut().zip(&sizes).zip(&code.locals) {
+            if *home == Home::Shared && (m.swizzle > 0) == first {
+                *home = Home::Dynamic(at);
+                at += bytes;
+            }
         }
     }
     Ok((homes, at))

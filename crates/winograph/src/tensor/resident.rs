@@ -1,0 +1,42 @@
+//! Copies of tensors on devices whose memory is not the host's.
+
+use crate::device::{Device, Memory};
+use crate::error::Result;
+use crate::execute::on_device;
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// A copy of a tensor's bytes.
+pub(crate) struct Resident {
+    /// Name of the device.
+    pub(crate) device: String,
+    pub(crate) memory: Arc<dyn Memory>,
+}
+
+impl Tensor {
+    /// The same tensor, with a copy of its elements on a device: functions that run there take them from the copy instead of
+    /// copying them from the host in each call. The copy lives as long as the elements do, and a tensor may have one on each
+    /// of several devices. On a device that works in the host's memory, as a CPU does, there is nothing to copy. Realizes the
+    /// tensor.
+    ///
+    /// ```
+    /// # use winograph::{Tensor, cpu::{CpuDevice, CpuOptions}};
+    /// let x = Tensor::arange(0f32, 4.0, 1.0)?.to(&CpuDevice::new(CpuOptions::default())?)?;
+    /// assert_eq!(x.to_vec::<f32>()?, [0.0, 1.0, 2.0, 3.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// No memory on the device, a device that fails, and those of [`realize`](Tensor::realize).
+    pub fn to(&self, device: &dyn Device) -> Result<Tensor> {
+        let op = "to";
+        self.realize()?;
+        let data = self.data(op)?;
+        if !device.is_host() && data.copy_on(device.name()).is_none() {
+            let mut copy = device.allocate(data.bytes().len()).map_err(on_device(op))?;
+            device.write(&mut *copy, 0, data.bytes()).map_err(on_device(op))?;
+            data.keep_copy(Resident { device: device.name().to_string(), memory: Arc::from(copy) });
+        }
+        Ok(self.clone())
+    }
+}
