@@ -205,7 +205,11 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
             capped_target(env.vector_bytes)
         }
         name => Target::by_name(name).ok_or_else(|| {
-            Error::usage(format!("unknown target `{name}`: expected one of {}", Target::NAMES.join(", ")))
+            let hint = match name.strip_prefix("virtual:") {
+                Some(_) => "; a virtual GPU is a device: explain counts what it would without one",
+                None => "",
+            };
+            Error::usage(format!("unknown target `{name}`: expected one of {}{hint}", Target::NAMES.join(", ")))
         })?,
     };
     if case.device != Name::Cpu {

@@ -196,7 +196,7 @@ proptest! {
                 list(&mut g, def, &order);
             }
         }
-        for target in ["metal", "cuda:sm_80", "cpu"] {
+        for target in ["metal", "cuda:sm_80", "cuda:sm_90", "cpu"] {
             let [a, b] = [original.clone(), g.clone()]
                 .map(|g| text(&program(g, target, LayoutRule::Auto, GridRule::Auto)));
             prop_assert_eq!(a, b);
