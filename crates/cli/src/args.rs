@@ -1,5 +1,6 @@
 //! Arguments of the command.
 
+use clap::builder::ArgPredicate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -192,9 +193,19 @@ pub(crate) struct ConvArgs {
 pub(crate) struct BenchConv {
     #[command(flatten)]
     pub(crate) conv: ConvArgs,
-    /// Ways to compute it
-    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_value = "direct,tensor,graph")]
+    /// Ways to compute it [with --search: auto]
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "direct,tensor,graph",
+        default_value_if("search", ArgPredicate::IsPresent, "auto")
+    )]
     pub(crate) algo: Vec<Algo>,
+    /// Look for a faster plan for so many seconds for each way but tensor, and store it where later compiles find it
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with_all = ["plan", "protocol"])]
+    pub(crate) search: Option<f64>,
     /// Number of threads [default: as many as this process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) threads: Option<u32>,
@@ -296,6 +307,12 @@ pub(crate) struct ExportArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Reads a number of seconds, above 0 and at most a day.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.trim().parse::<f64>().ok().filter(|s| *s > 0.0 && *s <= 86_400.0);
+    seconds.ok_or_else(|| "expected a number of seconds above 0, at most 86400".to_string())
 }
 
 /// Reads `NAME=SIZES`, sizes of at least 1 separated by commas; none for a tensor without axes.

@@ -5,11 +5,11 @@ use crate::certificate::{self, Certificate};
 use crate::error::{Error, Result};
 use crate::forms::{self, Data, Form};
 use crate::json::{Kernel, Report, Row};
-use crate::machine::Machine;
+use crate::machine::{Machine, Name};
 use crate::measure::{self, Subject, median};
 use crate::progress::Progress;
 use crate::shapes::Case;
-use crate::{kernels, output, plans, reference, report, seed};
+use crate::{kernels, output, plans, reference, report, search, seed};
 use std::time::Duration;
 use winograph::Function;
 use winograph_ir::interp::gpu::SiteCounts;
@@ -24,6 +24,9 @@ pub(crate) fn conv(args: &BenchConv) -> Result<()> {
     case.rules.plans = plans::read(args.plan.as_deref())?;
     if let Some(twice) = (1..args.algo.len()).find(|&i| args.algo[..i].contains(&args.algo[i])) {
         return Err(Error::usage(format!("--algo: {} is there twice", args.algo[twice].name())));
+    }
+    if let (Some(_), Name::Virtual(_)) = (args.search, &case.device) {
+        return Err(Error::usage("--search measures times, and a virtual device has none"));
     }
     if let Some(Protocol::Seed) = args.protocol {
         return seed::run(case, args.threads);
@@ -45,9 +48,27 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
     let data = Data::new(case)?;
 
     let mut built: Vec<Form> = Vec::new();
+    let mut searches = Vec::new();
+    let mut reference = None;
     for &algo in &args.algo {
-        progress.step(&format!("compiling {}", algo.name()));
-        built.push(forms::build(algo, case, &data.w, device)?);
+        let (form, search) = match args.search.filter(|_| algo != Algo::Tensor) {
+            None => {
+                progress.step(&format!("compiling {}", algo.name()));
+                (forms::build(algo, case, &data.w, device)?, None)
+            }
+            Some(seconds) => {
+                let exact = match reference.take() {
+                    Some(exact) => exact,
+                    None => reference::convolution(case, &data.x_values, &data.w_values, machine.threads)?,
+                };
+                progress.step("searching");
+                let found = search::run(algo, case, &data, device, (&exact, machine.threads), seconds, &mut progress)?;
+                reference = Some(exact);
+                found
+            }
+        };
+        built.push(form);
+        searches.push(search);
     }
     // Forms that do not apply show the direct form's figures.
     if built.iter().any(|f| !f.verdict.applied) && !args.algo.contains(&Algo::Direct) {
@@ -57,7 +78,10 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
     let explanations: Vec<_> = built.iter().filter_map(|f| Some(f.function.as_ref()?.explanation())).collect();
     plans::check_used(args.plan.as_deref(), explanations)?;
     progress.step("computing in f64");
-    let exact = reference::convolution(case, &data.x_values, &data.w_values, machine.threads)?;
+    let exact = match reference {
+        Some(exact) => exact,
+        None => reference::convolution(case, &data.x_values, &data.w_values, machine.threads)?,
+    };
 
     let mut subjects: Vec<Subject<'_>> = Vec::new();
     // What the launches of each subject moved, where the device counts it.
@@ -105,6 +129,7 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
             None => device.target().gpu.as_ref().and_then(|gpu| kernels::counts(code, gpu)),
         };
         row.plans = plans::fates(function.explanation());
+        row.search = searches.get_mut(at).and_then(Option::take);
         row.kernels =
             launches(function, &subject.kernels_us, form.algo == Algo::Tensor && form.verdict.applied, counts);
         if machine.virtual_gpu.is_some() {
@@ -160,6 +185,7 @@ pub(crate) fn row(
         expected_err_over_direct: certificate.expected_err_over_direct,
         bitwise_equal_to_tensor: None,
         plans: vec![],
+        search: None,
         kernels: vec![],
     }
 }

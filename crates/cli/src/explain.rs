@@ -15,6 +15,7 @@ use crate::shapes::Case;
 use serde::Serialize;
 use std::fmt::Write as _;
 use winograph::cpu::capped_target;
+use winograph::search::PlanStore;
 use winograph::{DType, TensorBuffer, settings};
 use winograph_compiler::explain::{BoundReport, KernelReport, NestReport};
 use winograph_compiler::optimize::plan::Factor;
@@ -40,6 +41,7 @@ struct Report {
     amplification: Option<f64>,
     passes: Vec<Pass>,
     windows: Vec<Window>,
+    sums: Vec<Sum>,
     stages: Vec<Stage>,
     scopes: Vec<Scope>,
     layouts: Vec<Layout>,
@@ -67,6 +69,19 @@ struct Window {
     taps: Vec<usize>,
     amplification: Option<f64>,
     bound: Option<Bound>,
+}
+
+/// A sum of products that can be tuned.
+#[derive(Debug, Serialize)]
+struct Sum {
+    buffer: String,
+    /// `heuristics` or `search`.
+    plan_from: &'static str,
+    /// What was decided, as a search stores it.
+    plan: Vec<String>,
+    /// Where the plan is from in words, and what of it was left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    search: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -202,7 +217,8 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
     let target = match args.target.as_str() {
         "cpu" => {
             let env = settings::env().map_err(|e| Error::of("cannot read the environment", e))?;
-            capped_target(env.vector_bytes)
+            let target = capped_target(env.vector_bytes);
+            Target { threads: env.threads.unwrap_or(target.threads), ..target }
         }
         name => Target::by_name(name).ok_or_else(|| {
             let hint = match name.strip_prefix("virtual:") {
@@ -290,7 +306,10 @@ fn plan(
     // What the weights are does not matter to the compiler.
     let w = TensorBuffer::new(DType::F32, &case.weight).map_err(cannot)?.into_tensor();
     let mut chosen = None;
-    let planned = winograph::plan(&forms::arguments(case), target, options, dumps, |args| {
+    // Plans for another target than this machine's are those of a machine that the folder is shared with.
+    let env = settings::env().map_err(|e| Error::of("cannot read the environment", e))?;
+    let stored = PlanStore::new(env.plans());
+    let planned = winograph::plan_stored(&forms::arguments(case), target, &stored, options, dumps, |args| {
         forms::write(algo, case, args, &w, &mut chosen)
     });
     match planned {
@@ -343,6 +362,16 @@ fn report(
                 taps: w.taps,
                 amplification: w.amplification,
                 bound: w.bound.map(Bound::from),
+            })
+            .collect(),
+        sums: explanation
+            .sums
+            .into_iter()
+            .map(|s| Sum {
+                search: plans::searched(&s),
+                plan_from: s.origin.name(),
+                plan: s.used.to_string().lines().map(str::to_string).collect(),
+                buffer: s.buffer,
             })
             .collect(),
         stages: explanation
@@ -529,6 +558,12 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
         if let Some(b) = &w.bound {
             writeln!(out, "    {}", b.text)?;
         }
+    }
+    if r.sums.iter().any(|s| !s.search.is_empty()) {
+        writeln!(out, "\nSearch (bench conv --search): plans that were stored for these sums")?;
+    }
+    for line in r.sums.iter().flat_map(|s| &s.search) {
+        writeln!(out, "  {line}")?;
     }
     writeln!(out, "\nStages (fuse)")?;
     for s in &r.stages {

@@ -64,7 +64,43 @@ pub(crate) struct Row {
     /// What became of stored plans.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) plans: Vec<String>,
+    /// What `--search` tried and found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) search: Option<Search>,
     pub(crate) kernels: Vec<Kernel>,
+}
+
+/// What a search found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Search {
+    pub(crate) seconds: f64,
+    /// Whether it found a plan that is faster than the heuristics' beyond the noise.
+    pub(crate) found: bool,
+    /// Time with the plan over the time with the heuristics', the median of the last comparison; 1 where it is theirs.
+    pub(crate) time_over_heuristics: f64,
+    /// The best plan as text, complete.
+    pub(crate) plan: String,
+    /// Files that hold it.
+    pub(crate) stored: Vec<String>,
+    /// Why it is not stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_stored: Option<String>,
+    pub(crate) tried: Vec<Try>,
+}
+
+/// A candidate of a search.
+#[derive(Debug, Serialize)]
+pub(crate) struct Try {
+    /// In what it differs from the best before it.
+    pub(crate) change: String,
+    /// `faster`, `not faster`, `same program`, `unfit`, `other bits` or `wrong`.
+    pub(crate) outcome: &'static str,
+    /// Why it is unfit or wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    /// Its time over that of the best before it, the median of some rounds; `null` where it was not timed.
+    pub(crate) ratio: f64,
+    pub(crate) rounds: usize,
 }
 
 /// One launch of each call. `explain --json` has the same entries with more in each.

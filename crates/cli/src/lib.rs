@@ -28,6 +28,7 @@ mod quiet;
 mod reference;
 mod report;
 mod run;
+mod search;
 mod seed;
 mod serve;
 mod shapes;

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use winograph_compiler::Explanation;
 use winograph_compiler::explain::NestReport;
 use winograph_compiler::optimize::stored::StoredPlans;
+use winograph_compiler::tune::{Origin, SumReport};
 
 /// The plans that an option names: none without it or without a value.
 pub(crate) fn read(option: Option<&str>) -> Result<StoredPlans> {
@@ -45,10 +46,20 @@ pub(crate) fn check_used<'a>(option: Option<&str>, all: impl IntoIterator<Item =
 
 /// What became of the plans for a form's kernels, a line each.
 pub(crate) fn fates(explanation: &Explanation) -> Vec<String> {
-    named(explanation)
-        .map(|n| match n.stored.as_ref() {
-            Some(Err(why)) => format!("the stored plan for {} does not fit and was replaced: {why}", n.output),
-            _ => format!("the stored plan for {} was replayed: {}", n.output, n.name),
-        })
-        .collect()
+    let kernels = named(explanation).map(|n| match n.stored.as_ref() {
+        Some(Err(why)) => format!("the stored plan for {} does not fit and was replaced: {why}", n.output),
+        _ => format!("the stored plan for {} was replayed: {}", n.output, n.name),
+    });
+    kernels.chain(explanation.sums.iter().flat_map(searched)).collect()
+}
+
+/// What became of the plan that a search has found for a sum, if it has; a line each.
+pub(crate) fn searched(sum: &SumReport) -> Vec<String> {
+    let mut out = Vec::new();
+    if sum.origin != Origin::Heuristics {
+        let asked = sum.asked.to_string().trim_end().replace('\n', "; ");
+        out.push(format!("the plan for {} came from search: {asked}", sum.buffer));
+    }
+    out.extend(sum.refused.iter().map(|why| format!("a plan from search for {} was left out: {why}", sum.buffer)));
+    out
 }

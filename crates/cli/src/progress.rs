@@ -38,6 +38,11 @@ impl Progress {
         Progress { bar, done: Some(done), watch: watch.ok() }
     }
 
+    /// What the present step does now.
+    pub(crate) fn now(&mut self, what: &str) {
+        self.bar.set_message(what.to_string());
+    }
+
     /// The next step begins.
     pub(crate) fn step(&mut self, what: &str) {
         self.bar.inc(1);

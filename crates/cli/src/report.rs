@@ -1,6 +1,6 @@
 //! The table that `bench conv` prints.
 
-use crate::json::{Report, Row};
+use crate::json::{Report, Row, Search};
 use std::fmt::Write as _;
 
 const TITLES: [&str; 11] = [
@@ -54,6 +54,29 @@ fn cells(row: &Row) -> [String; 11] {
     ]
 }
 
+/// What a search tried and found.
+fn write_search(out: &mut String, algo: &str, search: &Search) {
+    let timed = search.tried.iter().filter(|t| t.rounds > 0).count();
+    let (all, seconds) = (search.tried.len(), search.seconds);
+    let _ = write!(out, "{algo}: search of {seconds} s tried {all} plans and timed {timed}: ");
+    let _ = match search.found {
+        false => writeln!(out, "none is faster than the heuristics' beyond the noise"),
+        true => writeln!(out, "the best takes {:.3} of the time of the heuristics'", search.time_over_heuristics),
+    };
+    for t in search.tried.iter().filter(|t| t.outcome == "faster") {
+        let _ = writeln!(out, "  {:.3} of the time before it: {}", t.ratio, t.change);
+    }
+    for line in search.plan.lines().filter(|_| search.found) {
+        let _ = writeln!(out, "  plan: {line}");
+    }
+    for file in &search.stored {
+        let _ = writeln!(out, "  stored in {file}");
+    }
+    if let (Some(why), true) = (&search.not_stored, search.found) {
+        let _ = writeln!(out, "  not stored: {why}");
+    }
+}
+
 /// A list as it is given on the command line.
 pub(crate) fn list<T: ToString>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
@@ -96,6 +119,9 @@ pub(crate) fn text(report: &Report) -> String {
         };
         for fate in &row.plans {
             let _ = writeln!(out, "{}: {fate}", row.algo);
+        }
+        if let Some(search) = &row.search {
+            write_search(&mut out, row.algo, search);
         }
         if let Some(equal) = row.bitwise_equal_to_tensor {
             let _ = writeln!(

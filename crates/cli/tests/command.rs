@@ -11,7 +11,7 @@ const SMALL: [&str; 4] = ["--input", "1,4,8,8", "--weight", "4,4,3,3"];
 fn winograph(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_winograph"));
     command.args(args).env("WINOGRAPH_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/kernels"));
-    for variable in ["WINO", "WINO_OLD", "DEBUG", "WINOGRAPH_THREADS", "WINOGRAPH_CACHE"] {
+    for variable in ["WINO", "WINO_OLD", "DEBUG", "WINOGRAPH_THREADS", "WINOGRAPH_CACHE", "WINOGRAPH_PLANS"] {
         command.env_remove(variable);
     }
     command
@@ -537,6 +537,53 @@ fn bench_replays_stored_plans_or_says_why_not() {
         assert!(with(path).contains("line 2: expected `NAME: PLAN`"));
         std::fs::write(&file, "nobody: a0=grid\n").unwrap();
     }
+}
+
+#[test]
+fn a_search_tries_plans_and_later_commands_find_what_it_stored() {
+    let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("search");
+    // What an earlier run of the tests has found.
+    let _ = std::fs::remove_dir_all(&dir);
+    let conv = ["conv", "--input", "1,8,24,24", "--weight", "16,8,3,3", "--padding", "1"];
+    let run_in = |args: &[&str], home: &std::path::Path| {
+        let out = run(winograph(&[args, &conv[1..]].concat()).env("WINOGRAPH_CACHE_DIR", home));
+        assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+        text(&out.stdout)
+    };
+    let args = ["bench", "conv", "--search", "2", "--runs", "1", "--threads", "1", "--json"];
+    let said = run_in(&args, &dir);
+    let v: Value = serde_json::from_str(&said).unwrap();
+    let rows = v["results"].as_array().unwrap();
+    assert_eq!((rows.len(), &rows[0]["algo"]), (1, &"auto".into()), "a search is of auto");
+    assert!(rows[0]["max_err_over_bound"].as_f64().unwrap() <= 1.0);
+    let search = &rows[0]["search"];
+    let wanted = ["found", "plan", "seconds", "stored", "time_over_heuristics", "tried"];
+    assert_eq!(keys(search), wanted, "nothing kept it from being stored");
+    assert!(search["plan"].as_str().unwrap().contains("tile="), "{search}");
+    for t in search["tried"].as_array().unwrap() {
+        let timed = ["faster", "not faster"].contains(&t["outcome"].as_str().unwrap());
+        assert_eq!(t["ratio"].is_f64(), timed, "{t}");
+        assert!(!t["change"].as_str().unwrap().is_empty(), "{t}");
+    }
+    let found = search["found"] == true;
+    assert_eq!(found, !search["stored"].as_array().unwrap().is_empty());
+    // What is stored for this number of threads is used and told.
+    let said = run_in(&["bench", "conv", "--algo", "auto", "--runs", "1", "--threads", "1"], &dir);
+    assert_eq!(said.contains("came from search"), found, "{said}");
+    let said = run_in(&["explain", "conv", "--json"], &dir);
+    let v: Value = serde_json::from_str(&said).unwrap();
+    assert!(v["sums"][0]["plan"].is_array(), "{said}");
+    // A folder that cannot be is no error.
+    let said = run_in(&args, std::path::Path::new("/proc/none"));
+    let v: Value = serde_json::from_str(&said).unwrap();
+    assert!(v["results"][0]["search"]["not_stored"].as_str().unwrap().contains("/proc/none"), "{said}");
+
+    let of = |more: &[&str]| fails(2, &mut winograph(&[&["bench", "conv"], more].concat()));
+    for bad in ["0", "x", "nan", "100000"] {
+        assert!(of(&["--search", bad]).contains("--search"), "{bad}");
+    }
+    assert!(of(&["--search", "1", "--plan", "seed"]).contains("--plan"));
+    assert!(of(&["--search", "1", "--device", "virtual:metal"]).contains("a virtual device has none"));
 }
 
 #[test]

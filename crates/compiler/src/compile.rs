@@ -8,6 +8,7 @@ use crate::optimize::contract;
 use crate::optimize::grid::{self, GridReport};
 use crate::optimize::heuristic;
 use crate::optimize::plan::{Factor, Plan, PlanError, Scheduled};
+use crate::optimize::stored;
 use crate::optimize::units;
 use crate::options::{LayoutRule, Options, StageRule};
 use crate::parallel;
@@ -16,6 +17,7 @@ use crate::provenance::{self, Notes};
 use crate::schedule::{blocked, canonical, flatten, fuse, layout, memory, nest, operands, rangeify, scope, split};
 use crate::sketch::{self, Sketch};
 use crate::target::Target;
+use crate::tune::{Note, Origin as TuningOrigin, SumReport, Sums, Tuning, TuningRule};
 use crate::winograd;
 use rustc_hash::FxHashMap;
 use thiserror::Error;
@@ -109,6 +111,48 @@ impl Driver<'_> {
         out
     }
 
+    /// The sums of products that may be tuned, with what is given for each or found by the observer.
+    fn sums(&mut self, g: &Graph, options: &Options, rules: &winograd::Rules) -> Sums {
+        let mut sums = Sums::default();
+        // Plans that are asked for are what is to be used.
+        if options.tuning == TuningRule::Off || options.tuning == TuningRule::Stored && !options.plans.plans.is_empty()
+        {
+            return sums;
+        }
+        for (buffer, problem, work) in winograd::problems(g, options, rules) {
+            let mut refused = Vec::new();
+            let found = match &options.tuning {
+                TuningRule::Off => None,
+                TuningRule::Stored => match self.observer.tuning(&problem) {
+                    Some(Ok(tuning)) => Some((TuningOrigin::Stored, tuning)),
+                    Some(Err(why)) => {
+                        refused.push(why);
+                        None
+                    }
+                    None => None,
+                },
+                TuningRule::Given(list) => {
+                    let key = problem.key();
+                    list.iter().find(|t| t.0 == key).map(|t| (TuningOrigin::Given, t.1.clone()))
+                }
+            };
+            let (origin, asked) = found.unwrap_or((TuningOrigin::Heuristics, Tuning::default()));
+            let report = SumReport {
+                problem,
+                buffer: g.buffer(buffer).name.clone(),
+                work,
+                origin,
+                asked,
+                refused,
+                used: Tuning::default(),
+                tiles: Vec::new(),
+                extents: None,
+            };
+            sums.add(buffer, report);
+        }
+        sums
+    }
+
     /// Keeps a picture of what the last pass left, if wanted.
     fn sketch(&mut self, sketch: impl FnOnce() -> Sketch) {
         if self.observer.wants_dumps()
@@ -138,10 +182,11 @@ pub fn compile_observed(
     driver.notes = (tensors.notes().to_vec(), ranged.notes);
     driver.sketch(|| Sketch::of_graph(&g));
     check(&g, "rangeify")?;
+    let mut sums = driver.sums(&g, options, &rules);
     let (mut g, windows) = driver.pass(
         "winograd",
         || {
-            let windows = winograd::run_ruled(&mut g, options, &rules);
+            let windows = winograd::run_tuned(&mut g, options, &rules, &mut sums);
             (g, windows)
         },
         |r| text::print_indexed(&r.0),
@@ -157,7 +202,7 @@ pub fn compile_observed(
     );
     driver.sketch(|| Sketch::of_graph(&g));
     check(&g, "block sums")?;
-    finish(driver, g, target, options)
+    finish(driver, g, target, options, sums)
 }
 
 /// Compiles an indexed graph as it is: from `fuse` on.
@@ -170,7 +215,7 @@ pub fn compile_indexed(
     options: &Options,
 ) -> Result<(Program, Explanation), CompileError> {
     verify::indexed::verify(&graph).map_err(|error| CompileError::Verify { pass: "input", error })?;
-    finish(Driver::new(&mut Silent), graph, target, options)
+    finish(Driver::new(&mut Silent), graph, target, options, Sums::default())
 }
 
 /// The passes after the rewrites.
@@ -179,6 +224,7 @@ fn finish(
     mut g: Graph,
     target: &Target,
     options: &Options,
+    mut sums: Sums,
 ) -> Result<(Program, Explanation), CompileError> {
     let workers = driver.workers;
     let verifies = options.verify_each_pass || cfg!(debug_assertions);
@@ -191,6 +237,7 @@ fn finish(
         _ => Ok(()),
     };
     let before = provenance::Before::new(&g, std::mem::take(&mut driver.notes.1));
+    let reads = sums.reads(&g);
     let (mut g, stages) = driver.pass(
         "fuse",
         || {
@@ -205,6 +252,7 @@ fn finish(
     driver.sketch(|| Sketch::of_graph(&g));
     driver.explanation.stages = stages;
     driver.notes.1 = before.after(&g);
+    sums.follow(&reads, &g);
     if verifies {
         verify::indexed::verify(&g).map_err(|error| CompileError::Verify { pass: "fuse", error })?;
     }
@@ -231,7 +279,7 @@ fn finish(
         let constant = constant_kernels(&kernels);
         staged = driver.pass(
             "operands",
-            || operands::stage(&mut kernels, &mut g, &constant, target),
+            || operands::stage(&mut kernels, &mut g, &constant, target, &mut sums),
             |staged| staged.iter().map(|s| format!("{s:?}\n")).collect(),
         );
         kernels.iter().try_for_each(|k| check_kernel(k, "operands"))?;
@@ -239,7 +287,7 @@ fn finish(
     let constant = constant_kernels(&kernels);
     let (launches, scopes) = driver.pass(
         "scope",
-        || scope::scope(&mut kernels, &constant, &staged, target, options.stages),
+        || scope::scope(&mut kernels, &constant, &staged, target, options.stages, &mut sums),
         |(launches, _)| launches.iter().map(|l| format!("{l:?}\n")).collect(),
     );
     driver.explanation.scopes = scopes;
@@ -268,48 +316,25 @@ fn finish(
     for launch in launches.iter().filter(|l| l.kernels.len() > 1 || !l.outer.is_empty()) {
         launch.kernels.iter().for_each(|&n| inside[n] = true);
     }
-    let planned = driver.pass(
+    let written = |k: &Kernel| k.stores.first().map(|s| k.args[s.buffer.0 as usize]);
+    let noted = driver.pass(
         "plan",
         || {
             parallel::map(workers, &kernels, |n, k| {
-                let stored = options.plans.plan(k, target, options.grid);
-                // Only a launch's own loops are parallel: kernels inside of it read what those before them wrote.
-                let settled = |plan: Plan| if inside[n] { plan.serial() } else { plan };
-                let planned =
-                    |plan, grid, stored| vec![Planned { kernel: k.clone(), plan: settled(plan), grid, stored }];
-                let refused = match stored {
-                    Some(Ok(plan)) => {
-                        let given = |gpu| grid::given(k, gpu, &plan, options.grid, "a stored plan");
-                        let report = target.gpu.as_ref().map(given).unwrap_or_default();
-                        return planned(plan, report, Some(Ok(())));
-                    }
-                    Some(Err(why)) => Some(Err(why.to_string())),
-                    None => None,
-                };
-                if let Some(gpu) = &target.gpu {
-                    if let Some((kernel, plan)) = units::plan(k, gpu, options.products)
-                        && let Ok(plan) = grid::complete(&kernel, &plan, gpu, options.grid)
-                        && plan.apply(&kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared)
-                    {
-                        let grid = grid::given(&kernel, gpu, &plan, options.grid, "a product on a matrix unit");
-                        return vec![Planned { kernel, plan, grid, stored: refused }];
-                    }
-                    let (plan, grid) = grid::plan(k, gpu, options.grid);
-                    return planned(plan, grid, refused);
-                }
-                if !inside[n] {
-                    return planned(heuristic::plan(k, target), GridReport::default(), refused);
-                }
-                let Some(regions) = contract::regions(k, target) else {
-                    return planned(heuristic::plan(k, target), GridReport::default(), refused);
-                };
-                let region =
-                    |(kernel, plan)| Planned { kernel, plan, grid: GridReport::default(), stored: refused.clone() };
-                regions.into_iter().map(region).collect::<Vec<Planned>>()
+                let asked = written(k).and_then(|b| sums.asked(b)).cloned().unwrap_or_default();
+                let mut notes = Vec::new();
+                (plans_of(k, inside[n], &asked, target, options, &mut notes), notes)
             })
         },
-        |plans| plans.iter().flatten().map(|p| format!("{}\n", p.plan)).collect(),
+        |plans| plans.iter().flat_map(|p| &p.0).map(|p| format!("{}\n", p.plan)).collect(),
     );
+    let mut planned = Vec::with_capacity(noted.len());
+    for (k, (plans, notes)) in kernels.iter().zip(noted) {
+        if let Some(buffer) = written(k) {
+            notes.into_iter().for_each(|note| sums.note(buffer, note));
+        }
+        planned.push(plans);
+    }
     // Regions take the place of their kernels.
     let mut launches = launches;
     let mut first = 0;
@@ -374,6 +399,7 @@ fn finish(
                 let kernel = &kernels[n];
                 let sizes = |ranges: &[RangeId]| ranges.iter().map(|&r| kernel.graph.ints.max_size(r)).collect();
                 NestReport {
+                    sum: kernel.stores.first().and_then(|s| sums.number(kernel.args[s.buffer.0 as usize])),
                     name: names[n].clone(),
                     role: kernel.role,
                     output: kernel.output_name(),
@@ -395,7 +421,65 @@ fn finish(
             nests,
         });
     }
+    driver.explanation.sums = sums.reports;
     Ok((program, driver.explanation))
+}
+
+/// The plans of a kernel, region by region, and what they leave for the report of the sum that it belongs to. `asked` is that
+/// sum's tuning; a kernel `inside` of a launch has no parallel loops of its own.
+fn plans_of(
+    k: &Kernel,
+    inside: bool,
+    asked: &Tuning,
+    target: &Target,
+    options: &Options,
+    notes: &mut Vec<Note>,
+) -> Vec<Planned> {
+    let given = options.plans.plan(k, target, options.grid);
+    let stored = match (given, asked.plan(k.role)) {
+        (None, Some(plan)) => {
+            let fit = stored::fit(k, plan, target, options.grid);
+            notes.push(match &fit {
+                Ok(_) => Note::Plan(k.role, plan.clone()),
+                Err(why) => Note::Refused(format!("plan {}", k.role.name()), why.to_string()),
+            });
+            Some(fit)
+        }
+        (given, _) => given,
+    };
+    // Only a launch's own loops are parallel: kernels inside of it read what those before them wrote.
+    let settled = |plan: Plan| if inside { plan.serial() } else { plan };
+    let planned = |plan, grid, stored| vec![Planned { kernel: k.clone(), plan: settled(plan), grid, stored }];
+    let refused = match stored {
+        Some(Ok(plan)) => {
+            let given = |gpu| grid::given(k, gpu, &plan, options.grid, "a stored plan");
+            let report = target.gpu.as_ref().map(given).unwrap_or_default();
+            return planned(plan, report, Some(Ok(())));
+        }
+        Some(Err(why)) => Some(Err(why.to_string())),
+        None => None,
+    };
+    if let Some(gpu) = &target.gpu {
+        if let Some((kernel, plan)) = units::plan(k, gpu, options.products)
+            && let Ok(plan) = grid::complete(&kernel, &plan, gpu, options.grid)
+            && plan.apply(&kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared)
+        {
+            let grid = grid::given(&kernel, gpu, &plan, options.grid, "a product on a matrix unit");
+            return vec![Planned { kernel, plan, grid, stored: refused }];
+        }
+        let (plan, grid) = grid::plan(k, gpu, options.grid);
+        return planned(plan, grid, refused);
+    }
+    if !inside {
+        return planned(heuristic::plan(k, target), GridReport::default(), refused);
+    }
+    let Some(regions) = contract::regions(k, target, (asked.registers, asked.ends)) else {
+        return planned(heuristic::plan(k, target), GridReport::default(), refused);
+    };
+    notes.extend(regions.refused.map(|why| Note::Refused("registers".to_string(), why)));
+    notes.push(Note::Registers(regions.registers, regions.ends));
+    let region = |(kernel, plan)| Planned { kernel, plan, grid: GridReport::default(), stored: refused.clone() };
+    regions.parts.into_iter().map(region).collect()
 }
 
 /// A plan as short lines, for a picture: what it makes of each kind of axis.

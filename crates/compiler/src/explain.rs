@@ -6,6 +6,7 @@ use crate::schedule::fuse::Decision;
 use crate::schedule::layout::Choice;
 use crate::schedule::scope;
 use crate::sketch::Sketch;
+use crate::tune::{Problem, SumReport, Tuning};
 use std::fmt;
 use winograph_ir::indexed::Role;
 
@@ -16,6 +17,8 @@ pub struct Explanation {
     pub passes: Vec<PassReport>,
     /// Every sliding-window candidate and what became of it.
     pub windows: Vec<WindowReport>,
+    /// Sums of products that are large enough to be tuned, and what was decided about each.
+    pub sums: Vec<SumReport>,
     /// Stages kept or removed.
     pub stages: Vec<Decision>,
     /// Chains of kernels, and whether they became one launch.
@@ -100,6 +103,8 @@ pub struct KernelReport {
 /// One loop nest of a kernel.
 #[derive(Clone, Debug)]
 pub struct NestReport {
+    /// The number of the sum that it belongs to.
+    pub sum: Option<usize>,
     /// Whether the plan is a stored one; where a stored one does not fit, why another took its place.
     pub stored: Option<Result<(), String>>,
     /// Its name.
@@ -135,6 +140,13 @@ pub trait Observer {
     /// Threads that may work on kernels side by side. Their number changes nothing but time.
     fn workers(&self) -> usize {
         1
+    }
+
+    /// What a search has found for a sum, or why what it left cannot be used; asked where the options leave tuning to the
+    /// observer.
+    fn tuning(&mut self, problem: &Problem) -> Option<Result<Tuning, String>> {
+        let _ = problem;
+        None
     }
 }
 

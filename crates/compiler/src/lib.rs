@@ -16,6 +16,7 @@ pub mod render;
 pub mod schedule;
 pub mod sketch;
 pub mod target;
+pub mod tune;
 pub mod winograd;
 
 pub use compile::{CompileError, compile, compile_observed};

@@ -1,6 +1,7 @@
 //! What a caller may ask of the compiler: one hashable value, read from nowhere else.
 
 use crate::optimize::stored::StoredPlans;
+use crate::tune::TuningRule;
 use crate::winograd::rational::Rational;
 pub use winograph_ir::rule::{Algorithm, Tolerance, WindowRule};
 
@@ -118,6 +119,8 @@ pub struct Options {
     pub products: Products,
     /// Plans for some kernels; one that does not fit its kernel is replaced, and the explanation says why.
     pub plans: StoredPlans,
+    /// How decisions that a search has made are found.
+    pub tuning: TuningRule,
     /// Run the verifiers after every pass. They always run on the code that is to be executed.
     pub verify_each_pass: bool,
 }

@@ -28,6 +28,7 @@ use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::options::{GridRule, LayoutRule};
 use winograph_compiler::schedule::narrow::{Block, narrow};
 use winograph_compiler::schedule::{blocked, canonical, flatten, fuse, layout, operands, rangeify, scope, split};
+use winograph_compiler::tune::Sums;
 use winograph_compiler::winograd::rational::Rational;
 use winograph_compiler::{Algorithm, Options, Target, compile, lower, winograd};
 use winograph_ir::indexed::Graph;
@@ -175,7 +176,7 @@ impl Way {
         let mut scheduled = Vec::new();
         for &n in &launch.kernels {
             let k = &kernels[n];
-            let regions = contract::regions(k, &self.target);
+            let regions = contract::regions(k, &self.target, (None, None)).map(|r| r.parts);
             let regions = regions.unwrap_or_else(|| vec![(k.clone(), heuristic::plan(k, &self.target).serial())]);
             for (kernel, plan) in regions {
                 scheduled.push(plan.apply(&kernel).map_err(|e| e.to_string())?);
@@ -329,7 +330,8 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             let mut kernels = way.legalized()?;
             // Weights are arguments here, so that nothing is prepared.
             let constant = vec![false; kernels.len()];
-            let (launches, choices) = scope::scope(&mut kernels, &constant, &[], &way.target, Default::default());
+            let (launches, choices) =
+                scope::scope(&mut kernels, &constant, &[], &way.target, Default::default(), &mut Sums::default());
             if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
                 return Err(format!("after scope: {what}"));
             }
@@ -355,9 +357,10 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
         "operands" => {
             let mut kernels = way.legalized()?;
             let constant = vec![false; kernels.len()];
-            let staged = operands::stage(&mut kernels, &mut way.graph, &constant, &way.target);
+            let staged = operands::stage(&mut kernels, &mut way.graph, &constant, &way.target, &mut Sums::default());
             let constant = vec![false; kernels.len()];
-            let (launches, _) = scope::scope(&mut kernels, &constant, &staged, &way.target, Default::default());
+            let (launches, _) =
+                scope::scope(&mut kernels, &constant, &staged, &way.target, Default::default(), &mut Sums::default());
             flatten::flatten(&mut kernels);
             if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
                 return Err(format!("after operands: {what}"));

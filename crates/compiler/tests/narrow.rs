@@ -84,7 +84,7 @@ fn run(mut kernels: Vec<Kernel>, buffers: &[winograph_ir::indexed::Buffer], laun
             let whole = || vec![(k.clone(), heuristic::plan(k, &target))];
             let serial = || vec![(k.clone(), heuristic::plan(k, &target).serial())];
             let regions = match inside {
-                true => contract::regions(k, &target).unwrap_or_else(serial),
+                true => contract::regions(k, &target, (None, None)).map_or_else(serial, |r| r.parts),
                 false => whole(),
             };
             scheduled.extend(regions.into_iter().map(|(k, p)| p.apply(&k).unwrap()));

@@ -1,6 +1,7 @@
 //! What a device does: compile, allocate, copy, launch, synchronise.
 
 pub use crate::image::{Image, Platform};
+use crate::search::PlanStore;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,6 +50,11 @@ pub trait Device: Send + Sync {
     fn accepts(&self, platform: &Platform) -> Result<(), DeviceError> {
         let _ = platform;
         Err(DeviceError::NoExport { device: self.name().to_string() })
+    }
+
+    /// Plans that searches on this device have found.
+    fn plans(&self) -> Option<&PlanStore> {
+        None
     }
 
     /// Compiled kernels in a form that another process, on a machine like this one, can [`import`](Device::import).

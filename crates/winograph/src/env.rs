@@ -17,6 +17,8 @@ pub struct Env {
     pub cache: Option<bool>,
     /// `WINOGRAPH_CACHE_MB`: most megabytes (of 2^20 bytes) that the kernel cache has, here in bytes.
     pub cache_bytes: Option<u64>,
+    /// `WINOGRAPH_PLANS`: `0` has plans that searches have stored neither used nor stored, `1` both (the default).
+    pub plans: Option<bool>,
     /// `WINOGRAPH_THREADS`: number of threads, at least 1.
     pub threads: Option<usize>,
     /// `WINOGRAPH_VECTOR_BYTES`: bytes of the widest vectors that kernels for the CPU may use: 16 (SSE), 32 (AVX2) or 64
@@ -85,6 +87,7 @@ impl Env {
             cache: switch("WINOGRAPH_CACHE")?,
             cache_bytes: number("WINOGRAPH_CACHE_MB", "a number of megabytes from 1 to 1048576", 1, 1 << 20)?
                 .map(|mb| mb << 20),
+            plans: switch("WINOGRAPH_PLANS")?,
             threads: number("WINOGRAPH_THREADS", "a number of threads from 1 to 4096", 1, 4096)?.map(|x| x as usize),
             vector_bytes: match get("WINOGRAPH_VECTOR_BYTES") {
                 None => None,
@@ -121,6 +124,11 @@ impl Env {
             .or_else(|| self.xdg_cache_home.as_ref().map(|p| p.join("winograph")))
             .or_else(|| self.home.as_ref().map(|p| p.join(".cache").join("winograph")))
     }
+
+    /// The folder of stored plans: `plans` in that of the kernel cache; `None` where either is switched off.
+    pub fn plans(&self) -> Option<PathBuf> {
+        self.kernel_cache().filter(|_| self.plans != Some(false)).map(|p| p.join("plans"))
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +151,10 @@ mod tests {
         assert_eq!(dir(&[("XDG_CACHE_HOME", "relative"), home]), Some("/h/.cache/winograph".into()));
         assert_eq!(dir(&[]), None);
         assert_eq!(dir(&[own, ("WINOGRAPH_CACHE", "0")]), None);
+        let plans = |vars: &[(&str, &str)]| env(vars).unwrap().plans();
+        assert_eq!(plans(&[own, home]), Some("/c/plans".into()));
+        assert_eq!(plans(&[own, ("WINOGRAPH_PLANS", "0")]), None);
+        assert_eq!(plans(&[own, ("WINOGRAPH_CACHE", "0")]), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::device::{Device, DeviceError, Memory, Module};
 use crate::error::{Error, Result};
 use crate::image::Image;
+use crate::search::PlanStore;
 use crate::settings;
 use crate::tensor::storage::Storage;
 use crate::workspace::{Constant, Workspace, Workspaces};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use winograph_compiler::explain::Explanation;
+use winograph_compiler::tune::{Problem, Tuning};
 use winograph_compiler::{Observer, Options, Place, Program, Step, Target, compile_observed};
 use winograph_ir::tensor::{InputKind, TensorGraph};
 
@@ -64,13 +66,23 @@ pub struct CompileTimes {
     pub prepare: Duration,
 }
 
-/// Times passes and keeps their dumps if asked.
-struct Watch {
+/// Times passes, keeps their dumps if asked, and looks for plans that searches have stored.
+struct Watch<'a> {
     start: Instant,
     dumps: bool,
+    plans: Option<(&'a PlanStore, &'a Target)>,
+    /// Whether one was found.
+    found: bool,
 }
 
-impl Observer for Watch {
+impl Observer for Watch<'_> {
+    fn tuning(&mut self, problem: &Problem) -> Option<Result<Tuning, String>> {
+        let (plans, target) = self.plans?;
+        let found = plans.find(problem, target)?;
+        self.found |= found.is_ok();
+        Some(found)
+    }
+
     fn now(&mut self) -> Option<f64> {
         Some(self.start.elapsed().as_secs_f64() * 1e6)
     }
@@ -101,15 +113,22 @@ fn to_stderr(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// From the graph to linear code, with the passes timed.
+/// From the graph to linear code, with the passes timed; says whether plans that searches have stored were used. A stored
+/// plan is never a reason for an error: where a program cannot be compiled with those that there are, it is without.
 pub(crate) fn plan(
     op: &'static str,
     graph: &TensorGraph,
     target: &Target,
+    plans: Option<&PlanStore>,
     options: &Options,
     dumps: bool,
-) -> Result<(Program, Explanation)> {
-    compile_observed(graph, target, options, &mut Watch { start: Instant::now(), dumps }).map_err(|e| failed(op, e))
+) -> Result<(Program, Explanation, bool)> {
+    let mut watch = Watch { start: Instant::now(), dumps, plans: plans.map(|p| (p, target)), found: false };
+    match compile_observed(graph, target, options, &mut watch) {
+        Ok((program, explanation)) => Ok((program, explanation, watch.found)),
+        Err(_) if watch.found => plan(op, graph, target, None, options, dumps),
+        Err(e) => Err(failed(op, e)),
+    }
 }
 
 impl Compiled {
@@ -125,12 +144,19 @@ impl Compiled {
         let debug = settings::env().map_or(0, |env| env.debug);
         let start = Instant::now();
         PLANNED.fetch_add(1, Ordering::Relaxed);
-        let (program, explanation) = plan(op, graph, device.target(), options, dumps)?;
-        let planned = Instant::now();
-        let module = match program.kernels.is_empty() {
-            true => None,
-            false => Some(device.compile(&program.kernels).map_err(|e| failed(op, e))?),
+        let (mut program, mut explanation, found) = plan(op, graph, device.target(), device.plans(), options, dumps)?;
+        let mut planned = Instant::now();
+        let build = |program: &Program| match program.kernels.is_empty() {
+            true => Ok(None),
+            false => device.compile(&program.kernels).map(Some),
         };
+        let mut module = build(&program);
+        if module.is_err() && found {
+            (program, explanation, _) = plan(op, graph, device.target(), None, options, dumps)?;
+            planned = Instant::now();
+            module = build(&program);
+        }
+        let module = module.map_err(|e| failed(op, e))?;
         let built = Instant::now();
         if let Some(module) = &module
             && debug >= 4

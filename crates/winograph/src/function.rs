@@ -4,6 +4,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::execute::{CompileTimes, Compiled};
 use crate::reuse;
+use crate::search::PlanStore;
 use crate::settings::settings;
 use crate::tensor::storage::Storage;
 use crate::tensor::structure::structure;
@@ -134,9 +135,25 @@ pub fn plan(
     dumps: bool,
     f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
 ) -> Result<(Program, Explanation)> {
+    plan_stored(args, target, &PlanStore::default(), options, dumps, f)
+}
+
+/// [`plan`] with the plans that searches have stored for the target, as compiling for a device takes them.
+///
+/// # Errors
+/// Those of [`plan`].
+pub fn plan_stored(
+    args: &[ArgSpec],
+    target: &Target,
+    plans: &PlanStore,
+    options: &Options,
+    dumps: bool,
+    f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
+) -> Result<(Program, Explanation)> {
     let placeholders = args.iter().map(|a| Tensor::argument(a.dtype, a.shape.clone())).collect::<Result<Vec<_>>>()?;
     let (graph, _) = build_graph("plan", &f(&placeholders)?, &placeholders, Leaves::Constants)?;
-    crate::execute::plan("plan", &graph, target, options, dumps)
+    let (program, explanation, _) = crate::execute::plan("plan", &graph, target, Some(plans), options, dumps)?;
+    Ok((program, explanation))
 }
 
 impl Function {

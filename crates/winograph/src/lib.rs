@@ -32,6 +32,7 @@ pub mod npy;
 mod random;
 mod reuse;
 pub mod safetensors;
+pub mod search;
 pub mod settings;
 pub mod tensor;
 pub mod virtual_gpu;
@@ -39,7 +40,7 @@ mod workspace;
 
 pub use error::{Error, Result};
 pub use execute::{CompileTimes, programs_planned};
-pub use function::{ArgSpec, Function, FunctionOptions, compile, compile_with, plan};
+pub use function::{ArgSpec, Function, FunctionOptions, compile, compile_with, plan, plan_stored};
 pub use half::{bf16, f16};
 pub use model::Model;
 pub use tensor::{

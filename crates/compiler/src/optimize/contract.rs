@@ -11,6 +11,7 @@ use super::heuristic;
 use super::plan::{Factor, Kind, Plan};
 use crate::kernel::Kernel;
 use crate::target::Target;
+use crate::tune::{Ends, Registers};
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::BufId;
 use winograph_ir::int::RangeId;
@@ -74,8 +75,21 @@ pub fn panels(kernel: &Kernel, target: &Target) -> Vec<(BufId, usize, i64)> {
     p.along.iter().filter_map(|t| Some((t.buffer, axis(t)?, full))).collect()
 }
 
+/// The regions of a kernel, and what they were made by.
+pub struct Regions {
+    /// Kernels with their plans.
+    pub parts: Vec<(Kernel, Plan)>,
+    /// The register block of most of them, if vectors fill the lanes' axis at all.
+    pub registers: Option<Registers>,
+    /// What became of the rows that do not fill a vector, if there are any and either would do.
+    pub ends: Option<Ends>,
+    /// Why the registers that were asked for are not taken.
+    pub refused: Option<String>,
+}
+
 /// The regions of a kernel with their plans; `None` where it is not a product of two operands that differ in their axes.
-pub fn regions(kernel: &Kernel, target: &Target) -> Option<Vec<(Kernel, Plan)>> {
+/// What is not asked for is chosen.
+pub fn regions(kernel: &Kernel, target: &Target, asked: (Option<Registers>, Option<Ends>)) -> Option<Regions> {
     let Product { lane: (lane, lanes), tile, others, .. } = product(kernel, target)?;
     let g = &kernel.graph;
     let full = heuristic::full_lanes(kernel, target);
@@ -96,7 +110,23 @@ pub fn regions(kernel: &Kernel, target: &Target) -> Option<Vec<(Kernel, Plan)>> 
     let mut start = 0;
     let mut groups: Vec<(i64, i64)> = Vec::new();
     let alone = kernel.loops.len() == 2;
-    for nv in groups_of(vectors, beside(columns, registers, alone), registers) {
+    let fits = |r: &Registers| r.vectors >= 1 && r.copies >= 1 && r.vectors * (r.copies + 1) < registers;
+    let given = asked.0.filter(fits);
+    let refused = match (asked.0, given) {
+        (Some(r), None) => Some(format!("{}x{} accumulators in {registers} registers", r.vectors, r.copies)),
+        _ => None,
+    };
+    let chosen = groups_of(vectors, beside(columns, registers, alone), registers);
+    let most = |vectors: i64| copies(vectors, columns, registers, alone).first().map_or(1, |c| c.0);
+    let block = chosen.first().map(|&vectors| Registers { vectors, copies: most(vectors) });
+    // What would be chosen is chosen, with groups of which the last may be larger.
+    let given = given.filter(|g| Some(*g) != block);
+    let asked_groups = given.map(|Registers { vectors: group, .. }| {
+        let mut out = vec![group; (vectors / group) as usize];
+        out.extend((vectors % group > 0).then_some(vectors % group));
+        out
+    });
+    for nv in asked_groups.unwrap_or(chosen) {
         match groups.last_mut() {
             Some((n, count)) if *n == nv => *count += 1,
             _ => groups.push((nv, 1)),
@@ -104,7 +134,12 @@ pub fn regions(kernel: &Kernel, target: &Target) -> Option<Vec<(Kernel, Plan)>> 
     }
     let whole = |start: i64, len: i64, nv: i64, lanes: i64, out: &mut Vec<(Kernel, Plan)>| -> Option<()> {
         let mut at = 0;
-        for (n, count) in copies(nv, columns, registers, alone) {
+        let parts = match given.filter(|g| g.vectors == nv).map(|g| g.copies.min(columns)) {
+            Some(n) if columns % n > 0 => vec![(n, columns / n), (columns % n, 1)],
+            Some(n) => vec![(n, columns / n)],
+            None => copies(nv, columns, registers, alone),
+        };
+        for (n, count) in parts {
             let (k, l, t) = region(kernel, lane, Part { start, len }, tile, Part { start: at, len: n * count });
             out.push(plan(k, l, t, &[(nv, lanes)], n, false));
             at += n * count;
@@ -116,6 +151,11 @@ pub fn regions(kernel: &Kernel, target: &Target) -> Option<Vec<(Kernel, Plan)>> 
         start += nv * count * lanes;
     }
     let rest = size - start;
+    let used = groups.first().map(|&(vectors, _)| match given.filter(|g| g.vectors == vectors) {
+        Some(given) => Registers { vectors, copies: given.copies.min(columns) },
+        None => Registers { vectors, copies: most(vectors) },
+    });
+    let mut ends = None;
     if rest > 0 {
         // Cycles for all columns, two multiply-adds at a time, four cycles for one that waits for the one before.
         let masked = (columns * terms) as f64 / 2.0;
@@ -123,7 +163,11 @@ pub fn regions(kernel: &Kernel, target: &Target) -> Option<Vec<(Kernel, Plan)>> 
         let accumulators = rest * turned_vectors;
         let slow = (8.0 / accumulators as f64).max(1.0);
         let turned_cost = (rest * columns / full * terms) as f64 / 2.0 * slow + 2.0 * (rest * columns) as f64;
-        if turned && rest * 2 + 3 <= registers && turned_cost < masked {
+        let turned = turned && rest * 2 + 3 <= registers;
+        let better = if turned_cost < masked { Ends::Turned } else { Ends::Masked };
+        let end = asked.1.unwrap_or(better);
+        ends = turned.then_some(end);
+        if turned && end == Ends::Turned {
             let mut at = 0;
             let all = columns / full;
             while at < all {
@@ -142,7 +186,7 @@ pub fn regions(kernel: &Kernel, target: &Target) -> Option<Vec<(Kernel, Plan)>> 
             whole(start, rest, 1, lanes, &mut out)?;
         }
     }
-    Some(out)
+    Some(Regions { parts: out, registers: used, ends, refused })
 }
 
 /// Registers from which on three vectors beside each other have copies enough.

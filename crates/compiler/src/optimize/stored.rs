@@ -70,29 +70,35 @@ impl StoredPlans {
             Some(name) == output || name == kernel.role.name() || (name == "contraction" && is_contraction(kernel))
         };
         let plan = &self.plans.iter().find(|p| named(&p.0))?.1;
-        let fit = match &target.gpu {
-            Some(gpu) => grid::complete(kernel, plan, gpu, rule),
-            None => on_cpu(plan),
-        };
-        Some(fit.and_then(|plan| {
-            let scheduled = plan.apply(kernel)?;
-            let reads_shared = scheduled.matrix.as_ref().filter(|m| from_shared(&m.unit));
-            if let Some(m) = reads_shared.filter(|_| !shared::is_tiled(&scheduled)) {
-                return Err(PlanError::Mismatch(format!(
-                    "unit {} reads both factors from shared memory, rows of {} bytes along a `shared` factor that is \
-                     contiguous in both; they do not lie so",
-                    m.unit.name,
-                    winograph_ir::linear::TILE_ROW
-                )));
-            }
-            let bytes = shared::bytes(&scheduled);
-            match target.gpu.as_ref().map_or(0, |gpu| gpu.shared) {
-                most if bytes > most => Err(PlanError::Mismatch(format!(
-                    "{bytes} bytes of shared memory, the target has at most {most} for a workgroup"
-                ))),
-                _ => Ok(plan),
-            }
-        }))
+        Some(fit(kernel, plan, target, rule))
+    }
+}
+
+/// A plan from outside, completed for a kernel and a target.
+///
+/// # Errors
+/// A plan that is for another kernel, another kind of target or a larger one.
+pub fn fit(kernel: &Kernel, plan: &Plan, target: &Target, rule: GridRule) -> Result<Plan, PlanError> {
+    let plan = match &target.gpu {
+        Some(gpu) => grid::complete(kernel, plan, gpu, rule),
+        None => on_cpu(plan),
+    }?;
+    let scheduled = plan.apply(kernel)?;
+    let reads_shared = scheduled.matrix.as_ref().filter(|m| from_shared(&m.unit));
+    if let Some(m) = reads_shared.filter(|_| !shared::is_tiled(&scheduled)) {
+        return Err(PlanError::Mismatch(format!(
+            "unit {} reads both factors from shared memory, rows of {} bytes along a `shared` factor that is contiguous in \
+             both; they do not lie so",
+            m.unit.name,
+            winograph_ir::linear::TILE_ROW
+        )));
+    }
+    let bytes = shared::bytes(&scheduled);
+    match target.gpu.as_ref().map_or(0, |gpu| gpu.shared) {
+        most if bytes > most => Err(PlanError::Mismatch(format!(
+            "{bytes} bytes of shared memory, the target has at most {most} for a workgroup"
+        ))),
+        _ => Ok(plan),
     }
 }
 

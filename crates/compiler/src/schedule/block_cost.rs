@@ -6,6 +6,7 @@
 
 use super::narrow::Block;
 use crate::target::Target;
+use crate::tune::{Blocks, Staging};
 use winograph_ir::linear::LoopKind;
 
 /// A map axis of a product's result as its reader sees it.
@@ -51,30 +52,72 @@ const LAUNCH_CYCLES: f64 = 8000.0;
 /// Most bytes of scratch memory of a thread.
 const MOST_SCRATCH: f64 = (4 << 20) as f64;
 
-/// A way to cut a chain.
-#[derive(Clone, Copy)]
-struct Cut {
-    depth: i64,
-    height: i64,
-    width: i64,
-    /// Columns at a time.
-    columns: i64,
-    /// Parts of the columns that are work items of their own, each with the first operand computed again.
-    split: i64,
-}
+/// A way to cut a chain. Parts of the columns compute the first operand again, each for itself.
+type Cut = Blocks;
 
-impl Cut {
+impl Blocks {
     fn rows(&self) -> i64 {
         self.depth * self.height * self.width
     }
 }
 
-/// The best blocks and why, or why separate launches are better.
-pub(super) fn choose(sizes: &Sizes, target: &Target) -> Result<(Vec<Block>, String), String> {
-    let Some((last, outer)) = sizes.rows.split_last() else { return Err("its result has no axis to cut".into()) };
+/// Sizes of a launch around a product, for those who look for better blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extents {
+    /// Axes of the rows, outermost first.
+    pub rows: Vec<i64>,
+    /// The axis of the columns that is cut.
+    pub columns: i64,
+    /// The blocks that are estimated to be the fastest.
+    pub best: Option<Blocks>,
+}
+
+/// What was decided about the blocks of a launch.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Chosen {
+    /// The blocks and why, or why separate launches are better.
+    pub(super) blocks: Result<(Vec<Block>, String), String>,
+    /// The same as data.
+    pub(super) staging: Staging,
+    pub(super) extents: Extents,
+    /// Why what was asked for was not taken.
+    pub(super) refused: Option<String>,
+}
+
+/// Whether blocks that are asked for can be: of axes of these sizes, innermost first.
+fn fits(asked: Blocks, [width, height, depth]: [i64; 3], columns: i64) -> Result<(), String> {
+    let Blocks { depth: d, height: h, width: w, columns: c, parts } = asked;
+    if !((1..=width).contains(&w) && (1..=height).contains(&h) && (1..=depth).contains(&d)) {
+        return Err(format!("a block of {d}x{h}x{w} rows of {depth}x{height}x{width}"));
+    }
+    if parts < 1 || columns % parts != 0 || c < 1 || (columns / parts) % c != 0 {
+        return Err(format!("{c} columns at a time in {parts} parts do not divide {columns}"));
+    }
+    if d > 1 && (w, h) != (width, height) {
+        return Err("several blocks of an outer axis where the inner ones are not whole".to_string());
+    }
+    Ok(())
+}
+
+/// The blocks that are asked for, or the best ones; or why separate launches are better.
+pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> Chosen {
+    let columns = sizes.columns.as_ref().map_or(1, |c| c.size);
+    let mut extents = Extents { rows: sizes.rows.iter().map(|a| a.size).collect(), columns, best: None };
+    let apart = |extents, why: String, refused| Chosen { blocks: Err(why), staging: Staging::Global, extents, refused };
+    let Some((last, outer)) = sizes.rows.split_last() else {
+        return apart(extents, "its result has no axis to cut".into(), None);
+    };
     let mut outer = outer.iter().rev().map(|a| a.size);
     let (heights, depths) = (outer.next().unwrap_or(1), outer.next().unwrap_or(1));
-    let columns = sizes.columns.as_ref().map_or(1, |c| c.size);
+    let mut refused = None;
+    let mut given = None;
+    if let Some(Staging::Scratch(cut)) = asked {
+        match fits(cut, [last.size, heights, depths], columns) {
+            Ok(()) if scratch(sizes, cut) <= MOST_SCRATCH => given = Some(cut),
+            Ok(()) => refused = Some(format!("{:.0} bytes of scratch memory", scratch(sizes, cut))),
+            Err(why) => refused = Some(why),
+        }
+    }
     let splits = [1, 2, 4, 8, 16].into_iter().filter(|&s| s == 1 || (s <= target.threads as i64 && columns % s == 0));
     let mut best: Option<(f64, Cut)> = None;
     for width in divisors(last.size) {
@@ -84,7 +127,7 @@ pub(super) fn choose(sizes: &Sizes, target: &Target) -> Result<(Vec<Block>, Stri
             for split in splits.clone() {
                 let part = columns / split;
                 for columns in divisors(part).into_iter().filter(|&b| b >= 8 || b == part) {
-                    let cut = Cut { depth, height, width, columns, split };
+                    let cut = Cut { depth, height, width, columns, parts: split };
                     if scratch(sizes, cut) > MOST_SCRATCH {
                         continue;
                     }
@@ -96,16 +139,25 @@ pub(super) fn choose(sizes: &Sizes, target: &Target) -> Result<(Vec<Block>, Stri
             }
         }
     }
-    let Some((cycles, cut)) = best else { return Err("no block fits into a core's scratch memory".into()) };
-    let apart = separate(sizes, target);
-    if cycles > apart {
-        return Err(format!(
-            "separate launches are estimated at {apart:.0} cycles a thread, the best blocks at {cycles:.0}"
-        ));
+    extents.best = best.map(|b| b.1);
+    if asked == Some(Staging::Global) {
+        return apart(extents, "separate launches, as the tuning has it".into(), None);
     }
+    let separate = separate(sizes, target);
+    let (cycles, cut) = match (given, best) {
+        (Some(cut), _) => (cycles(sizes, cut, target), cut),
+        (None, None) => return apart(extents, "no block fits into a core's scratch memory".into(), refused),
+        (None, Some((cycles, _))) if cycles > separate => {
+            let why = format!(
+                "separate launches are estimated at {separate:.0} cycles a thread, the best blocks at {cycles:.0}"
+            );
+            return apart(extents, why, refused);
+        }
+        (None, Some(best)) => best,
+    };
     let mut blocks = Vec::new();
-    if let (true, Some(c)) = (cut.split > 1, &sizes.columns) {
-        blocks.push(Block { axis: c.reader, size: columns / cut.split, kind: LoopKind::Grid });
+    if let (true, Some(c)) = (cut.parts > 1, &sizes.columns) {
+        blocks.push(Block { axis: c.reader, size: columns / cut.parts, kind: LoopKind::Grid });
     }
     for (n, a) in sizes.rows.iter().enumerate() {
         let size = match sizes.rows.len() - n {
@@ -121,13 +173,14 @@ pub(super) fn choose(sizes: &Sizes, target: &Target) -> Result<(Vec<Block>, Stri
     }
     let deep = if cut.depth > 1 { format!("{}x", cut.depth) } else { String::new() };
     let reason = format!(
-        "blocks of {deep}{}x{} rows and {} columns, {:.0} KiB of scratch memory: estimated at {cycles:.0} cycles a thread, separate launches at {apart:.0}",
+        "{}blocks of {deep}{}x{} rows and {} columns, {:.0} KiB of scratch memory: estimated at {cycles:.0} cycles a thread, separate launches at {separate:.0}",
+        if given.is_some() { "as the tuning has it, " } else { "" },
         cut.height,
         cut.width,
         cut.columns,
         scratch(sizes, cut) / 1024.0
     );
-    Ok((blocks, reason))
+    Chosen { blocks: Ok((blocks, reason)), staging: Staging::Scratch(cut), extents, refused }
 }
 
 /// Bytes of the first operand, and of the product, of a block.
@@ -146,7 +199,7 @@ fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
     let lanes = target.lanes(4) as f64;
     let (rows, height, width) = (cut.rows() as f64, cut.height as f64, cut.width as f64);
     let all = sizes.columns.as_ref().map_or(1, |c| c.size) as f64;
-    let columns = all / cut.split as f64;
+    let columns = all / cut.parts as f64;
     let rounds = columns / cut.columns as f64;
 
     // The product: two vectors of multiply-adds a cycle, less where few vectors share what is loaded.
@@ -187,7 +240,7 @@ fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
     }
     let item = multiply.max(moved) + again + operand + results + COLUMNS_CYCLES * rounds;
 
-    let (mut items, mut axes) = (cut.split as f64, sizes.rows.iter().rev());
+    let (mut items, mut axes) = (cut.parts as f64, sizes.rows.iter().rev());
     for block in [cut.width, cut.height, cut.depth] {
         items *= axes.next().map_or(1.0, |a| ((a.size + block - 1) / block) as f64);
     }
@@ -231,12 +284,26 @@ const COPY_CYCLES: f64 = 3.0;
 /// Widths of blocks that are tried beside the divisors of an axis are multiples of so many vectors.
 const GROUP: i64 = 3;
 
-/// The best blocks of a product and why; `None` where no block fits.
-pub(super) fn product(p: &Product, target: &Target) -> Option<(Vec<Block>, String)> {
+/// The blocks of a product that are asked for, or the best ones; `None` where it has no axes to cut.
+pub(super) fn product(p: &Product, target: &Target, asked: Option<Staging>) -> Option<Chosen> {
     let (last, outer) = p.rows.split_last()?;
     let (column, others) = p.columns.split_first()?;
+    let mut extents = Extents { rows: p.rows.iter().map(|a| a.size).collect(), columns: column.size, best: None };
     let beside: f64 = others.iter().map(|a| a.size as f64).product();
     let heights = outer.last().map_or(1, |a| a.size);
+    // Rows of the result follow each other in memory where they are whole.
+    let too_large = |cut: Cut| p.copied && p.terms * cut.rows() as f64 * 4.0 > MOST_SCRATCH;
+    let (mut refused, mut given) = (None, None);
+    if let Some(Staging::Scratch(cut)) = asked {
+        match fits(cut, [last.size, heights, 1], column.size) {
+            Ok(()) if cut.height > 1 && cut.width != last.size => {
+                refused = Some("several rows that are not whole".to_string());
+            }
+            Ok(()) if too_large(cut) => refused = Some("its panel is too large for scratch memory".to_string()),
+            Ok(()) => given = Some(cut),
+            Err(why) => refused = Some(why),
+        }
+    }
     let group = GROUP * target.lanes(4);
     let mut widths = divisors(last.size);
     widths.extend((1..=16).map(|n| n * group).filter(|w| *w < last.size));
@@ -245,14 +312,12 @@ pub(super) fn product(p: &Product, target: &Target) -> Option<(Vec<Block>, Strin
         .filter(|&s| s == 1 || (s <= target.threads as i64 && column.size % s == 0 && column.size / s >= 8));
     let mut best: Option<(f64, Cut)> = None;
     for width in widths {
-        // Rows of the result follow each other in memory where they are whole.
         for height in 1..=if width == last.size { heights } else { 1 } {
             for split in splits.clone() {
                 let part = column.size / split;
                 for columns in divisors(part).into_iter().filter(|&b| b >= 8 || b == part) {
-                    let cut = Cut { depth: 1, height, width, columns, split };
-                    let panel = p.terms * (height * width) as f64 * 4.0;
-                    if p.copied && panel > MOST_SCRATCH {
+                    let cut = Cut { depth: 1, height, width, columns, parts: split };
+                    if too_large(cut) {
                         continue;
                     }
                     let cycles = product_cycles(p, cut, column.size as f64, beside, target);
@@ -263,11 +328,22 @@ pub(super) fn product(p: &Product, target: &Target) -> Option<(Vec<Block>, Strin
             }
         }
     }
-    let (cycles, cut) = best?;
+    extents.best = best.map(|b| b.1);
+    let apart = |extents, why: &str, refused| {
+        Some(Chosen { blocks: Err(why.to_string()), staging: Staging::Global, extents, refused })
+    };
+    if asked == Some(Staging::Global) {
+        return apart(extents, "no panels, as the tuning has it", None);
+    }
+    let (cycles, cut) = match (given, best) {
+        (Some(cut), _) => (product_cycles(p, cut, column.size as f64, beside, target), cut),
+        (None, Some(best)) => best,
+        (None, None) => return apart(extents, "no block fits into a core's scratch memory", refused),
+    };
     let grid = |a: &Axis, size: i64| Block { axis: a.reader, size, kind: LoopKind::Grid };
     let mut blocks: Vec<Block> = p.batch.iter().map(|a| grid(a, 1)).collect();
-    if cut.split > 1 {
-        blocks.push(grid(column, column.size / cut.split));
+    if cut.parts > 1 {
+        blocks.push(grid(column, column.size / cut.parts));
     }
     for (n, a) in p.rows.iter().enumerate() {
         let size = match p.rows.len() - n {
@@ -279,17 +355,20 @@ pub(super) fn product(p: &Product, target: &Target) -> Option<(Vec<Block>, Strin
     }
     blocks.push(Block { axis: column.reader, size: cut.columns, kind: LoopKind::Serial });
     let reason = format!(
-        "operands in panels, blocks of {}x{} rows and {} columns: estimated at {cycles:.0} cycles a thread",
-        cut.height, cut.width, cut.columns
+        "{}operands in panels, blocks of {}x{} rows and {} columns: estimated at {cycles:.0} cycles a thread",
+        if given.is_some() { "as the tuning has it, " } else { "" },
+        cut.height,
+        cut.width,
+        cut.columns
     );
-    Some((blocks, reason))
+    Some(Chosen { blocks: Ok((blocks, reason)), staging: Staging::Scratch(cut), extents, refused })
 }
 
 /// Estimated cycles of a thread for a product in blocks. `beside` is what the columns' other axes multiply to.
 fn product_cycles(p: &Product, cut: Cut, columns: f64, beside: f64, target: &Target) -> f64 {
     let lanes = target.lanes(4) as f64;
     let rows = (cut.height * cut.width) as f64;
-    let columns = columns / cut.split as f64;
+    let columns = columns / cut.parts as f64;
     let rounds = columns / cut.columns as f64;
     let full = (rows / lanes).floor();
     let rest = rows - full * lanes;
@@ -326,7 +405,7 @@ fn product_cycles(p: &Product, cut: Cut, columns: f64, beside: f64, target: &Tar
     let first = panel / FAR_RATE + if p.copied { p.terms * vectors * COPY_CYCLES } else { 0.0 };
     let result = rows * columns * beside * 4.0 / FAR_RATE / 2.0;
     let item = multiply.max(hidden) + exposed + first + result + COLUMNS_CYCLES * rounds;
-    let mut items = cut.split as f64 * p.batch.iter().map(|a| a.size as f64).product::<f64>();
+    let mut items = cut.parts as f64 * p.batch.iter().map(|a| a.size as f64).product::<f64>();
     let mut axes = p.rows.iter().rev();
     for block in [cut.width, cut.height] {
         items *= axes.next().map_or(1.0, |a| ((a.size + block - 1) / block) as f64);

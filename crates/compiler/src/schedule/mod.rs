@@ -1,6 +1,6 @@
 //! From a tensor graph to kernels.
 
-mod block_cost;
+pub mod block_cost;
 pub mod blocked;
 pub mod canonical;
 pub mod flatten;

@@ -11,6 +11,7 @@ use super::{flatten, scope, split};
 use crate::kernel::Kernel;
 use crate::optimize::heuristic;
 use crate::target::Target;
+use crate::tune::{Staging, Sums};
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Buffer, Graph, Origin, Role, Scope, Source, Val, ValId};
 use winograph_ir::int::{RangeId, RangeRole};
@@ -45,8 +46,14 @@ struct Product {
 }
 
 /// Stages the operands of products where that is estimated to be faster. New kernels and buffers are added; `constant`
-/// says which kernels depend on constants alone.
-pub fn stage(kernels: &mut Vec<Kernel>, buffers: &mut Graph, constant: &[bool], target: &Target) -> Vec<Staged> {
+/// says which kernels depend on constants alone, `sums` what is asked for.
+pub fn stage(
+    kernels: &mut Vec<Kernel>,
+    buffers: &mut Graph,
+    constant: &[bool],
+    target: &Target,
+    sums: &mut Sums,
+) -> Vec<Staged> {
     let users = scope::users(kernels);
     let chained: Vec<bool> = (0..kernels.len())
         .map(|n| scope::chain(kernels, &users, constant, n).is_some_and(|chain| chain.len() > 2))
@@ -73,7 +80,14 @@ pub fn stage(kernels: &mut Vec<Kernel>, buffers: &mut Graph, constant: &[bool], 
         };
         let prepared = is_constant(&kernel, product.lanes.0, &known);
         let direct = !is_constant(&kernel, product.other.0, &known) && is_plain(&kernel, product.other.0);
-        let Some((blocks, reason)) = blocks(&kernel, &product, (!prepared, direct), target) else {
+        let written = kernel.stores.first().map(|s| kernel.args[s.buffer.0 as usize]);
+        let asked = written.and_then(|b| sums.asked(b)).and_then(|t| t.stages);
+        let Some(chosen) = blocks(&kernel, &product, (!prepared, direct), target, asked) else {
+            out.push(kernel);
+            continue;
+        };
+        let chosen = scope::settled(chosen, written, sums);
+        let Ok((blocks, reason)) = chosen else {
             out.push(kernel);
             continue;
         };
@@ -160,7 +174,13 @@ fn is_plain(k: &Kernel, v: ValId) -> bool {
 }
 
 /// The blocks of a product whose first operand is copied in its launch, or whose second one is read as it is.
-fn blocks(k: &Kernel, p: &Product, (copied, direct): (bool, bool), target: &Target) -> Option<(Vec<Block>, String)> {
+fn blocks(
+    k: &Kernel,
+    p: &Product,
+    (copied, direct): (bool, bool),
+    target: &Target,
+    asked: Option<Staging>,
+) -> Option<block_cost::Chosen> {
     let axes = |list: &[usize]| -> Vec<Axis> {
         list.iter().map(|&a| Axis { reader: a, size: k.graph.ints.max_size(k.loops[a]) }).collect()
     };
@@ -172,7 +192,7 @@ fn blocks(k: &Kernel, p: &Product, (copied, direct): (bool, bool), target: &Targ
         copied,
         direct,
     };
-    block_cost::product(&sizes, target)
+    block_cost::product(&sizes, target, asked)
 }
 
 /// Makes an operand a buffer of its own over `axes`; gives the kernel that computes it. The product reads the buffer.

@@ -5,12 +5,13 @@
 //! and the product of one block then stay in a core's cache. Elsewhere each kernel is a launch of its own.
 
 use super::block_cost::{self, Axis, Sizes};
-use super::narrow::narrow;
+use super::narrow::{Block, narrow};
 use super::operands::Staged;
 use crate::kernel::{Kernel, Launch};
 use crate::optimize::heuristic;
 use crate::options::StageRule;
 use crate::target::Target;
+use crate::tune::Sums;
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Origin, Source, Val};
 use winograph_ir::int::RangeId;
@@ -27,13 +28,15 @@ pub struct Choice {
 }
 
 /// Groups kernels into launches, in an order in which writers come before readers. `constant` says which kernels
-/// depend on constants alone, `staged` which products have been given operands for blocks of theirs.
+/// depend on constants alone, `staged` which products have been given operands for blocks of theirs, `sums` what is asked
+/// for.
 pub fn scope(
     kernels: &mut [Kernel],
     constant: &[bool],
     staged: &[Staged],
     target: &Target,
     rule: StageRule,
+    sums: &mut Sums,
 ) -> (Vec<Launch>, Vec<Choice>) {
     let mut choices = Vec::new();
     let mut fused: Vec<Option<usize>> = vec![None; kernels.len()];
@@ -62,7 +65,10 @@ pub fn scope(
                 continue;
             }
             let names = chain.iter().map(|&k| kernels[k].output_name()).collect();
-            let (blocks, reason) = match sizes(kernels, &chain, n).and_then(|s| block_cost::choose(&s, target)) {
+            let written = own_output(&kernels[n]);
+            let asked = written.and_then(|b| sums.asked(b)).and_then(|t| t.stages);
+            let found = sizes(kernels, &chain, n).map(|s| block_cost::choose(&s, target, asked));
+            let (blocks, reason) = match found.and_then(|chosen| settled(chosen, written, sums)) {
                 Ok(found) => found,
                 Err(reason) => {
                     choices.push(Choice { buffers: names, fused: false, reason });
@@ -91,6 +97,24 @@ pub fn scope(
         }
     }
     (out, choices)
+}
+
+/// The blocks of a choice, after it has been noted for the sum that a buffer belongs to.
+pub(super) fn settled(
+    chosen: block_cost::Chosen,
+    written: Option<BufId>,
+    sums: &mut Sums,
+) -> Result<(Vec<Block>, String), String> {
+    if let Some(buffer) = written {
+        if let Some(why) = &chosen.refused {
+            sums.refuse(buffer, "stages", why);
+        }
+        if let Some(sum) = sums.get_mut(buffer) {
+            sum.used.stages = Some(chosen.staging);
+            sum.extents = Some(chosen.extents);
+        }
+    }
+    chosen.blocks
 }
 
 /// Whether a kernel sums products in a loop.

@@ -26,7 +26,7 @@ pub(super) fn extract(from: &Graph, def: &Def) -> Kernel {
 
 /// Copies what a nest of loops needs into a graph of its own. It writes a value to a buffer, at the loops or where a
 /// store says.
-pub(super) fn nest(
+pub(crate) fn nest(
     from: &Graph,
     axes: &[RangeId],
     (buffer, value): (BufId, ValId),

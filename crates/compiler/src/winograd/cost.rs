@@ -167,6 +167,27 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
     Ok(Ok((transforms, format!("{}: {numbers}", title(&work.taps, &tile)))))
 }
 
+/// Tiles that the options admit and that are not estimated to cost more than [`FAR`] times the best, the best first; none
+/// is the direct sum.
+pub(crate) fn admitted(g: &Graph, def: &Def, window: &Window, options: &Options) -> Vec<Vec<usize>> {
+    let work = Problem::of(g, def, window);
+    let tolerance = options.tolerance.unwrap_or_default().get();
+    let mut all: Vec<(f64, Vec<usize>)> = Vec::new();
+    if options.algorithm == Algorithm::Auto {
+        all.push((work.direct(), vec![]));
+    }
+    for tile in combinations(work.taps.len(), &TILES) {
+        let accurate = |t: Vec<Transforms>| error_over_direct(&t, work.channels as usize) <= tolerance;
+        if fits(&work.taps, &tile).is_ok() && build(&work.taps, &tile, options).is_ok_and(accurate) {
+            all.push((work.winograd(&tile), tile));
+        }
+    }
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let least = all.first().map_or(0.0, |a| a.0);
+    all.retain(|a| a.0 <= FAR * least);
+    all.into_iter().map(|a| a.1).collect()
+}
+
 fn title(taps: &[usize], tile: &[usize]) -> String {
     let axes: Vec<String> = tile.iter().zip(taps).map(|(m, r)| format!("F({m},{r})")).collect();
     axes.join("x")
@@ -201,6 +222,9 @@ fn combinations(n: usize, tiles: &[usize]) -> Vec<Vec<usize>> {
     }
     out
 }
+
+/// How many times the estimated cost of the best tile another may have and be worth a try.
+const FAR: f64 = 1.5;
 
 /// Cost of a multiply-add in a transform against one in a register-tiled product: transforms move and permute as much
 /// as they compute.

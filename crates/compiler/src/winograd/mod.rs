@@ -11,8 +11,11 @@ pub mod rewrite;
 
 use crate::explain::{BoundReport, WindowReport};
 use crate::options::{Algorithm, Options, WindowRule};
+use crate::tune::{Problem, Sums, TuningRule, problem};
+use cook_toom::Transforms;
+use detect::Window;
 use rustc_hash::{FxHashMap, FxHashSet};
-use winograph_ir::indexed::{Graph, Role, Source, Val, ValId};
+use winograph_ir::indexed::{BufId, Def, Graph, Role, Source, Val, ValId};
 use winograph_ir::int::RangeId;
 use winograph_ir::op::{BinaryOp, ReduceOp};
 
@@ -68,6 +71,59 @@ fn sizes(g: &Graph, axes: &[RangeId]) -> f64 {
 
 /// [`run`], where `rules` says what is asked of single windows, by any of their reduce ranges.
 pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<WindowReport>, String> {
+    run_tuned(g, options, rules, &mut Sums::default())
+}
+
+/// The sums of products that are to be tuned, by the buffer that their definitions write: what they are under the options
+/// and rules, and the multiply-adds of each.
+pub(crate) fn problems(g: &Graph, options: &Options, rules: &Rules) -> Vec<(BufId, Problem, f64)> {
+    let constant = problem::constants(g);
+    let mut out = Vec::new();
+    for def in &g.defs {
+        let all = g.topological(&[def.value]);
+        let mut reduces = all.into_iter().filter(|&v| matches!(g.val(v), Val::Reduce { .. }));
+        let (Some(reduce), None) = (reduces.next(), reduces.next()) else { continue };
+        let Val::Reduce { ranges, .. } = g.val(reduce) else { continue };
+        if !sums_products(g, reduce) {
+            continue;
+        }
+        let rule = ranges.iter().find_map(|r| rules.get(r));
+        let options = rule.map_or_else(|| options.clone(), |rule| options.ruled(rule));
+        let found = Problem::of(g, def, reduce, &constant, &options);
+        out.extend(found.map(|(problem, work)| (def.buffer, problem, work)));
+    }
+    out
+}
+
+/// What a tuning decides about a window: its matrices and why, or why it is direct. The outer error is why the tuning does
+/// not fit.
+fn tuned(
+    g: &Graph,
+    def: &Def,
+    window: &Window,
+    options: &Options,
+    tile: &[usize],
+) -> Result<Result<(Vec<Transforms>, String), String>, String> {
+    if tile.is_empty() {
+        return match options.algorithm {
+            Algorithm::Winograd => Err("Winograd is asked for".to_string()),
+            _ => Ok(Err("direct, as the tuning has it".to_string())),
+        };
+    }
+    // The tolerance holds for whatever a tuning says.
+    let tolerance = Some(options.tolerance.unwrap_or_default());
+    let with = Options { tile: Some(tile.to_vec()), tolerance, ..options.clone() };
+    let (transforms, reason) = cost::choose(g, def, window, &with)??;
+    Ok(Ok((transforms, reason.replace("as asked for", "as the tuning has it"))))
+}
+
+/// [`run_ruled`] with what tunings decide.
+pub(crate) fn run_tuned(
+    g: &mut Graph,
+    options: &Options,
+    rules: &Rules,
+    sums: &mut Sums,
+) -> Result<Vec<WindowReport>, String> {
     let mut reports = Vec::new();
     let mut def = 0;
     while def < g.defs.len() {
@@ -132,11 +188,35 @@ pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<
                 } else if options.algorithm == Algorithm::Direct {
                     reports.push(WindowReport { taps, ..refused("the direct form was asked for".to_string()) });
                 } else {
-                    match cost::choose(g, &g.defs[def].clone(), &window, options)? {
+                    let (this, own) = (g.defs[def].clone(), g.defs[def].buffer);
+                    let mut chosen = None;
+                    // A tile that the options ask for is no question.
+                    let asked = sums.asked(own).and_then(|t| t.tile.clone());
+                    if let Some(tile) = asked.filter(|_| options.tile.is_none()) {
+                        match tuned(g, &this, &window, options, &tile) {
+                            Ok(found) => chosen = Some(found),
+                            Err(why) => sums.refuse(own, "tile", &why),
+                        }
+                    }
+                    let chosen = match chosen {
+                        Some(chosen) => chosen,
+                        None => cost::choose(g, &this, &window, options)?,
+                    };
+                    if let Some(sum) = sums.get_mut(own) {
+                        let tile = chosen.iter().flat_map(|c| &c.0).map(|t| t.m).collect();
+                        sum.used.tile = Some(tile);
+                        if options.tile.is_none() && options.tuning != TuningRule::Stored {
+                            sum.tiles = cost::admitted(g, &this, &window, options);
+                        }
+                    }
+                    match chosen {
                         Err(reason) => reports.push(WindowReport { taps, ..refused(reason) }),
                         Ok((transforms, reason)) => {
                             let bound = cost::bound(g, &window, &transforms);
                             rewrite::rewrite(g, def, &window, &transforms);
+                            for stage in &g.defs[def..def + 3] {
+                                sums.stage(own, stage.buffer);
+                            }
                             // Three stages now stand in front of this definition.
                             def += 3;
                             reports.push(WindowReport {

@@ -24,6 +24,9 @@ const FORMAT: &str = "winograph kernels 1\n";
 /// How names of temporary files begin.
 pub(super) const TEMPORARY: &str = ".tmp-";
 
+/// How names of the files of a cache end.
+const ENDINGS: [&str; 2] = [".so", ".entry"];
+
 /// Bytes that the files of a cache have at most, unless asked otherwise.
 pub const CACHE_BYTES: u64 = 1 << 30;
 
@@ -88,7 +91,7 @@ impl Cache {
                 let loaded = Loaded::open(temp.path());
                 if let Some(path) = store(dir, &key, &temp, &bytes) {
                     if self.stores.fetch_add(1, Ordering::Relaxed).is_multiple_of(STORES) {
-                        folder::prune(dir, self.most_bytes);
+                        folder::prune(dir, self.most_bytes, &ENDINGS);
                     }
                     if let Ok(loaded) = loaded.or_else(|_| Loaded::open(&path)) {
                         return Ok((loaded, Fetched::Stored));
@@ -148,7 +151,7 @@ impl Cache {
             return Ok((bytes, Fetched::Compiled));
         }
         if self.stores.fetch_add(1, Ordering::Relaxed).is_multiple_of(STORES) {
-            folder::prune(dir, self.most_bytes);
+            folder::prune(dir, self.most_bytes, &ENDINGS);
         }
         Ok((bytes, Fetched::Stored))
     }

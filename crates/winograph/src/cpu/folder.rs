@@ -1,4 +1,4 @@
-//! The folder that compiled kernels are kept in: who may write to it, and how large it grows.
+//! The folders that compiled kernels and plans are kept in: who may write to it, and how large it grows.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ const STALE: Duration = Duration::from_secs(3600);
 const MARK: Duration = Duration::from_secs(3600);
 
 /// Makes a folder, with those above it, for this user alone; folders that are there stay as they are.
-pub(super) fn create(dir: &Path) -> io::Result<()> {
+pub(crate) fn create(dir: &Path) -> io::Result<()> {
     builder().recursive(true).create(dir)
 }
 
@@ -32,7 +32,7 @@ fn builder() -> fs::DirBuilder {
 /// Whether nobody but this user and the system's can put files into a folder, or exchange it: what is in it is loaded
 /// into this process. The error says what is wrong and how to mend it.
 #[cfg(unix)]
-pub(super) fn check_private(dir: &Path) -> Result<(), String> {
+pub(crate) fn check_private(dir: &Path) -> Result<(), String> {
     use std::os::unix::fs::MetadataExt;
     let refused = |path: &Path, why: &str| {
         format!("{} {why}; `chmod go-w` it, or choose another folder with WINOGRAPH_CACHE_DIR", path.display())
@@ -56,12 +56,12 @@ pub(super) fn check_private(dir: &Path) -> Result<(), String> {
 
 /// Elsewhere the system's defaults have to do.
 #[cfg(not(unix))]
-pub(super) fn check_private(_dir: &Path) -> Result<(), String> {
+pub(crate) fn check_private(_dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
 /// Notes that a file was used, so that it is not among the first to be removed.
-pub(super) fn mark_used(path: &Path) {
+pub(crate) fn mark_used(path: &Path) {
     let now = SystemTime::now();
     let marked = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
     if marked(path).is_some_and(|t| now.duration_since(t).is_ok_and(|age| age > MARK))
@@ -80,8 +80,9 @@ struct Found {
 
 /// Removes what killed processes left and, where all files together have more than `most` bytes, those that were not
 /// used for longest, until a quarter is free. Files of other names are left alone. Any number of processes may do this
-/// at once: a file that is gone already is as good as removed, and who misses one compiles it again.
-pub(super) fn prune(dir: &Path, most: u64) {
+/// at once: a file that is gone already is as good as removed, and who misses one compiles it again. `endings` are those of
+/// the names of files that count.
+pub(crate) fn prune(dir: &Path, most: u64, endings: &[&str]) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     let now = SystemTime::now();
     let mut files = Vec::new();
@@ -95,7 +96,7 @@ pub(super) fn prune(dir: &Path, most: u64) {
             if now.duration_since(used).is_ok_and(|age| age > STALE) {
                 let _ = fs::remove_file(&path);
             }
-        } else if about.is_file() && (name.ends_with(".so") || name.ends_with(".entry")) {
+        } else if about.is_file() && endings.iter().any(|e| name.ends_with(e)) {
             files.push(Found { path, bytes: about.len(), used });
         }
     }
@@ -133,11 +134,11 @@ mod tests {
         let (old, middle, new) = (at("a.so", 5000), at("b.so", 4000), at("c.so", 10));
         let (fresh, stale) = (at(".tmp-1-1.so", 10), at(".tmp-1-2.so", 9000));
         let other = at("notes.txt", 90_000);
-        prune(dir.path(), 3000);
+        prune(dir.path(), 3000, &[".so"]);
         assert!(old.exists() && middle.exists() && new.exists(), "within the limit");
         assert!(fresh.exists() && !stale.exists(), "what a killed process left");
         mark_used(&old);
-        prune(dir.path(), 2900);
+        prune(dir.path(), 2900, &[".so"]);
         assert!(old.exists() && !middle.exists() && new.exists() && other.exists());
     }
 

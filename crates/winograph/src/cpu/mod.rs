@@ -4,7 +4,7 @@ mod buffer;
 mod cache;
 mod checked;
 mod compiler;
-mod folder;
+pub(crate) mod folder;
 mod machine;
 mod module;
 mod pool;
@@ -23,6 +23,7 @@ use crate::device::{Device, DeviceError, Memory, Module, read_host, write_host};
 use crate::env::Env;
 use crate::image::{self, Image, Platform};
 use crate::launch::refuse;
+use crate::search::PlanStore;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,6 +46,8 @@ pub struct CpuOptions {
     pub cache_dir: Option<PathBuf>,
     /// Bytes that the cache has at most; `None` takes [`CACHE_BYTES`].
     pub cache_bytes: Option<u64>,
+    /// Folder of plans that searches have found; `None` has none.
+    pub plan_dir: Option<PathBuf>,
     /// Folder for temporary files.
     pub temp_dir: PathBuf,
     /// Number of threads; `None` takes as many as this process may use (affinity and cgroups are respected).
@@ -61,6 +64,7 @@ impl CpuOptions {
             path: env.path.clone(),
             cache_dir: env.kernel_cache(),
             cache_bytes: env.cache_bytes,
+            plan_dir: env.plans(),
             temp_dir: env.temp_dir.clone(),
             threads: env.threads,
             vector_bytes: env.vector_bytes,
@@ -76,6 +80,7 @@ pub struct CpuDevice {
     options: CpuOptions,
     target: Target,
     cache: Cache,
+    plans: PlanStore,
     machine: String,
     compiler: OnceLock<Compiler>,
     pool: Arc<Pool>,
@@ -91,6 +96,7 @@ impl CpuDevice {
         let target = Target { threads, ..capped_target(options.vector_bytes) };
         Ok(CpuDevice {
             target,
+            plans: PlanStore::new(options.plan_dir.clone()),
             cache: Cache::new(
                 options.cache_dir.clone(),
                 options.temp_dir.clone(),
@@ -212,6 +218,10 @@ impl Device for CpuDevice {
             Platform::Cuda(_) => Err(format!("it runs on {platform}, such as the device cuda:0")),
         };
         checked.map_err(|reason| DeviceError::OtherMachine { reason })
+    }
+
+    fn plans(&self) -> Option<&PlanStore> {
+        Some(&self.plans)
     }
 
     fn export(&self, codes: &[Code]) -> Result<Image, DeviceError> {

@@ -17,6 +17,7 @@ use crate::cpu::{CACHE_BYTES, Cache};
 use crate::device::{Device, DeviceError, Memory, Module, Recording};
 use crate::env::Env;
 use crate::image::{GpuCode, GpuKernel, Image, KernelData, Platform};
+use crate::search::PlanStore;
 use driver::Driver;
 use memory::CudaBuffer;
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ pub struct CudaOptions {
     pub cache_dir: Option<PathBuf>,
     /// Bytes that the cache has at most; `None` takes [`CACHE_BYTES`].
     pub cache_bytes: Option<u64>,
+    /// Folder of plans that searches have found; `None` has none.
+    pub plan_dir: Option<PathBuf>,
 }
 
 impl CudaOptions {
@@ -60,6 +63,7 @@ impl CudaOptions {
             target: None,
             cache_dir: env.kernel_cache(),
             cache_bytes: env.cache_bytes,
+            plan_dir: env.plans(),
         }
     }
 }
@@ -77,6 +81,7 @@ pub struct CudaDevice {
     options: CudaOptions,
     nvrtc: OnceLock<Nvrtc>,
     cache: Cache,
+    plans: PlanStore,
     device: Arc<driver::Device>,
 }
 
@@ -120,6 +125,7 @@ impl CudaDevice {
                 std::env::temp_dir(),
                 options.cache_bytes.unwrap_or(CACHE_BYTES),
             ),
+            plans: PlanStore::new(options.plan_dir.clone()),
             options,
             nvrtc: OnceLock::new(),
             device,
@@ -323,6 +329,10 @@ impl Device for CudaDevice {
             }
         }
         Ok(Arc::new(CudaModule::new(self.device.clone(), kernels, String::new(), &image.library, &[])?))
+    }
+
+    fn plans(&self) -> Option<&PlanStore> {
+        Some(&self.plans)
     }
 
     fn record(

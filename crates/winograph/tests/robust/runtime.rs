@@ -19,13 +19,15 @@ use winograph::files::write_atomically;
 use winograph::model::{PictureAxes, Session, Value, conformance};
 use winograph::nn::{self, Layer as _, Parameters};
 use winograph::safetensors::SafeTensors;
+use winograph::search::{Outcome, PlanStore, SearchOptions, Unwatched, Watch as _, search};
 use winograph::settings::{self, Settings};
 use winograph::virtual_gpu::VirtualGpu;
 use winograph::{
     ArgSpec, ConvOptions, DType, Function, FunctionOptions, Model, Options, Tensor, TensorBuffer, compile,
-    compile_with, function, plan,
+    compile_with, function, plan, plan_stored,
 };
 use winograph_compiler::Target;
+use winograph_compiler::tune::{Problem, Tuning};
 
 /// What is made once for all calls.
 pub struct Context {
@@ -204,6 +206,11 @@ fn exported(s: &mut Source, c: &Context) -> winograph::Result<Exported> {
     Exported::from_bytes(bytes)
 }
 
+/// A sum that no program has.
+fn problem(s: &mut Source) -> Problem {
+    Problem { sum: s.text(), options: s.text() }
+}
+
 /// All functions.
 pub const FUNCTIONS: &[(&str, Call)] = &[
     ("ArgSpec::new", |s, _| {
@@ -218,6 +225,39 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         let compiler = options(s).compiler.unwrap_or_default();
         told(plan(&specs(s), &target, &compiler, s.flag(), |a| closure(s, a)))
     }),
+    ("plan_stored", |s, c| {
+        let (target, plans) = (Target::cpu(32), PlanStore::new(Some(c.file(s))));
+        told(plan_stored(&specs(s), &target, &plans, &Options::default(), s.flag(), |a| closure(s, a)))
+    }),
+    ("search", |s, _| {
+        let specs = specs(s);
+        let small = |a: &&ArgSpec| a.shape.iter().product::<usize>() <= FEW;
+        let inputs: Vec<_> = specs.iter().filter(small).filter_map(|a| Tensor::zeros(&a.shape, a.dtype).ok()).collect();
+        let inputs: Vec<_> = inputs.iter().collect();
+        let seconds = [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-9][s.below(5)];
+        let options = SearchOptions { seconds, ..SearchOptions::default() };
+        let numbers = [s.next() as u32, s.next() as u32, s.next() as u32];
+        told(search(&specs, &inputs, &options, &mut Unwatched, &|a: &[Tensor]| closure(&mut Source::new(&numbers), a)))
+    }),
+    ("Outcome::name", |_, _| (!Outcome::Same.name().is_empty()).then_some(()).ok_or_else(String::new)),
+    ("Watch::trying", |s, _| {
+        Unwatched.trying(s.size(), f64::NAN, &s.text());
+        Ok(())
+    }),
+    ("Watch::check", |s, _| told(Unwatched.check(&[s.size()], &[]))),
+    ("PlanStore::new", |s, c| {
+        let plans = PlanStore::new(s.flag().then(|| c.file(s)));
+        told(plans.find(&problem(s), &Target::cpu(32)).transpose())
+    }),
+    ("PlanStore::folder", |s, c| {
+        PlanStore::new(Some(c.file(s))).folder().is_some().then_some(()).ok_or_else(String::new)
+    }),
+    ("PlanStore::find", |s, c| told(PlanStore::new(Some(c.file(s))).find(&problem(s), c.cpu.target()).transpose())),
+    ("PlanStore::store", |s, c| {
+        let tuning = Tuning::parse(&s.text()).unwrap_or_default();
+        told(PlanStore::new(s.flag().then(|| c.file(s))).store(&problem(s), c.cpu.target(), &tuning))
+    }),
+    ("Device::plans", |_, c| c.cpu.plans().is_some().then_some(()).ok_or_else(String::new)),
     ("Function::call", |s, c| told(c.f.call(&arguments(s).iter().collect::<Vec<_>>()))),
     ("Function::call_into", |s, c| {
         let mut out = buffers(s, &c.f).map_err(|e| e.to_string())?;
@@ -339,6 +379,10 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     }),
     ("Env::read", |_, _| told(Env::read())),
     ("Env::from_lookup", |s, _| told(env(s))),
+    ("Env::plans", |s, _| {
+        let _ = env(s)?.plans();
+        Ok(())
+    }),
     ("Env::kernel_cache", |s, _| {
         let _ = env(s)?.kernel_cache();
         Ok(())

@@ -1,0 +1,164 @@
+//! Tuning: decisions about single sums of products that heuristics make, as data.
+//!
+//! A [`Problem`] names a sum of products by its structure and by what is asked of it. Whoever measures may hand in a
+//! [`Tuning`] for it, through the options or through the observer; what a tuning leaves open the heuristics decide, and
+//! what of it does not fit is left out, with the reason. The compiler measures nothing: [`neighbours()`] says what could
+//! be tried next.
+
+pub mod neighbours;
+pub mod problem;
+pub mod tuning;
+
+pub use neighbours::neighbours;
+pub use problem::Problem;
+pub use tuning::{Blocks, Ends, Registers, Staging, Tuning, TuningRule};
+
+use crate::optimize::plan::Plan;
+use crate::schedule::block_cost::Extents;
+use rustc_hash::{FxHashMap, FxHashSet};
+use winograph_ir::indexed::{BufId, Def, Graph, Role, Source, Val, ValId};
+
+/// Where a tuning came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere: heuristics decided.
+    Heuristics,
+    /// The observer had it: a plan that a search has stored.
+    Stored,
+    /// The options give it.
+    Given,
+}
+
+impl Origin {
+    /// Name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Origin::Heuristics => "heuristics",
+            Origin::Stored => "search",
+            Origin::Given => "given",
+        }
+    }
+}
+
+/// What was decided about one sum of products.
+#[derive(Clone, Debug)]
+pub struct SumReport {
+    /// Which sum it is.
+    pub problem: Problem,
+    /// The buffer that it was defined to write.
+    pub buffer: String,
+    /// Multiply-adds of the direct sum.
+    pub work: f64,
+    /// Where its tuning is from.
+    pub origin: Origin,
+    /// The tuning that was found or given.
+    pub asked: Tuning,
+    /// Parts of it that were not used, and why.
+    pub refused: Vec<String>,
+    /// What was decided, by tuning or by heuristics: a tuning that gives the same program.
+    pub used: Tuning,
+    /// Tiles that the tolerance admits and that are not estimated to be much slower; none is the direct sum. Only where
+    /// the options do not leave tuning to the observer.
+    pub tiles: Vec<Vec<usize>>,
+    /// Sizes of the launch that its kernels are one of, if they are.
+    pub extents: Option<Extents>,
+}
+
+/// What planning one kernel leaves for the report of its sum.
+#[derive(Clone, Debug)]
+pub(crate) enum Note {
+    /// A tuning's plan for kernels of a role is taken.
+    Plan(Role, Plan),
+    /// A part of a tuning is not, and why.
+    Refused(String, String),
+    /// The register block and what became of rows that fill no vector.
+    Registers(Option<Registers>, Option<Ends>),
+}
+
+/// The sums of one compilation and the buffers that belong to each.
+#[derive(Clone, Debug, Default)]
+pub struct Sums {
+    pub(crate) reports: Vec<SumReport>,
+    of: FxHashMap<BufId, usize>,
+}
+
+impl Sums {
+    /// Adds a sum whose definition writes `buffer`.
+    pub(crate) fn add(&mut self, buffer: BufId, report: SumReport) {
+        self.of.insert(buffer, self.reports.len());
+        self.reports.push(report);
+    }
+
+    /// Notes that a stage of the sum that `buffer` belongs to writes `stage`.
+    pub(crate) fn stage(&mut self, buffer: BufId, stage: BufId) {
+        if let Some(&n) = self.of.get(&buffer) {
+            self.of.insert(stage, n);
+        }
+    }
+
+    /// Which definition reads which buffers, for [`follow`](Sums::follow).
+    pub(crate) fn reads(&self, g: &Graph) -> Vec<(BufId, Vec<BufId>)> {
+        if self.of.is_empty() {
+            return Vec::new();
+        }
+        let loaded = |v: ValId| match g.val(v) {
+            Val::Load { src: Source::Buffer(b), .. } => Some(*b),
+            _ => None,
+        };
+        let of = |def: &Def| (def.buffer, g.topological(&[def.value]).into_iter().filter_map(loaded).collect());
+        g.defs.iter().map(of).collect()
+    }
+
+    /// A definition into which one of a sum has gone belongs to the sum; `reads` is what there was before.
+    pub(crate) fn follow(&mut self, reads: &[(BufId, Vec<BufId>)], g: &Graph) {
+        let left: FxHashSet<BufId> = g.defs.iter().map(|d| d.buffer).collect();
+        // Writers come before readers.
+        for (reader, buffers) in reads {
+            let gone = buffers.iter().filter(|b| !left.contains(b)).find_map(|b| self.number(*b));
+            if let (Some(n), None) = (gone, self.number(*reader)) {
+                self.of.insert(*reader, n);
+            }
+        }
+    }
+
+    /// The number of the sum that a buffer of the program belongs to.
+    pub(crate) fn number(&self, buffer: BufId) -> Option<usize> {
+        self.of.get(&buffer).copied()
+    }
+
+    pub(crate) fn get(&self, buffer: BufId) -> Option<&SumReport> {
+        self.reports.get(self.number(buffer)?)
+    }
+
+    pub(crate) fn get_mut(&mut self, buffer: BufId) -> Option<&mut SumReport> {
+        let n = self.number(buffer)?;
+        self.reports.get_mut(n)
+    }
+
+    /// What is asked of the sum that a buffer belongs to.
+    pub(crate) fn asked(&self, buffer: BufId) -> Option<&Tuning> {
+        self.get(buffer).map(|s| &s.asked)
+    }
+
+    /// Takes down what planning a kernel that writes `buffer` leaves.
+    pub(crate) fn note(&mut self, buffer: BufId, note: Note) {
+        match (note, self.get_mut(buffer)) {
+            (Note::Plan(role, plan), Some(sum)) => sum.used = sum.used.with_plan(role, plan),
+            (Note::Registers(registers, ends), Some(sum)) => {
+                (sum.used.registers, sum.used.ends) = (registers, ends);
+            }
+            (Note::Refused(what, why), Some(_)) => self.refuse(buffer, &what, &why),
+            (_, None) => {}
+        }
+    }
+
+    /// Notes that a part of what is asked does not fit.
+    pub(crate) fn refuse(&mut self, buffer: BufId, what: &str, why: &str) {
+        if let Some(report) = self.get_mut(buffer) {
+            let note = format!("{what}: {why}");
+            if !report.refused.contains(&note) {
+                report.refused.push(note);
+            }
+        }
+    }
+}
