@@ -108,7 +108,7 @@ mod tests {
 
     /// A clock that gives these microseconds in turn.
     fn clock(micros: &[u64]) -> impl FnMut() -> Result<Duration> {
-        let mut times = micros.to_vec().into_iter().cycle();
+        let mut times = micros.iter().copied().cycle();
         move || Ok(Duration::from_micros(times.next().unwrap_or(1)))
     }
 

@@ -231,7 +231,8 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     }),
     ("search", |s, _| {
         let specs = specs(s);
-        let small = |a: &&ArgSpec| a.shape.iter().product::<usize>() <= FEW;
+        let count = |a: &ArgSpec| a.shape.iter().try_fold(1usize, |n, &s| n.checked_mul(s));
+        let small = |a: &&ArgSpec| count(a).is_some_and(|n| n <= FEW);
         let inputs: Vec<_> = specs.iter().filter(small).filter_map(|a| Tensor::zeros(&a.shape, a.dtype).ok()).collect();
         let inputs: Vec<_> = inputs.iter().collect();
         let seconds = [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-9][s.below(5)];
