@@ -3,7 +3,8 @@
 //! Takes a scheduled kernel that sums products with two map ranges and a reduce range on a unit; leaves a warp's code:
 //! loops over the bits of a lane's number, which say where the lane's elements of each operand are; fragments gathered
 //! from global memory, or from the shared memory that the workgroup's warps copy a chunk to, by rows where they lie so
-//! ([`rows`](super::rows)) unless the unit reads them from there itself, by vectors where their places are linear and by pairs otherwise; one accumulator per point of the unrolled map ranges; and the stores of what is
+//! (`rows.rs`) unless the unit reads them from there itself, by vectors where their places are linear and by pairs
+//! otherwise; one accumulator per point of the unrolled map ranges; and the stores of what is
 //! computed from the sums, by pairs of neighbours.
 
 use super::emit::{Emit, loops};
