@@ -2,7 +2,7 @@
 
 use crate::cpu::{self, Machine};
 use crate::device::DeviceError;
-use crate::launch::Signature;
+use crate::launch::{Signature, refuse};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use winograph_compiler::render::KernelLaunch;
@@ -37,20 +37,35 @@ impl fmt::Display for Platform {
 pub struct GpuCode {
     /// Compute capability that they were compiled for, as 90 for 9.0.
     pub capability: u32,
-    /// Whether they are PTX, which the driver translates for that and all later GPUs, and not machine code, which runs
-    /// on those of the same major number alone.
-    pub ptx: bool,
+    /// What they are.
+    pub form: CodeForm,
+}
+
+/// What kernels for an NVIDIA GPU are, which says where else they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CodeForm {
+    /// Machine code with what GPUs of that compute capability alone have (`sm_90a`): it runs on no other.
+    Exact,
+    /// Machine code: it runs on those of the same major number whose minor number is no lower, too.
+    Machine,
+    /// PTX, which the driver translates: it runs on all later ones, too.
+    Ptx,
 }
 
 impl GpuCode {
-    /// Whether a GPU of this compute capability (as 90 for 9.0) runs it; the error says what differs. Machine code runs
-    /// where the major number is the same and the minor one no lower, PTX on all later GPUs (CUDA C++ Programming
-    /// Guide, "Binary Compatibility" and "PTX Compatibility").
+    /// Whether a GPU of this compute capability (as 90 for 9.0) runs it; the error says what differs. CUDA C++
+    /// Programming Guide, "Binary Compatibility", "PTX Compatibility" and "Architecture-Specific Features".
     ///
     /// # Errors
-    /// An earlier GPU; one of another major number where it is machine code.
+    /// A GPU that is none of those its [`form`](CodeForm) runs on.
     pub fn check(&self, capability: u32) -> Result<(), String> {
-        if capability >= self.capability && (self.ptx || capability / 10 == self.capability / 10) {
+        let runs = match self.form {
+            CodeForm::Exact => capability == self.capability,
+            CodeForm::Machine => capability >= self.capability && capability / 10 == self.capability / 10,
+            CodeForm::Ptx => capability >= self.capability,
+        };
+        if runs {
             return Ok(());
         }
         Err(format!("it needs {self}, and this one has {}.{}", capability / 10, capability % 10))
@@ -58,9 +73,9 @@ impl GpuCode {
 
     /// Whether the bytes can be code of this form: what the driver is given must say itself where it ends.
     pub(crate) fn check_bytes(&self, image: &[u8]) -> Result<(), String> {
-        let right = match self.ptx {
-            true => image.last() == Some(&0),
-            false => image.starts_with(b"\x7fELF"),
+        let right = match self.form {
+            CodeForm::Ptx => image.last() == Some(&0),
+            CodeForm::Exact | CodeForm::Machine => image.starts_with(b"\x7fELF"),
         };
         right.then_some(()).ok_or_else(|| "its kernels are no code for a GPU".into())
     }
@@ -69,10 +84,11 @@ impl GpuCode {
 impl fmt::Display for GpuCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (major, minor) = (self.capability / 10, self.capability % 10);
-        write!(f, "an NVIDIA GPU of compute capability {major}.{minor} or later")?;
-        match self.ptx {
-            true => Ok(()),
-            false => write!(f, ", but not {}.0", major + 1),
+        write!(f, "an NVIDIA GPU of compute capability {major}.{minor}")?;
+        match self.form {
+            CodeForm::Exact => Ok(()),
+            CodeForm::Machine => write!(f, " or later, but not {}.0", major + 1),
+            CodeForm::Ptx => write!(f, " or later"),
         }
     }
 }
@@ -97,6 +113,23 @@ pub(crate) enum KernelData {
 }
 
 impl KernelData {
+    /// That of a kernel for a processor.
+    pub(crate) fn cpu(self) -> Result<cpu::KernelData, DeviceError> {
+        match self {
+            KernelData::Cpu(data) => Ok(data),
+            KernelData::Cuda(data) => Err(refuse(data.signature.name(), "it is a kernel for a GPU")),
+        }
+    }
+
+    /// That of a kernel for an NVIDIA GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn cuda(self) -> Result<GpuKernel, DeviceError> {
+        match self {
+            KernelData::Cuda(data) => Ok(data),
+            KernelData::Cpu(data) => Err(refuse(data.signature.name(), "it is a kernel for a processor")),
+        }
+    }
+
     pub(crate) fn signature(&self) -> &Signature {
         match self {
             KernelData::Cpu(k) => &k.signature,
@@ -166,21 +199,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn machine_code_runs_on_its_major_number_and_ptx_on_all_later_gpus() {
-        let code = GpuCode { capability: 86, ptx: false };
-        assert!(code.check(86).is_ok() && code.check(89).is_ok());
-        assert!(code.check(80).is_err() && code.check(90).is_err());
-        let text = GpuCode { capability: 86, ptx: true };
-        assert!(text.check(86).is_ok() && text.check(90).is_ok() && text.check(120).is_ok());
+    fn each_form_runs_where_it_says() {
+        let on = |form, capabilities: [u32; 4]| {
+            let code = GpuCode { capability: 86, form };
+            capabilities.map(|c| code.check(c).is_ok())
+        };
+        assert_eq!(on(CodeForm::Exact, [80, 86, 89, 90]), [false, true, false, false]);
+        assert_eq!(on(CodeForm::Machine, [80, 86, 89, 90]), [false, true, true, false]);
+        assert_eq!(on(CodeForm::Ptx, [80, 86, 89, 120]), [false, true, true, true]);
+        let said = GpuCode { capability: 86, form: CodeForm::Machine }.check(80).unwrap_err();
         assert_eq!(
-            text.check(80),
-            Err("it needs an NVIDIA GPU of compute capability 8.6 or later, and this one has 8.0".into())
+            said,
+            "it needs an NVIDIA GPU of compute capability 8.6 or later, but not 9.0, and this one has 8.0"
         );
     }
 
     #[test]
     fn bytes_that_do_not_say_where_they_end_are_refused() {
-        let (code, text) = (GpuCode { capability: 90, ptx: false }, GpuCode { capability: 90, ptx: true });
+        let of = |form| GpuCode { capability: 90, form };
+        let (code, text) = (of(CodeForm::Exact), of(CodeForm::Ptx));
         assert!(code.check_bytes(b"\x7fELF...").is_ok() && text.check_bytes(b".version 8.0\0").is_ok());
         assert!(code.check_bytes(b"").is_err() && code.check_bytes(b".version 8.0\0").is_err());
         assert!(text.check_bytes(b"").is_err() && text.check_bytes(b".version 8.0").is_err());

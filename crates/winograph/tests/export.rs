@@ -160,12 +160,12 @@ fn other_machines_and_formats_are_refused_by_name() {
     assert!(said(swap(os, "\"os\":\"plan9\"")).contains("plan9"));
     assert!(said(with_header(&good, |h| set(h, "\"vector_bytes\":", "4096"))).contains("4096 bytes"));
     let cpu = |h: &str| h[h.find("\"cpu\":{\"arch").unwrap()..].split_once('}').unwrap().0.to_string() + "}";
-    let e = said(with_header(&good, |h| h.replacen(&cpu(&h), "\"cuda\":{\"capability\":90,\"ptx\":false}", 1)));
+    let e = said(with_header(&good, |h| h.replacen(&cpu(&h), "\"cuda\":{\"capability\":90,\"form\":\"exact\"}", 1)));
     assert!(e.contains("kernel 0") && e.contains("another kind of machine than the file"), "{e}");
     let spec = ArgSpec::new(DType::F32, &[0, 3]);
     let empty = compile_with(&[spec], &FunctionOptions::default(), |a| Ok(vec![a[0].add(1)?])).unwrap();
     let empty = bytes_of(&empty);
-    let e = said(with_header(&empty, |h| h.replacen(&cpu(&h), "\"cuda\":{\"capability\":90,\"ptx\":false}", 1)));
+    let e = said(with_header(&empty, |h| h.replacen(&cpu(&h), "\"cuda\":{\"capability\":90,\"form\":\"exact\"}", 1)));
     assert!(e.contains("compute capability 9.0") && e.contains("cuda:0"), "{e}");
     let mut other = good.clone();
     other[8] = 77;

@@ -22,7 +22,6 @@ pub use pool::{Pool, Share};
 use crate::device::{Device, DeviceError, Memory, Module, read_host, write_host};
 use crate::env::Env;
 use crate::image::{self, Image, Platform};
-use crate::launch::refuse;
 use crate::search::PlanStore;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -240,15 +239,7 @@ impl Device for CpuDevice {
 
     fn import(&self, image: Image) -> Result<Arc<dyn Module>, DeviceError> {
         self.accepts(&image.platform)?;
-        let mut kernels = Vec::with_capacity(image.kernels.len());
-        for kernel in image.kernels {
-            match kernel {
-                image::KernelData::Cpu(data) => kernels.push(data),
-                image::KernelData::Cuda(data) => {
-                    return Err(refuse(data.signature.name(), "it is a kernel for a GPU"));
-                }
-            }
-        }
+        let kernels = image.kernels.into_iter().map(image::KernelData::cpu).collect::<Result<_, _>>()?;
         let library = self.cache.open(&image.library)?;
         let unit = Unit { library, source: String::new(), kernels };
         Ok(Arc::new(CpuModule::new(vec![unit], self.pool.clone())?))

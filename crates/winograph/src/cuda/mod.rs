@@ -16,7 +16,7 @@ pub use resources::{KernelResources, parse_resources};
 use crate::cpu::{CACHE_BYTES, Cache};
 use crate::device::{Device, DeviceError, Memory, Module, Recording};
 use crate::env::Env;
-use crate::image::{GpuCode, GpuKernel, Image, KernelData, Platform};
+use crate::image::{GpuKernel, Image, KernelData, Platform};
 use crate::search::PlanStore;
 use driver::Driver;
 use memory::CudaBuffer;
@@ -305,10 +305,7 @@ impl Device for CudaDevice {
         let (source, architecture, binary) = self.binary(codes)?;
         let kernels = GpuKernel::of(codes, source.kernels)?;
         Ok(Image {
-            platform: Platform::Cuda(match architecture {
-                Architecture::Machine(capability) => GpuCode { capability, ptx: false },
-                Architecture::Virtual(capability) => GpuCode { capability, ptx: true },
-            }),
+            platform: Platform::Cuda(self.nvrtc()?.code(architecture)),
             kernels: kernels.into_iter().map(KernelData::Cuda).collect(),
             library: binary.image,
         })
@@ -316,18 +313,10 @@ impl Device for CudaDevice {
 
     fn import(&self, image: Image) -> Result<Arc<dyn Module>, DeviceError> {
         self.accepts(&image.platform)?;
-        let mut kernels = Vec::with_capacity(image.kernels.len());
         if let Platform::Cuda(code) = &image.platform {
             code.check_bytes(&image.library).map_err(|reason| DeviceError::OtherMachine { reason })?;
         }
-        for kernel in image.kernels {
-            match kernel {
-                KernelData::Cuda(data) => kernels.push(data),
-                KernelData::Cpu(data) => {
-                    return Err(crate::launch::refuse(data.signature.name(), "it is a kernel for a processor"));
-                }
-            }
-        }
+        let kernels = image.kernels.into_iter().map(KernelData::cuda).collect::<Result<_, _>>()?;
         Ok(Arc::new(CudaModule::new(self.device.clone(), kernels, String::new(), &image.library, &[])?))
     }
 

@@ -5,6 +5,7 @@
 
 use super::resources::{KernelResources, parse_resources};
 use crate::device::DeviceError;
+use crate::image::{CodeForm, GpuCode};
 use libloading::Library;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -192,6 +193,16 @@ impl Nvrtc {
         })
     }
 
+    /// Where what is compiled for an architecture runs. On 9.0 kernels use what no other GPU has, which CUDA 12 can compile.
+    pub(crate) fn code(&self, architecture: Architecture) -> GpuCode {
+        let (capability, form) = match architecture {
+            Architecture::Machine(90) if self.version >= (12, 0) => (90, CodeForm::Exact),
+            Architecture::Machine(a) => (a, CodeForm::Machine),
+            Architecture::Virtual(a) => (a, CodeForm::Ptx),
+        };
+        GpuCode { capability, form }
+    }
+
     /// Compiles a renderer's text.
     ///
     /// # Errors
@@ -200,8 +211,9 @@ impl Nvrtc {
         let mut options: Vec<String> = COMPILE_OPTIONS.iter().map(|o| o.to_string()).collect();
         options.push("--std=c++17".into());
         options.push(match architecture {
-            // What that machine alone has, too.
-            Architecture::Machine(90) if self.version >= (12, 0) => "--gpu-architecture=sm_90a".to_string(),
+            Architecture::Machine(a) if self.code(architecture).form == CodeForm::Exact => {
+                format!("--gpu-architecture=sm_{a}a")
+            }
             Architecture::Machine(a) => format!("--gpu-architecture=sm_{a}"),
             Architecture::Virtual(a) => format!("--gpu-architecture=compute_{a}"),
         });

@@ -49,7 +49,7 @@ mod format;
 mod load;
 mod write;
 
-pub use crate::image::{GpuCode, Platform};
+pub use crate::image::{CodeForm, GpuCode, Platform};
 pub use load::Exported;
 #[doc(hidden)]
 pub use write::seal;

@@ -14,7 +14,7 @@ use winograph::cpu::{
 };
 use winograph::device::{Device, Memory};
 use winograph::env::Env;
-use winograph::export::{Exported, GpuCode, Platform, seal};
+use winograph::export::{CodeForm, Exported, GpuCode, Platform, seal};
 use winograph::files::write_atomically;
 use winograph::model::{PictureAxes, Session, Value, conformance};
 use winograph::nn::{self, Layer as _, Parameters};
@@ -28,6 +28,12 @@ use winograph::{
 };
 use winograph_compiler::Target;
 use winograph_compiler::tune::{Problem, Tuning};
+
+/// Code for a GPU, of any kind.
+fn code(s: &mut Source) -> GpuCode {
+    let form = [CodeForm::Exact, CodeForm::Machine, CodeForm::Ptx][s.below(3)];
+    GpuCode { capability: s.size() as u32, form }
+}
 
 /// What is made once for all calls.
 pub struct Context {
@@ -294,14 +300,12 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     }),
     ("Device::accepts", |s, c| {
         let platform = match s.size() % 2 {
-            0 => Platform::Cuda(GpuCode { capability: s.size() as u32, ptx: true }),
+            0 => Platform::Cuda(code(s)),
             _ => Platform::Cpu(Machine { arch: s.text(), ..Machine::of(s.size()) }),
         };
         told(c.cpu.accepts(&platform))
     }),
-    ("GpuCode::check", |s, _| {
-        told(GpuCode { capability: s.size() as u32, ptx: s.size() % 2 == 0 }.check(s.size() as u32))
-    }),
+    ("GpuCode::check", |s, _| told(code(s).check(s.size() as u32))),
     ("write_atomically", |s, c| told(write_atomically(&c.file(s), b"x"))),
     ("SafeTensors::new", |s, _| told(safetensors(s).map(|_| ()))),
     ("SafeTensors::with_metadata", |s, _| {
