@@ -13,6 +13,8 @@ import sys
 
 import torch
 
+from torch_graph import median_ms
+
 LAYERS = json.loads((pathlib.Path(__file__).parent / "layers.json").read_text())["layers"]
 KINDS = {  # name: dtype, tf32, channels last, our ways
     "true f32": (torch.float32, False, False, ("f32 F4", "f32 direct")),
@@ -29,23 +31,7 @@ def measure(layer, n, dtype, tf32, last):
     w = torch.randn(layer["k"], layer["c"], 3, 3, device="cuda", dtype=dtype)
     if last:
         x, w = x.to(memory_format=torch.channels_last), w.to(memory_format=torch.channels_last)
-    # A graph of ten, so that no launch waits for the host.
-    with torch.cuda.stream(torch.cuda.Stream()):
-        for _ in range(10):
-            torch.nn.functional.conv2d(x, w, padding=1)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-            for _ in range(10):
-                torch.nn.functional.conv2d(x, w, padding=1)
-        graph.replay()
-        pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(20)]
-        for start, end in pairs:
-            start.record()
-            graph.replay()
-            end.record()
-        torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) * 1e2 for start, end in pairs)
+    return 1e3 * median_ms(lambda: torch.nn.functional.conv2d(x, w, padding=1), repeat=10)
 
 
 torch.backends.cudnn.benchmark = True

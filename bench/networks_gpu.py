@@ -11,7 +11,6 @@ weights (f32 without tf32, channels first, a CUDA graph of one inference by devi
 """
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ import tempfile
 import numpy
 import torch
 import torchvision
+
+from torch_graph import median_ms
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NETWORKS = {"resnet50": torchvision.models.resnet50, "vgg19": torchvision.models.vgg19}
@@ -29,20 +30,7 @@ def pytorch(make):
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     model = make(weights=None).eval().cuda()
     x = torch.randn(1, 3, 224, 224, device="cuda")
-    with torch.no_grad(), torch.cuda.stream(torch.cuda.Stream()):
-        for _ in range(5):
-            model(x)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-            model(x)
-        pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(20)]
-        for start, end in pairs:
-            start.record()
-            graph.replay()
-            end.record()
-        torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in pairs)
+    return median_ms(lambda: model(x))
 
 
 def ours(binary, case, device, out, extra=()):
