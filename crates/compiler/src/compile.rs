@@ -114,9 +114,13 @@ impl Driver<'_> {
     /// The sums of products that may be tuned, with what is given for each or found by the observer.
     fn sums(&mut self, g: &Graph, options: &Options, rules: &winograd::Rules) -> Sums {
         let mut sums = Sums::default();
-        // Plans that are asked for are what is to be used.
-        if options.tuning == TuningRule::Off || options.tuning == TuningRule::Stored && !options.plans.plans.is_empty()
-        {
+        let wanted = match options.tuning {
+            TuningRule::Off => false,
+            // Plans that are asked for are what is to be used.
+            TuningRule::Stored => options.plans.plans.is_empty() && self.observer.has_tunings(),
+            TuningRule::Given(_) => true,
+        };
+        if !wanted {
             return sums;
         }
         for (buffer, problem, work) in winograd::problems(g, options, rules) {
@@ -236,8 +240,9 @@ fn finish(
         }
         _ => Ok(()),
     };
-    let before = provenance::Before::new(&g, std::mem::take(&mut driver.notes.1));
-    let reads = sums.reads(&g);
+    // Only where somebody asks what became of a definition.
+    let followed = !driver.notes.1.is_empty() || !sums.is_empty();
+    let reads = if followed { provenance::reads(&g) } else { Vec::new() };
     let (mut g, stages) = driver.pass(
         "fuse",
         || {
@@ -251,7 +256,7 @@ fn finish(
     );
     driver.sketch(|| Sketch::of_graph(&g));
     driver.explanation.stages = stages;
-    driver.notes.1 = before.after(&g);
+    driver.notes.1 = provenance::merged(std::mem::take(&mut driver.notes.1), &reads, &g);
     sums.follow(&reads, &g);
     if verifies {
         verify::indexed::verify(&g).map_err(|error| CompileError::Verify { pass: "fuse", error })?;

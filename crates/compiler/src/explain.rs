@@ -142,6 +142,11 @@ pub trait Observer {
         1
     }
 
+    /// Whether sums are to be asked for, and to be told of in the explanation.
+    fn has_tunings(&self) -> bool {
+        false
+    }
+
     /// What a search has found for a sum, or why what it left cannot be used; asked where the options leave tuning to the
     /// observer.
     fn tuning(&mut self, problem: &Problem) -> Option<Result<Tuning, String>> {

@@ -26,7 +26,10 @@ pub(crate) fn map<T: Sync, R: Send>(workers: usize, items: &[T], f: impl Fn(usiz
         done.lock().unwrap_or_else(PoisonError::into_inner).append(&mut mine);
     };
     std::thread::scope(|scope| {
-        (1..workers).for_each(|_| drop(scope.spawn(work)));
+        // Where no thread can be had this one does all of it.
+        for _ in 1..workers {
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
         work();
     });
     let mut all = done.into_inner().unwrap_or_else(PoisonError::into_inner);

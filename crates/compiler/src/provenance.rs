@@ -10,48 +10,38 @@ use winograph_ir::indexed::{BufId, Graph, Source, Val};
 /// Notes by buffer: places in the tensor graph's list of notes, ascending.
 pub(crate) type Notes = FxHashMap<BufId, Vec<u32>>;
 
-/// The definitions of a graph before some of them are merged.
-pub(crate) struct Before {
-    /// The buffer that each writes, and those that it reads.
-    defs: Vec<(BufId, Vec<BufId>)>,
-    notes: Notes,
+/// What each definition writes, and the buffers that it reads, ascending.
+pub(crate) type Reads = Vec<(BufId, Vec<BufId>)>;
+
+/// What the definitions of a graph read, before some of them are merged.
+pub(crate) fn reads(g: &Graph) -> Reads {
+    let source = |v| match g.val(v) {
+        Val::Load { src: Source::Buffer(b), .. } => Some(*b),
+        _ => None,
+    };
+    let read = |value| sorted(g.topological(&[value]).into_iter().filter_map(source).collect());
+    g.defs.iter().map(|d| (d.buffer, read(d.value))).collect()
 }
 
-impl Before {
-    pub(crate) fn new(g: &Graph, notes: Notes) -> Before {
-        if notes.is_empty() {
-            return Before { defs: Vec::new(), notes };
+/// The notes of the definitions that are left of those that read `reads`: they serve what those that were put into them
+/// served, too, and what rewrites have added serves what the definitions that read it serve.
+pub(crate) fn merged(mut notes: Notes, reads: &Reads, left: &Graph) -> Notes {
+    let known: FxHashSet<BufId> = notes.keys().copied().collect();
+    let left: FxHashSet<BufId> = left.defs.iter().map(|d| d.buffer).collect();
+    let gone: FxHashSet<BufId> = reads.iter().map(|d| d.0).filter(|b| !left.contains(b)).collect();
+    for (buffer, reads) in reads {
+        for read in reads.iter().filter(|b| gone.contains(b)) {
+            let merged = notes.get(read).cloned().unwrap_or_default();
+            add(&mut notes, *buffer, &merged);
         }
-        let source = |v| match g.val(v) {
-            Val::Load { src: Source::Buffer(b), .. } => Some(*b),
-            _ => None,
-        };
-        let reads = |value| sorted(g.topological(&[value]).into_iter().filter_map(source).collect());
-        let defs = g.defs.iter().map(|d| (d.buffer, reads(d.value))).collect();
-        Before { defs, notes }
     }
-
-    /// Definitions that are left serve what those that were put into them served, too. What rewrites have added serves what the
-    /// definitions that read it serve.
-    pub(crate) fn after(self, g: &Graph) -> Notes {
-        let mut notes = self.notes;
-        let known: FxHashSet<BufId> = notes.keys().copied().collect();
-        let left: FxHashSet<BufId> = g.defs.iter().map(|d| d.buffer).collect();
-        let gone: FxHashSet<BufId> = self.defs.iter().map(|d| d.0).filter(|b| !left.contains(b)).collect();
-        for (buffer, reads) in &self.defs {
-            for read in reads.iter().filter(|b| gone.contains(b)) {
-                let merged = notes.get(read).cloned().unwrap_or_default();
-                add(&mut notes, *buffer, &merged);
-            }
+    for (buffer, reads) in reads.iter().rev() {
+        let Some(own) = notes.get(buffer).cloned() else { continue };
+        for read in reads.iter().filter(|b| !known.contains(b)) {
+            add(&mut notes, *read, &own);
         }
-        for (buffer, reads) in self.defs.iter().rev() {
-            let Some(own) = notes.get(buffer).cloned() else { continue };
-            for read in reads.iter().filter(|b| !known.contains(b)) {
-                add(&mut notes, *read, &own);
-            }
-        }
-        notes
     }
+    notes
 }
 
 /// What each launch serves. Copies of operands, which passes have added, serve what the kernels that read them serve.

@@ -76,6 +76,10 @@ struct Watch<'a> {
 }
 
 impl Observer for Watch<'_> {
+    fn has_tunings(&self) -> bool {
+        self.plans.is_some()
+    }
+
     fn tuning(&mut self, problem: &Problem) -> Option<Result<Tuning, String>> {
         let (plans, target) = self.plans?;
         let found = plans.find(problem, target)?;
@@ -144,7 +148,9 @@ impl Compiled {
         let debug = settings::env().map_or(0, |env| env.debug);
         let start = Instant::now();
         PLANNED.fetch_add(1, Ordering::Relaxed);
-        let (mut program, mut explanation, found) = plan(op, graph, device.target(), device.plans(), options, dumps)?;
+        // As long as nothing was stored no compile looks at what its sums are.
+        let plans = device.plans().filter(|p| p.is_there());
+        let (mut program, mut explanation, found) = plan(op, graph, device.target(), plans, options, dumps)?;
         let mut planned = Instant::now();
         let build = |program: &Program| match program.kernels.is_empty() {
             true => Ok(None),

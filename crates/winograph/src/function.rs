@@ -138,7 +138,8 @@ pub fn plan(
     plan_stored(args, target, &PlanStore::default(), options, dumps, f)
 }
 
-/// [`plan`] with the plans that searches have stored for the target, as compiling for a device takes them.
+/// [`plan`] with the plans that searches have stored for the target, as compiling for a device takes them; the
+/// explanation tells what was decided about each sum of products.
 ///
 /// # Errors
 /// Those of [`plan`].

@@ -14,9 +14,10 @@ pub use problem::Problem;
 pub use tuning::{Blocks, Ends, Registers, Staging, Tuning, TuningRule};
 
 use crate::optimize::plan::Plan;
+use crate::provenance::Reads;
 use crate::schedule::block_cost::Extents;
 use rustc_hash::{FxHashMap, FxHashSet};
-use winograph_ir::indexed::{BufId, Def, Graph, Role, Source, Val, ValId};
+use winograph_ir::indexed::{BufId, Graph, Role};
 
 /// Where a tuning came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,21 +97,13 @@ impl Sums {
         }
     }
 
-    /// Which definition reads which buffers, for [`follow`](Sums::follow).
-    pub(crate) fn reads(&self, g: &Graph) -> Vec<(BufId, Vec<BufId>)> {
-        if self.of.is_empty() {
-            return Vec::new();
-        }
-        let loaded = |v: ValId| match g.val(v) {
-            Val::Load { src: Source::Buffer(b), .. } => Some(*b),
-            _ => None,
-        };
-        let of = |def: &Def| (def.buffer, g.topological(&[def.value]).into_iter().filter_map(loaded).collect());
-        g.defs.iter().map(of).collect()
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.reports.is_empty()
     }
 
     /// A definition into which one of a sum has gone belongs to the sum; `reads` is what there was before.
-    pub(crate) fn follow(&mut self, reads: &[(BufId, Vec<BufId>)], g: &Graph) {
+    pub(crate) fn follow(&mut self, reads: &Reads, g: &Graph) {
         let left: FxHashSet<BufId> = g.defs.iter().map(|d| d.buffer).collect();
         // Writers come before readers.
         for (reader, buffers) in reads {

@@ -110,17 +110,12 @@ fn renamed(k: &Kernel) -> Kernel {
     let store = &k.stores[0];
     let mut k = split::nest(&k.graph, &k.loops, (store.buffer, store.value), Some(store), k.role);
     for (n, b) in k.graph.buffers.iter_mut().enumerate() {
-        let constant = matches!(b.origin, Origin::Constant(_)) && n > 0;
-        b.name = format!(
-            "{}{n}",
-            if n == 0 {
-                "y"
-            } else if constant {
-                "w"
-            } else {
-                "x"
-            }
-        );
+        let letter = match b.origin {
+            _ if n == 0 => 'y',
+            Origin::Constant(_) => 'w',
+            _ => 'x',
+        };
+        b.name = format!("{letter}{n}");
         b.origin = Origin::Internal;
         b.layout = None;
     }

@@ -140,7 +140,7 @@ impl Cache {
         make: impl FnOnce() -> Result<Vec<u8>, E>,
     ) -> Result<(Vec<u8>, Fetched), E> {
         let Ok(Some(dir)) = self.folder() else { return Ok((make()?, Fetched::Compiled)) };
-        let key = hash(&[&[FORMAT], parts].concat());
+        let key = folder::key(&[&[FORMAT], parts].concat());
         if let Some((path, bytes)) = lookup(dir, &key) {
             folder::mark_used(&path);
             return Ok((bytes, Fetched::Cached));
@@ -158,16 +158,7 @@ impl Cache {
 }
 
 fn key(source: &str, compiler: &Compiler, machine: &str) -> String {
-    hash(&[FORMAT, &compiler.identity(), machine, source])
-}
-
-fn hash(parts: &[&str]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    hasher.finalize().to_hex().to_string()
+    folder::key(&[FORMAT, &compiler.identity(), machine, source])
 }
 
 fn entry_path(dir: &Path, key: &str) -> PathBuf {

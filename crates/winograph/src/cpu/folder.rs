@@ -11,6 +11,16 @@ const STALE: Duration = Duration::from_secs(3600);
 /// A used library is marked as such at most this often.
 const MARK: Duration = Duration::from_secs(3600);
 
+/// The name of what depends on these texts alone: equal for the same texts, cut in the same places.
+pub(crate) fn key(parts: &[&str]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
 /// Makes a folder, with those above it, for this user alone; folders that are there stay as they are.
 pub(crate) fn create(dir: &Path) -> io::Result<()> {
     builder().recursive(true).create(dir)

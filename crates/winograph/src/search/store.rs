@@ -64,6 +64,11 @@ impl PlanStore {
         self.dir.as_deref()
     }
 
+    /// Whether the folder is there: until something was stored, it is not.
+    pub(crate) fn is_there(&self) -> bool {
+        self.dir.as_deref().is_some_and(Path::is_dir)
+    }
+
     /// What is stored for a problem on a target; an error says why what is there is not used.
     pub fn find(&self, problem: &Problem, target: &Target) -> Option<Result<Tuning, String>> {
         let dir = self.dir.as_deref().filter(|d| d.is_dir())?;
@@ -101,7 +106,7 @@ impl PlanStore {
                 continue;
             }
             let text = part.to_string();
-            let bytes = format!("{FORMAT}{}\n{text}", hash(&[key, &text]));
+            let bytes = format!("{FORMAT}{}\n{text}", folder::key(&[key, &text]));
             write_atomically(&path, bytes.as_bytes())
                 .map_err(|source| StoreError::Write { path: path.clone(), source })?;
             written.push(path);
@@ -127,20 +132,11 @@ fn path(dir: &Path, key: &str) -> PathBuf {
 /// Of the tile, on any number of threads.
 fn tile_key(problem: &Problem, target: &Target) -> String {
     let target = Target { threads: 0, ..target.clone() };
-    hash(&[FORMAT, "tile", &problem.key(), &format!("{target:?}")])
+    folder::key(&[FORMAT, "tile", &problem.key(), &format!("{target:?}")])
 }
 
 fn schedule_key(problem: &Problem, target: &Target, tile: Option<&[usize]>) -> String {
-    hash(&[FORMAT, "schedule", &problem.key(), &format!("{target:?}"), &format!("{tile:?}")])
-}
-
-fn hash(parts: &[&str]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    hasher.finalize().to_hex().to_string()
+    folder::key(&[FORMAT, "schedule", &problem.key(), &format!("{target:?}"), &format!("{tile:?}")])
 }
 
 /// An entry, if there is one.
@@ -160,7 +156,7 @@ fn read(dir: &Path, key: &str) -> Option<Result<Tuning, String>> {
     let Some((sum, text)) = text.strip_prefix(FORMAT).and_then(|t| t.split_once('\n')) else {
         return bad("is no plan of this version");
     };
-    if hash(&[key, text]) != sum {
+    if folder::key(&[key, text]) != sum {
         return bad("is damaged");
     }
     folder::mark_used(&path);
