@@ -14,7 +14,9 @@ use crate::options::{LayoutRule, Options, StageRule};
 use crate::parallel;
 use crate::program::{Place, Program, ProgramBuffer, Step};
 use crate::provenance::{self, Notes};
-use crate::schedule::{blocked, canonical, flatten, fuse, layout, memory, nest, operands, rangeify, scope, split};
+use crate::schedule::{
+    blocked, canonical, flatten, fuse, layout, memory, nest, operands, parts, rangeify, scope, split,
+};
 use crate::sketch::{self, Sketch};
 use crate::target::Target;
 use crate::tune::{Note, Origin as TuningOrigin, SumReport, Sums, Tuning, TuningRule};
@@ -261,6 +263,25 @@ fn finish(
     if verifies {
         verify::indexed::verify(&g).map_err(|error| CompileError::Verify { pass: "fuse", error })?;
     }
+    if let Some(gpu) = &target.gpu {
+        let mut decided = Vec::new();
+        let made = driver.pass(
+            "parts",
+            || parts::parts(&mut g, gpu, options.products, &mut decided),
+            |made| format!("{} sums\n", made.len()),
+        );
+        driver.sketch(|| Sketch::of_graph(&g));
+        driver.explanation.stages.extend(decided);
+        for (reader, stage) in made {
+            if let Some(notes) = driver.notes.1.get(&reader).cloned() {
+                driver.notes.1.insert(stage, notes);
+            }
+            sums.moved(reader, stage);
+        }
+    }
+    if verifies {
+        verify::indexed::verify(&g).map_err(|error| CompileError::Verify { pass: "parts", error })?;
+    }
     let mut kernels =
         driver.pass("split", || split::split(&g, workers), |k| k.iter().map(|k| k.text() + "\n").collect());
     let plain = |_: usize| Vec::new();
@@ -309,6 +330,7 @@ fn finish(
         || {
             let mut choices = layout::layout(&mut kernels, &g.buffers, target, options.layout, workers);
             if let (LayoutRule::Auto, Some(gpu)) = (options.layout, &target.gpu) {
+                layout::turn_rows(&mut kernels, &g.buffers, gpu, options.products, &mut choices);
                 layout::pad_rows(&mut kernels, &g.buffers, gpu, options.products, &mut choices);
             }
             choices

@@ -29,6 +29,8 @@ pub struct Target {
 pub struct Gpu {
     /// Threads of a warp.
     pub lanes: usize,
+    /// Multiprocessors.
+    pub processors: usize,
     /// Bytes of a sector of global memory.
     pub sector: usize,
     /// Threads that a workgroup may have.
@@ -62,9 +64,10 @@ impl Target {
 
     /// The target of this name: `cpu`, `cuda:sm_80`, `cuda:sm_90` or `metal`.
     pub fn by_name(name: &str) -> Option<Target> {
-        let gpu = |shared: usize, units: &'static [&'static str]| {
+        let gpu = |processors: usize, shared: usize, units: &'static [&'static str]| {
             let gpu = Gpu {
                 lanes: 32,
+                processors,
                 sector: 32,
                 max_threads: 1024,
                 access: 16,
@@ -84,11 +87,12 @@ impl Target {
                 gpu: Some(gpu),
             }
         };
+        // Multiprocessors of an A100, an H100 and a large Apple GPU.
         match name {
             "cpu" => Some(Target::cpu(64)),
-            "cuda:sm_80" => Some(gpu(163 << 10, &CUDA_UNITS)),
-            "cuda:sm_90" => Some(gpu(227 << 10, &HOPPER_UNITS)),
-            "metal" => Some(gpu(32 << 10, &METAL_UNITS)),
+            "cuda:sm_80" => Some(gpu(108, 163 << 10, &CUDA_UNITS)),
+            "cuda:sm_90" => Some(gpu(132, 227 << 10, &HOPPER_UNITS)),
+            "metal" => Some(gpu(40, 32 << 10, &METAL_UNITS)),
             _ => None,
         }
     }

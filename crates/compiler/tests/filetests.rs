@@ -27,7 +27,9 @@ use winograph_compiler::optimize::plan::{Plan, Scheduled};
 use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::options::{GridRule, LayoutRule};
 use winograph_compiler::schedule::narrow::{Block, narrow};
-use winograph_compiler::schedule::{blocked, canonical, flatten, fuse, layout, operands, rangeify, scope, split};
+use winograph_compiler::schedule::{
+    blocked, canonical, flatten, fuse, layout, operands, parts, rangeify, scope, split,
+};
 use winograph_compiler::tune::Sums;
 use winograph_compiler::winograd::rational::Rational;
 use winograph_compiler::{Algorithm, Options, Target, compile, lower, winograd};
@@ -313,6 +315,14 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             checked(&way.graph, "block sums")?;
             Ok(format!("; {n} sums\n{}", print_indexed(&way.graph)))
         }
+        "parts" => {
+            let gpu = way.target.gpu.clone().ok_or("target= names no GPU")?;
+            let mut decisions = Vec::new();
+            parts::parts(&mut way.graph, &gpu, Default::default(), &mut decisions);
+            checked(&way.graph, "parts")?;
+            let report: String = decisions.iter().map(|d| format!("; {}: {}\n", d.stage, d.reason)).collect();
+            Ok(report + &print_indexed(&way.graph))
+        }
         "legalize" => Ok(way.legalized()?.iter().map(|k| k.text() + "\n").collect()),
         "canonical" => Ok(way.canonical()?.iter().map(|k| k.text() + "\n").collect()),
         "grid" => {
@@ -469,6 +479,11 @@ fn link_nests() {
 #[test]
 fn block_sums() {
     folder("blocked");
+}
+
+#[test]
+fn parts_of_sums() {
+    folder("parts");
 }
 
 #[test]

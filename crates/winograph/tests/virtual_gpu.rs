@@ -177,6 +177,28 @@ fn products_convolutions_and_pooling() -> Result<()> {
     agrees("pooling", &[x], 1e-5, |a| Ok(vec![a[0].max_pool(&[3, 3], &pool)?, a[0].avg_pool(&[2, 2], &pool)?]))
 }
 
+#[test]
+fn sums_in_parts() -> Result<()> {
+    let rows = randn(&[40, 2048], 1)?;
+    agrees("row times vector", &[randn(&[2048], 2)?], 1e-4, |a| Ok(vec![rows.matmul(&a[0])?.relu()?]))?;
+    let columns = randn(&[1024, 24], 3)?.mul(0.1)?;
+    agrees("few results", &[randn(&[8, 1024], 4)?], 1e-4, |a| Ok(vec![a[0].matmul(&columns)?]))?;
+    let w = randn(&[8, 96, 3, 3], 5)?.mul(0.1)?;
+    let options = ConvOptions { stride: vec![2, 2], ..ConvOptions::padding(1) };
+    agrees("strided", &[randn(&[1, 96, 9, 7], 6)?], 1e-4, |a| Ok(vec![a[0].conv2d(&w, None, &options)?.relu()?]))?;
+    let long = randn(&[100_000], 7)?;
+    agrees("everything", &[long], 1e-4, |a| Ok(vec![a[0].mean(&[], false)?, a[0].max(&[], false)?]))?;
+    for dtype in [DType::F16, DType::BF16] {
+        let (a, b) = (randn(&[4, 3072], 8)?.cast(dtype)?, randn(&[3072, 6], 9)?.mul(0.05)?.cast(dtype)?);
+        agrees(dtype.name(), &[a, b], 2e-2, |a| Ok(vec![a[0].matmul(&a[1])?]))?;
+    }
+    // Each of these is cut: there is a launch more than there are results.
+    let how = FunctionOptions { device: Some(Arc::new(gpu("cuda:sm_90"))), ..FunctionOptions::default() };
+    let f = compile_with(&[ArgSpec::new(DType::F32, &[2048])], &how, |a| Ok(vec![rows.matmul(&a[0])?.relu()?]))?;
+    assert_eq!(f.program().run.len(), 2);
+    Ok(())
+}
+
 /// A block of 64 threads that turns 64 numbers around by way of shared memory.
 fn reverse(barrier: &str, index: &str) -> winograph_ir::linear::Code {
     parse_linear(&format!(

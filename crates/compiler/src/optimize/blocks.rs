@@ -18,7 +18,7 @@ const CHUNK: i64 = 8;
 /// Chunks in shared memory at a time, where copies are asynchronous.
 const STAGES: u32 = 3;
 /// Elements of a 16-byte access.
-const WIDE: i64 = 4;
+pub const WIDE: i64 = 4;
 /// Most accumulators of a thread.
 const ACCUMULATORS: i64 = 64;
 /// Threads that a large GPU wants in flight.

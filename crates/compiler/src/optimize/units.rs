@@ -20,8 +20,6 @@ use winograph_ir::linear::MatrixUnit;
 const LARGE: f64 = (1u64 << 20) as f64;
 /// Accumulators of a thread, at most: beside them it needs registers for fragments and addresses.
 const ACCUMULATORS: i64 = 128;
-/// Multiprocessors of a large GPU: 108 of an A100, 132 of an H100.
-const MULTIPROCESSORS: f64 = 132.0;
 /// Bytes of a chunk's terms, at most: a line of the caches.
 const ROW: i64 = 128;
 /// Chunks in shared memory at a time, at most.
@@ -70,7 +68,7 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<(Kernel, P
         let Some((k, chunk)) = along(&terms, &unit) else { continue };
         let steps = all_terms as f64 / (chunk * unit.k as i64) as f64;
         let fits = tiles(&unit).into_iter().filter(|t| t.fits(&unit, chunk, gpu));
-        let costs = fits.map(|t| (t.cost(&unit, chunk, sides, rest, steps), t));
+        let costs = fits.map(|t| (t.cost(&unit, chunk, sides, rest, steps, gpu), t));
         if let Some((cost, tile)) = costs.min_by(|a, b| a.0.total_cmp(&b.0)) {
             choices.push((cost, Choice { unit, tile, k, chunk }));
         }
@@ -195,9 +193,10 @@ impl Tile {
     /// Cycles of a launch, about, by what was measured on an H100: of the products at half of the unit's rate, which is
     /// what `mma.sync` reaches; of loads from shared memory at 128 bytes; of copies into it from the second-level cache at
     /// 28. What is less than the most is hidden for the better part.
-    fn cost(&self, unit: &MatrixUnit, chunk: i64, sizes: [i64; 2], rest: f64, steps: f64) -> f64 {
+    fn cost(&self, unit: &MatrixUnit, chunk: i64, sizes: [i64; 2], rest: f64, steps: f64, gpu: &Gpu) -> f64 {
+        let processors = gpu.processors as f64;
         if from_shared(unit) {
-            return self.cost_from_shared(unit, chunk, sizes, rest, steps);
+            return self.cost_from_shared(unit, chunk, sizes, rest, steps, processors);
         }
         let [rows, cols] = self.block(unit);
         let blocks = |n: i64, block: i64| ((n + block - 1) / block) as f64;
@@ -207,7 +206,7 @@ impl Tile {
         let warps = (self.warps[0] * self.warps[1]) as f64;
         // A workgroup with many accumulators is alone on a multiprocessor, or few are in the launch.
         let accumulators = warps * (self.copies[0] * self.copies[1] * unit.c.elements() as i64) as f64;
-        let beside = (all / MULTIPROCESSORS).clamp(1.0, if accumulators > 512.0 { 1.0 } else { 8.0 / warps.min(4.0) });
+        let beside = (all / processors).clamp(1.0, if accumulators > 512.0 { 1.0 } else { 8.0 / warps.min(4.0) });
         // A multiprocessor has four units, and a warp uses one.
         let busy = (warps * beside / 4.0).min(1.0);
         let times = if unit.factor_bits == 22 { 3.0 } else { 1.0 };
@@ -220,14 +219,22 @@ impl Tile {
         let step = (most + 0.25 * (products + loads + copies - most) + 150.0).max(500.0);
         // Nobody runs while it waits.
         let alone = beside < 2.0;
-        let waves = (all / MULTIPROCESSORS).ceil();
+        let waves = (all / processors).ceil();
         waves * (if alone { 1.25 } else { 1.0 } * step * steps + (rows * cols) as f64 / 16.0)
     }
 
     /// Cycles of a launch on a unit that reads its factors from shared memory: products at the unit's rate, factors read
     /// from there by each group of warps, copies from the second-level cache at 40 bytes a cycle, which is what was
     /// measured on an H100 where the taps of a window share lines of the first-level cache.
-    fn cost_from_shared(&self, unit: &MatrixUnit, chunk: i64, sizes: [i64; 2], rest: f64, steps: f64) -> f64 {
+    fn cost_from_shared(
+        &self,
+        unit: &MatrixUnit,
+        chunk: i64,
+        sizes: [i64; 2],
+        rest: f64,
+        steps: f64,
+        processors: f64,
+    ) -> f64 {
         let [rows, cols] = self.block(unit);
         let blocks = |n: i64, block: i64| ((n + block - 1) / block) as f64;
         let all = rest * blocks(sizes[0], rows) * blocks(sizes[1], cols);
@@ -241,9 +248,9 @@ impl Tile {
         let step = most + 0.25 * (products + loads + copies - most);
         // As many workgroups are on a multiprocessor as it has registers for, and the launch has workgroups.
         let registers = groups * 128.0 * (unit.c.elements() as f64 + 56.0);
-        let beside = (65536.0 / registers).floor().min((all / MULTIPROCESSORS).ceil()).max(1.0);
+        let beside = (65536.0 / registers).floor().min((all / processors).ceil()).max(1.0);
         let waits = if beside < 2.0 { 150.0 + 0.25 * step } else { 0.0 };
-        (all / MULTIPROCESSORS).ceil() * ((step + waits) * steps + (rows * cols) as f64 / 16.0)
+        (all / processors).ceil() * ((step + waits) * steps + (rows * cols) as f64 / 16.0)
     }
 }
 

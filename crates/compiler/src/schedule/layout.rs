@@ -6,6 +6,7 @@
 
 use crate::kernel::Kernel;
 use crate::optimize::access::{self, Touch};
+use crate::optimize::matrix_unit::product;
 use crate::optimize::{blocks, contract, grid, heuristic, units};
 use crate::options::{LayoutRule, Products};
 use crate::parallel;
@@ -254,6 +255,52 @@ pub fn pad_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products:
             known[n] = cost;
         }
     }
+}
+
+/// Gives results of products that go by tiles of registers another contiguous axis where the rows of theirs have no whole
+/// vectors, as those of 7 or 14 pixels: one along which tiles store whole sectors. Tells of it in the choices.
+pub fn turn_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products: Products, choices: &mut [Choice]) {
+    let internal = |b: usize| buffers[b].layout.is_none() && matches!(buffers[b].origin, Origin::Internal);
+    for n in 0..kernels.len() {
+        let k = &kernels[n];
+        let [store] = &k.stores[..] else { continue };
+        let b = k.args[store.buffer.0 as usize].0 as usize;
+        let buffer = &k.graph.buffers[store.buffer.0 as usize];
+        let Some(choice) = choices.iter_mut().find(|c| internal(b) && c.buffer == buffers[b].name) else { continue };
+        let elements = (gpu.sector / buffer.dtype.size()).max(1) as i64;
+        let size = |axis: usize| k.graph.ints.as_const(buffer.shape[axis]).unwrap_or(1);
+        let Some(&inner) = choice.order.last() else { continue };
+        if choice.block.is_some() || size(inner) % blocks::WIDE == 0 {
+            continue;
+        }
+        let whole = |a: &usize| size(*a) % elements == 0 && moves_a_factor(k, store.index[*a]);
+        let Some(to) = (0..buffer.shape.len()).filter(whole).max_by_key(|&a| size(a)) else { continue };
+        let read_by_tiles = |k: &Kernel| {
+            k.stores.iter().all(|s| k.args[s.buffer.0 as usize].0 as usize != b)
+                && k.args.iter().any(|a| a.0 as usize == b)
+                && (units::plan(k, gpu, products).is_some() || blocks::plan(k, gpu).is_some())
+        };
+        if units::plan(k, gpu, products).is_some()
+            || blocks::plan(k, gpu).is_none()
+            || kernels.iter().any(read_by_tiles)
+        {
+            continue;
+        }
+        let rows = size(inner);
+        choice.order.retain(|&a| a != to);
+        choice.order.push(to);
+        choice.reason += &format!("; rows of {rows} have no whole vectors: axis {to} is contiguous instead");
+        let planes = vec![false; choice.order.len()];
+        for k in kernels.iter_mut().filter(|k| k.args.iter().any(|a| a.0 as usize == b)) {
+            set_layout(k, b, &choice.order, None, &planes, Some(gpu.sector), 1);
+        }
+    }
+}
+
+/// Whether an index goes along an axis of one factor of a kernel's product alone.
+fn moves_a_factor(k: &Kernel, index: IntId) -> bool {
+    let (Some(p), IntNode::Range(r)) = (product(k), k.graph.ints.node(index)) else { return false };
+    k.graph.depends_on(p.factors[0], *r) != k.graph.depends_on(p.factors[1], *r)
 }
 
 fn layout_of(k: &Kernel, buffer: usize) -> Option<&Layout> {

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod narrow;
 pub mod nest;
 pub mod operands;
+pub mod parts;
 pub mod rangeify;
 pub mod scope;
 pub mod split;

@@ -114,6 +114,13 @@ impl Sums {
         }
     }
 
+    /// The terms that the definition of `reader` summed are summed in `stage` now.
+    pub(crate) fn moved(&mut self, reader: BufId, stage: BufId) {
+        if let Some(n) = self.of.remove(&reader) {
+            self.of.insert(stage, n);
+        }
+    }
+
     /// The number of the sum that a buffer of the program belongs to.
     pub(crate) fn number(&self, buffer: BufId) -> Option<usize> {
         self.of.get(&buffer).copied()

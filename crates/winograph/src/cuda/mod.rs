@@ -34,6 +34,7 @@ use winograph_ir::linear::Code;
 mod attribute {
     pub(super) const MAX_THREADS: i32 = 1;
     pub(super) const WARP: i32 = 10;
+    pub(super) const PROCESSORS: i32 = 16;
     pub(super) const L2: i32 = 38;
     pub(super) const MAJOR: i32 = 75;
     pub(super) const MINOR: i32 = 76;
@@ -213,6 +214,7 @@ fn target_of(device: &driver::Device, capability: u32) -> Result<Target, DeviceE
     let l2 = device.attribute(attribute::L2)?;
     let gpu = Gpu {
         lanes: device.attribute(attribute::WARP)?,
+        processors: device.attribute(attribute::PROCESSORS)?,
         max_threads: device.attribute(attribute::MAX_THREADS)?,
         shared: device.attribute(attribute::SHARED)?,
         units: match capability {
@@ -224,6 +226,7 @@ fn target_of(device: &driver::Device, capability: u32) -> Result<Target, DeviceE
         copies: capability >= 80,
         ..known.gpu.clone().unwrap_or(Gpu {
             lanes: 32,
+            processors: 132,
             sector: 32,
             max_threads: 1024,
             access: 16,

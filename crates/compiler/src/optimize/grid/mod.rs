@@ -218,12 +218,13 @@ pub fn complete(kernel: &Kernel, stored: &Plan, gpu: &Gpu, rule: GridRule) -> Re
             GridRule::Auto => {
                 let search = Search::new(kernel, gpu);
                 let size = |a: usize| plan.loops[a].iter().find(|f| f.kind == Kind::Thread).and_then(|f| f.size);
-                let mut best: Option<(f64, Vec<usize>)> = None;
+                let mut best: Option<((bool, f64), Vec<usize>)> = None;
                 for order in permutations(&plan.threads) {
                     let fastest_first: Threads = order.iter().rev().map(|&a| (a, size(a).unwrap_or(1))).collect();
-                    let sectors = search.sectors(&fastest_first);
-                    if best.as_ref().is_none_or(|b| sectors < b.0) {
-                        best = Some((sectors, order));
+                    let broken = breaks_sectors(kernel, &plan, gpu, &fastest_first);
+                    let score = (broken, search.sectors(&fastest_first));
+                    if best.as_ref().is_none_or(|b| score < b.0) {
+                        best = Some((score, order));
                     }
                 }
                 plan.threads = best.map(|b| b.1).unwrap_or_default();
@@ -237,6 +238,46 @@ pub fn complete(kernel: &Kernel, stored: &Plan, gpu: &Gpu, rule: GridRule) -> Re
         return mismatch(format!("{all} threads in a workgroup, the target has at most {}", gpu.max_threads));
     }
     Ok(plan)
+}
+
+/// Whether a warp stores more sectors of a buffer of the compiler's own than it fills, where factors are staged in shared
+/// memory: copies into that go by threads whatever axes those stand for.
+fn breaks_sectors(kernel: &Kernel, plan: &Plan, gpu: &Gpu, fastest_first: &Threads) -> bool {
+    let staged = plan.reduces.iter().flatten().any(|f| f.kind == Kind::Shared);
+    let [store] = &kernel.stores[..] else { return false };
+    let buffer = kernel.graph.buffer(store.buffer);
+    let Some(layout) = buffer.layout.clone().filter(|_| staged && buffer.origin == Origin::Internal) else {
+        return false;
+    };
+    let mut g = kernel.graph.clone();
+    let address = g.flatten(&layout, &store.index);
+    let mut steps = Vec::with_capacity(fastest_first.len());
+    let mut wide = 1;
+    for &(a, size) in fastest_first {
+        let Some((step, _)) = g.ints.split_linear(address, kernel.loops[a]) else { return false };
+        // What follows the threads' factor is inside of a thread.
+        let inner = plan.loops[a].iter().skip_while(|f| f.kind != Kind::Thread).skip(1).filter_map(|f| f.size);
+        if step == 1 {
+            wide = inner.clone().product::<i64>();
+        }
+        steps.push((step * inner.product::<i64>(), size));
+    }
+    let elements = (gpu.sector / buffer.dtype.size().max(1)).max(1) as i64;
+    let mut sectors = Vec::new();
+    for lane in 0..gpu.lanes as i64 {
+        let (mut at, mut rest) = (0, lane);
+        for &(step, size) in &steps {
+            at += rest % size * step;
+            rest /= size;
+        }
+        if rest == 0 {
+            sectors.extend((at..at + wide).map(|e| e / elements));
+        }
+    }
+    let filled = (sectors.len() as i64 + elements - 1) / elements;
+    sectors.sort_unstable();
+    sectors.dedup();
+    sectors.len() as i64 > filled
 }
 
 /// All orders of a few axes; more than four keep theirs.
