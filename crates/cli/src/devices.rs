@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::{machine, output};
 use serde::Serialize;
 use std::fmt::Write as _;
+use winograph::cuda::{CudaDevice, CudaOptions};
 use winograph::device::Device as _;
 use winograph::settings;
 
@@ -26,6 +27,46 @@ struct Cpu {
     cache: Option<String>,
     /// Why no kernels are kept although a folder is named.
     cache_refused: Option<String>,
+}
+
+/// An NVIDIA GPU.
+#[derive(Debug, Serialize)]
+struct Cuda {
+    device: String,
+    name: String,
+    /// As 9.0.
+    compute_capability: String,
+    memory_bytes: usize,
+    /// File of NVRTC and its version.
+    compiler: Option<String>,
+    /// Why there is none.
+    compiler_missing: Option<String>,
+}
+
+/// The NVIDIA GPUs, each or why it cannot be used, or why there are none.
+fn gpus() -> Result<std::result::Result<Vec<std::result::Result<Cuda, String>>, String>> {
+    let options = CudaOptions::from_env(machine::env()?);
+    let one = |n: usize| {
+        let gpu = CudaDevice::with_options(n, options.clone()).map_err(|e| e.to_string())?;
+        let capability = gpu.capability();
+        let nvrtc = gpu.nvrtc();
+        Ok(Cuda {
+            device: gpu.name().to_string(),
+            name: gpu.description().to_string(),
+            compute_capability: format!("{}.{}", capability / 10, capability % 10),
+            memory_bytes: gpu.memory(),
+            compiler: nvrtc.as_ref().ok().map(|n| {
+                let (major, minor) = n.version();
+                format!("NVRTC {major}.{minor}, {}", n.path().display())
+            }),
+            compiler_missing: nvrtc.err().map(|e| e.to_string()),
+        })
+    };
+    Ok(match CudaDevice::count() {
+        Ok(0) => Err("the driver finds no GPU".to_string()),
+        Ok(count) => Ok((0..count).map(one).collect()),
+        Err(e) => Err(e.to_string()),
+    })
 }
 
 /// What the machine calls its processor.
@@ -59,8 +100,16 @@ pub(crate) fn devices(args: &DevicesArgs) -> Result<()> {
         cache: env.kernel_cache().map(|p| p.display().to_string()),
         cache_refused: device.cache().folder().err(),
     };
+    let gpus = gpus()?;
     if args.json {
-        let list = serde_json::json!({ "devices": [cpu] });
+        let mut devices = vec![serde_json::json!(cpu)];
+        for (n, gpu) in gpus.iter().flatten().enumerate() {
+            devices.push(match gpu {
+                Ok(gpu) => serde_json::json!(gpu),
+                Err(why) => serde_json::json!({ "device": format!("cuda:{n}"), "unusable": why }),
+            });
+        }
+        let list = serde_json::json!({ "devices": devices, "cuda_missing": gpus.err() });
         return output::print(&format!("{list}\n"));
     }
     let mut out = String::new();
@@ -80,6 +129,23 @@ pub(crate) fn devices(args: &DevicesArgs) -> Result<()> {
     );
     let cache = cpu.cache.unwrap_or_else(|| "off".to_string());
     line("  kernel cache", cpu.cache_refused.map_or(cache, |why| format!("not used: {why}")));
+    match gpus {
+        Err(why) => line("cuda", format!("none: {why}")),
+        Ok(gpus) => {
+            for (n, gpu) in gpus.into_iter().enumerate() {
+                match gpu {
+                    Err(why) => line(&format!("cuda:{n}"), format!("cannot be used: {why}")),
+                    Ok(gpu) => {
+                        line(&gpu.device, gpu.name);
+                        line("  capability", gpu.compute_capability);
+                        line("  memory", size(gpu.memory_bytes));
+                        let missing = gpu.compiler_missing.unwrap_or_default();
+                        line("  compiler", gpu.compiler.unwrap_or_else(|| format!("none found: {missing}")));
+                    }
+                }
+            }
+        }
+    }
     output::print(&out)
 }
 

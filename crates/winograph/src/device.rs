@@ -2,6 +2,7 @@
 
 pub use crate::image::{Image, Platform};
 use crate::search::PlanStore;
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,12 +31,18 @@ pub trait Device: Send + Sync {
     /// Copies bytes from the device. Launches before it have been run when it reads.
     fn read(&self, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError>;
 
-    /// Copies as many bytes as both have from the device's memory to its memory. Launches before it have been run when it
-    /// does.
+    /// Copies as many bytes as both have to the device's memory from its own, or from other memory that it
+    /// [reaches](Device::reaches). Launches before it, on both devices where there are two, have been run when it does.
     fn copy(&self, to: &mut dyn Memory, from: &dyn Memory) -> Result<(), DeviceError> {
         let mut bytes = vec![0; from.bytes().min(to.bytes())];
         self.read(from, 0, &mut bytes)?;
         self.write(to, 0, &bytes)
+    }
+
+    /// Whether it copies from memory that another device has allocated, without the host's help.
+    fn reaches(&self, memory: &dyn Memory) -> bool {
+        let _ = memory;
+        false
     }
 
     /// Waits for all launches so far.
@@ -113,6 +120,11 @@ pub unsafe trait Memory: Send + Sync {
 
     /// Whether this process can read and write it.
     fn is_host(&self) -> bool;
+
+    /// Itself, for the device that has allocated it to know it by its type.
+    fn any(&self) -> Option<&dyn Any> {
+        None
+    }
 
     /// A part of it as an argument of a launch; `None` where it is out of bounds.
     fn arg(&self, offset: usize, bytes: usize) -> Option<Arg> {

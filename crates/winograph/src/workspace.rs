@@ -26,10 +26,8 @@ impl Workspace {
     /// Copies arguments to the device, where its memory is not the host's: from the host, or from their copies there.
     pub(crate) fn upload(&mut self, device: &dyn Device, args: &[Arc<Storage>]) -> Result<(), DeviceError> {
         for (to, from) in self.args.iter_mut().zip(args) {
-            let Some(to) = to else { continue };
-            match from.copy_on(device.name()) {
-                Some(copy) => device.copy(&mut **to, &*copy)?,
-                None => device.write(&mut **to, 0, from.bytes())?,
+            if let Some(to) = to {
+                from.copy_to(device, &mut **to)?;
             }
         }
         Ok(())
@@ -82,7 +80,7 @@ impl Constant {
             return Ok(Constant::Host(storage));
         }
         let mut copy = device.allocate(storage.bytes().len())?;
-        device.write(&mut *copy, 0, storage.bytes())?;
+        storage.copy_to(device, &mut *copy)?;
         Ok(Constant::Copy(copy))
     }
 

@@ -381,3 +381,121 @@ fn tensors_are_kept_on_the_device() -> winograph::Result<()> {
     }
     Ok(())
 }
+
+/// One GPU by its number, or a message why there is none.
+fn numbered(ordinal: usize) -> Option<CudaDevice> {
+    let fetched = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().map(|p| p.join("nvrtc"));
+    let asked = std::env::var_os("WINOGRAPH_NVRTC").map(PathBuf::from);
+    let nvrtc = asked.or(fetched.filter(|f| f.is_dir()));
+    let found = CudaDevice::with_options(ordinal, CudaOptions { nvrtc, ..CudaOptions::default() })
+        .and_then(|d| d.nvrtc().map(|_| ()).map(|()| d));
+    found.map_err(|e| eprintln!("skipped: {e}")).ok()
+}
+
+/// Copies longer than a piece of staging memory, at odd places, from several threads at once, give back what was written.
+#[test]
+fn copies_of_all_lengths_come_back() {
+    let Some(gpu) = numbered(0) else { return };
+    let lengths = [1, 3, 4096, (2 << 20) - 1, 2 << 20, (2 << 20) + 1, (37 << 20) + 5];
+    std::thread::scope(|scope| {
+        for thread in 0..4u8 {
+            let gpu = &gpu;
+            scope.spawn(move || {
+                for (i, length) in lengths.into_iter().enumerate() {
+                    let data: Vec<u8> =
+                        (0..length).map(|n| (n % 251) as u8 ^ thread.wrapping_mul(31) ^ i as u8).collect();
+                    let mut memory = gpu.allocate(length + 7).unwrap();
+                    gpu.write(&mut *memory, 7, &data).unwrap();
+                    let mut other = gpu.allocate(length + 7).unwrap();
+                    gpu.copy(&mut *other, &*memory).unwrap();
+                    let mut back = vec![0; length + 7];
+                    gpu.read(&*other, 0, &mut back).unwrap();
+                    assert!(back[..7] == [0; 7] && back[7..] == data, "{thread} {length}");
+                }
+            });
+        }
+    });
+    let counts = gpu.copies();
+    assert_eq!((counts.to_device, counts.within, counts.to_host, counts.from_peers), (28, 28, 28, 0));
+}
+
+/// Two values of one GPU share its memory; memory of the host or of another GPU is refused where it must be one's own.
+#[test]
+fn two_values_of_one_gpu_share_its_memory() {
+    let (Some(a), Some(b)) = (numbered(0), numbered(0)) else { return };
+    let mut memory = a.allocate(64).unwrap();
+    b.write(&mut *memory, 0, &[7; 64]).unwrap();
+    let mut other = b.allocate(64).unwrap();
+    b.copy(&mut *other, &*memory).unwrap();
+    let mut back = [0; 64];
+    a.read(&*other, 0, &mut back).unwrap();
+    assert_eq!(back, [7; 64]);
+    assert_eq!((b.copies().within, b.copies().from_peers), (1, 0));
+    let host = device(None, 1).allocate(64).unwrap();
+    assert!(matches!(a.copy(&mut *other, &*host), Err(DeviceError::Foreign { .. })));
+    assert!(a.reaches(&*memory) && !a.reaches(&*host));
+}
+
+/// Two GPUs at once: memory goes from one to the other directly, and functions on both, called from threads in turns, give
+/// the same bits.
+#[test]
+fn two_gpus_in_one_process() -> winograph::Result<()> {
+    let count = CudaDevice::count().unwrap_or(0);
+    let missing = CudaDevice::new(count).expect_err("a number beyond the last");
+    if count > 0 {
+        assert!(missing.to_string().contains(&format!("no device cuda:{count}")), "{missing}");
+    }
+    if count < 2 {
+        eprintln!("skipped: {count} GPUs where two are needed");
+        return Ok(());
+    }
+    let (Some(a), Some(b)) = (numbered(0), numbered(1)) else { return Ok(()) };
+    let data: Vec<u8> = (0..(9 << 20) + 3u32).map(|n| (n % 253) as u8).collect();
+    let mut first = a.allocate(data.len()).unwrap();
+    a.write(&mut *first, 0, &data).unwrap();
+    assert!(matches!(b.write(&mut *first, 0, &data), Err(DeviceError::Foreign { .. })));
+    assert!(matches!(b.read(&*first, 0, &mut [0; 4]), Err(DeviceError::Foreign { .. })));
+    let mut second = b.allocate(data.len()).unwrap();
+    b.copy(&mut *second, &*first).unwrap();
+    // Freed after the copy has read it.
+    drop(first);
+    let mut back = vec![0; data.len()];
+    b.read(&*second, 0, &mut back).unwrap();
+    assert!(back == data);
+    let counts = [a.copies(), b.copies()];
+    assert_eq!((counts[0].to_device, counts[0].to_host, counts[0].from_peers), (1, 0, 0));
+    assert_eq!((counts[1].to_device, counts[1].to_host, counts[1].from_peers), (0, 1, 1));
+
+    let (a, b) = (Arc::new(a), Arc::new(b));
+    let x = Tensor::randn(&[64, 1000], DType::F32, 1)?;
+    let before = b.copies();
+    let y = x.to(&*a)?.to(&*b)?;
+    let after = b.copies();
+    assert_eq!((after.from_peers - before.from_peers, after.to_device - before.to_device), (1, 0));
+    let devices: [Arc<dyn Device>; 2] = [a, b];
+    let w = Tensor::randn(&[8, 4, 3, 3], DType::F32, 2)?;
+    let functions: Vec<Function> = devices
+        .iter()
+        .map(|device| {
+            let options = FunctionOptions { device: Some(device.clone()), ..FunctionOptions::default() };
+            compile_with(&[ArgSpec::new(DType::F32, &[64, 1000])], &options, |x| {
+                let image = x[0].reshape(&[1, 4, 160, 100])?;
+                Ok(vec![image.conv2d(&w, None, &ConvOptions::padding(1))?.softmax(1)?])
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    let results = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let (functions, y) = (&functions, &y);
+                scope.spawn(move || -> winograph::Result<Vec<Vec<f32>>> {
+                    (0..10).map(|n| functions[(n + thread) % 2].call(&[y])?[0].to_vec::<f32>()).collect()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().expect("no panic")).collect::<winograph::Result<Vec<_>>>()
+    })?;
+    let expected = &results[0][0];
+    assert!(results.iter().flatten().all(|r| r == expected));
+    Ok(())
+}

@@ -20,6 +20,18 @@ pub(super) type GraphExec = *mut c_void;
 /// An address on the device.
 pub(super) type Address = u64;
 
+/// `CUmemAccessDesc`: which device may do what with a pool's memory.
+#[repr(C)]
+pub(super) struct Access {
+    kind: c_int,
+    device: c_int,
+    flags: c_int,
+}
+
+/// `CU_MEM_LOCATION_TYPE_DEVICE` and `CU_MEM_ACCESS_FLAGS_PROT_READWRITE`.
+const OF_DEVICE: c_int = 1;
+const READ_AND_WRITE: c_int = 3;
+
 /// The driver must know at least this version of CUDA: 11.4.
 const LEAST_VERSION: c_int = 11040;
 
@@ -70,9 +82,14 @@ functions! {
     allocate b"cuMemAlloc_v2" (*mut Address, usize);
     free b"cuMemFree_v2" (Address);
     fill b"cuMemsetD8_v2" (Address, u8, usize);
-    write b"cuMemcpyHtoD_v2" (Address, *const c_void, usize);
-    read b"cuMemcpyDtoH_v2" (*mut c_void, Address, usize);
+    write b"cuMemcpyHtoDAsync_v2" (Address, *const c_void, usize, Stream);
+    read b"cuMemcpyDtoHAsync_v2" (*mut c_void, Address, usize, Stream);
     copy b"cuMemcpyDtoDAsync_v2" (Address, Address, usize, Stream);
+    copy_peer b"cuMemcpyPeerAsync" (Address, Context, Address, Context, usize, Stream);
+    can_access_peer b"cuDeviceCanAccessPeer" (*mut c_int, c_int, c_int);
+    share_pool b"cuMemPoolSetAccess" (Pool, *const Access, usize);
+    allocate_host b"cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
+    free_host b"cuMemFreeHost" (*mut c_void);
     load b"cuModuleLoadData" (*mut Module, *const c_void);
     unload b"cuModuleUnload" (Module);
     function b"cuModuleGetFunction" (*mut Function, Module, *const c_char);
@@ -86,6 +103,8 @@ functions! {
     trim_pool b"cuMemPoolTrimTo" (Pool, usize);
     stream b"cuStreamCreate" (*mut Stream, c_uint);
     destroy_stream b"cuStreamDestroy_v2" (Stream);
+    wait_stream b"cuStreamSynchronize" (Stream);
+    queue_wait b"cuStreamWaitEvent" (Stream, Event, c_uint);
     begin_capture b"cuStreamBeginCapture_v2" (Stream, c_int);
     end_capture b"cuStreamEndCapture" (Stream, *mut Graph);
     instantiate b"cuGraphInstantiateWithFlags" (*mut GraphExec, Graph, u64);
@@ -98,6 +117,7 @@ functions! {
     event b"cuEventCreate" (*mut Event, c_uint);
     record b"cuEventRecord" (Event, *mut c_void);
     wait b"cuEventSynchronize" (Event);
+    query b"cuEventQuery" (Event);
     elapsed b"cuEventElapsedTime" (*mut f32, Event, Event);
     destroy_event b"cuEventDestroy_v2" (Event);
     error_name b"cuGetErrorName" (Status, *mut *const c_char);
@@ -297,6 +317,23 @@ impl Device {
         // SAFETY: the context is retained as long as `self` lives.
         self.driver.check("make a context current", unsafe { (f.set_current)(self.context) })?;
         Ok(f)
+    }
+
+    /// The context, which the devices of a process with the same number share.
+    pub(super) fn context(&self) -> Context {
+        self.context
+    }
+
+    /// Lets another device reach this one's memory directly, where the machine can; says whether it can.
+    pub(super) fn share_with(&self, other: &Device) -> bool {
+        let Ok(f) = self.enter() else { return false };
+        let mut can = 0;
+        // SAFETY: the pointer is to an integer that lives until the call returns; both handles are devices'.
+        let status = unsafe { (f.can_access_peer)(&mut can, other.handle, self.handle) };
+        let (0, true, Some(pool)) = (status, can != 0, self.pool) else { return false };
+        let access = Access { kind: OF_DEVICE, device: other.handle, flags: READ_AND_WRITE };
+        // SAFETY: the pool is this device's; one description is given, which lives until the call returns.
+        unsafe { (f.share_pool)(pool, &access, 1) == 0 }
     }
 
     /// An attribute by its number in cuda.h.

@@ -2,6 +2,7 @@
 
 use super::driver::{Address, Device};
 use crate::device::{DeviceError, Memory};
+use std::any::Any;
 use std::sync::Arc;
 
 /// Memory of a GPU, zero at first, from a pool in the order of the queue.
@@ -20,6 +21,18 @@ impl CudaBuffer {
         }
         buffer.at = buffer.device.zeroed(bytes)?;
         Ok(buffer)
+    }
+}
+
+impl CudaBuffer {
+    /// The device that it is of.
+    pub(super) fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// The address of a part; `None` where it is out of bounds.
+    pub(super) fn part(&self, offset: usize, bytes: usize) -> Option<Address> {
+        (offset.checked_add(bytes)? <= self.bytes).then(|| self.at.wrapping_add(offset as u64))
     }
 }
 
@@ -43,5 +56,9 @@ unsafe impl Memory for CudaBuffer {
 
     fn is_host(&self) -> bool {
         false
+    }
+
+    fn any(&self) -> Option<&dyn Any> {
+        Some(self)
     }
 }

@@ -1,6 +1,7 @@
 //! NVIDIA GPUs: kernels as CUDA C, compiled by NVRTC, launched through the driver. Both are libraries that are loaded
 //! when they are first needed, so that the same program runs where there are none.
 
+mod copies;
 mod driver;
 mod events;
 mod memory;
@@ -8,7 +9,9 @@ mod module;
 mod nvrtc;
 mod recorded;
 mod resources;
+mod staging;
 
+pub use copies::CopyCounts;
 pub use module::CudaModule;
 pub use nvrtc::{Architecture, Binary, Nvrtc};
 pub use resources::{KernelResources, parse_resources};
@@ -18,6 +21,7 @@ use crate::device::{Device, DeviceError, Memory, Module, Recording};
 use crate::env::Env;
 use crate::image::{GpuKernel, Image, KernelData, Platform};
 use crate::search::PlanStore;
+use copies::Copies;
 use driver::Driver;
 use memory::CudaBuffer;
 use std::path::PathBuf;
@@ -71,8 +75,9 @@ impl CudaOptions {
 
 /// One of this machine's NVIDIA GPUs.
 ///
-/// NVRTC is looked for when something is to be compiled. Launches and copies are queued on the device's default stream
-/// and run in order.
+/// NVRTC is looked for when something is to be compiled. Launches of all threads are queued on the device's default stream
+/// and run in order. Copies go through pinned memory on streams of their own, ordered with launches by events. Several
+/// devices, of one GPU or of several, may be used in one process, from any thread: each use makes its context current.
 pub struct CudaDevice {
     name: String,
     description: String,
@@ -83,6 +88,7 @@ pub struct CudaDevice {
     nvrtc: OnceLock<Nvrtc>,
     cache: Cache,
     plans: PlanStore,
+    copies: Copies,
     device: Arc<driver::Device>,
 }
 
@@ -129,6 +135,7 @@ impl CudaDevice {
             plans: PlanStore::new(options.plan_dir.clone()),
             options,
             nvrtc: OnceLock::new(),
+            copies: Copies::new(device.clone()),
             device,
         })
     }
@@ -146,6 +153,11 @@ impl CudaDevice {
     /// Bytes of memory.
     pub fn memory(&self) -> usize {
         self.memory
+    }
+
+    /// How many copies this value has been asked for; for tests that count what moves.
+    pub fn copies(&self) -> CopyCounts {
+        self.copies.counts()
     }
 
     /// The run-time compiler.
@@ -261,9 +273,7 @@ impl Device for CudaDevice {
         if from.is_empty() {
             return Ok(());
         }
-        let f = self.device.enter()?;
-        // SAFETY: the device's memory has that many bytes there, borrowed for writing, and the slice as many.
-        self.device.driver.check("copy to the device", unsafe { (f.write)(at, from.as_ptr().cast(), from.len()) })
+        self.copies.write(at, from, None)
     }
 
     fn read(&self, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError> {
@@ -271,22 +281,23 @@ impl Device for CudaDevice {
         if to.is_empty() {
             return Ok(());
         }
-        let f = self.device.enter()?;
-        // SAFETY: the device's memory has that many bytes there, and the slice, borrowed for writing, as many.
-        let status = unsafe { (f.read)(to.as_mut_ptr().cast(), at, to.len()) };
-        self.device.driver.check("copy from the device", status)
+        self.copies.read(at, to)
     }
 
     fn copy(&self, to: &mut dyn Memory, from: &dyn Memory) -> Result<(), DeviceError> {
         let bytes = from.bytes().min(to.bytes());
-        let (to, from) = (self.part(to, 0, bytes)?, self.part(from, 0, bytes)?);
-        if bytes == 0 {
-            return Ok(());
+        let to = self.part(to, 0, bytes)?;
+        let from = buffer(from).ok_or_else(|| self.foreign())?;
+        let at = from.part(0, bytes).ok_or(DeviceError::OutOfBounds { offset: 0, bytes, len: from.bytes() })?;
+        match bytes {
+            0 => Ok(()),
+            _ if from.device().context() == self.device.context() => self.copies.within(to, at, bytes),
+            _ => self.copies.copy_from_peer(to, from.device(), at, bytes),
         }
-        let f = self.device.enter()?;
-        // SAFETY: both have that many bytes there; the copy is queued before whatever frees them.
-        let status = unsafe { (f.copy)(to, from, bytes, std::ptr::null_mut()) };
-        self.device.driver.check("copy on the device", status)
+    }
+
+    fn reaches(&self, memory: &dyn Memory) -> bool {
+        buffer(memory).is_some()
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
@@ -340,15 +351,21 @@ impl Device for CudaDevice {
 }
 
 impl CudaDevice {
-    /// The address of a part of memory, which must be a GPU's.
+    /// The address of a part of memory, which must be this GPU's.
     fn part(&self, memory: &dyn Memory, offset: usize, bytes: usize) -> Result<u64, DeviceError> {
-        if memory.is_host() {
-            return Err(DeviceError::Foreign { device: self.name.clone() });
-        }
-        let arg = memory.arg(offset, bytes);
-        let arg = arg.ok_or(DeviceError::OutOfBounds { offset, bytes, len: memory.bytes() })?;
-        Ok(arg.address.addr() as u64)
+        let own = buffer(memory).filter(|b| b.device().context() == self.device.context());
+        let own = own.ok_or_else(|| self.foreign())?;
+        own.part(offset, bytes).ok_or(DeviceError::OutOfBounds { offset, bytes, len: memory.bytes() })
     }
+
+    fn foreign(&self) -> DeviceError {
+        DeviceError::Foreign { device: self.name.clone() }
+    }
+}
+
+/// Memory as a GPU's, if it is one's.
+fn buffer(memory: &dyn Memory) -> Option<&CudaBuffer> {
+    memory.any()?.downcast_ref()
 }
 
 impl std::fmt::Debug for CudaDevice {

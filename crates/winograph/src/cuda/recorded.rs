@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 /// `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`: what other threads do meanwhile is not recorded and not refused.
 const THREAD_LOCAL: i32 = 1;
+/// `CU_STREAM_NON_BLOCKING`: the default queue, which other threads use meanwhile, does not wait for what is recorded.
+const APART: u32 = 1;
 
 thread_local! {
     /// The queue that launches of this thread go to; null is the default one.
@@ -53,7 +55,7 @@ pub(super) fn record(
     let (f, driver) = (device.enter()?, device.driver);
     let mut stream = std::ptr::null_mut();
     // SAFETY: the context is current; the pointer is to a handle that lives until the call returns.
-    driver.check("create a queue", unsafe { (f.stream)(&mut stream, 0) })?;
+    driver.check("create a queue", unsafe { (f.stream)(&mut stream, APART) })?;
     let recorder = Recorder { device, stream };
     // SAFETY: the stream was just created.
     driver.check("record launches", unsafe { (f.begin_capture)(stream, THREAD_LOCAL) })?;

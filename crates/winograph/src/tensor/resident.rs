@@ -1,9 +1,10 @@
 //! Copies of tensors on devices whose memory is not the host's.
 
-use crate::device::{Device, Memory};
+use crate::device::{Device, DeviceError, Memory};
 use crate::error::Result;
 use crate::execute::on_device;
 use crate::tensor::Tensor;
+use crate::tensor::storage::Storage;
 use std::sync::Arc;
 
 /// A copy of a tensor's bytes.
@@ -13,11 +14,21 @@ pub(crate) struct Resident {
     pub(crate) memory: Arc<dyn Memory>,
 }
 
+impl Storage {
+    /// Copies the bytes to a device's memory: from a copy there, from one on a device that it reaches, or from the host.
+    pub(crate) fn copy_to(&self, device: &dyn Device, to: &mut dyn Memory) -> Result<(), DeviceError> {
+        match self.copy_for(device) {
+            Some(copy) => device.copy(to, &*copy),
+            None => device.write(to, 0, self.bytes()),
+        }
+    }
+}
+
 impl Tensor {
     /// The same tensor, with a copy of its elements on a device: functions that run there take them from the copy instead of
-    /// copying them from the host in each call. The copy lives as long as the elements do, and a tensor may have one on each
-    /// of several devices. On a device that works in the host's memory, as a CPU does, there is nothing to copy. Realizes the
-    /// tensor.
+    /// copying them from the host in each call. From a copy on another NVIDIA GPU the elements are copied directly. The copy
+    /// lives as long as the elements do, and a tensor may have one on each of several devices. On a device that works in the
+    /// host's memory, as a CPU does, there is nothing to copy. Realizes the tensor.
     ///
     /// ```
     /// # use winograph::{Tensor, cpu::{CpuDevice, CpuOptions}};
@@ -34,7 +45,7 @@ impl Tensor {
         let data = self.data(op)?;
         if !device.is_host() && data.copy_on(device.name()).is_none() {
             let mut copy = device.allocate(data.bytes().len()).map_err(on_device(op))?;
-            device.write(&mut *copy, 0, data.bytes()).map_err(on_device(op))?;
+            data.copy_to(device, &mut *copy).map_err(on_device(op))?;
             data.keep_copy(Resident { device: device.name().to_string(), memory: Arc::from(copy) });
         }
         Ok(self.clone())

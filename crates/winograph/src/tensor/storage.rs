@@ -1,6 +1,6 @@
 //! Memory that holds the elements of a tensor.
 
-use crate::device::Memory;
+use crate::device::{Device, Memory};
 use crate::error::{Error, Result};
 use crate::memory::may_fit;
 use crate::tensor::Element;
@@ -83,6 +83,13 @@ impl Storage {
     pub(crate) fn copy_on(&self, device: &str) -> Option<Arc<dyn Memory>> {
         let copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         copies.iter().find(|c| c.device == device).map(|c| c.memory.clone())
+    }
+
+    /// The copy that a device copies from without the host: its own, or one that it reaches.
+    pub(crate) fn copy_for(&self, device: &dyn Device) -> Option<Arc<dyn Memory>> {
+        let copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = copies.iter().find(|c| c.device == device.name());
+        own.or_else(|| copies.iter().find(|c| device.reaches(&*c.memory))).map(|c| c.memory.clone())
     }
 
     /// Keeps a copy on a device, unless there is one.

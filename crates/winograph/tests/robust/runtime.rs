@@ -492,6 +492,10 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
             _ => Err("no memory".to_string()),
         }
     }),
+    ("Device::reaches", |s, c| {
+        let other = c.gpu.allocate(s.below(99)).map_err(|e| e.to_string())?;
+        if c.device.reaches(&*other) { Err("memory that it did not allocate".into()) } else { Ok(()) }
+    }),
     ("Device::synchronize", |_, c| told(c.device.synchronize().and(c.gpu.synchronize()))),
     ("Device::is_host", |_, c| c.device.is_host().then_some(()).ok_or_else(String::new)),
     ("Device::record", |_, c| told(c.device.record(&mut || Ok(())).map(|r| r.is_none()))),
@@ -499,6 +503,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     ("Memory::bytes", |s, _| told(Buffer::zeroed(s.below(99)).map(|b| b.bytes()))),
     ("Memory::address", |s, _| told(Buffer::zeroed(s.below(99)).map(|b| b.address().is_null()))),
     ("Memory::is_host", |s, c| told(c.gpu.allocate(s.below(99)).map(|b| b.is_host()))),
+    ("Memory::any", |s, _| told(Buffer::zeroed(s.below(99)).map(|b| b.any().is_none()))),
     ("Memory::arg", |s, _| {
         let buffer = Buffer::zeroed(s.below(9)).map_err(|e| e.to_string())?;
         let (offset, bytes) = (s.size(), s.size());
