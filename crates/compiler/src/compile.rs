@@ -18,7 +18,7 @@ use crate::schedule::{
     blocked, canonical, flatten, fuse, layout, memory, nest, operands, parts, rangeify, scope, split,
 };
 use crate::sketch::{self, Sketch};
-use crate::target::Target;
+use crate::target::{Gpu, Target};
 use crate::tune::{Note, Origin as TuningOrigin, SumReport, Sums, Tuning, TuningRule};
 use crate::winograd;
 use rustc_hash::FxHashMap;
@@ -87,7 +87,12 @@ struct Planned {
     plan: Plan,
     grid: GridReport,
     stored: Option<Result<(), String>>,
+    /// What else the kernel's plan could be, where its sum may be tuned.
+    others: Vec<Plan>,
 }
+
+/// Plans of a kernel on a GPU that are listed for who measures.
+const OTHERS: usize = 12;
 
 struct Driver<'a> {
     /// Threads that work on kernels.
@@ -348,9 +353,14 @@ fn finish(
         "plan",
         || {
             parallel::map(workers, &kernels, |n, k| {
-                let asked = written(k).and_then(|b| sums.asked(b)).cloned().unwrap_or_default();
+                let asked = written(k).and_then(|b| sums.asked(b));
                 let mut notes = Vec::new();
-                (plans_of(k, inside[n], &asked, target, options, &mut notes), notes)
+                let mut plans =
+                    plans_of(k, inside[n], asked.unwrap_or(&Tuning::default()), target, options, &mut notes);
+                if let (Some(gpu), true, [one]) = (&target.gpu, asked.is_some(), &mut plans[..]) {
+                    one.others = others_of(k, gpu, options);
+                }
+                (plans, notes)
             })
         },
         |plans| plans.iter().flat_map(|p| &p.0).map(|p| format!("{}\n", p.plan)).collect(),
@@ -379,7 +389,7 @@ fn finish(
     for p in planned.into_iter().flatten() {
         kernels.push(p.kernel);
         plans.push(p.plan);
-        reports.push((p.grid, p.stored));
+        reports.push((p.grid, p.stored, p.others));
     }
     driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &|n| plan_lines(&plans[n])));
     let scheduled = driver.pass(
@@ -435,6 +445,7 @@ fn finish(
                     loops: sizes(&kernel.loops),
                     reduces: sizes(&kernel.reduce_ranges()),
                     stored: reports[n].1.clone(),
+                    others: std::mem::take(&mut reports[n].2),
                     grid: std::mem::take(&mut reports[n].0),
                 }
             })
@@ -465,23 +476,27 @@ fn plans_of(
     let given = options.plans.plan(k, target, options.grid);
     let stored = match (given, asked.plan(k.role)) {
         (None, Some(plan)) => {
-            let fit = stored::fit(k, plan, target, options.grid);
+            // Plans on a matrix unit are those of the kernel that `units` leaves.
+            let unit = plan.unit.is_some().then(|| units::merge(k)).flatten().map(|m| m.0);
+            let of = unit.as_ref().unwrap_or(k);
+            let fit = admitted(of, plan, target, options).and_then(|()| stored::fit(of, plan, target, options.grid));
             notes.push(match &fit {
                 Ok(_) => Note::Plan(k.role, plan.clone()),
                 Err(why) => Note::Refused(format!("plan {}", k.role.name()), why.to_string()),
             });
-            Some(fit)
+            Some(fit.map(|plan| (of.clone(), plan)))
         }
-        (given, _) => given,
+        (given, _) => given.map(|fit| fit.map(|plan| (k.clone(), plan))),
     };
     // Only a launch's own loops are parallel: kernels inside of it read what those before them wrote.
     let settled = |plan: Plan| if inside { plan.serial() } else { plan };
-    let planned = |plan, grid, stored| vec![Planned { kernel: k.clone(), plan: settled(plan), grid, stored }];
+    let of = |kernel, plan, grid, stored| vec![Planned { kernel, plan: settled(plan), grid, stored, others: vec![] }];
+    let planned = |plan, grid, stored| of(k.clone(), plan, grid, stored);
     let refused = match stored {
-        Some(Ok(plan)) => {
-            let given = |gpu| grid::given(k, gpu, &plan, options.grid, "a stored plan");
+        Some(Ok((kernel, plan))) => {
+            let given = |gpu| grid::given(&kernel, gpu, &plan, options.grid, "a stored plan");
             let report = target.gpu.as_ref().map(given).unwrap_or_default();
-            return planned(plan, report, Some(Ok(())));
+            return of(kernel, plan, report, Some(Ok(())));
         }
         Some(Err(why)) => Some(Err(why.to_string())),
         None => None,
@@ -492,7 +507,7 @@ fn plans_of(
             && plan.apply(&kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared)
         {
             let grid = grid::given(&kernel, gpu, &plan, options.grid, "a product on a matrix unit");
-            return vec![Planned { kernel, plan, grid, stored: refused }];
+            return of(kernel, plan, grid, refused);
         }
         let (plan, grid) = grid::plan(k, gpu, options.grid);
         return planned(plan, grid, refused);
@@ -505,8 +520,32 @@ fn plans_of(
     };
     notes.extend(regions.refused.map(|why| Note::Refused("registers".to_string(), why)));
     notes.push(Note::Registers(regions.registers, regions.ends));
-    let region = |(kernel, plan)| Planned { kernel, plan, grid: GridReport::default(), stored: refused.clone() };
+    let region = |(kernel, plan)| {
+        let stored = refused.clone();
+        Planned { kernel, plan, grid: GridReport::default(), stored, others: vec![] }
+    };
     regions.parts.into_iter().map(region).collect()
+}
+
+/// Whether a tuning's plan may use the unit that it names: one that rounds factors more than the options admit may not be.
+fn admitted(k: &Kernel, plan: &Plan, target: &Target, options: &Options) -> Result<(), PlanError> {
+    let (Some(unit), Some(gpu)) = (&plan.unit, &target.gpu) else { return Ok(()) };
+    match units::units(k, gpu, options.products).iter().any(|u| u.name == *unit) {
+        true => Ok(()),
+        false => Err(PlanError::Mismatch(format!("unit {unit} is none that the options admit for these products"))),
+    }
+}
+
+/// Plans that a kernel of a sum could have on a GPU, the best by estimate first.
+fn others_of(k: &Kernel, gpu: &Gpu, options: &Options) -> Vec<Plan> {
+    match units::plans(k, gpu, options.products, OTHERS) {
+        Some((kernel, plans)) => {
+            let complete = |p: Plan| grid::complete(&kernel, &p, gpu, options.grid).ok();
+            let fits = |p: &Plan| p.apply(&kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared);
+            plans.into_iter().filter_map(complete).filter(fits).collect()
+        }
+        None => grid::others(k, gpu, options.grid, OTHERS),
+    }
 }
 
 /// A plan as short lines, for a picture: what it makes of each kind of axis.

@@ -107,6 +107,8 @@ pub struct NestReport {
     pub sum: Option<usize>,
     /// Whether the plan is a stored one; where a stored one does not fit, why another took its place.
     pub stored: Option<Result<(), String>>,
+    /// On a GPU, where its sum may be tuned: plans that it could have, those that are estimated to cost the least first.
+    pub others: Vec<Plan>,
     /// Its name.
     pub name: String,
     /// What it computes.

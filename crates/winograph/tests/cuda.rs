@@ -11,7 +11,9 @@ use std::time::Duration;
 use winograph::cpu::CpuDevice;
 use winograph::cuda::{CudaDevice, CudaOptions};
 use winograph::device::{Device, DeviceError, Memory, Module};
+use winograph::search::{Outcome, SearchOptions, Unwatched, search};
 use winograph::{ArgSpec, ConvOptions, DType, Function, FunctionOptions, Options, Tensor, compile_with};
+use winograph_compiler::tune::{Origin, TuningRule};
 use winograph_compiler::{Algorithm, Target};
 use winograph_ir::Scalar;
 use winograph_ir::linear::Code;
@@ -497,5 +499,53 @@ fn two_gpus_in_one_process() -> winograph::Result<()> {
     })?;
     let expected = &results[0][0];
     assert!(results.iter().flatten().all(|r| r == expected));
+    Ok(())
+}
+
+/// Five seconds of search on the device: what it tries runs and is timed, and what is stored is what later compiles take.
+#[test]
+fn a_search_is_found_again_in_the_store() -> winograph::Result<()> {
+    let Some(first) = gpu(None) else { return Ok(()) };
+    drop(first);
+    let dir = tempfile::tempdir().unwrap();
+    let nvrtc = std::env::var_os("WINOGRAPH_NVRTC").map(PathBuf::from);
+    let fetched = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().map(|p| p.join("nvrtc"));
+    let with = CudaOptions {
+        nvrtc: nvrtc.or(fetched.filter(|f| f.is_dir())),
+        plan_dir: Some(dir.path().join("plans")),
+        ..CudaOptions::default()
+    };
+    let device: Arc<dyn Device> = Arc::new(CudaDevice::with_options(0, with).unwrap());
+    let shape = [1, 256, 14, 14];
+    let w = Tensor::randn(&[256, 256, 3, 3], DType::F32, 1)?;
+    let x = Tensor::randn(&shape, DType::F32, 2)?;
+    Tensor::realize_all(&[&w, &x])?;
+    let args = [ArgSpec::new(DType::F32, &shape)];
+    let conv = |a: &[Tensor]| Ok(vec![a[0].conv2d(&w, None, &ConvOptions::padding(1))?]);
+    let options = SearchOptions { seconds: 5.0, device: Some(device.clone()), compiler: Some(Options::default()) };
+    let found = search(&args, &[&x], &options, &mut Unwatched, &conv)?;
+    let ran = found.tried.iter().filter(|t| t.ratio.is_finite()).count();
+    eprintln!(
+        "{} tried, {ran} timed, {:.3} of the heuristics\' time:\n{}",
+        found.tried.len(),
+        found.ratio,
+        found.tuning
+    );
+    assert!(ran > 0 && found.ratio <= 1.0);
+    assert!(found.tried.iter().all(|t| t.outcome != Outcome::OtherBits));
+    // What the heuristics decided is a tuning as well.
+    device.plans().unwrap().store(&found.problem, device.target(), &found.tuning).unwrap();
+    let build = |tuning| {
+        let compiler = Options { tuning, ..Options::default() };
+        let how = FunctionOptions { device: Some(device.clone()), compiler: Some(compiler), dumps: false };
+        compile_with(&args, &how, conv)
+    };
+    let again = build(TuningRule::Stored)?;
+    assert_eq!(again.explanation().sums[0].origin, Origin::Stored);
+    assert_eq!(again.source(), found.function.source());
+    let values = |f: &Function| f.call(&[&x])?[0].to_vec::<f32>();
+    let (new, old) = (values(&again)?, values(&build(TuningRule::Off)?)?);
+    let norm = (old.iter().map(|v| v * v).sum::<f32>() / old.len() as f32).sqrt();
+    assert!(new.iter().zip(&old).all(|(a, b)| (a - b).abs() <= 1e-4 * norm));
     Ok(())
 }

@@ -26,12 +26,21 @@ const BUSY: f64 = 32768.0;
 
 /// The plan, without the order of blocks and threads; `None` where the kernel is no product, or not a large one.
 pub fn plan(kernel: &Kernel, gpu: &Gpu) -> Option<Plan> {
+    plans(kernel, gpu, 1).into_iter().next()
+}
+
+/// At most so many plans, those that are estimated to cost the least first.
+pub fn plans(kernel: &Kernel, gpu: &Gpu, most: usize) -> Vec<Plan> {
+    candidates(kernel, gpu, most).unwrap_or_default()
+}
+
+fn candidates(kernel: &Kernel, gpu: &Gpu, most: usize) -> Option<Vec<Plan>> {
     let p = product(kernel)?;
     let mut g = kernel.graph.clone();
     let sums: Vec<i64> = kernel.reduce_ranges().into_iter().map(|r| g.ints.const_size(r)).collect::<Option<_>>()?;
-    let (chunked, &most) = sums.iter().enumerate().filter(|s| s.1 % CHUNK == 0).max_by_key(|s| s.1)?;
+    let (chunked, &longest) = sums.iter().enumerate().filter(|s| s.1 % CHUNK == 0).max_by_key(|s| s.1)?;
     let terms = sums.iter().try_fold(1i64, |n, &s| n.checked_mul(s))?;
-    if most < 2 * CHUNK || terms < 4 * CHUNK {
+    if longest < 2 * CHUNK || terms < 4 * CHUNK {
         return None;
     }
     let sizes: Vec<i64> = kernel.loops.iter().map(|&r| g.ints.const_size(r)).collect::<Option<_>>()?;
@@ -60,7 +69,7 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu) -> Option<Plan> {
         classes[side].iter().copied().filter(|&a| a != but).max_by_key(|&a| (sizes[a], std::cmp::Reverse(steps[a])))
     };
     let seconds = [Some(None), near(side, v).map(|w| Some((w, true))), near(1 - side, u).map(|w| Some((w, false)))];
-    let mut best: Option<(f64, Tile, Option<usize>)> = None;
+    let mut found: Vec<(f64, Tile, Option<usize>)> = Vec::new();
     // A row of a buffer of the compiler's own is stored in whole sectors, or all of it at once.
     let own = g.buffer(store.buffer).origin == Origin::Internal;
     let sector = (gpu.sector / g.buffer(store.buffer).dtype.size().max(1)).max(1) as i64;
@@ -94,32 +103,53 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu) -> Option<Plan> {
             let global = (rows + cols) as f64 / (rows * cols) as f64;
             let idle = (BUSY / (all * threads as f64)).max(1.0);
             let cost = waste * (1.0 + loads as f64 / (WIDE * ru * rw) as f64 * 1.5 + global * 24.0) * idle;
-            if best.is_none_or(|b| cost < b.0) {
-                best = Some((cost, tile, second.map(|s| s.0)));
+            found.push((cost, tile, second.map(|s| s.0)));
+        }
+    }
+    if most == 1 {
+        // The first of the cheapest, as sorting would have it.
+        found = found.into_iter().reduce(|best, f| if f.0 < best.0 { f } else { best }).into_iter().collect();
+    }
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    found.truncate(most);
+    let axes = Axes { sizes: sizes.len(), u, v, sums: sums.len(), chunked };
+    Some(found.into_iter().map(|(_, tile, w)| axes.plan(tile, w, gpu)).collect())
+}
+
+/// What a plan is about: numbers of axes and which of them have parts.
+struct Axes {
+    sizes: usize,
+    u: usize,
+    v: usize,
+    sums: usize,
+    chunked: usize,
+}
+
+impl Axes {
+    fn plan(&self, tile: Tile, w: Option<usize>, gpu: &Gpu) -> Plan {
+        let Axes { u, v, chunked, .. } = *self;
+        let Tile { tu, ru, tv, tw, rw } = tile;
+        let any = |kind: Kind| Factor { kind, size: None };
+        let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
+        let mut plan = Plan { stages: if gpu.copies { STAGES } else { 1 }, ..Plan::default() };
+        for a in 0..self.sizes {
+            let mut factors = vec![any(Kind::Grid)];
+            if a == u {
+                factors.extend([of(Kind::Thread, tu), of(Kind::Unroll, ru)]);
+            } else if a == v {
+                factors.extend([of(Kind::Thread, tv), of(Kind::Vector, WIDE)]);
+            } else if Some(a) == w {
+                factors.extend([of(Kind::Unroll, rw), of(Kind::Thread, tw)]);
             }
+            factors.retain(|f| f.size != Some(1));
+            plan.loops.push(factors);
         }
-    }
-    let (_, Tile { tu, ru, tv, tw, rw }, w) = best?;
-    let any = |kind: Kind| Factor { kind, size: None };
-    let of = |kind: Kind, size: i64| Factor { kind, size: Some(size) };
-    let mut plan = Plan { stages: if gpu.copies { STAGES } else { 1 }, ..Plan::default() };
-    for a in 0..sizes.len() {
-        let mut factors = vec![any(Kind::Grid)];
-        if a == u {
-            factors.extend([of(Kind::Thread, tu), of(Kind::Unroll, ru)]);
-        } else if a == v {
-            factors.extend([of(Kind::Thread, tv), of(Kind::Vector, WIDE)]);
-        } else if Some(a) == w {
-            factors.extend([of(Kind::Unroll, rw), of(Kind::Thread, tw)]);
+        for n in 0..self.sums {
+            let all = [any(Kind::Loop), of(Kind::Shared, CHUNK)];
+            plan.reduces.push(all[..if n == chunked { 2 } else { 1 }].to_vec());
         }
-        factors.retain(|f| f.size != Some(1));
-        plan.loops.push(factors);
+        plan
     }
-    for n in 0..sums.len() {
-        let all = [any(Kind::Loop), of(Kind::Shared, CHUNK)];
-        plan.reduces.push(all[..if n == chunked { 2 } else { 1 }].to_vec());
-    }
-    Some(plan)
 }
 
 /// Threads and results of one along the first axis, threads along the lanes' axis, threads and results along a second one

@@ -30,11 +30,13 @@ const WIDE: i64 = 16;
 /// The merged kernel and its plan, without the order of blocks and threads; `None` where no unit multiplies what the
 /// kernel sums, or where the kernel is small.
 pub fn plan(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<(Kernel, Plan)> {
+    let (merged, plans) = plans(kernel, gpu, products, 1)?;
+    plans.into_iter().next().map(|plan| (merged, plan))
+}
+
+/// The merged kernel that a unit's plan is for, with the axes that the unit's rows and columns run along.
+pub fn merge(kernel: &Kernel) -> Option<(Kernel, [usize; 2])> {
     let p = product(kernel)?;
-    let units = units(kernel, gpu, products);
-    if units.is_empty() {
-        return None;
-    }
     let sizes: Vec<i64> = kernel.loops.iter().map(|&r| kernel.graph.ints.const_size(r)).collect::<Option<_>>()?;
     let moves = |side: usize, r: RangeId| {
         kernel.graph.depends_on(p.factors[side], r) && !kernel.graph.depends_on(p.factors[1 - side], r)
@@ -50,7 +52,18 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<(Kernel, P
     // Columns of the unit run along the axis that is contiguous in memory, as `Plan::apply` has it.
     let steps = store_steps(&both);
     let step = |a: usize| steps[a].unwrap_or(i64::MAX);
-    let (row, col) = if step(y) <= step(x) { (x, y) } else { (y, x) };
+    let axes = if step(y) <= step(x) { [x, y] } else { [y, x] };
+    Some((both, axes))
+}
+
+/// The merged kernel and at most so many plans, those that are estimated to cost the least first; `None` as for [`plan`].
+pub fn plans(kernel: &Kernel, gpu: &Gpu, products: Products, most: usize) -> Option<(Kernel, Vec<Plan>)> {
+    let units = units(kernel, gpu, products);
+    if units.is_empty() {
+        return None;
+    }
+    let sizes: Vec<i64> = kernel.loops.iter().map(|&r| kernel.graph.ints.const_size(r)).collect::<Option<_>>()?;
+    let (both, [row, col]) = merge(kernel)?;
     let ints = &both.graph.ints;
     let size = |a: usize| ints.const_size(both.loops[a]);
     let sums = both.reduce_ranges();
@@ -68,20 +81,19 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, products: Products) -> Option<(Kernel, P
         let Some((k, chunk)) = along(&terms, &unit) else { continue };
         let steps = all_terms as f64 / (chunk * unit.k as i64) as f64;
         let fits = tiles(&unit).into_iter().filter(|t| t.fits(&unit, chunk, gpu));
-        let costs = fits.map(|t| (t.cost(&unit, chunk, sides, rest, steps, gpu), t));
-        if let Some((cost, tile)) = costs.min_by(|a, b| a.0.total_cmp(&b.0)) {
-            choices.push((cost, Choice { unit, tile, k, chunk }));
-        }
+        let mut costs: Vec<(f64, Tile)> = fits.map(|t| (t.cost(&unit, chunk, sides, rest, steps, gpu), t)).collect();
+        costs.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let of = |(cost, tile)| (cost, Choice { unit: unit.clone(), tile, k, chunk });
+        choices.extend(costs.into_iter().take(most).map(of));
     }
     choices.sort_by(|a, b| a.0.total_cmp(&b.0));
-    // The first one whose factors lie as its unit reads them.
-    for (_, choice) in &choices {
+    // Those whose factors lie as their unit reads them.
+    let plans = choices.iter().filter_map(|(_, choice)| {
         let plan = choice.plan(&both, gpu, [row, col], &terms);
-        if !from_shared(&choice.unit) || tiled(&both, &plan) {
-            return Some((both, plan));
-        }
-    }
-    None
+        (!from_shared(&choice.unit) || tiled(&both, &plan)).then_some(plan)
+    });
+    let plans: Vec<Plan> = plans.take(most).collect();
+    (!plans.is_empty()).then_some((both, plans))
 }
 
 /// Whether a plan's factors lie in shared memory as its unit reads them.
@@ -138,7 +150,7 @@ impl Choice {
 }
 
 /// The units of the target for a kernel's factors. One that rounds them has to be asked for.
-fn units(kernel: &Kernel, gpu: &Gpu, products: Products) -> Vec<MatrixUnit> {
+pub(crate) fn units(kernel: &Kernel, gpu: &Gpu, products: Products) -> Vec<MatrixUnit> {
     let Some(p) = product(kernel) else { return Vec::new() };
     let fits = |u: &MatrixUnit| {
         let takes = p.factors.iter().all(|&f| factor(kernel, f, u.a.dtype).is_some());

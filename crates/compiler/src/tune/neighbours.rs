@@ -49,15 +49,19 @@ pub fn neighbours(sum: &SumReport, number: usize, nests: &[&NestReport], target:
         out.extend(other.map(|ends| Tuning { ends: Some(ends), plans: vec![], ..used.clone() }));
     }
     let own: Vec<&&NestReport> = nests.iter().filter(|n| n.sum == Some(number)).collect();
+    let mut small = Vec::new();
     for nest in &own {
         let alone = own.iter().filter(|n| n.role == nest.role).count() == 1;
         let blocked = used.registers.is_some() && matches!(nest.role, Role::Multiply | Role::Direct);
         // Copies of operands have the role of nobody in particular.
         if alone && !blocked && nest.role != Role::Other {
-            let plans = plans(&nest.plan, &nest.loops, target);
-            out.extend(plans.into_iter().map(|plan| used.with_plan(nest.role, plan)));
+            let with = |plan: Plan| used.with_plan(nest.role, plan);
+            // What the heuristics ranked behind the plan is another one altogether.
+            out.extend(nest.others.iter().filter(|p| **p != nest.plan).cloned().map(with));
+            small.extend(plans(&nest.plan, &nest.loops, target).into_iter().map(with));
         }
     }
+    out.extend(small);
     let mut seen: Vec<Tuning> = vec![used.clone()];
     out.retain(|t| {
         let new = !seen.contains(t);
@@ -202,7 +206,9 @@ pub fn plans(plan: &Plan, loops: &[i64], target: &Target) -> Vec<Plan> {
             out.push(change(axis, new));
         }
     }
-    if !gpu {
+    if gpu {
+        out.extend(reshaped(plan));
+    } else {
         out.extend(turned(plan, loops, lanes));
     }
     let rolled =
@@ -228,11 +234,44 @@ pub fn plans(plan: &Plan, loops: &[i64], target: &Target) -> Vec<Plan> {
             }
         }
     }
+    // An axis that has lost its threads is none of theirs.
+    for of in &mut out {
+        let Plan { loops, threads, .. } = of;
+        threads.retain(|&a| loops.get(a).is_some_and(|f| f.iter().any(|f| f.kind == Kind::Thread)));
+    }
     if plan.reduces.iter().flatten().any(|f| f.kind == Kind::Shared) {
         for stages in [plan.stages.max(1) + 1, plan.stages.max(1) - 1] {
             if (1..=MOST_STAGES).contains(&stages) {
                 out.push(Plan { stages, ..plan.clone() });
             }
+        }
+    }
+    out
+}
+
+/// Plans whose workgroups are as large and of another shape, or whose blocks are as large with other numbers of threads: one
+/// factor doubled, and another one halved.
+fn reshaped(plan: &Plan) -> Vec<Plan> {
+    let movable = |k: Kind| matches!(k, Kind::Thread | Kind::Unroll);
+    let places: Vec<(usize, usize, i64, Kind)> = plan
+        .loops
+        .iter()
+        .enumerate()
+        .flat_map(|(a, factors)| factors.iter().enumerate().map(move |(n, f)| (a, n, f)))
+        .filter_map(|(a, n, f)| Some((a, n, f.size.filter(|_| movable(f.kind))?, f.kind)))
+        .collect();
+    let mut out = Vec::new();
+    for &(a, n, more, kind) in &places {
+        for &(b, m, less, other) in places.iter().filter(|p| (p.0, p.1) != (a, n)) {
+            let most = if kind == Kind::Thread { 1024 } else { MOST_UNROLL };
+            if less % 2 != 0 || 2 * more > most || (kind != other && a != b) {
+                continue;
+            }
+            let mut new = plan.clone();
+            new.loops[a][n].size = Some(2 * more);
+            new.loops[b][m].size = Some(less / 2);
+            new.loops.iter_mut().for_each(|factors| factors.retain(|f| f.size != Some(1)));
+            out.push(new);
         }
     }
     out

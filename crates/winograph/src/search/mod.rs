@@ -1,8 +1,9 @@
 //! Search: neighbours of the heuristics' plan for a sum of products, run, checked and timed on the device at hand.
 //!
 //! What the compiler's heuristics decide is where a search begins. It tries tunings that differ from the best one so far
-//! in one decision, compares their results bit for bit, and has each run in turns with the best one. One that is faster
-//! beyond the noise takes its place. What is left at the end runs against the heuristics once more, and is the result only
+//! in one decision, compares their results, and has each run in turns with the best one. On a processor results are compared
+//! bit for bit, since its schedules depend on the number of threads and results must not; on a GPU a schedule may sum in
+//! another order, and the watcher is asked whether other bits are right. One that is faster beyond the noise takes its place. What is left at the end runs against the heuristics once more, and is the result only
 //! if that, too, is beyond the noise.
 
 mod race;
@@ -44,7 +45,7 @@ pub enum Outcome {
     Same,
     /// It does not fit, or does not compile.
     Unfit(String),
-    /// Its schedule changes bits of the result.
+    /// Its schedule changes bits of the result, on a processor.
     OtherBits,
     /// The watcher refuses its result.
     Wrong(String),
@@ -86,8 +87,8 @@ pub trait Watch {
         let _ = (tried, part, change);
     }
 
-    /// Whether the first result of a tile, none for the direct sum, is right: what it says if not. Later ones of the tile
-    /// must have the same bits.
+    /// Whether a result of a tile, none for the direct sum, is right: what it says if not. It is asked about the first one;
+    /// on a processor later ones of the tile must have the same bits, on a GPU it is asked about each that has others.
     fn check(&mut self, tile: &[usize], results: &[TensorBuffer]) -> Result<(), String> {
         let _ = (tile, results);
         Ok(())
@@ -159,7 +160,7 @@ struct Search<'a, 'w> {
     watch: &'w mut dyn Watch,
     /// Sources of the programs that have been run.
     sources: Vec<blake3::Hash>,
-    /// Tiles and the bits of their results.
+    /// Tiles and the bits of results that are right.
     bits: Vec<(Vec<usize>, blake3::Hash)>,
 }
 
@@ -188,8 +189,12 @@ impl<'a> Search<'a, '_> {
         runner.call()?;
         let bits = runner.bits();
         let tile = runner.sum().and_then(|s| s.1.used.tile.clone()).unwrap_or_default();
-        if let Some((_, first)) = self.bits.iter().find(|b| b.0 == tile) {
-            return Ok((*first != bits).then_some(Outcome::OtherBits));
+        if self.bits.contains(&(tile.clone(), bits)) {
+            return Ok(None);
+        }
+        let ordered = self.device.target().gpu.is_none();
+        if ordered && self.bits.iter().any(|b| b.0 == tile) {
+            return Ok(Some(Outcome::OtherBits));
         }
         if let Err(why) = self.watch.check(&tile, &runner.outputs) {
             return Ok(Some(Outcome::Wrong(why)));

@@ -59,7 +59,7 @@ impl Search<'_> {
 
     /// What a plan adds to an assignment: vectors where every access along the fast axis is contiguous, a register tile
     /// where a reduction loop reuses operands, more threads until a workgroup is worth starting.
-    fn finish(&mut self, threads: Threads, rule: GridRule) -> Finished {
+    pub(super) fn finish(&mut self, threads: Threads, rule: GridRule) -> Finished {
         let loops = &self.kernel.loops;
         let reduces = self.kernel.reduce_ranges();
         let looped = reduces.iter().any(|r| !self.unrolled.contains(r));

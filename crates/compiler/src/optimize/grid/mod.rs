@@ -143,6 +143,21 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu, rule: GridRule) -> (Plan, GridReport) {
     (plan, report)
 }
 
+/// At most so many plans for a kernel besides the one that [`plan`] gives, those that are estimated to cost the least first:
+/// products in blocks, then other assignments of threads, each with what finishes it.
+pub fn others(kernel: &Kernel, gpu: &Gpu, rule: GridRule, most: usize) -> Vec<Plan> {
+    let fits = |plan: &Plan| plan.apply(kernel).is_ok_and(|s| shared::bytes(&s) <= gpu.shared);
+    let staged = blocks::plans(kernel, gpu, most).into_iter();
+    let mut out: Vec<Plan> = staged.filter_map(|p| complete(kernel, &p, gpu, rule).ok()).filter(fits).collect();
+    let mut search = Search::new(kernel, gpu);
+    let room = if out.is_empty() { most } else { (most / 4).max(1) };
+    for (threads, _) in search.ranked(rule).into_iter().take(room) {
+        let finished = search.finish(threads, rule);
+        out.push(search.build(&finished, rule));
+    }
+    out
+}
+
 /// The report on a plan whose threads come from elsewhere, with the assignments that there would be instead.
 pub fn given(kernel: &Kernel, gpu: &Gpu, plan: &Plan, rule: GridRule, from: &str) -> GridReport {
     let search = Search::new(kernel, gpu);

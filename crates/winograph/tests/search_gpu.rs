@@ -1,0 +1,149 @@
+//! Neighbours of the heuristics' plans for a GPU, without one: each is another program that is proved, that the virtual GPU
+//! computes rightly and that NVRTC compiles, where it is installed.
+#![cfg(feature = "cuda")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use winograph::cuda::{Architecture, Nvrtc};
+use winograph::device::Device;
+use winograph::virtual_gpu::VirtualGpu;
+use winograph::{ArgSpec, ConvOptions, DType, Function, FunctionOptions, Options, Tensor, compile_with};
+use winograph_compiler::Algorithm;
+use winograph_compiler::explain::NestReport;
+use winograph_compiler::options::Products;
+use winograph_compiler::render::render_cuda;
+use winograph_compiler::tune::{SumReport, Tuning, TuningRule, neighbours};
+use winograph_ir::indexed::Role;
+
+fn nvrtc() -> Option<Nvrtc> {
+    let fetched = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().map(|p| p.join("nvrtc"));
+    let asked = std::env::var_os("WINOGRAPH_NVRTC").map(PathBuf::from);
+    let found = Nvrtc::load(asked.or(fetched.filter(|f| f.is_dir())).as_deref());
+    found.map_err(|e| eprintln!("not compiled by NVRTC: {e}")).ok()
+}
+
+/// A convolution with 3x3 windows and what it is computed with.
+struct Conv {
+    device: Arc<dyn Device>,
+    input: Vec<usize>,
+    w: Tensor,
+    options: Options,
+}
+
+impl Conv {
+    fn new(input: &[usize], out: usize, options: Options) -> Conv {
+        let w = Tensor::randn(&[out, input[1], 3, 3], DType::F32, 2).unwrap();
+        w.realize().unwrap();
+        let device = Arc::new(VirtualGpu::new("cuda:sm_90").unwrap());
+        Conv { device, input: input.to_vec(), w, options }
+    }
+
+    fn build(&self, given: Vec<(String, Tuning)>) -> Function {
+        let compiler = Options { tuning: TuningRule::Given(given), verify_each_pass: true, ..self.options.clone() };
+        let how = FunctionOptions { device: Some(self.device.clone()), compiler: Some(compiler), dumps: false };
+        let args = [ArgSpec::new(DType::F32, &self.input)];
+        compile_with(&args, &how, |a| Ok(vec![a[0].conv2d(&self.w, None, &ConvOptions::padding(1))?])).unwrap()
+    }
+
+    fn run(&self, f: &Function) -> Vec<f32> {
+        let x = Tensor::randn(&self.input, DType::F32, 1).unwrap();
+        f.call(&[&x]).unwrap()[0].to_vec::<f32>().unwrap()
+    }
+
+    fn neighbours(&self, f: &Function) -> Vec<Tuning> {
+        let nests: Vec<&NestReport> =
+            f.explanation().kernels.iter().filter(|k| !k.prepare).flat_map(|k| &k.nests).collect();
+        neighbours(sum(f), 0, &nests, self.device.target())
+    }
+}
+
+fn sum(f: &Function) -> &SumReport {
+    let [sum] = &f.explanation().sums[..] else { panic!("{:?}", f.explanation().sums) };
+    sum
+}
+
+/// Compiles all neighbours, compiles every fifth with NVRTC, runs some; says how many other programs there are.
+fn try_neighbours(conv: &Conv, runs: usize, bound: f64) -> (usize, Vec<Tuning>) {
+    let base = conv.build(vec![]);
+    let key = sum(&base).problem.key();
+    let want = conv.run(&base);
+    let norm = (want.iter().map(|&v| (v as f64).powi(2)).sum::<f64>() / want.len() as f64).sqrt();
+    let all = conv.neighbours(&base);
+    let nvrtc = nvrtc();
+    let (mut others, mut refused) = (0, Vec::new());
+    let step = all.len().div_ceil(runs).max(1);
+    for (n, tuning) in all.iter().enumerate() {
+        let f = conv.build(vec![(key.clone(), tuning.clone())]);
+        if !sum(&f).refused.is_empty() {
+            refused.push(format!("{tuning}{:?}", sum(&f).refused));
+            continue;
+        }
+        others += usize::from(f.source() != base.source());
+        // What runs is proved in any case: nothing else is given out.
+        if n % step != 0 {
+            continue;
+        }
+        for (a, b) in conv.run(&f).iter().zip(&want) {
+            assert!((*a as f64 - *b as f64).abs() <= bound * norm, "{tuning}: {a} for {b}");
+        }
+        if let Some(nvrtc) = &nvrtc {
+            let kernels = &f.program().kernels;
+            let source = render_cuda(kernels, conv.device.target()).unwrap();
+            let done = nvrtc.compile(&source.text, Architecture::Machine(90));
+            done.unwrap_or_else(|e| panic!("{tuning}: {e}"));
+        }
+    }
+    assert!(refused.len() <= all.len() / 2, "{} of {} do not fit: {refused:#?}", refused.len(), all.len());
+    (others, all)
+}
+
+fn plans(all: &[Tuning], role: Role) -> Vec<String> {
+    all.iter().filter_map(|t| Some(t.plan(role)?.to_string())).collect()
+}
+
+#[test]
+fn products_in_blocks_have_other_tiles_chunks_and_stages() {
+    let options = Options { algorithm: Algorithm::Direct, ..Options::default() };
+    let conv = Conv::new(&[1, 64, 16, 16], 64, options);
+    let (others, all) = try_neighbours(&conv, 4, 1e-5);
+    assert!(others >= 20, "{others} other programs");
+    let plans = plans(&all, Role::Direct);
+    for want in ["stages=2", "stages=4", "shared:16", "shared:4", "vector:4"] {
+        assert!(plans.iter().any(|p| p.contains(want)), "{want}: {plans:#?}");
+    }
+    let threads = |p: &String| -> Vec<String> {
+        p.split([' ', ',']).filter(|w| w.contains("thread:")).map(str::to_string).collect()
+    };
+    let mut shapes: Vec<_> = plans.iter().map(threads).collect();
+    shapes.sort();
+    shapes.dedup();
+    assert!(shapes.len() >= 6, "shapes of workgroups: {shapes:?}");
+}
+
+#[test]
+fn tiles_and_each_kernel_of_winograd_have_neighbours() {
+    let conv = Conv::new(&[1, 16, 16, 16], 32, Options { algorithm: Algorithm::Auto, ..Options::default() });
+    let (others, all) = try_neighbours(&conv, 8, 1e-4);
+    assert!(others >= 10, "{others} other programs");
+    assert!(all.iter().any(|t| t.tile.is_some() && t.plans.is_empty()), "other tiles");
+    for role in [Role::InputTransform, Role::Multiply, Role::OutputTransform] {
+        assert!(!plans(&all, role).is_empty(), "{role:?}");
+    }
+}
+
+#[test]
+fn products_on_matrix_units_have_other_tiles_and_units() {
+    let options = Options { algorithm: Algorithm::Direct, products: Products::Tf32x3, ..Options::default() };
+    let conv = Conv::new(&[1, 32, 12, 12], 32, options);
+    let (others, all) = try_neighbours(&conv, 6, 1e-4);
+    assert!(others >= 6, "{others} other programs");
+    let plans = plans(&all, Role::Direct);
+    assert!(plans.iter().all(|p| p.contains("unit=m16n8k8.3xtf32")), "{plans:#?}");
+    // A unit that rounds more than is asked for is refused.
+    let base = conv.build(vec![]);
+    let plan = all.iter().find_map(|t| t.plan(Role::Direct)).unwrap().to_string();
+    let tuning = Tuning::parse(&format!("plan direct: {}", plan.replace("3xtf32", "tf32"))).unwrap();
+    let f = conv.build(vec![(sum(&base).problem.key(), tuning)]);
+    assert!(sum(&f).refused[0].contains("none that the options admit"), "{:?}", sum(&f).refused);
+    assert_eq!(f.source(), base.source());
+}
