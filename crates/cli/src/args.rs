@@ -419,6 +419,8 @@ pub(crate) enum ProductsArg {
     Tf32,
     /// Factors as sums of two tf32 numbers: about 22 bits
     Tf32x3,
+    /// Those, for sums whose expected error then is within the tolerance
+    Auto,
 }
 
 /// A rule for stages.

@@ -201,6 +201,7 @@ fn rules(args: &ConvArgs) -> Result<Options> {
             ProductsArg::Exact => Products::Exact,
             ProductsArg::Tf32 => Products::Tf32,
             ProductsArg::Tf32x3 => Products::Tf32x3,
+            ProductsArg::Auto => Products::Auto,
         },
         ..Options::default()
     })

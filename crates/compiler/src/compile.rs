@@ -10,7 +10,7 @@ use crate::optimize::heuristic;
 use crate::optimize::plan::{Factor, Plan, PlanError, Scheduled};
 use crate::optimize::stored;
 use crate::optimize::units;
-use crate::options::{LayoutRule, Options, StageRule};
+use crate::options::{LayoutRule, Options, Products, StageRule};
 use crate::parallel;
 use crate::program::{Place, Program, ProgramBuffer, Step};
 use crate::provenance::{self, Notes};
@@ -248,7 +248,7 @@ fn finish(
         _ => Ok(()),
     };
     // Only where somebody asks what became of a definition.
-    let followed = !driver.notes.1.is_empty() || !sums.is_empty();
+    let followed = !driver.notes.1.is_empty() || sums.has_any();
     let reads = if followed { provenance::reads(&g) } else { Vec::new() };
     let (mut g, stages) = driver.pass(
         "fuse",
@@ -272,7 +272,7 @@ fn finish(
         let mut decided = Vec::new();
         let made = driver.pass(
             "parts",
-            || parts::parts(&mut g, gpu, options.products, &mut decided),
+            || parts::parts(&mut g, gpu, &|b| sums.products(Some(b), options.products), &mut decided),
             |made| format!("{} sums\n", made.len()),
         );
         driver.sketch(|| Sketch::of_graph(&g));
@@ -330,13 +330,15 @@ fn finish(
         driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));
         kernels.iter().try_for_each(|k| check_kernel(k, "flatten"))?;
     }
+    let written = |k: &Kernel| k.stores.first().map(|s| k.args[s.buffer.0 as usize]);
+    let products: Vec<Products> = kernels.iter().map(|k| sums.products(written(k), options.products)).collect();
     let choices = driver.pass(
         "layout",
         || {
             let mut choices = layout::layout(&mut kernels, &g.buffers, target, options.layout, workers);
             if let (LayoutRule::Auto, Some(gpu)) = (options.layout, &target.gpu) {
-                layout::turn_rows(&mut kernels, &g.buffers, gpu, options.products, &mut choices);
-                layout::pad_rows(&mut kernels, &g.buffers, gpu, options.products, &mut choices);
+                layout::turn_rows(&mut kernels, &g.buffers, gpu, &products, &mut choices);
+                layout::pad_rows(&mut kernels, &g.buffers, gpu, &products, &mut choices);
             }
             choices
         },
@@ -348,13 +350,13 @@ fn finish(
     for launch in launches.iter().filter(|l| l.kernels.len() > 1 || !l.outer.is_empty()) {
         launch.kernels.iter().for_each(|&n| inside[n] = true);
     }
-    let written = |k: &Kernel| k.stores.first().map(|s| k.args[s.buffer.0 as usize]);
     let noted = driver.pass(
         "plan",
         || {
             parallel::map(workers, &kernels, |n, k| {
                 let asked = written(k).and_then(|b| sums.asked(b));
                 let mut notes = Vec::new();
+                let options = &Options { products: products[n], ..options.clone() };
                 let mut plans =
                     plans_of(k, inside[n], asked.unwrap_or(&Tuning::default()), target, options, &mut notes);
                 if let (Some(gpu), true, [one]) = (&target.gpu, asked.is_some(), &mut plans[..]) {

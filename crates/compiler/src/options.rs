@@ -77,6 +77,8 @@ pub enum Products {
     /// Their factors split into two tf32 numbers each, the product of what the first ones leave being left out: 22
     /// significand bits, about, on a unit that multiplies three times.
     Tf32x3,
+    /// `Tf32x3` for those sums whose expected error then is within the tolerance, `Exact` for the others.
+    Auto,
 }
 
 impl Products {
@@ -86,6 +88,7 @@ impl Products {
             Products::Exact => "exact",
             Products::Tf32 => "tf32",
             Products::Tf32x3 => "tf32x3",
+            Products::Auto => "auto",
         }
     }
 }

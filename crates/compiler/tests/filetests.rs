@@ -318,7 +318,7 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
         "parts" => {
             let gpu = way.target.gpu.clone().ok_or("target= names no GPU")?;
             let mut decisions = Vec::new();
-            parts::parts(&mut way.graph, &gpu, Default::default(), &mut decisions);
+            parts::parts(&mut way.graph, &gpu, &|_| Default::default(), &mut decisions);
             checked(&way.graph, "parts")?;
             let report: String = decisions.iter().map(|d| format!("; {}: {}\n", d.stage, d.reason)).collect();
             Ok(report + &print_indexed(&way.graph))

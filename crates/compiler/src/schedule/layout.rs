@@ -198,7 +198,7 @@ pub fn layout(
 /// Pads rows that do not fill sectors, where the kernels that touch the buffer then move fewer: lanes that go on from one
 /// row into the next begin it at a sector. Tells in the choices, which are [`layout`]'s, what it did. Products that go
 /// by tiles through shared memory want rows that follow each other: what they touch stays as it is.
-pub fn pad_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products: Products, choices: &mut [Choice]) {
+pub fn pad_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products: &[Products], choices: &mut [Choice]) {
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); buffers.len()];
     for (n, k) in kernels.iter().enumerate() {
         k.args.iter().for_each(|a| users[a.0 as usize].push(n));
@@ -208,8 +208,11 @@ pub fn pad_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products:
         buffers[*b].layout.is_none() && matches!(buffers[*b].origin, Origin::Internal) && !users[*b].is_empty()
     };
     let own: Vec<usize> = (0..buffers.len()).filter(is_own).collect();
-    let tiled: Vec<bool> =
-        kernels.iter().map(|k| units::plan(k, gpu, products).is_some() || blocks::plan(k, gpu).is_some()).collect();
+    let tiled: Vec<bool> = {
+        let by_tiles =
+            |(k, &p): (&Kernel, &Products)| units::plan(k, gpu, p).is_some() || blocks::plan(k, gpu).is_some();
+        kernels.iter().zip(products).map(by_tiles).collect()
+    };
     let mut known: Vec<Option<grid::Score>> = vec![None; kernels.len()];
     for (choice, &b) in choices.iter_mut().zip(&own) {
         if users[b].iter().any(|&n| tiled[n]) {
@@ -259,7 +262,7 @@ pub fn pad_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products:
 
 /// Gives results of products that go by tiles of registers another contiguous axis where the rows of theirs have no whole
 /// vectors, as those of 7 or 14 pixels: one along which tiles store whole sectors. Tells of it in the choices.
-pub fn turn_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products: Products, choices: &mut [Choice]) {
+pub fn turn_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products: &[Products], choices: &mut [Choice]) {
     let internal = |b: usize| buffers[b].layout.is_none() && matches!(buffers[b].origin, Origin::Internal);
     for n in 0..kernels.len() {
         let k = &kernels[n];
@@ -275,14 +278,14 @@ pub fn turn_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products
         }
         let whole = |a: &usize| size(*a) % elements == 0 && moves_a_factor(k, store.index[*a]);
         let Some(to) = (0..buffer.shape.len()).filter(whole).max_by_key(|&a| size(a)) else { continue };
-        let read_by_tiles = |k: &Kernel| {
+        let read_by_tiles = |(k, p): (&Kernel, &Products)| {
             k.stores.iter().all(|s| k.args[s.buffer.0 as usize].0 as usize != b)
                 && k.args.iter().any(|a| a.0 as usize == b)
-                && (units::plan(k, gpu, products).is_some() || blocks::plan(k, gpu).is_some())
+                && (units::plan(k, gpu, *p).is_some() || blocks::plan(k, gpu).is_some())
         };
-        if units::plan(k, gpu, products).is_some()
+        if units::plan(k, gpu, products[n]).is_some()
             || blocks::plan(k, gpu).is_none()
-            || kernels.iter().any(read_by_tiles)
+            || kernels.iter().zip(products).any(read_by_tiles)
         {
             continue;
         }

@@ -41,8 +41,14 @@ const LEAST: [f64; 2] = [8.0 * LAUNCH, 4.0 * LAUNCH];
 /// What a sum in parts may take of what it took, at most: the estimate is rough.
 const GAIN: f64 = 0.6;
 
-/// Cuts sums into parts and tells of it in what `fuse` decided; gives what each of them writes, and its stage.
-pub fn parts(g: &mut Graph, gpu: &Gpu, products: Products, decisions: &mut Vec<Decision>) -> Vec<(BufId, BufId)> {
+/// Cuts sums into parts and tells of it in what `fuse` decided; gives what each of them writes, and its stage. `products` says
+/// how those of what is written may be rounded.
+pub fn parts(
+    g: &mut Graph,
+    gpu: &Gpu,
+    products: &dyn Fn(BufId) -> Products,
+    decisions: &mut Vec<Decision>,
+) -> Vec<(BufId, BufId)> {
     let mut made: Vec<(BufId, BufId)> = Vec::new();
     // The estimate is of CUDA's GPUs from 8.0 on, which can copy and go on; others are not measured.
     if !gpu.copies {
@@ -50,7 +56,7 @@ pub fn parts(g: &mut Graph, gpu: &Gpu, products: Products, decisions: &mut Vec<D
     }
     let mut i = 0;
     while i < g.defs.len() {
-        if let Some(sum) = Sum::of(g, &g.defs[i], products)
+        if let Some(sum) = Sum::of(g, &g.defs[i], products(g.defs[i].buffer))
             && let Some(parts) = sum.best(g, gpu)
         {
             let reader = g.defs[i].buffer;
@@ -154,7 +160,7 @@ impl Sum {
         let moves = |v: ValId, other: ValId| free.iter().any(|&r| g.depends_on(v, r) && !g.depends_on(other, r));
         let (on_units, is_product) = match *g.val(*x) {
             Val::Binary { op: BinaryOp::Mul, a, b } => {
-                let rounded = g.dtype(*x) == DType::F32 && products != Products::Exact;
+                let rounded = g.dtype(*x) == DType::F32 && matches!(products, Products::Tf32 | Products::Tf32x3);
                 let both = moves(a, b) && moves(b, a);
                 (both && (rounded || is_half(g, a) && is_half(g, b)), both)
             }

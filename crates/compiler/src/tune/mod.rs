@@ -14,6 +14,7 @@ pub use problem::Problem;
 pub use tuning::{Blocks, Ends, Registers, Staging, Tuning, TuningRule};
 
 use crate::optimize::plan::Plan;
+use crate::options::Products;
 use crate::provenance::Reads;
 use crate::schedule::block_cost::Extents;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -81,6 +82,8 @@ pub(crate) enum Note {
 pub struct Sums {
     pub(crate) reports: Vec<SumReport>,
     of: FxHashMap<BufId, usize>,
+    /// Buffers whose sums may be of products in three terms.
+    split: FxHashSet<BufId>,
 }
 
 impl Sums {
@@ -97,9 +100,23 @@ impl Sums {
         }
     }
 
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.reports.is_empty()
+    /// Whether anything is known of any sum.
+    pub(crate) fn has_any(&self) -> bool {
+        !(self.reports.is_empty() && self.split.is_empty())
+    }
+
+    /// Notes that the expected error of the sum that writes `buffer` is within the tolerance with products in three terms.
+    pub(crate) fn admit_split(&mut self, buffer: BufId) {
+        self.split.insert(buffer);
+    }
+
+    /// How the products of a kernel that writes `buffer` may be rounded, under what the options ask for.
+    pub(crate) fn products(&self, buffer: Option<BufId>, asked: Products) -> Products {
+        match asked {
+            Products::Auto if buffer.is_some_and(|b| self.split.contains(&b)) => Products::Tf32x3,
+            Products::Auto => Products::Exact,
+            asked => asked,
+        }
     }
 
     /// A definition into which one of a sum has gone belongs to the sum; `reads` is what there was before.
@@ -111,6 +128,9 @@ impl Sums {
             if let (Some(n), None) = (gone, self.number(*reader)) {
                 self.of.insert(*reader, n);
             }
+            if buffers.iter().any(|b| !left.contains(b) && self.split.contains(b)) {
+                self.split.insert(*reader);
+            }
         }
     }
 
@@ -118,6 +138,9 @@ impl Sums {
     pub(crate) fn moved(&mut self, reader: BufId, stage: BufId) {
         if let Some(n) = self.of.remove(&reader) {
             self.of.insert(stage, n);
+        }
+        if self.split.remove(&reader) {
+            self.split.insert(stage);
         }
     }
 

@@ -29,7 +29,7 @@ pub fn amplification(axes: &[&Transforms]) -> f64 {
 
 /// Variance of one rounding's relative error in units of u², for results whose mantissas are spread as logarithms:
 /// `u²/3 · E[s⁻²]` with the significand s in [1, 2) of density 1/(s·ln 2), and `E[s⁻²] = 3/(8·ln 2)`.
-const ROUNDING_VARIANCE: f64 = 1.0 / (8.0 * std::f64::consts::LN_2);
+pub(super) const ROUNDING_VARIANCE: f64 = 1.0 / (8.0 * std::f64::consts::LN_2);
 
 /// Expected relative L2 error of an algorithm, in units of the unit roundoff u of the type it computes in.
 ///
@@ -40,11 +40,17 @@ const ROUNDING_VARIANCE: f64 = 1.0 / (8.0 * std::f64::consts::LN_2);
 /// f32 on such data (see the tests); data with many zeros or a mean has other errors, up to a third smaller for both
 /// Winograd and direct sums.
 pub fn expected_error(axes: &[&Transforms], terms: usize) -> f64 {
+    // The partial sums 1..=n over terms, each over the n terms of the result.
+    expected(axes, (terms as f64 + 1.0) / 2.0)
+}
+
+/// Expected error where a sum of products has so many times the variance of one rounding of it.
+pub(super) fn expected(axes: &[&Transforms], sums: f64) -> f64 {
     let axes: Vec<AxisVariance> = axes.iter().map(|t| AxisVariance::new(t)).collect();
-    let n = terms as f64;
     let products: f64 = axes.iter().map(|a| a.positions).product();
-    // Rounding of Ĝ, and of the partial sums 1..=n over terms, each over the n terms of the result.
-    let mut variance = products * (1.0 + (n + 1.0) / 2.0);
+    // Rounding of Ĝ, where there is one, and of the sums of products.
+    let rounded = if axes.is_empty() { 0.0 } else { 1.0 };
+    let mut variance = products * (rounded + sums);
     for (i, axis) in axes.iter().enumerate() {
         let others = axes.iter().enumerate().filter(|&(j, _)| j != i);
         variance += axis.input * others.map(|(_, a)| a.positions).product::<f64>();

@@ -4,6 +4,7 @@ use super::accuracy;
 use super::cook_toom::Transforms;
 use super::detect::{MAX_ALPHA, MAX_POSITIONS, Window};
 use super::points;
+use super::split;
 use crate::explain::BoundReport;
 use crate::options::{Algorithm, Options, Tolerance};
 use winograph_ir::indexed::{Def, Graph};
@@ -24,6 +25,12 @@ pub fn amplification(transforms: &[Transforms]) -> f64 {
 /// matrices.
 pub fn error_over_direct(transforms: &[Transforms], channels: usize) -> f64 {
     if transforms.is_empty() { 1.0 } else { accuracy::error_ratio(&inner_first(transforms), channels) }
+}
+
+/// [`error_over_direct`] with products in three terms of tf32, whose sums are joined by additions of f32; `terms` products
+/// are summed at each position, or in all without matrices.
+pub fn split_error_over_direct(transforms: &[Transforms], terms: usize) -> f64 {
+    split::split_error_ratio(&inner_first(transforms), terms)
 }
 
 /// What is known before there are data of the error of a window's rewrite; axes in the window's order.

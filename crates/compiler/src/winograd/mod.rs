@@ -8,9 +8,10 @@ pub mod detect;
 pub mod points;
 pub mod rational;
 pub mod rewrite;
+pub mod split;
 
 use crate::explain::{BoundReport, WindowReport};
-use crate::options::{Algorithm, Options, WindowRule};
+use crate::options::{Algorithm, Options, Products, WindowRule};
 use crate::tune::{Problem, Sums, TuningRule, problem};
 use cook_toom::Transforms;
 use detect::Window;
@@ -62,6 +63,16 @@ fn added_products(g: &Graph, value: ValId) -> usize {
 /// is a contradiction in the options.
 pub fn run(g: &mut Graph, options: &Options) -> Result<Vec<WindowReport>, String> {
     run_ruled(g, options, &Rules::default())
+}
+
+/// Whether products in three terms are wanted where they cost so many times the direct sum's expected error.
+fn admits_split(options: &Options, ratio: f64) -> bool {
+    options.products == Products::Auto && ratio <= options.tolerance.unwrap_or_default().get()
+}
+
+/// Products that are summed at each position.
+fn window_terms(g: &Graph, window: &Window) -> usize {
+    sizes(g, &window.channels) as usize
 }
 
 /// Number of elements of axes (with parameters: at their greatest sizes).
@@ -173,6 +184,14 @@ pub(crate) fn run_tuned(
         if g.defs[def].role == Role::Other && sums_products(g, reduce) {
             g.defs[def].role = Role::Direct;
         }
+        if sums_products(g, reduce) {
+            let rule = asked.iter().find_map(|r| rules.get(r));
+            let options = rule.map_or_else(|| options.clone(), |rule| options.ruled(rule));
+            let ratio = cost::split_error_over_direct(&[], sizes(g, &asked) as usize);
+            if admits_split(&options, ratio) {
+                sums.admit_split(g.defs[def].buffer);
+            }
+        }
         let bound = direct_bound(g, reduce);
         let refused = |reason: String| WindowReport { bound, flops, ..refused(reason) };
         match found {
@@ -214,8 +233,12 @@ pub(crate) fn run_tuned(
                         Ok((transforms, reason)) => {
                             let bound = cost::bound(g, &window, &transforms);
                             rewrite::rewrite(g, def, &window, &transforms);
+                            let ratio = cost::split_error_over_direct(&transforms, window_terms(g, &window));
                             for stage in &g.defs[def..def + 3] {
                                 sums.stage(own, stage.buffer);
+                                if stage.role == Role::Multiply && admits_split(options, ratio) {
+                                    sums.admit_split(stage.buffer);
+                                }
                             }
                             // Three stages now stand in front of this definition.
                             def += 3;

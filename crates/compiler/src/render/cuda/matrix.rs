@@ -82,10 +82,13 @@ pub(super) fn helper(p: &mut Prelude, unit: &MatrixUnit) -> Option<String> {
         format!("  asm volatile(\"{mma} {operands};\" : {} : {});\n", outputs.join(", "), inputs.join(", "))
     };
     let body = if split {
-        // The small products first.
+        // The small products first. The unit cuts off what it adds to, so that its sum is of these terms alone, and joins the
+        // others by an addition that rounds.
         let rest = |of: &[String]| of.iter().map(|r| r.replace("(ar", "(as").replace("(br", "(bs")).collect::<Vec<_>>();
         let (al, bl) = (rest(&ar), rest(&br));
-        [issue(&al, &br, "c"), issue(&ar, &bl, "d"), issue(&ar, &br, "d")].concat()
+        let from_zero: String = c.iter().map(|i| format!("  d{i} = 0.0f;\n")).collect();
+        let join: String = c.iter().map(|i| format!("  d{i} = c{i} + d{i};\n")).collect();
+        [from_zero, issue(&al, &br, "d"), issue(&ar, &bl, "d"), issue(&ar, &br, "d"), join].concat()
     } else {
         issue(&ar, &br, "c")
     };
