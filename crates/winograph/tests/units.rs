@@ -10,6 +10,8 @@ use winograph::virtual_gpu::VirtualGpu;
 use winograph::{ArgSpec, ConvOptions, DType, FunctionOptions, Options, Tensor, compile_with};
 use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::options::Products;
+use winograph_compiler::options::Tolerance;
+use winograph_compiler::winograd::{points::default_transforms, split::split_error_ratio};
 use winograph_compiler::{Algorithm, Program, Target};
 use winograph_ir::indexed::Scope;
 use winograph_ir::interp::gpu::{GpuModel, sites};
@@ -215,6 +217,47 @@ fn products_of_f32_stay_exact_unless_asked_for() -> Result<()> {
         let (program, found) = run(&case, Arc::new(VirtualGpu::new("cuda:sm_90")?))?;
         assert!(program.kernels.iter().all(|k| k.units.is_empty()), "{}", case.what);
         check(&case, &found, &run(&case, Arc::new(device(None, 1)))?.1);
+    }
+    Ok(())
+}
+
+/// Whether a product of f32 is on a unit of three tf32 terms under `auto`.
+fn split(shapes: [&[usize]; 2], options: Options, f: fn(&[Tensor]) -> winograph::Result<Tensor>) -> Result<bool> {
+    let specs = shapes.map(|s| ArgSpec::new(DType::F32, s));
+    let target = Target::by_name("cuda:sm_90").ok_or("no target")?;
+    let options = Options { products: Products::Auto, ..options };
+    let (program, _) = winograph::plan(&specs, &target, &options, false, |a| Ok(vec![f(a)?]))?;
+    let units: Vec<&str> = program.kernels.iter().flat_map(|k| &k.units).map(|u| u.name.as_str()).collect();
+    assert!(units.iter().all(|u| *u == "m16n8k8.3xtf32"), "{units:?}");
+    Ok(!units.is_empty())
+}
+
+#[test]
+fn products_in_three_terms_are_taken_where_the_tolerance_admits_their_error() -> Result<()> {
+    let direct = |t: f64| -> Result<Options> {
+        Ok(Options { algorithm: Algorithm::Direct, tolerance: Some(Tolerance::new(t)?), ..Options::default() })
+    };
+    // 288 products, read by a ReLU in the same kernel: 0.68 times the error in f32.
+    let shapes: [&[usize]; 2] = [&[1, 14, 12, 32], &[32, 3, 3, 32]];
+    let ratio = split_error_ratio(&[], 288);
+    assert!(split(shapes, Options { algorithm: Algorithm::Direct, ..Options::default() }, channels_last)?);
+    assert!(split(shapes, direct(1.01 * ratio)?, channels_last)?);
+    assert!(!split(shapes, direct(0.99 * ratio)?, channels_last)?);
+    // 16 products.
+    assert!(!split([&[256, 16], &[16, 512]], direct(2.0)?, matmul)?);
+    assert!(split([&[256, 16], &[16, 512]], direct(3.0)?, matmul)?);
+    // In a rewrite it is the error of all of it that counts.
+    let f4 = default_transforms(4, 3).ok_or("no matrices")?;
+    let ratio = split_error_ratio(&[&f4, &f4], 64);
+    for tolerance in [1.01 * ratio, 0.99 * ratio] {
+        let options = Options {
+            algorithm: Algorithm::Winograd,
+            tile: Some(vec![4]),
+            tolerance: Some(Tolerance::new(tolerance)?),
+            ..Options::default()
+        };
+        let on_units = split([&[2, 64, 32, 32], &[64, 64, 3, 3]], options, channels_first)?;
+        assert_eq!(on_units, tolerance > ratio, "{ratio}");
     }
     Ok(())
 }
