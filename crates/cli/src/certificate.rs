@@ -48,7 +48,7 @@ pub(crate) fn certify(
     let sizes = Sizes::new(&case.input, &case.weight, &padding, &case.stride, &case.dilation, case.groups);
     let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
     let per_axis: Vec<Option<&Transforms>> = matrices.iter().map(Option::as_ref).collect();
-    let arithmetic = Arithmetic::gradual(DType::F32);
+    let arithmetic = Arithmetic { products: case.rules.products, ..Arithmetic::gradual(DType::F32) };
     let Ok(bound) = sizes.and_then(|s| Bound::winograd(&s, &wide(x), &wide(w), &per_axis, arithmetic)) else {
         return NONE;
     };

@@ -10,6 +10,8 @@
 
 use super::accuracy;
 use super::cook_toom::Transforms;
+use super::split;
+use crate::options::Products;
 use thiserror::Error;
 use winograph_ir::DType;
 
@@ -116,12 +118,14 @@ pub struct Arithmetic {
     pub dtype: DType,
     /// Whether values below the least normal number become 0; otherwise underflow is gradual.
     pub flush: bool,
+    /// How products of `f32` may be rounded.
+    pub products: Products,
 }
 
 impl Arithmetic {
     /// The arithmetic of this project's CPU kernels.
     pub fn gradual(dtype: DType) -> Arithmetic {
-        Arithmetic { dtype, flush: false }
+        Arithmetic { dtype, flush: false, products: Products::Exact }
     }
 
     /// The most that one operation loses by underflow. For f64, in which this is evaluated, twice that.
@@ -234,7 +238,8 @@ impl Bound {
         }
         let dtype = arithmetic.dtype.compute();
         let used: Vec<&Transforms> = transforms.iter().rev().flatten().copied().collect();
-        let factor = accuracy::bound_factor(&used, terms, dtype).ok_or(BoundError::Terms { terms, dtype })?;
+        let roundings = split::roundings(terms, dtype, arithmetic.products);
+        let factor = accuracy::bound_factor(&used, roundings, dtype).ok_or(BoundError::Terms { terms, dtype })?;
         let factor = factor * dtype.unit_roundoff().unwrap_or(0.0);
         let (least, start) = (arithmetic.least(), if arithmetic.flush { arithmetic.least() } else { 0.0 });
         let lost = |which: usize| {

@@ -6,7 +6,7 @@ use super::detect::{MAX_ALPHA, MAX_POSITIONS, Window};
 use super::points;
 use super::split;
 use crate::explain::BoundReport;
-use crate::options::{Algorithm, Options, Tolerance};
+use crate::options::{Algorithm, Options, Products, Tolerance};
 use winograph_ir::indexed::{Def, Graph};
 use winograph_ir::{DType, RangeId};
 
@@ -34,8 +34,9 @@ pub fn split_error_over_direct(transforms: &[Transforms], terms: usize) -> f64 {
 }
 
 /// What is known before there are data of the error of a window's rewrite; axes in the window's order.
-pub fn bound(g: &Graph, window: &Window, transforms: &[Transforms]) -> Option<BoundReport> {
+pub fn bound(g: &Graph, window: &Window, transforms: &[Transforms], products: Products) -> Option<BoundReport> {
     let (terms, dtype) = (terms(g, &window.channels), g.dtype(window.reduce).compute());
+    let terms = split::roundings(terms, dtype, products);
     let factor = accuracy::bound_factor(&inner_first(transforms), terms, dtype)?;
     // The axes' matrices are applied one after the other; this is how two of them are written.
     let formula = "Σ_c [|Aᵀ|((|G||g||Gᵀ|) ⊙ (|Bᵀ||x||B|))|A|]";
@@ -43,9 +44,9 @@ pub fn bound(g: &Graph, window: &Window, transforms: &[Transforms]) -> Option<Bo
 }
 
 /// What is known before there are data of the error of a sum of products over `ranges`, in any order.
-pub fn direct_bound(g: &Graph, ranges: &[RangeId], dtype: DType) -> Option<BoundReport> {
+pub fn direct_bound(g: &Graph, ranges: &[RangeId], dtype: DType, products: Products) -> Option<BoundReport> {
     let dtype = dtype.compute();
-    let factor = accuracy::bound_factor(&[], terms(g, ranges), dtype)?;
+    let factor = accuracy::bound_factor(&[], split::roundings(terms(g, ranges), dtype, products), dtype)?;
     Some(BoundReport { factor, unit_roundoff: dtype.unit_roundoff()?, formula: "Σ |x||w|" })
 }
 

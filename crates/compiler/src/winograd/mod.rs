@@ -31,9 +31,9 @@ fn sums_products(g: &Graph, reduce: ValId) -> bool {
 }
 
 /// The bound of a sum of products as it stands.
-fn direct_bound(g: &Graph, reduce: ValId) -> Option<BoundReport> {
+fn direct_bound(g: &Graph, reduce: ValId, products: Products) -> Option<BoundReport> {
     let Val::Reduce { ref ranges, .. } = *g.val(reduce) else { return None };
-    sums_products(g, reduce).then(|| cost::direct_bound(g, ranges, g.dtype(reduce)))?
+    sums_products(g, reduce).then(|| cost::direct_bound(g, ranges, g.dtype(reduce), products))?
 }
 
 /// How many different products a value adds up, where it is a sum.
@@ -192,7 +192,7 @@ pub(crate) fn run_tuned(
                 sums.admit_split(g.defs[def].buffer);
             }
         }
-        let bound = direct_bound(g, reduce);
+        let bound = direct_bound(g, reduce, options.products);
         let refused = |reason: String| WindowReport { bound, flops, ..refused(reason) };
         match found {
             Err(reason) => reports.push(refused(reason)),
@@ -231,7 +231,7 @@ pub(crate) fn run_tuned(
                     match chosen {
                         Err(reason) => reports.push(WindowReport { taps, ..refused(reason) }),
                         Ok((transforms, reason)) => {
-                            let bound = cost::bound(g, &window, &transforms);
+                            let bound = cost::bound(g, &window, &transforms, options.products);
                             rewrite::rewrite(g, def, &window, &transforms);
                             let ratio = cost::split_error_over_direct(&transforms, window_terms(g, &window));
                             for stage in &g.defs[def..def + 3] {

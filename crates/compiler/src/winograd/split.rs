@@ -8,6 +8,7 @@
 
 use super::accuracy::{self, ROUNDING_VARIANCE, expected};
 use super::cook_toom::Transforms;
+use crate::options::Products;
 use winograph_ir::DType;
 
 /// Products that a tf32 unit sums before its sum is joined to the others by an addition in f32.
@@ -41,15 +42,25 @@ pub fn split_error_ratio(axes: &[&Transforms], terms: usize) -> f64 {
     expected_error_split(axes, terms) / accuracy::expected_error_direct(taps)
 }
 
-/// [`bound_factor`](accuracy::bound_factor) of sums of products in three terms of tf32, in f32 with u = 2⁻²⁴.
+/// How many roundings stand for those of `terms` products and their sum in [`bound_factor`](accuracy::bound_factor), where
+/// products may be rounded so; of what kernels may do the most, since not every sum goes to a unit.
 ///
-/// With `|l| ≤ u_t|x|`, `|r| ≤ u_t²|x|` and u_t² = 4u, what splitting leaves out is at most 12u(1 + u_t) of a product: 13u. An
-/// instruction, or each of two halves of it, cuts less than 2u of the largest addend off each of its at most 9 addends and
-/// off its result: 20u of the magnitudes in it, or twice 12u in halves of 4 products, and 2⁻¹⁰ of that for the small
-/// products: at most 25u. Each step is joined by an addition. Together n = ⌈terms/8⌉ + 40 stands in place of the terms; 2 of
-/// it pay for products of these.
-pub fn bound_factor_split(axes: &[&Transforms], terms: usize) -> Option<f64> {
-    accuracy::bound_factor(axes, terms.div_ceil(SPLIT_STEP as usize).saturating_add(40), DType::F32)
+/// *Three terms.* With `|l| ≤ u_t|x|`, `|r| ≤ u_t²|x|` and u_t² = 4u, what splitting leaves out is at most 12u(1 + u_t) of a
+/// product: 13u. An instruction, or each of two halves of it, cuts less than 2u of the largest addend off each of its at most
+/// 9 addends and off its result: 20u of the magnitudes in it, or twice 12u in halves of 4 products, and 2⁻¹⁰ of that for the
+/// small products: at most 25u. Each step is joined by an addition. Together `⌈terms/8⌉ + 40`; 2 of it pay for products of these.
+///
+/// *tf32.* A factor is rounded to 11 bits or cut off after them: at most 2⁻¹⁰ = 2¹⁴u of it, 2¹⁵u + 2⁴u of a product. The unit adds
+/// all of the sum up: 24u a step of 8, and 40 as above.
+pub fn roundings(terms: usize, dtype: DType, products: Products) -> usize {
+    let steps = terms.div_ceil(SPLIT_STEP as usize);
+    match products {
+        Products::Tf32x3 | Products::Auto if dtype == DType::F32 => terms.max(steps.saturating_add(40)),
+        Products::Tf32 if dtype == DType::F32 => {
+            terms.max(steps.saturating_mul(24)).saturating_add(40 + (1 << 15) + (1 << 4))
+        }
+        _ => terms,
+    }
 }
 
 #[cfg(test)]
@@ -104,7 +115,7 @@ mod tests {
     fn simulated(n: usize, tries: usize) -> (f64, f64, f64) {
         let mut normal = Normal(n as u64);
         let (mut steps, mut whole, mut all, mut used) = (0.0, 0.0, 0.0, 0f64);
-        let factor = bound_factor_split(&[], n).unwrap() * U;
+        let factor = (n.div_ceil(8) + 40) as f64 * U;
         for _ in 0..tries {
             let [a, b]: [Vec<f32>; 2] = std::array::from_fn(|_| (0..n).map(|_| normal.next()).collect());
             let parts = |v: &[f32]| -> (Vec<f32>, Vec<f32>) { v.iter().map(|&x| (tf32(x), tf32(x - tf32(x)))).unzip() };
@@ -154,9 +165,11 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_needs_sums_that_are_not_too_long() {
-        let (short, long) = (bound_factor_split(&[], 8).unwrap(), bound_factor_split(&[], 1 << 20).unwrap());
-        assert!(short > 41.0 && short < 41.1 && long < 1.1 * (1u64 << 17) as f64);
-        assert_eq!(bound_factor_split(&[], usize::MAX), None);
+    fn what_may_be_rounded_more_has_a_larger_bound() {
+        let of = |terms, products| roundings(terms, DType::F32, products);
+        assert_eq!((of(8, Products::Exact), of(8, Products::Tf32x3), of(4608, Products::Auto)), (8, 41, 4608));
+        assert_eq!(of(8, Products::Tf32), 32_768 + 16 + 40 + 24);
+        assert_eq!(roundings(8, DType::F64, Products::Tf32), 8);
+        assert_eq!(accuracy::bound_factor(&[], of(usize::MAX, Products::Tf32x3), DType::F32), None);
     }
 }
