@@ -268,7 +268,8 @@ fn finish(
     if verifies {
         verify::indexed::verify(&g).map_err(|error| CompileError::Verify { pass: "fuse", error })?;
     }
-    if let Some(gpu) = &target.gpu {
+    // A plan that is asked for is of the whole sum.
+    if let Some(gpu) = target.gpu.as_ref().filter(|_| options.plans.plans.is_empty()) {
         let mut decided = Vec::new();
         let made = driver.pass(
             "parts",
@@ -359,7 +360,9 @@ fn finish(
                 let options = &Options { products: products[n], ..options.clone() };
                 let mut plans =
                     plans_of(k, inside[n], asked.unwrap_or(&Tuning::default()), target, options, &mut notes);
-                if let (Some(gpu), true, [one]) = (&target.gpu, asked.is_some(), &mut plans[..]) {
+                // Only a search asks what else there is.
+                let searched = asked.is_some() && matches!(options.tuning, TuningRule::Given(_));
+                if let (Some(gpu), true, [one]) = (&target.gpu, searched, &mut plans[..]) {
                     one.others = others_of(k, gpu, options);
                 }
                 (plans, notes)
