@@ -3,7 +3,7 @@
 use crate::explain::{Explanation, KernelReport, NestReport, Observer, PassReport, Silent};
 use crate::kernel::{Kernel, Launch};
 use crate::lower::link::{self, Part};
-use crate::lower::{emit, legalize, shared};
+use crate::lower::{emit, legalize, prefetch, shared};
 use crate::optimize::contract;
 use crate::optimize::grid::{self, GridReport};
 use crate::optimize::heuristic;
@@ -311,7 +311,7 @@ fn finish(
         let constant = constant_kernels(&kernels);
         staged = driver.pass(
             "operands",
-            || operands::stage(&mut kernels, &mut g, &constant, target, &mut sums),
+            || operands::stage(&mut kernels, &mut g, &constant, target, &mut sums, workers),
             |staged| staged.iter().map(|s| format!("{s:?}\n")).collect(),
         );
         kernels.iter().try_for_each(|k| check_kernel(k, "operands"))?;
@@ -409,7 +409,7 @@ fn finish(
     )?;
     driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &|n| vec![name(&scheduled[n])]));
     scheduled.iter().try_for_each(|s| check_kernel(&s.kernel, "schedule"))?;
-    let codes = driver.pass(
+    let mut codes = driver.pass(
         "lower",
         || parallel::map(workers, &scheduled, |_, s| emit::lower(s, name(s))),
         |codes| codes.iter().map(text::print_linear).collect(),
@@ -418,6 +418,13 @@ fn finish(
         let lines = |n: usize| [vec![name(&scheduled[n])], sketch::of_code(&codes[n])].concat();
         Sketch::of_kernels(&kernels, Some(&launches), &lines)
     });
+    if target.gpu.is_none() {
+        driver.pass(
+            "prefetch",
+            || parallel::each(workers, &mut codes, |c| prefetch::prefetch(c, target.l1)),
+            |()| String::new(),
+        );
+    }
     let names: Vec<String> = codes.iter().map(|c| c.name.clone()).collect();
     let (codes, args): (Vec<Code>, Vec<Vec<BufId>>) =
         driver.pass("link", || launched(&kernels, &scheduled, &launches, codes).into_iter().unzip(), |_| String::new());

@@ -13,6 +13,8 @@
 //! - `chain=0,1` and `blocks=1:4:grid,2:4:serial`, for `narrow` and `link`: which kernels become one launch, and blocks of
 //!   the last one's loops by number, size and kind, outermost first.
 //!
+//! `prefetch` takes linear code, for a first-level cache of 1 KiB.
+//!
 //! A line `; plan: a0=grid ...` in the input of a `lower` test is the plan of the next kernel; without any the
 //! heuristic plans. After each pass the verifier of its level runs: what it refuses is the test's error.
 
@@ -20,6 +22,7 @@ use std::path::Path;
 use winograph_compiler::kernel::{Kernel, Launch};
 use winograph_compiler::lower::legalize;
 use winograph_compiler::lower::link::{self, Part};
+use winograph_compiler::lower::prefetch;
 use winograph_compiler::optimize::contract;
 use winograph_compiler::optimize::grid;
 use winograph_compiler::optimize::heuristic;
@@ -38,7 +41,7 @@ use winograph_ir::interp::gpu::{AccessKind, GpuModel, sites};
 use winograph_ir::interp::sectors;
 use winograph_ir::linear::{LoopKind, Memory};
 use winograph_ir::text::filetest::{Header, run_dir};
-use winograph_ir::text::{parse_indexed, parse_tensor, print_indexed, print_linear};
+use winograph_ir::text::{parse_indexed, parse_linear, parse_tensor, print_indexed, print_linear};
 use winograph_ir::verify;
 
 fn list<T: std::str::FromStr>(header: &Header, key: &str) -> Result<Option<Vec<T>>, String> {
@@ -294,6 +297,12 @@ impl Way {
 }
 
 fn run(header: &Header, input: &str) -> Result<String, String> {
+    if header.pass == "prefetch" {
+        let mut code = parse_linear(input).map_err(|e| e.to_string())?;
+        prefetch::prefetch(&mut code, 1024);
+        verify::linear::verify(&code).map_err(|e| format!("after prefetch: {e}"))?;
+        return Ok(print_linear(&code));
+    }
     let mut way = Way::new(header, input)?;
     match way.header.pass.as_str() {
         "rangeify" => Ok(print_indexed(&way.graph)),
@@ -367,7 +376,7 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
         "operands" => {
             let mut kernels = way.legalized()?;
             let constant = vec![false; kernels.len()];
-            let staged = operands::stage(&mut kernels, &mut way.graph, &constant, &way.target, &mut Sums::default());
+            let staged = operands::stage(&mut kernels, &mut way.graph, &constant, &way.target, &mut Sums::default(), 1);
             let constant = vec![false; kernels.len()];
             let (launches, _) =
                 scope::scope(&mut kernels, &constant, &staged, &way.target, Default::default(), &mut Sums::default());
@@ -534,4 +543,9 @@ fn plan() {
 #[test]
 fn lower() {
     folder("lower");
+}
+
+#[test]
+fn prefetching() {
+    folder("prefetch");
 }

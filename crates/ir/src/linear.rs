@@ -395,6 +395,14 @@ pub enum Stmt {
     /// Waits until no more than the last so many of the copies that this thread has begun are under way, each
     /// [`Stmt::Async`] being one. Other threads need a barrier after it.
     Wait(u32),
+    /// Asks for the cache line of an element, which is read soon, or of the last element where memory ends before it.
+    /// A hint: no value depends on it.
+    Prefetch {
+        /// What is read soon.
+        mem: Memory,
+        /// Element offset, not negative.
+        addr: IntId,
+    },
     /// Waits for all threads that share memory of this scope. Between the threads of a workgroup it orders accesses to
     /// shared and to global memory.
     Barrier(Scope),

@@ -289,7 +289,7 @@ fn random_linear(entropy: Vec<u64>) -> Code {
             dynamic: None,
         };
         let (a, b) = (reg(&mut c), reg(&mut c));
-        let instr = match c.below(10) {
+        let instr = match c.below(11) {
             0 => Instr::Load { access, fill: c.scalar(DType::F32) },
             1 => Instr::Index { value: access.addr, lane },
             2 => Instr::Select { gate, lane, a, b },
@@ -304,6 +304,10 @@ fn random_linear(entropy: Vec<u64>) -> Code {
             }
             6 => {
                 body.push(Stmt::Barrier(Scope::Shared));
+                continue;
+            }
+            10 => {
+                body.push(Stmt::Prefetch { mem: access.mem, addr: access.addr });
                 continue;
             }
             7 => Instr::Pack { lanes: [a, b, a].into() },

@@ -341,6 +341,7 @@ fn stmt_variant(stmt: &Stmt) -> usize {
         Stmt::Barrier(_) => 6,
         Stmt::Async { .. } => 7,
         Stmt::Wait(_) => 8,
+        Stmt::Prefetch { .. } => 9,
     }
 }
 
@@ -466,6 +467,7 @@ fn every_instruction_and_statement() {
     body.extend([Scope::Register, Scope::Scratch, Scope::Shared, Scope::Global].map(Stmt::Barrier));
     body.push(Stmt::Async { body: vec![Stmt::If { gate: gate.clone(), body: vec![] }] });
     body.extend([0, 63].map(Stmt::Wait));
+    body.extend([Memory::Arg(0), Memory::Local(0)].map(|mem| Stmt::Prefetch { mem, addr: rb }));
     body.push(Stmt::If { gate: gate.clone(), body: vec![] });
     body.push(Stmt::If { gate: [].into(), body: vec![Stmt::Barrier(Scope::Shared)] });
     for kind in [LoopKind::Serial, LoopKind::Thread, LoopKind::Grid] {
@@ -499,7 +501,7 @@ fn every_instruction_and_statement() {
                 instrs.push(instr_variant(instr));
             }
         });
-        for (seen, count) in [(&mut instrs, 17), (&mut stmts, 9)] {
+        for (seen, count) in [(&mut instrs, 17), (&mut stmts, 10)] {
             seen.sort_unstable();
             seen.dedup();
             assert_eq!(*seen, (0..count).collect::<Vec<_>>());

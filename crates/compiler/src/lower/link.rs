@@ -281,6 +281,12 @@ impl Linker {
                 body: body.iter().map(|s| self.stmt(s, renaming)).collect(),
             },
             Stmt::Async { body } => Stmt::Async { body: body.iter().map(|s| self.stmt(s, renaming)).collect() },
+            Stmt::Prefetch { mem, addr } => {
+                let at =
+                    Access { mem: *mem, index: [].into(), addr: *addr, gate: [].into(), lane: None, dynamic: None };
+                let at = self.access(&at, renaming);
+                Stmt::Prefetch { mem: at.mem, addr: at.addr }
+            }
             Stmt::Wait(pending) => Stmt::Wait(*pending),
             Stmt::Barrier(scope) => Stmt::Barrier(*scope),
         }

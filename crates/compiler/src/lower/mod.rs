@@ -10,6 +10,7 @@ pub mod math;
 pub mod matrix;
 pub mod matvec;
 mod permute;
+pub mod prefetch;
 mod rows;
 pub mod shared;
 #[cfg(test)]

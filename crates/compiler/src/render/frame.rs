@@ -161,7 +161,8 @@ pub fn item_cost(code: &Code) -> u64 {
         let mut sum = 0u64;
         for s in body {
             sum = sum.saturating_add(match s {
-                Stmt::Let { instr: Instr::Const(_) | Instr::Index { .. }, .. } | Stmt::Barrier(_) | Stmt::Wait(_) => 0,
+                Stmt::Let { instr: Instr::Const(_) | Instr::Index { .. }, .. } => 0,
+                Stmt::Barrier(_) | Stmt::Wait(_) | Stmt::Prefetch { .. } => 0,
                 Stmt::Async { body } => walk(ints, body),
                 Stmt::Let { instr: Instr::Load { access, .. }, .. } | Stmt::Store { access, .. } => touch(ints, access),
                 Stmt::Let { .. } | Stmt::Var { .. } | Stmt::Set { .. } => 1,

@@ -5,6 +5,7 @@
 //! first operand for its rows once, and then, columns by columns, the product and what is read from it.
 
 use super::narrow::Block;
+use super::operands::Other;
 use crate::target::Target;
 use crate::tune::{Blocks, Staging};
 use winograph_ir::linear::LoopKind;
@@ -80,6 +81,8 @@ pub(super) struct Chosen {
     /// The same as data.
     pub(super) staging: Staging,
     pub(super) extents: Extents,
+    /// Estimated cycles of a thread, where there are blocks.
+    pub(super) cycles: f64,
     /// Why what was asked for was not taken.
     pub(super) refused: Option<String>,
 }
@@ -103,7 +106,13 @@ fn fits(asked: Blocks, [width, height, depth]: [i64; 3], columns: i64) -> Result
 pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> Chosen {
     let columns = sizes.columns.as_ref().map_or(1, |c| c.size);
     let mut extents = Extents { rows: sizes.rows.iter().map(|a| a.size).collect(), columns, best: None };
-    let apart = |extents, why: String, refused| Chosen { blocks: Err(why), staging: Staging::Global, extents, refused };
+    let apart = |extents, why: String, refused| Chosen {
+        blocks: Err(why),
+        staging: Staging::Global,
+        extents,
+        cycles: f64::INFINITY,
+        refused,
+    };
     let Some((last, outer)) = sizes.rows.split_last() else {
         return apart(extents, "its result has no axis to cut".into(), None);
     };
@@ -180,7 +189,7 @@ pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> 
         cut.columns,
         scratch(sizes, cut) / 1024.0
     );
-    Chosen { blocks: Ok((blocks, reason)), staging: Staging::Scratch(cut), extents, refused }
+    Chosen { blocks: Ok((blocks, reason)), staging: Staging::Scratch(cut), extents, cycles, refused }
 }
 
 /// Bytes of the first operand, and of the product, of a block.
@@ -275,8 +284,8 @@ pub(super) struct Product {
     pub(super) terms: f64,
     /// Whether the first operand is copied block by block; it is a prepared panel otherwise.
     pub(super) copied: bool,
-    /// Whether the other one is read from where it is, in rows that lie apart.
-    pub(super) direct: bool,
+    /// Where the other one is.
+    pub(super) other: Other,
 }
 
 /// Cycles to copy a vector of an operand: windows and shuffles where it is strided.
@@ -292,7 +301,12 @@ pub(super) fn product(p: &Product, target: &Target, asked: Option<Staging>) -> O
     let beside: f64 = others.iter().map(|a| a.size as f64).product();
     let heights = outer.last().map_or(1, |a| a.size);
     // Rows of the result follow each other in memory where they are whole.
-    let too_large = |cut: Cut| p.copied && p.terms * cut.rows() as f64 * 4.0 > MOST_SCRATCH;
+    let too_large = |cut: Cut| {
+        let first = if p.copied { cut.rows() as f64 } else { 0.0 };
+        let all = (column.size / cut.parts) as f64 * beside;
+        let second = if p.other == Other::Copied { all } else { 0.0 };
+        p.terms * (first + second) * 4.0 > MOST_SCRATCH
+    };
     let (mut refused, mut given) = (None, None);
     if let Some(Staging::Scratch(cut)) = asked {
         match fits(cut, [last.size, heights, 1], column.size) {
@@ -330,7 +344,8 @@ pub(super) fn product(p: &Product, target: &Target, asked: Option<Staging>) -> O
     }
     extents.best = best.map(|b| b.1);
     let apart = |extents, why: &str, refused| {
-        Some(Chosen { blocks: Err(why.to_string()), staging: Staging::Global, extents, refused })
+        let (blocks, cycles) = (Err(why.to_string()), f64::INFINITY);
+        Some(Chosen { blocks, staging: Staging::Global, extents, cycles, refused })
     };
     if asked == Some(Staging::Global) {
         return apart(extents, "no panels, as the tuning has it", None);
@@ -361,7 +376,7 @@ pub(super) fn product(p: &Product, target: &Target, asked: Option<Staging>) -> O
         cut.width,
         cut.columns
     );
-    Some(Chosen { blocks: Ok((blocks, reason)), staging: Staging::Scratch(cut), extents, refused })
+    Some(Chosen { blocks: Ok((blocks, reason)), staging: Staging::Scratch(cut), extents, cycles, refused })
 }
 
 /// Estimated cycles of a thread for a product in blocks. `beside` is what the columns' other axes multiply to.
@@ -390,9 +405,14 @@ fn product_cycles(p: &Product, cut: Cut, columns: f64, beside: f64, target: &Tar
     let far = if other < 0.5 * l2 { 0.0 } else { other * passes };
     let mut hidden = other * groups / NEAR_RATE;
     let mut exposed = 0.0;
-    match p.direct {
-        true => exposed += far / SPILL_RATE,
-        false => hidden = hidden.max(far / FAR_RATE),
+    match p.other {
+        Other::InPlace => exposed += far / SPILL_RATE,
+        Other::Prepared => hidden = hidden.max(far / FAR_RATE),
+        // A panel of all columns, which the item writes first.
+        Other::Copied => {
+            hidden = hidden.max(far / FAR_RATE);
+            exposed += other / FAR_RATE + other / 4.0 / lanes * COPY_CYCLES;
+        }
     }
     let micro = panel / groups.max(1.0);
     hidden += rounds * panel * (cut.columns as f64 * beside / 8.0).ceil() / NEAR_RATE;

@@ -90,6 +90,73 @@ impl Facts {
     }
 }
 
+/// The axes of a program's buffers that could be contiguous, and what its kernels think of that.
+struct Axes {
+    facts: Vec<Facts>,
+    /// Axes of each buffer.
+    ranks: Vec<usize>,
+    /// Buffers whose layout is open.
+    own: Vec<usize>,
+    is_own: Vec<bool>,
+    /// Kernels that touch each buffer, in order.
+    users: Vec<Vec<usize>>,
+    /// The contiguous axis of each buffer.
+    inner: Vec<usize>,
+}
+
+impl Axes {
+    fn new(kernels: &[Kernel], buffers: &[Buffer], target: &Target, rule: LayoutRule, workers: usize) -> Axes {
+        let facts: Vec<Facts> = parallel::map(workers, kernels, |_, k| Facts::new(&mut k.clone(), target));
+        // Kernels may see fewer axes than the program's list says.
+        let mut ranks: Vec<usize> = buffers.iter().map(|b| b.shape.len()).collect();
+        for k in kernels.iter() {
+            for (b, id) in k.graph.buffers.iter().zip(&k.args) {
+                ranks[id.0 as usize] = b.shape.len();
+            }
+        }
+        let mut inner: Vec<usize> = ranks.iter().map(|r| r.saturating_sub(1)).collect();
+        for k in kernels.iter() {
+            for (at, id) in k.args.iter().enumerate() {
+                if let Some(axis) = access::inner_axis(&k.graph, BufId(at as u32)) {
+                    inner[id.0 as usize] = axis;
+                }
+            }
+        }
+        let own: Vec<usize> = (0..buffers.len())
+            .filter(|&i| buffers[i].layout.is_none() && matches!(buffers[i].origin, Origin::Internal))
+            .collect();
+        let mut users: Vec<Vec<usize>> = vec![Vec::new(); buffers.len()];
+        for (n, k) in kernels.iter().enumerate() {
+            for a in &k.args {
+                let list = &mut users[a.0 as usize];
+                if list.last() != Some(&n) {
+                    list.push(n);
+                }
+            }
+        }
+        let mut is_own = vec![false; buffers.len()];
+        own.iter().for_each(|&b| is_own[b] = true);
+        // All buffers of one kernel together, kernel by kernel, until nothing gets better.
+        let rounds = if rule == LayoutRule::Auto { 4 } else { 0 };
+        for _ in 0..rounds {
+            let mut improved = false;
+            for k in kernels.iter() {
+                let mine: Vec<usize> = k.args.iter().map(|a| a.0 as usize).filter(|&b| is_own[b]).collect();
+                improved |= choose_together(&mine, &ranks, &facts, &users, &mut inner);
+            }
+            if !improved {
+                break;
+            }
+        }
+        Axes { facts, ranks, own, is_own, users, inner }
+    }
+}
+
+/// The axis of each of a program's buffers that [`layout`] would make contiguous.
+pub(super) fn contiguous(kernels: &[Kernel], buffers: &[Buffer], target: &Target, workers: usize) -> Vec<usize> {
+    Axes::new(kernels, buffers, target, LayoutRule::Auto, workers).inner
+}
+
 /// Lays out the internal buffers of a program. `buffers` is the program's list, which kernels refer to.
 pub fn layout(
     kernels: &mut [Kernel],
@@ -98,48 +165,7 @@ pub fn layout(
     rule: LayoutRule,
     workers: usize,
 ) -> Vec<Choice> {
-    let facts: Vec<Facts> = parallel::map(workers, kernels, |_, k| Facts::new(&mut k.clone(), target));
-    // Kernels may see fewer axes than the program's list says.
-    let mut ranks: Vec<usize> = buffers.iter().map(|b| b.shape.len()).collect();
-    for k in kernels.iter() {
-        for (b, id) in k.graph.buffers.iter().zip(&k.args) {
-            ranks[id.0 as usize] = b.shape.len();
-        }
-    }
-    let mut inner: Vec<usize> = ranks.iter().map(|r| r.saturating_sub(1)).collect();
-    for k in kernels.iter() {
-        for (at, id) in k.args.iter().enumerate() {
-            if let Some(axis) = access::inner_axis(&k.graph, BufId(at as u32)) {
-                inner[id.0 as usize] = axis;
-            }
-        }
-    }
-    let own: Vec<usize> = (0..buffers.len())
-        .filter(|&i| buffers[i].layout.is_none() && matches!(buffers[i].origin, Origin::Internal))
-        .collect();
-    let mut users: Vec<Vec<usize>> = vec![Vec::new(); buffers.len()];
-    for (n, k) in kernels.iter().enumerate() {
-        for a in &k.args {
-            let list = &mut users[a.0 as usize];
-            if list.last() != Some(&n) {
-                list.push(n);
-            }
-        }
-    }
-    let mut is_own = vec![false; buffers.len()];
-    own.iter().for_each(|&b| is_own[b] = true);
-    // All buffers of one kernel together, kernel by kernel, until nothing gets better.
-    let rounds = if rule == LayoutRule::Auto { 4 } else { 0 };
-    for _ in 0..rounds {
-        let mut improved = false;
-        for k in kernels.iter() {
-            let mine: Vec<usize> = k.args.iter().map(|a| a.0 as usize).filter(|&b| is_own[b]).collect();
-            improved |= choose_together(&mine, &ranks, &facts, &users, &mut inner);
-        }
-        if !improved {
-            break;
-        }
-    }
+    let Axes { facts, ranks, own, is_own, users, inner } = Axes::new(kernels, buffers, target, rule, workers);
     let pads = rule == LayoutRule::Auto;
     let planes_of = |kernels: &[Kernel], b: usize, rank: usize| match pads {
         true => unrolled_axes(kernels, &facts, &users[b], b, rank),

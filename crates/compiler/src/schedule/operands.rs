@@ -7,7 +7,7 @@
 
 use super::block_cost::{self, Axis};
 use super::narrow::Block;
-use super::{flatten, scope, split};
+use super::{flatten, layout, scope, split};
 use crate::kernel::Kernel;
 use crate::optimize::heuristic;
 use crate::target::Target;
@@ -47,12 +47,36 @@ struct Product {
 
 /// Stages the operands of products where that is estimated to be faster. New kernels and buffers are added; `constant`
 /// says which kernels depend on constants alone, `sums` what is asked for.
+///
+/// Lanes run along either operand where nobody has said how the result lies: along the cheaper one at first, and along the
+/// one that [`layout`] then makes contiguous.
 pub fn stage(
     kernels: &mut Vec<Kernel>,
     buffers: &mut Graph,
     constant: &[bool],
     target: &Target,
     sums: &mut Sums,
+    workers: usize,
+) -> Vec<Staged> {
+    let free = |k: &Kernel| find(k, None).len() > 1;
+    let mut inner = FxHashMap::default();
+    if kernels.iter().zip(constant).any(|(k, c)| !c && free(k)) {
+        let (mut kernels, mut buffers) = (kernels.clone(), buffers.clone());
+        stage_along(&mut kernels, &mut buffers, constant, target, &mut sums.clone(), &inner);
+        let axes = layout::contiguous(&kernels, &buffers.buffers, target, workers);
+        inner = axes.into_iter().enumerate().map(|(b, axis)| (BufId(b as u32), axis)).collect();
+    }
+    stage_along(kernels, buffers, constant, target, sums, &inner)
+}
+
+/// Stages operands. `inner` says which axis of each buffer is contiguous, where that is known.
+fn stage_along(
+    kernels: &mut Vec<Kernel>,
+    buffers: &mut Graph,
+    constant: &[bool],
+    target: &Target,
+    sums: &mut Sums,
+    inner: &FxHashMap<BufId, usize>,
 ) -> Vec<Staged> {
     let users = scope::users(kernels);
     let chained: Vec<bool> = (0..kernels.len())
@@ -65,27 +89,32 @@ pub fn stage(
     let mut out = Vec::with_capacity(kernels.len());
     let mut staged = Vec::new();
     for (n, mut kernel) in std::mem::take(kernels).into_iter().enumerate() {
-        if constant[n] || chained[n] || find(&kernel).is_none() {
+        if constant[n] || chained[n] || find(&kernel, None).is_empty() {
             out.push(kernel);
             continue;
         }
         let mut view = kernel.clone();
         flatten::views(&mut view);
-        if find(&view).is_some() {
+        if !find(&view, None).is_empty() {
             kernel = view;
         }
-        let Some(product) = find(&kernel) else {
-            out.push(kernel);
-            continue;
-        };
-        let prepared = is_constant(&kernel, product.lanes.0, &known);
-        let direct = !is_constant(&kernel, product.other.0, &known) && is_plain(&kernel, product.other.0);
         let written = kernel.stores.first().map(|s| kernel.args[s.buffer.0 as usize]);
         let asked = written.and_then(|b| sums.asked(b)).and_then(|t| t.stages);
-        let Some(chosen) = blocks(&kernel, &product, (!prepared, direct), target, asked) else {
+        // What is asked for are blocks of the operand's rows that would have been chosen.
+        let along = written.and_then(|b| inner.get(&b)).copied();
+        let products = find(&kernel, along).into_iter().filter_map(|p| {
+            let given = Given::of(&kernel, &p, &known);
+            Some((blocks(&kernel, &p, given, target, None)?, p, given))
+        });
+        let best = products.min_by(|a, b| a.0.cycles.total_cmp(&b.0.cycles));
+        let Some((chosen, product, given)) = best.and_then(|(chosen, p, given)| match asked {
+            Some(_) => Some((blocks(&kernel, &p, given, target, asked)?, p, given)),
+            None => Some((chosen, p, given)),
+        }) else {
             out.push(kernel);
             continue;
         };
+        let direct = given.other == Other::InPlace;
         let chosen = scope::settled(chosen, written, sums);
         let Ok((blocks, reason)) = chosen else {
             out.push(kernel);
@@ -113,19 +142,20 @@ pub fn stage(
     staged
 }
 
-/// The product that a kernel sums, if it is one.
-fn find(k: &Kernel) -> Option<Product> {
+/// The product that a kernel sums, if it is one: with lanes along either operand's axes, where memory leaves that open.
+/// `inner` is the axis of the result that is contiguous.
+fn find(k: &Kernel, inner: Option<usize>) -> Vec<Product> {
     let g = &k.graph;
-    let ([_], [v]) = (&k.stores[..], &k.reduces()[..]) else { return None };
-    let Val::Reduce { op: ReduceOp::Add, ranges, x, .. } = g.val(*v) else { return None };
-    let Val::Binary { op: BinaryOp::Mul, a, b } = *g.val(*x) else { return None };
+    let ([store], [v]) = (&k.stores[..], &k.reduces()[..]) else { return Vec::new() };
+    let Val::Reduce { op: ReduceOp::Add, ranges, x, .. } = g.val(*v) else { return Vec::new() };
+    let Val::Binary { op: BinaryOp::Mul, a, b } = *g.val(*x) else { return Vec::new() };
     let sizes: Option<Vec<i64>> = k.loops.iter().chain(ranges.iter()).map(|&r| g.ints.const_size(r)).collect();
-    let work: f64 = sizes?.iter().map(|&s| s as f64).product();
+    let work = sizes.map_or(0.0, |sizes| sizes.iter().map(|&s| s as f64).product());
     if a == b || work < LEAST_WORK || g.dtype(*x) != DType::F32 || !heuristic::unrolled(k).is_empty() {
-        return None;
+        return Vec::new();
     }
     if !ranges.iter().all(|&r| g.depends_on(a, r) && g.depends_on(b, r)) {
-        return None;
+        return Vec::new();
     }
     let (mut only, mut batch) = ([Vec::new(), Vec::new()], Vec::new());
     for (n, &r) in k.loops.iter().enumerate() {
@@ -133,24 +163,65 @@ fn find(k: &Kernel) -> Option<Product> {
             (true, false) => only[0].push(n),
             (false, true) => only[1].push(n),
             (true, true) => batch.push(n),
-            (false, false) => return None,
+            (false, false) => return Vec::new(),
         }
     }
-    // Lanes run along the axis in which the result is contiguous.
-    let last = k.loops.len().checked_sub(1)?;
     let [of_a, of_b] = only;
-    let (lanes, other) = match (of_a.contains(&last), of_b.contains(&last)) {
-        (true, _) => ((a, of_a), (b, of_b)),
-        (_, true) => ((b, of_b), (a, of_a)),
-        _ => return None,
-    };
     let size = |list: &[usize]| list.iter().map(|&a| g.ints.max_size(k.loops[a])).product::<i64>();
-    (size(&other.1) >= LEAST_COLUMNS && size(&lanes.1) >= LEAST_COLUMNS).then(|| Product {
+    if size(&of_a) < LEAST_COLUMNS || size(&of_b) < LEAST_COLUMNS {
+        return Vec::new();
+    }
+    let product = |lanes: (ValId, &[usize]), other: (ValId, &[usize])| Product {
         reduced: ranges.to_vec(),
-        lanes,
-        other,
-        batch,
-    })
+        lanes: (lanes.0, lanes.1.to_vec()),
+        other: (other.0, other.1.to_vec()),
+        batch: batch.clone(),
+    };
+    let (first, second) = (product((a, &of_a), (b, &of_b)), product((b, &of_b), (a, &of_a)));
+    // Lanes run along the axis in which the result is contiguous, which is open where nobody has said how it lies.
+    let moves = |axis: usize| k.loops.iter().position(|&l| g.ints.depends_on(store.index[axis], l));
+    let fixed = g.buffer(store.buffer).layout.is_some();
+    let along = match inner.filter(|&axis| !fixed && axis < store.index.len()) {
+        Some(axis) => moves(axis),
+        None => k.loops.len().checked_sub(1),
+    };
+    match along {
+        Some(l) if of_a.contains(&l) && (fixed || inner.is_some()) => vec![first],
+        Some(l) if of_b.contains(&l) && (fixed || inner.is_some()) => vec![second],
+        _ if fixed => Vec::new(),
+        Some(l) if of_b.contains(&l) => vec![second, first],
+        _ => vec![first, second],
+    }
+}
+
+/// Where the second operand of a product is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Other {
+    /// A panel that is prepared once.
+    Prepared,
+    /// A panel that each work item copies.
+    Copied,
+    /// Where it is.
+    InPlace,
+}
+
+/// What there is of the operands of a product before its launch.
+#[derive(Clone, Copy, Debug)]
+struct Given {
+    /// Whether the first operand's panel is prepared once.
+    prepared: bool,
+    other: Other,
+}
+
+impl Given {
+    fn of(k: &Kernel, p: &Product, known: &[BufId]) -> Given {
+        let other = match () {
+            () if is_constant(k, p.other.0, known) => Other::Prepared,
+            () if is_plain(k, p.other.0) => Other::InPlace,
+            () => Other::Copied,
+        };
+        Given { prepared: is_constant(k, p.lanes.0, known), other }
+    }
 }
 
 /// Whether a value depends on constants alone.
@@ -173,11 +244,11 @@ fn is_plain(k: &Kernel, v: ValId) -> bool {
     }
 }
 
-/// The blocks of a product whose first operand is copied in its launch, or whose second one is read as it is.
+/// The blocks of a product.
 fn blocks(
     k: &Kernel,
     p: &Product,
-    (copied, direct): (bool, bool),
+    given: Given,
     target: &Target,
     asked: Option<Staging>,
 ) -> Option<block_cost::Chosen> {
@@ -189,8 +260,8 @@ fn blocks(
         columns: axes(&p.other.1),
         batch: axes(&p.batch),
         terms: p.reduced.iter().map(|&r| k.graph.ints.max_size(r) as f64).product(),
-        copied,
-        direct,
+        copied: !given.prepared,
+        other: given.other,
     };
     block_cost::product(&sizes, target, asked)
 }

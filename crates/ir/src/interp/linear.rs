@@ -191,6 +191,7 @@ impl<'a> Compiler<'a> {
                     let body = self.e.close();
                     self.e.push(Op::Async { body });
                 }
+                Stmt::Prefetch { .. } => {}
                 Stmt::Wait(pending) => self.e.push(Op::Wait { pending: *pending }),
                 Stmt::Barrier(Scope::Shared) if self.thread => self.e.push(Op::Barrier),
                 Stmt::Barrier(scope) if self.thread => {

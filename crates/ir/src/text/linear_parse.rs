@@ -202,7 +202,7 @@ impl Parser<'_> {
             return Ok(Stmt::Let { reg: self.declare(number, ty), instr });
         }
         let word = self.c.known("a statement or `}`", |w| {
-            ["var", "set", "store", "loop", "if", "async", "wait", "barrier"].into_iter().find(|k| *k == w)
+            ["var", "set", "store", "loop", "if", "async", "prefetch", "wait", "barrier"].into_iter().find(|k| *k == w)
         })?;
         Ok(match word {
             "var" => {
@@ -239,6 +239,11 @@ impl Parser<'_> {
                 Stmt::If { gate, body: self.block(depth + 1)? }
             }
             "async" => Stmt::Async { body: self.block(depth + 1)? },
+            "prefetch" => {
+                let (mem, _) = self.memory_name()?;
+                self.c.expect("@")?;
+                Stmt::Prefetch { mem, addr: self.scope.int(&mut self.c, &mut self.code.ints)? }
+            }
             "wait" => Stmt::Wait(self.c.natural(64, "how many copies may be under way")? as u32),
             _ => Stmt::Barrier(self.c.known("a scope", scope_from)?),
         })
@@ -303,14 +308,20 @@ impl Parser<'_> {
     }
 
     /// Everything of an access but its gate.
-    fn access(&mut self) -> Result<Access, ParseError> {
-        let lane = self.lane()?;
+    /// What a name stands for, and the name.
+    fn memory_name(&mut self) -> Result<(Memory, String), ParseError> {
         let place = self.c.place();
         let (name, quoted) = self.c.name("the name of an argument, local or table")?;
         let table = self.tables.get(&name).filter(|_| !quoted).map(|&t| Memory::Table(t));
-        let Some(mem) = table.or_else(|| self.memory.get(&name).copied()) else {
-            return Err(self.c.error_at(place, format!("`{name}`"), "an argument, local or table declared before"));
-        };
+        match table.or_else(|| self.memory.get(&name).copied()) {
+            Some(mem) => Ok((mem, name)),
+            None => Err(self.c.error_at(place, format!("`{name}`"), "an argument, local or table declared before")),
+        }
+    }
+
+    fn access(&mut self) -> Result<Access, ParseError> {
+        let lane = self.lane()?;
+        let (mem, name) = self.memory_name()?;
         let place = self.c.place();
         let index: Box<[_]> = self.scope.list(&mut self.c, &mut self.code.ints)?.into();
         let rank = match mem {

@@ -134,6 +134,10 @@ impl Printer<'_> {
                     self.block(&head, body);
                 }
                 Stmt::Async { body } => self.block("async", body),
+                Stmt::Prefetch { mem, addr } => {
+                    let line = format!("prefetch {} @ {}", self.memory_name(*mem), self.names.int(*addr));
+                    self.line(&line);
+                }
                 Stmt::Wait(pending) => self.line(&format!("wait {pending}")),
                 Stmt::Barrier(scope) => self.line(&format!("barrier {}", scope_name(*scope))),
             }
@@ -163,14 +167,18 @@ impl Printer<'_> {
     }
 
     /// Everything of an access but its gate.
-    fn access(&mut self, access: &Access) -> String {
-        let lane = self.lane(access.lane);
-        let name = match access.mem {
+    fn memory_name(&self, mem: Memory) -> String {
+        let name = match mem {
             Memory::Arg(n) => self.code.args.get(n as usize).map(|m| quote_name(&m.name)),
             Memory::Local(n) => self.code.locals.get(n as usize).map(|m| quote_name(&m.name)),
             Memory::Table(n) => Some(format!("t{n}")),
         };
-        let name = name.unwrap_or_else(|| "?".to_string());
+        name.unwrap_or_else(|| "?".to_string())
+    }
+
+    fn access(&mut self, access: &Access) -> String {
+        let lane = self.lane(access.lane);
+        let name = self.memory_name(access.mem);
         let mut out = format!("{lane}{name}{} @ {}", self.names.list(&access.index), self.names.int(access.addr));
         if let Some(d) = access.dynamic {
             let reg = self.reg(d.index);

@@ -173,6 +173,7 @@ fn not_a_copy(body: &[Stmt]) -> Option<&'static str> {
         Stmt::Loop { .. } => Some("a loop"),
         Stmt::Var { .. } | Stmt::Set { .. } => Some("a variable"),
         Stmt::Async { .. } | Stmt::Wait(_) | Stmt::Barrier(_) => Some("a barrier, a wait or other copies"),
+        Stmt::Prefetch { .. } => Some("a prefetch"),
     })
 }
 
@@ -253,6 +254,16 @@ impl Verifier<'_> {
                     return self.refuse("copies", format!("{what} among copies"));
                 }
                 self.body(body)
+            }
+            Stmt::Prefetch { mem, addr } => {
+                if !matches!(decl_of(self.code, *mem), Ok(Some(_))) {
+                    return self.refuse("prefetches", "a prefetch of what is no argument or local");
+                }
+                self.bound(*addr, None)?;
+                if !self.ints.prove_nonneg(*addr, &self.given) {
+                    return self.refuse("prefetches", "an address that may be negative");
+                }
+                Ok(())
             }
             Stmt::Wait(_) if self.diverged => {
                 self.refuse("copies", "a wait under a condition that depends on the thread")

@@ -137,6 +137,25 @@ impl Kernel<'_> {
         Ok(Address { pointer, offset, stride: if ty.lanes == 1 { 0 } else { l.coef } })
     }
 
+    /// Emits a prefetch. It stays within memory: a processor may look long for a page that is not there.
+    pub(super) fn prefetch(&mut self, mem: Memory, addr: IntId) -> Result<()> {
+        let (decl, pointer) = match mem {
+            Memory::Arg(i) => (self.code.args.get(i as usize), self.arg_name(i)),
+            Memory::Local(i) => (self.code.locals.get(i as usize), self.local_name(i)),
+            Memory::Table(_) => (None, String::new()),
+        };
+        let Some(decl) = decl else { return Err(self.malformed("a prefetch of memory that is not there")) };
+        let (at, len) = (self.expr(addr)?, self.expr(decl.layout.len)?);
+        self.prelude.helper("wg_prefetch".into(), |_, f| {
+            format!(
+                "WG_INLINE void {f}(const void *p, i64 at, i64 last) {{ __builtin_prefetch((const char *)p + (at < last ? at : last)); }}\n"
+            )
+        });
+        let size = decl.dtype.size();
+        self.line(&format!("wg_prefetch({pointer}, ({at}) * {size}, ({len}) * {size} - 1);"));
+        Ok(())
+    }
+
     /// Emits a load into a register.
     pub(super) fn load(&mut self, reg: Reg, ty: Type, access: &Access, fill: Scalar) -> Result<()> {
         self.expect(fill.dtype() == ty.dtype, "a fill value of the register's dtype")?;

@@ -238,6 +238,7 @@ impl<'a> Kernel<'a> {
                 self.indent -= 1;
                 self.line("}");
             }
+            Stmt::Prefetch { mem, addr } => self.prefetch(*mem, *addr)?,
             Stmt::Wait(_) => {}
             Stmt::Barrier(_) => {
                 return Err(RenderError::Unsupported {

@@ -333,6 +333,8 @@ impl<'a> Kernel<'a> {
                     self.line(text);
                 }
             }
+            // Threads wait for memory while others run.
+            Stmt::Prefetch { .. } => {}
             Stmt::Wait(pending) => {
                 if let Some(text) = self.lang.wait(*pending) {
                     self.line(&text);
