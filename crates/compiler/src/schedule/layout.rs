@@ -480,10 +480,30 @@ fn choose_together(
     let mut affected: Vec<usize> = mine.iter().flat_map(|&b| users[b].iter().copied()).collect();
     affected.sort_unstable();
     affected.dedup();
-    let total = |inner: &[usize]| affected.iter().map(|&n| facts[n].cost(inner)).sum::<f64>();
-    let before: Vec<usize> = mine.iter().map(|&b| inner[b]).collect();
     let set = |inner: &mut [usize], axes: &[usize]| mine.iter().zip(axes).for_each(|(&b, &axis)| inner[b] = axis);
-    let mut best = (total(inner), before.clone());
+    // Most kernels touch few of these buffers: what each costs is looked up by the axes of those that it does touch.
+    let mut known: Vec<(Vec<(usize, usize)>, Vec<f64>)> = Vec::with_capacity(affected.len());
+    for &n in &affected {
+        let (mut touched, mut size) = (Vec::new(), 1);
+        for (at, b) in mine.iter().enumerate().filter(|(_, b)| facts[n].buffers.contains(b)) {
+            touched.push((at, size));
+            size *= ranks[*b].max(1);
+        }
+        known.push((touched, vec![f64::NAN; size]));
+    }
+    let mut total = |inner: &mut [usize], axes: &[usize]| {
+        set(inner, axes);
+        let costs = affected.iter().zip(&mut known).map(|(&n, (touched, costs))| {
+            let cost = &mut costs[touched.iter().map(|&(at, step)| axes[at] * step).sum::<usize>()];
+            if cost.is_nan() {
+                *cost = facts[n].cost(inner);
+            }
+            *cost
+        });
+        costs.sum::<f64>()
+    };
+    let before: Vec<usize> = mine.iter().map(|&b| inner[b]).collect();
+    let mut best = (total(inner, &before), before.clone());
     let mut trial = before.clone();
     for n in 0..combinations(&mine) {
         let mut rest = n;
@@ -492,8 +512,7 @@ fn choose_together(
             *axis = rest % rank;
             rest /= rank;
         }
-        set(inner, &trial);
-        let cost = total(inner);
+        let cost = total(inner, &trial);
         if cost < best.0 * (1.0 - 1e-9) {
             best = (cost, trial.clone());
         }

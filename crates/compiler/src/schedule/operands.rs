@@ -20,6 +20,8 @@ use winograph_ir::{DType, Scalar};
 
 /// Multiply-adds below which a product stays as it is.
 const LEAST_WORK: f64 = (1u64 << 16) as f64;
+/// How often layouts are asked for what staging changed.
+const ROUNDS: usize = 3;
 /// Columns below which copying an operand costs as much as it saves.
 const LEAST_COLUMNS: i64 = 8;
 
@@ -59,12 +61,20 @@ pub fn stage(
     workers: usize,
 ) -> Vec<Staged> {
     let free = |k: &Kernel| find(k, None).len() > 1;
+    let mut open: Vec<BufId> = Vec::new();
+    for (k, _) in kernels.iter().zip(constant).filter(|(k, c)| !**c && free(k)) {
+        open.extend(k.stores.iter().map(|s| k.args[s.buffer.0 as usize]));
+    }
     let mut inner = FxHashMap::default();
-    if kernels.iter().zip(constant).any(|(k, c)| !c && free(k)) {
+    for _ in 0..if open.is_empty() { 0 } else { ROUNDS } {
         let (mut kernels, mut buffers) = (kernels.clone(), buffers.clone());
         stage_along(&mut kernels, &mut buffers, constant, target, &mut sums.clone(), &inner);
         let axes = layout::contiguous(&kernels, &buffers.buffers, target, workers);
-        inner = axes.into_iter().enumerate().map(|(b, axis)| (BufId(b as u32), axis)).collect();
+        let next = open.iter().map(|&b| (b, axes[b.0 as usize])).collect();
+        if next == inner {
+            break;
+        }
+        inner = next;
     }
     stage_along(kernels, buffers, constant, target, sums, &inner)
 }
@@ -79,9 +89,8 @@ fn stage_along(
     inner: &FxHashMap<BufId, usize>,
 ) -> Vec<Staged> {
     let users = scope::users(kernels);
-    let chained: Vec<bool> = (0..kernels.len())
-        .map(|n| scope::chain(kernels, &users, constant, n).is_some_and(|chain| chain.len() > 2))
-        .collect();
+    let chained: Vec<bool> =
+        (0..kernels.len()).map(|n| scope::is_chained(kernels, &users, constant, n, target, sums)).collect();
     let mut known: Vec<BufId> = Vec::new();
     for (k, _) in kernels.iter().zip(constant).filter(|(_, c)| **c) {
         known.extend(k.stores.iter().map(|s| k.args[s.buffer.0 as usize]));
@@ -89,6 +98,11 @@ fn stage_along(
     let mut out = Vec::with_capacity(kernels.len());
     let mut staged = Vec::new();
     for (n, mut kernel) in std::mem::take(kernels).into_iter().enumerate() {
+        if let Some((operand, axes)) = scattered(&kernel).filter(|_| !constant[n]) {
+            out.push(copy(&mut kernel, operand, &axes, buffers));
+            out.push(pruned(&kernel));
+            continue;
+        }
         if constant[n] || chained[n] || find(&kernel, None).is_empty() {
             out.push(kernel);
             continue;
@@ -192,6 +206,40 @@ fn find(k: &Kernel, inner: Option<usize>) -> Vec<Product> {
         Some(l) if of_b.contains(&l) => vec![second, first],
         _ => vec![first, second],
     }
+}
+
+/// The operand of a sum of products along rows of memory that is the same for all rows and whose terms may lie in another
+/// order: a picture that a fully connected layer reads. With it the axes that are summed, as the rows have them. Copied in
+/// that order the operand is a row too, and the sum one along contiguous elements of both.
+fn scattered(k: &Kernel) -> Option<(ValId, Vec<RangeId>)> {
+    let mut g = k.graph.clone();
+    let ([_], [v]) = (&k.stores[..], &k.reduces()[..]) else { return None };
+    let Val::Reduce { op: ReduceOp::Add, ranges, x, .. } = g.val(*v).clone() else { return None };
+    let Val::Binary { op: BinaryOp::Mul, a, b } = *g.val(x) else { return None };
+    let sizes: Option<Vec<i64>> = ranges.iter().map(|&r| g.ints.const_size(r)).collect();
+    let rows: i64 = k.loops.iter().map(|&r| g.ints.max_size(r)).product();
+    let sizes = sizes.filter(|s| s.len() > 1 && rows >= LEAST_COLUMNS && heuristic::unrolled(k).is_empty())?;
+    let plain = |g: &Graph, v: ValId| match g.val(v).clone() {
+        Val::Load { src: Source::Buffer(b), index, gate, dynamic: None, .. } if gate.is_empty() => Some((b, index)),
+        _ => None,
+    };
+    [(a, b), (b, a)].into_iter().find_map(|(row, other)| {
+        let (rows, index) = plain(&g, row)?;
+        let (open, _) = plain(&g, other)?;
+        let layout = g.buffer(rows).layout.clone()?;
+        if g.buffer(open).layout.is_some() || g.buffer(open).origin != Origin::Internal {
+            return None;
+        }
+        let same = k.loops.iter().all(|&r| !g.depends_on(other, r)) && ranges.iter().all(|&r| g.depends_on(other, r));
+        let addr = g.flatten(&layout, &index);
+        let mut step = 1;
+        let contiguous = ranges.iter().zip(&sizes).rev().all(|(&r, size)| {
+            let found = g.ints.split_linear(addr, r).is_some_and(|s| s.0 == step);
+            step *= size;
+            found
+        });
+        (same && contiguous).then(|| (other, ranges.to_vec()))
+    })
 }
 
 /// Where the second operand of a product is read from.

@@ -177,6 +177,25 @@ pub(super) fn chain(
     Some(operand.into_iter().chain([at, reader]).collect())
 }
 
+/// Whether a product becomes one launch with what computes an operand for it and what reads its result.
+pub(super) fn is_chained(
+    kernels: &[Kernel],
+    users: &FxHashMap<BufId, Vec<usize>>,
+    constant: &[bool],
+    at: usize,
+    target: &Target,
+    sums: &Sums,
+) -> bool {
+    let Some(chain) = chain(kernels, users, constant, at).filter(|chain| chain.len() > 2) else { return false };
+    let asked = own_output(&kernels[at]).and_then(|b| sums.asked(b)).and_then(|t| t.stages);
+    let found = sizes(kernels, &chain, at).and_then(|s| block_cost::choose(&s, target, asked).blocks);
+    found.is_ok_and(|(blocks, _)| {
+        let mut own: Vec<Kernel> = chain.iter().map(|&k| kernels[k].clone()).collect();
+        let places: Vec<usize> = (0..own.len()).collect();
+        narrow(&mut own, &places, &blocks).is_ok()
+    })
+}
+
 /// What block costs are estimated from.
 fn sizes(kernels: &[Kernel], chain: &[usize], at: usize) -> Result<Sizes, String> {
     let reader = chain[chain.len() - 1];
