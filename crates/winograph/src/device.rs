@@ -25,14 +25,24 @@ pub trait Device: Send + Sync {
     /// Memory of `bytes` bytes, all zero.
     fn allocate(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError>;
 
-    /// Copies bytes to the device. Launches before it have been run when it writes.
+    /// Copies bytes to the device. Launches before it that use the memory have been run when it writes, and launches after it
+    /// find the bytes there; launches on other memory may run meanwhile.
     fn write(&self, to: &mut dyn Memory, offset: usize, from: &[u8]) -> Result<(), DeviceError>;
 
-    /// Copies bytes from the device. Launches before it have been run when it reads.
+    /// Memory of the device with these bytes.
+    fn upload(&self, from: &[u8]) -> Result<Box<dyn Memory>, DeviceError> {
+        let mut memory = self.allocate(from.len())?;
+        self.write(&mut *memory, 0, from)?;
+        Ok(memory)
+    }
+
+    /// Copies bytes from the device. Launches before it that use the memory have been run when it reads; launches on other
+    /// memory may run meanwhile.
     fn read(&self, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError>;
 
     /// Copies as many bytes as both have to the device's memory from its own, or from other memory that it
-    /// [reaches](Device::reaches). Launches before it, on both devices where there are two, have been run when it does.
+    /// [reaches](Device::reaches). Launches before it that use the memory, on both devices where there are two, have been run
+    /// when it does.
     fn copy(&self, to: &mut dyn Memory, from: &dyn Memory) -> Result<(), DeviceError> {
         let mut bytes = vec![0; from.bytes().min(to.bytes())];
         self.read(from, 0, &mut bytes)?;
@@ -43,6 +53,11 @@ pub trait Device: Send + Sync {
     fn reaches(&self, memory: &dyn Memory) -> bool {
         let _ = memory;
         false
+    }
+
+    /// Says that a group of launches ends here: copies that wait for one of it need not wait for launches after it.
+    fn mark(&self) -> Result<(), DeviceError> {
+        Ok(())
     }
 
     /// Waits for all launches so far.

@@ -335,6 +335,8 @@ impl Compiled {
         let device = &*self.device;
         let mut workspace = self.workspaces.take(device).map_err(on_device(op))?;
         let result = workspace.upload(device, args).map_err(on_device(op)).and_then(|()| f(&mut workspace, outputs));
+        // Whoever copies from or to this memory waits for this call, not for later ones.
+        let result = result.and_then(|r| device.mark().map(|()| r).map_err(on_device(op)));
         let result = result.and_then(|r| workspace.download(device, outputs).map(|()| r).map_err(on_device(op)));
         self.workspaces.give_back(workspace);
         result

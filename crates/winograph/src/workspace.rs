@@ -79,9 +79,7 @@ impl Constant {
         if device.is_host() {
             return Ok(Constant::Host(storage));
         }
-        let mut copy = device.allocate(storage.bytes().len())?;
-        storage.copy_to(device, &mut *copy)?;
-        Ok(Constant::Copy(copy))
+        Ok(Constant::Copy(storage.copy_on_new(device)?))
     }
 
     /// The constant as the device sees it.

@@ -4,6 +4,9 @@
 
 mod kernels;
 
+#[path = "cuda/order.rs"]
+mod order;
+
 use kernels::*;
 use std::path::PathBuf;
 use std::sync::Arc;

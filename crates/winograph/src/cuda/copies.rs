@@ -1,8 +1,11 @@
 //! Copies between the host and a GPU, and between GPUs: through pinned memory on queues of their own, so that they run
-//! while kernels do, and in order with what they depend on by events.
+//! while kernels do. Each waits for what uses its memory, and what uses its memory next waits for it, by events; see
+//! [`launches`](super::launches).
 
 use super::driver::{Address, Device, Stream};
 use super::events::Event;
+use super::launches::{Before, Launches};
+use super::memory::CudaBuffer;
 use super::staging::{PIECE, Piece, Staging};
 use crate::device::DeviceError;
 use std::collections::VecDeque;
@@ -61,6 +64,11 @@ impl Queue {
         event.before(&self.device, self.stream)
     }
 
+    /// Lets what is queued later wait for what uses memory.
+    fn after_all(&self, before: &Before) -> Result<(), DeviceError> {
+        before.launch.iter().chain(&before.copies).try_for_each(|event| self.after(event))
+    }
+
     /// The end of what is queued now.
     fn end(&self) -> Result<Event, DeviceError> {
         let event = Event::new(&self.device)?;
@@ -105,11 +113,16 @@ impl Drop for Queue {
 
 /// The copies of a device.
 pub(super) struct Copies {
-    device: Arc<Device>,
+    launches: Arc<Launches>,
     /// Before the queues: pieces are freed when their copies are over.
     staging: Staging,
+    /// Copies to the device, which wait for no launches where that can be helped: see [`write`](Copies::write).
     up: OnceLock<Queue>,
-    down: OnceLock<Queue>,
+    /// Copies from other GPUs, which wait for launches of both.
+    across: OnceLock<Queue>,
+    /// Queues for copies to the host that no thread uses: one for each of those that are under way, so that none waits for
+    /// the launches that another waits for.
+    down: Mutex<Vec<Queue>>,
     /// Contexts whose devices this one has been let reach the memory of, as far as the machine can.
     shared: Mutex<Vec<usize>>,
     counters: Counters,
@@ -117,12 +130,13 @@ pub(super) struct Copies {
 
 impl Copies {
     /// No copies yet; queues and pinned memory come with the first.
-    pub(super) fn new(device: Arc<Device>) -> Copies {
+    pub(super) fn new(launches: Arc<Launches>) -> Copies {
         Copies {
-            device,
+            launches,
             staging: Staging::default(),
             up: OnceLock::new(),
-            down: OnceLock::new(),
+            across: OnceLock::new(),
+            down: Mutex::default(),
             shared: Mutex::default(),
             counters: Counters::default(),
         }
@@ -140,30 +154,80 @@ impl Copies {
         }
     }
 
+    fn device(&self) -> &Arc<Device> {
+        self.launches.device()
+    }
+
     fn queue<'a>(&self, kept: &'a OnceLock<Queue>) -> Result<&'a Queue, DeviceError> {
         if let Some(queue) = kept.get() {
             return Ok(queue);
         }
-        let made = Queue::new(&self.device)?;
+        let made = Queue::new(self.device())?;
         Ok(kept.get_or_init(|| made))
     }
 
     /// Copies to the device, where there are as many bytes. The bytes may change when it returns; launches that are
-    /// queued later find them there. Runs after `after`, or after the launches so far.
-    pub(super) fn write(&self, at: Address, from: &[u8], after: Option<&Event>) -> Result<(), DeviceError> {
+    /// queued later find them there. Where launches that are queued use the memory, the bytes go to other memory while these
+    /// run, and from there to their place in the order of launches.
+    pub(super) fn write(&self, at: Address, from: &[u8]) -> Result<(), DeviceError> {
         self.counters.to_device.fetch_add(1, Ordering::Relaxed);
         let up = self.queue(&self.up)?;
-        match after {
-            Some(event) => up.after(event)?,
-            None => up.after(&Event::of_launches(&self.device)?)?,
+        let before = self.launches.before_write(at)?;
+        if before.launch.is_some() && self.write_aside(up, at, from)? {
+            return Ok(());
         }
-        let sent = self.send(up, at, from).and_then(|()| up.end()?.before(&self.device, std::ptr::null_mut()));
-        sent.inspect_err(|_| up.drain())
+        let sent = up.after_all(&before).and_then(|()| self.send(up, at, from)).and_then(|()| up.end());
+        self.launches.copied(at, Arc::new(sent.inspect_err(|_| up.drain())?));
+        Ok(())
+    }
+
+    /// Copies to other memory, and from there in the order of launches; says whether there is such memory.
+    fn write_aside(&self, up: &Queue, at: Address, from: &[u8]) -> Result<bool, DeviceError> {
+        let device = self.device();
+        if !device.has_pool() {
+            return Ok(false);
+        }
+        let aside = match device.allocate_once(from.len(), up.stream) {
+            Err(DeviceError::OutOfMemory { .. }) => return Ok(false),
+            allocated => allocated?,
+        };
+        let sent = self.send(up, aside, from).and_then(|()| up.end());
+        let end = sent.inspect_err(|_| {
+            up.drain();
+            device.free(aside, up.stream);
+        })?;
+        let copied = self.launches.queue(&[at], &[], || {
+            end.before(device, std::ptr::null_mut())?;
+            let f = device.enter()?;
+            // SAFETY: the caller knows that as many bytes are at `at`; as many were just allocated aside, and the queue
+            // comes to this after they were filled.
+            let status = unsafe { (f.copy)(at, aside, from.len(), std::ptr::null_mut()) };
+            device.driver.check("copy on the device", status)
+        });
+        if copied.is_err() {
+            up.drain();
+        }
+        device.free(aside, std::ptr::null_mut());
+        copied.map(|()| true)
+    }
+
+    /// Memory with these bytes, more than 0; nothing that is queued is waited for. The bytes may change when it returns.
+    pub(super) fn upload(&self, from: &[u8]) -> Result<CudaBuffer, DeviceError> {
+        self.counters.to_device.fetch_add(1, Ordering::Relaxed);
+        let up = self.queue(&self.up)?;
+        let at = self.device().allocate(from.len(), up.stream)?;
+        let sent = self.send(up, at, from).and_then(|()| up.end());
+        let end = sent.inspect_err(|_| {
+            up.drain();
+            self.device().free(at, up.stream);
+        })?;
+        self.launches.adopt(at, from.len(), end);
+        Ok(CudaBuffer::adopted(&self.launches, at, from.len()))
     }
 
     fn send(&self, up: &Queue, at: Address, from: &[u8]) -> Result<(), DeviceError> {
         for (i, part) in from.chunks(PIECE).enumerate() {
-            let mut piece = self.staging.take(&self.device)?;
+            let mut piece = self.staging.take(self.device())?;
             if let Some(to) = piece.bytes()?.get_mut(..part.len()) {
                 to.copy_from_slice(part);
             }
@@ -174,17 +238,25 @@ impl Copies {
         Ok(())
     }
 
-    /// Copies from the device, where there are as many bytes, after the launches so far, and waits for it.
+    /// Copies from the device, where there are as many bytes, after what writes the memory so far, and waits for it.
     pub(super) fn read(&self, at: Address, to: &mut [u8]) -> Result<(), DeviceError> {
         self.counters.to_host.fetch_add(1, Ordering::Relaxed);
-        let down = self.queue(&self.down)?;
-        down.after(&Event::of_launches(&self.device)?)?;
+        let before = self.launches.before_read(at)?;
+        let kept = self.down.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let down = kept.map_or_else(|| Queue::new(self.device()), Ok)?;
+        down.after_all(&before)?;
+        self.receive(&down, at, to)?;
+        self.down.lock().unwrap_or_else(PoisonError::into_inner).push(down);
+        Ok(())
+    }
+
+    fn receive(&self, down: &Queue, at: Address, to: &mut [u8]) -> Result<(), DeviceError> {
         let mut pending = VecDeque::new();
         let received: Result<(), DeviceError> = to.chunks_mut(PIECE).enumerate().try_for_each(|(i, part)| {
             if pending.len() >= AHEAD {
                 self.finish(pending.pop_front())?;
             }
-            let mut piece = self.staging.take(&self.device)?;
+            let mut piece = self.staging.take(self.device())?;
             // Its last copy may be one of another queue.
             down.after(&piece.used)?;
             let queued = down.to_host(&mut piece, at + (i * PIECE) as u64, part.len());
@@ -212,62 +284,66 @@ impl Copies {
     /// Copies within the device's memory, in the order of launches.
     pub(super) fn within(&self, to: Address, from: Address, bytes: usize) -> Result<(), DeviceError> {
         self.counters.within.fetch_add(1, Ordering::Relaxed);
-        let f = self.device.enter()?;
-        // SAFETY: the caller knows that both have that many bytes there; the copy is queued before whatever frees them.
-        let status = unsafe { (f.copy)(to, from, bytes, std::ptr::null_mut()) };
-        self.device.driver.check("copy on the device", status)
+        let device = self.device();
+        let f = device.enter()?;
+        self.launches.queue(&[to], &[from], || {
+            // SAFETY: the caller knows that both have that many bytes there; the copy is queued before whatever frees them.
+            let status = unsafe { (f.copy)(to, from, bytes, std::ptr::null_mut()) };
+            device.driver.check("copy on the device", status)
+        })
     }
 
-    /// Copies from another GPU, where there are as many bytes, after the launches so far of both and before those that are
-    /// queued later on both: directly, or, where the driver cannot, through pinned memory.
+    /// Copies from another GPU, where there are as many bytes, after what uses its memory and what writes that of the
+    /// other so far, and before what is queued later and uses either: directly, or, where the driver cannot, through pinned memory.
     pub(super) fn copy_from_peer(
         &self,
         to: Address,
-        peer: &Arc<Device>,
+        peer: &Arc<Launches>,
         from: Address,
         bytes: usize,
     ) -> Result<(), DeviceError> {
         self.counters.from_peers.fetch_add(1, Ordering::Relaxed);
-        self.share(peer);
-        let up = self.queue(&self.up)?;
-        up.after(&Event::of_launches(&self.device)?)?;
-        up.after(&Event::of_launches(peer)?)?;
-        let f = self.device.enter()?;
-        // SAFETY: the caller knows that both have that many bytes there; launches of both that come later, and what frees
-        // the memory in their order, wait for the copy, as ordered below.
-        let status = unsafe { (f.copy_peer)(to, self.device.context(), from, peer.context(), bytes, up.stream) };
-        let copied = if status == 0 { Ok(()) } else { self.through_host(up, to, peer, from, bytes) };
-        let ordered = copied.and_then(|()| {
-            let end = up.end()?;
-            end.before(&self.device, std::ptr::null_mut())?;
-            end.before(peer, std::ptr::null_mut())
-        });
-        ordered.inspect_err(|_| up.drain())
+        self.share(peer.device());
+        let across = self.queue(&self.across)?;
+        across.after_all(&self.launches.before_write(to)?)?;
+        let read = peer.before_read(from)?;
+        across.after_all(&read)?;
+        let f = self.device().enter()?;
+        let (own, others) = (self.device().context(), peer.device().context());
+        // SAFETY: the caller knows that both have that many bytes there; what uses or frees the memory later waits for the
+        // copy, as noted below.
+        let status = unsafe { (f.copy_peer)(to, own, from, others, bytes, across.stream) };
+        let copied = if status == 0 { Ok(()) } else { self.through_host(across, to, peer, (from, read), bytes) };
+        let end = copied.and_then(|()| across.end()).inspect_err(|_| across.drain())?;
+        let end = Arc::new(end);
+        peer.copied_from(from, end.clone());
+        self.launches.copied(to, end);
+        Ok(())
     }
 
     /// Copies from another GPU through pinned memory, piece by piece.
     fn through_host(
         &self,
-        up: &Queue,
+        across: &Queue,
         to: Address,
-        peer: &Arc<Device>,
-        from: Address,
+        peer: &Arc<Launches>,
+        (from, before): (Address, Before),
         bytes: usize,
     ) -> Result<(), DeviceError> {
-        let down = Queue::new(peer)?;
-        down.after(&Event::of_launches(peer)?)?;
+        let down = Queue::new(peer.device())?;
+        down.after_all(&before)?;
         for start in (0..bytes).step_by(PIECE) {
             let part = PIECE.min(bytes - start);
-            let mut piece = self.staging.take(&self.device)?;
+            let mut piece = self.staging.take(self.device())?;
             down.after(&piece.used)?;
             let queued = down.to_host(&mut piece, from + start as u64, part).and_then(|()| {
-                up.after(&down.end()?)?;
-                up.to_device(to + start as u64, &mut piece, part)?;
-                piece.used.record(up.stream)
+                across.after(&down.end()?)?;
+                across.to_device(to + start as u64, &mut piece, part)?;
+                piece.used.record(across.stream)
             });
             queued.inspect_err(|_| {
                 down.drain();
-                up.drain();
+                across.drain();
             })?;
             self.staging.give_back(piece);
         }
@@ -280,8 +356,8 @@ impl Copies {
         let context = peer.context().addr();
         if !shared.contains(&context) {
             shared.push(context);
-            peer.share_with(&self.device);
-            self.device.share_with(peer);
+            peer.share_with(self.device());
+            self.device().share_with(peer);
         }
     }
 }

@@ -270,42 +270,63 @@ impl Device {
         Ok(Some(pool))
     }
 
-    /// Memory of `bytes` bytes, more than 0, zero once the queue has come to it.
-    pub(super) fn zeroed(&self, bytes: usize) -> Result<Address, DeviceError> {
+    /// Whether memory comes from a pool in the order of queues.
+    pub(super) fn has_pool(&self) -> bool {
+        self.pool.is_some()
+    }
+
+    /// Memory of `bytes` bytes, more than 0, that is there once the queue has come to it; null is the queue of launches.
+    /// With what the pool has and the device has left.
+    pub(super) fn allocate_once(&self, bytes: usize, queue: Stream) -> Result<Address, DeviceError> {
         let f = self.enter()?;
         let mut at = 0;
-        let Some(pool) = self.pool else {
-            // SAFETY: the context is current, and the pointer is to an integer that lives until the call returns.
-            self.driver.check_memory(bytes, unsafe { (f.allocate)(&mut at, bytes) })?;
-            // SAFETY: as many bytes were just allocated there.
-            self.driver.check("fill memory", unsafe { (f.fill)(at, 0, bytes) })?;
-            return Ok(at);
+        let status = match self.pool {
+            // SAFETY: the context is current, the pointer is to an integer that lives until the call returns, and the queue
+            // is one of this context.
+            Some(_) => unsafe { (f.allocate_ordered)(&mut at, bytes, queue) },
+            // SAFETY: likewise.
+            None => unsafe { (f.allocate)(&mut at, bytes) },
         };
-        let queue = std::ptr::null_mut();
-        // SAFETY: as above; null is the default queue.
-        let mut status = unsafe { (f.allocate_ordered)(&mut at, bytes, queue) };
-        if status == OUT_OF_MEMORY {
-            // What the pool keeps may be in pieces that do not fit: given back, it may.
-            self.synchronize()?;
-            // SAFETY: the pool is the device's.
-            unsafe { (f.trim_pool)(pool, 0) };
-            // SAFETY: as above.
-            status = unsafe { (f.allocate_ordered)(&mut at, bytes, queue) };
-        }
         self.driver.check_memory(bytes, status)?;
-        // SAFETY: as many bytes are there when the queue comes to it.
-        let filled = self.driver.check("fill memory", unsafe { (f.fill_ordered)(at, 0, bytes, queue) });
-        filled.inspect_err(|_| self.free(at))?;
         Ok(at)
     }
 
-    /// Frees memory of [`zeroed`](Device::zeroed), once what is queued has been run.
-    pub(super) fn free(&self, at: Address) {
+    /// As [`allocate_once`](Device::allocate_once); where that does not suffice, with what the pool keeps for later.
+    pub(super) fn allocate(&self, bytes: usize, queue: Stream) -> Result<Address, DeviceError> {
+        match (self.allocate_once(bytes, queue), self.pool) {
+            (Err(DeviceError::OutOfMemory { .. }), Some(pool)) => {
+                // What the pool keeps may be in pieces that do not fit: given back, it may.
+                self.synchronize()?;
+                // SAFETY: the pool is the device's.
+                unsafe { (self.driver.functions.trim_pool)(pool, 0) };
+                self.allocate_once(bytes, queue)
+            }
+            (done, _) => done,
+        }
+    }
+
+    /// Memory of `bytes` bytes, more than 0, zero once the queue of launches has come to it.
+    pub(super) fn zeroed(&self, bytes: usize) -> Result<Address, DeviceError> {
+        let queue = std::ptr::null_mut();
+        let at = self.allocate(bytes, queue)?;
+        let f = self.enter()?;
+        let status = match self.pool {
+            // SAFETY: as many bytes are there when the queue comes to it.
+            Some(_) => unsafe { (f.fill_ordered)(at, 0, bytes, queue) },
+            // SAFETY: as many bytes were just allocated there.
+            None => unsafe { (f.fill)(at, 0, bytes) },
+        };
+        self.driver.check("fill memory", status).inspect_err(|_| self.free(at, queue))?;
+        Ok(at)
+    }
+
+    /// Frees memory once a queue has come to it, null for that of launches; all uses of it come before that.
+    pub(super) fn free(&self, at: Address, queue: Stream) {
         // There is nobody to tell of a failure.
         let Ok(f) = self.enter() else { return };
         match self.pool {
-            // SAFETY: allocated in `zeroed` and not freed before; the queue comes to it after kernels that use it.
-            Some(_) => unsafe { (f.free_ordered)(at, std::ptr::null_mut()) },
+            // SAFETY: allocated here and not freed before; the queue comes to it after whatever uses it.
+            Some(_) => unsafe { (f.free_ordered)(at, queue) },
             // SAFETY: likewise; the driver waits for kernels that use it.
             None => unsafe { (f.free)(at) },
         };

@@ -1,33 +1,38 @@
 //! Memory of a GPU.
 
 use super::driver::{Address, Device};
+use super::launches::Launches;
 use crate::device::{DeviceError, Memory};
 use std::any::Any;
 use std::sync::Arc;
 
-/// Memory of a GPU, zero at first, from a pool in the order of the queue.
+/// Memory of a GPU, from a pool in the order of its queues.
 pub(super) struct CudaBuffer {
-    device: Arc<Device>,
+    launches: Arc<Launches>,
     at: Address,
     bytes: usize,
 }
 
 impl CudaBuffer {
     /// Memory of `bytes` bytes, all zero.
-    pub(super) fn zeroed(device: Arc<Device>, bytes: usize) -> Result<CudaBuffer, DeviceError> {
-        let mut buffer = CudaBuffer { device, at: 0, bytes };
-        if bytes == 0 {
-            return Ok(buffer);
-        }
-        buffer.at = buffer.device.zeroed(bytes)?;
-        Ok(buffer)
+    pub(super) fn zeroed(launches: &Arc<Launches>, bytes: usize) -> Result<CudaBuffer, DeviceError> {
+        let at = if bytes == 0 { 0 } else { launches.zeroed(bytes)? };
+        Ok(CudaBuffer { launches: launches.clone(), at, bytes })
     }
-}
 
-impl CudaBuffer {
+    /// Memory that the queue of launches knows; nobody else frees it.
+    pub(super) fn adopted(launches: &Arc<Launches>, at: Address, bytes: usize) -> CudaBuffer {
+        CudaBuffer { launches: launches.clone(), at, bytes }
+    }
+
     /// The device that it is of.
     pub(super) fn device(&self) -> &Arc<Device> {
-        &self.device
+        self.launches.device()
+    }
+
+    /// The launches that use it.
+    pub(super) fn launches(&self) -> &Arc<Launches> {
+        &self.launches
     }
 
     /// The address of a part; `None` where it is out of bounds.
@@ -39,7 +44,7 @@ impl CudaBuffer {
 impl Drop for CudaBuffer {
     fn drop(&mut self) {
         if self.at != 0 {
-            self.device.free(self.at);
+            self.launches.free(self.at);
         }
     }
 }

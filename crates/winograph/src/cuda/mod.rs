@@ -4,6 +4,7 @@
 mod copies;
 mod driver;
 mod events;
+mod launches;
 mod memory;
 mod module;
 mod nvrtc;
@@ -23,6 +24,7 @@ use crate::image::{GpuKernel, Image, KernelData, Platform};
 use crate::search::PlanStore;
 use copies::Copies;
 use driver::Driver;
+use launches::Launches;
 use memory::CudaBuffer;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -76,8 +78,8 @@ impl CudaOptions {
 /// One of this machine's NVIDIA GPUs.
 ///
 /// NVRTC is looked for when something is to be compiled. Launches of all threads are queued on the device's default stream
-/// and run in order. Copies go through pinned memory on streams of their own, ordered with launches by events. Several
-/// devices, of one GPU or of several, may be used in one process, from any thread: each use makes its context current.
+/// and run in order. Copies go through pinned memory on streams of their own, and wait only for launches that use their
+/// memory, as launches wait only for copies of theirs. Several devices, of one GPU or of several, may be used in one process, from any thread: each use makes its context current.
 pub struct CudaDevice {
     name: String,
     description: String,
@@ -89,7 +91,7 @@ pub struct CudaDevice {
     cache: Cache,
     plans: PlanStore,
     copies: Copies,
-    device: Arc<driver::Device>,
+    launches: Arc<Launches>,
 }
 
 impl CudaDevice {
@@ -114,7 +116,8 @@ impl CudaDevice {
     /// # Errors
     /// There is no driver or no such GPU, or it cannot be used.
     pub fn with_options(ordinal: usize, options: CudaOptions) -> Result<CudaDevice, DeviceError> {
-        let device = Arc::new(driver::Device::open(ordinal)?);
+        let launches = Launches::of(driver::Device::open(ordinal)?);
+        let device = launches.device().clone();
         let (major, minor) = (device.attribute(attribute::MAJOR)?, device.attribute(attribute::MINOR)?);
         let capability = u32::try_from(10 * major + minor).unwrap_or(0);
         let target = match &options.target {
@@ -135,8 +138,8 @@ impl CudaDevice {
             plans: PlanStore::new(options.plan_dir.clone()),
             options,
             nvrtc: OnceLock::new(),
-            copies: Copies::new(device.clone()),
-            device,
+            copies: Copies::new(launches.clone()),
+            launches,
         })
     }
 
@@ -180,7 +183,7 @@ impl CudaDevice {
     pub fn load(&self, codes: &[Code]) -> Result<CudaModule, DeviceError> {
         let (source, _, binary) = self.binary(codes)?;
         let kernels = GpuKernel::of(codes, source.kernels)?;
-        CudaModule::new(self.device.clone(), kernels, source.text, &binary.image, &binary.resources)
+        CudaModule::new(self.launches.clone(), kernels, source.text, &binary.image, &binary.resources)
     }
 
     /// The text of kernels and what it is compiled to, for which GPUs.
@@ -216,7 +219,7 @@ impl CudaDevice {
         repeat: usize,
         launch: &mut dyn FnMut() -> Result<(), DeviceError>,
     ) -> Result<Vec<Duration>, DeviceError> {
-        events::time(&self.device, repeat, launch)
+        events::time(self.launches.device(), repeat, launch)
     }
 }
 
@@ -265,7 +268,7 @@ impl Device for CudaDevice {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
-        Ok(Box::new(CudaBuffer::zeroed(self.device.clone(), bytes)?))
+        Ok(Box::new(CudaBuffer::zeroed(&self.launches, bytes)?))
     }
 
     fn write(&self, to: &mut dyn Memory, offset: usize, from: &[u8]) -> Result<(), DeviceError> {
@@ -273,7 +276,14 @@ impl Device for CudaDevice {
         if from.is_empty() {
             return Ok(());
         }
-        self.copies.write(at, from, None)
+        self.copies.write(at, from)
+    }
+
+    fn upload(&self, from: &[u8]) -> Result<Box<dyn Memory>, DeviceError> {
+        match from.is_empty() {
+            true => self.allocate(0),
+            false => Ok(Box::new(self.copies.upload(from)?)),
+        }
     }
 
     fn read(&self, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError> {
@@ -291,8 +301,8 @@ impl Device for CudaDevice {
         let at = from.part(0, bytes).ok_or(DeviceError::OutOfBounds { offset: 0, bytes, len: from.bytes() })?;
         match bytes {
             0 => Ok(()),
-            _ if from.device().context() == self.device.context() => self.copies.within(to, at, bytes),
-            _ => self.copies.copy_from_peer(to, from.device(), at, bytes),
+            _ if self.owns(from) => self.copies.within(to, at, bytes),
+            _ => self.copies.copy_from_peer(to, from.launches(), at, bytes),
         }
     }
 
@@ -301,7 +311,11 @@ impl Device for CudaDevice {
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
-        self.device.synchronize()
+        self.launches.synchronize()
+    }
+
+    fn mark(&self) -> Result<(), DeviceError> {
+        self.launches.mark()
     }
 
     fn accepts(&self, platform: &Platform) -> Result<(), DeviceError> {
@@ -331,7 +345,7 @@ impl Device for CudaDevice {
             code.check_bytes(&image.library).map_err(|reason| DeviceError::OtherMachine { reason })?;
         }
         let kernels = image.kernels.into_iter().map(KernelData::cuda).collect::<Result<_, _>>()?;
-        Ok(Arc::new(CudaModule::new(self.device.clone(), kernels, String::new(), &image.library, &[])?))
+        Ok(Arc::new(CudaModule::new(self.launches.clone(), kernels, String::new(), &image.library, &[])?))
     }
 
     fn plans(&self) -> Option<&PlanStore> {
@@ -342,7 +356,7 @@ impl Device for CudaDevice {
         &self,
         launch: &mut dyn FnMut() -> Result<(), DeviceError>,
     ) -> Result<Option<Box<dyn Recording>>, DeviceError> {
-        recorded::record(&self.device, launch).map(Some)
+        recorded::record(&self.launches, launch).map(Some)
     }
 
     fn timed(&self, launch: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError> {
@@ -353,9 +367,13 @@ impl Device for CudaDevice {
 impl CudaDevice {
     /// The address of a part of memory, which must be this GPU's.
     fn part(&self, memory: &dyn Memory, offset: usize, bytes: usize) -> Result<u64, DeviceError> {
-        let own = buffer(memory).filter(|b| b.device().context() == self.device.context());
+        let own = buffer(memory).filter(|b| self.owns(b));
         let own = own.ok_or_else(|| self.foreign())?;
         own.part(offset, bytes).ok_or(DeviceError::OutOfBounds { offset, bytes, len: memory.bytes() })
+    }
+
+    fn owns(&self, memory: &CudaBuffer) -> bool {
+        memory.device().context() == self.launches.device().context()
     }
 
     fn foreign(&self) -> DeviceError {

@@ -1,6 +1,7 @@
 //! Compiled kernels on a GPU.
 
 use super::driver::{Device, Function, Module as Handle};
+use super::launches::Launches;
 use super::recorded;
 use super::resources::KernelResources;
 use crate::device::{Arg, DeviceError, Module};
@@ -33,7 +34,7 @@ pub struct CudaModule {
     kernels: Vec<Kernel>,
     source: String,
     handle: Handle,
-    device: Arc<Device>,
+    launches: Arc<Launches>,
 }
 
 // SAFETY: handles of the driver may be used from any thread with the context current, which every use sees to.
@@ -45,19 +46,20 @@ impl CudaModule {
     /// Loads machine code, or PTX with a zero byte at its end, that has these kernels and was compiled from `source`.
     /// `reported` is what the compiler says that they take.
     pub(super) fn new(
-        device: Arc<Device>,
+        launches: Arc<Launches>,
         kernels: Vec<GpuKernel>,
         source: String,
         image: &[u8],
         reported: &[(String, KernelResources)],
     ) -> Result<CudaModule, DeviceError> {
+        let device = launches.device();
         let f = device.enter()?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: the context is current; the image is one that NVRTC made here, or that an exported file holds, whose maker
         // the caller trusts. PTX has a zero byte at its end; machine code says how long it is.
         let status = unsafe { (f.load)(&mut handle, image.as_ptr().cast()) };
         device.driver.check("load compiled kernels", status)?;
-        let mut module = CudaModule { kernels: Vec::with_capacity(kernels.len()), source, handle, device };
+        let mut module = CudaModule { kernels: Vec::with_capacity(kernels.len()), source, handle, launches };
         for data in kernels {
             let kernel = module.kernel(data, reported)?;
             module.kernels.push(kernel);
@@ -65,9 +67,13 @@ impl CudaModule {
         Ok(module)
     }
 
+    fn device(&self) -> &Device {
+        self.launches.device()
+    }
+
     fn kernel(&self, data: GpuKernel, reported: &[(String, KernelResources)]) -> Result<Kernel, DeviceError> {
-        let driver = self.device.driver;
-        let f = self.device.enter()?;
+        let driver = self.device().driver;
+        let f = self.device().enter()?;
         let name = data.signature.name();
         let symbol = CString::new(data.symbol.as_str()).map_err(|e| refuse(name, e.to_string()))?;
         let mut function = std::ptr::null_mut();
@@ -111,8 +117,8 @@ impl CudaModule {
 impl Drop for CudaModule {
     fn drop(&mut self) {
         // Kernels that are still queued need their code. There is nobody to tell of a failure.
-        let _ = self.device.synchronize();
-        if let Ok(f) = self.device.enter() {
+        let _ = self.device().synchronize();
+        if let Ok(f) = self.device().enter() {
             // SAFETY: loaded in `new`; no kernel runs, and nothing refers to its functions any more.
             unsafe { (f.unload)(self.handle) };
         }
@@ -143,29 +149,36 @@ impl Module for CudaModule {
             ));
         }
         let mut addresses: Vec<u64> = args.iter().map(|a| a.address.addr() as u64).collect();
+        let uses = addresses.clone();
         let mut params = params.to_vec();
         let mut pointers: Vec<*mut c_void> = addresses.iter_mut().map(|a| std::ptr::from_mut(a).cast()).collect();
         pointers.extend(params.iter_mut().map(|p| std::ptr::from_mut(p).cast::<c_void>()));
-        let f = self.device.enter()?;
-        // SAFETY: the function takes as many addresses, then as many 64-bit integers, as there are pointers, and the
-        // driver copies them before it returns. Arguments are large enough for all that the kernel's verified accesses
-        // may reach, by `Signature::check`; the caller promises that they are live memory of the device and that
-        // nothing interferes. The number of blocks fits in 31 bits.
-        let status = unsafe {
-            (f.launch)(
-                k.function,
-                blocks as c_uint,
-                1,
-                1,
-                k.data.threads,
-                1,
-                1,
-                k.data.shared_bytes,
-                recorded::queue(),
-                pointers.as_mut_ptr(),
-                std::ptr::null_mut(),
-            )
-        };
-        self.device.driver.check(&format!("launch {}", k.data.signature.name()), status)
+        let device = self.device();
+        let f = device.enter()?;
+        recorded::launch(&self.launches, &uses, |queue| {
+            // SAFETY: the function takes as many addresses, then as many 64-bit integers, as there are pointers, and the
+            // driver copies them before it returns. Arguments are large enough for all that the kernel's verified accesses
+            // may reach, by `Signature::check`; the caller promises that they are live memory of the device and that
+            // nothing interferes. The number of blocks fits in 31 bits.
+            let status = unsafe {
+                (f.launch)(
+                    k.function,
+                    blocks as c_uint,
+                    1,
+                    1,
+                    k.data.threads,
+                    1,
+                    1,
+                    k.data.shared_bytes,
+                    queue,
+                    pointers.as_mut_ptr(),
+                    std::ptr::null_mut(),
+                )
+            };
+            match status {
+                0 => Ok(()),
+                _ => device.driver.check(&format!("launch {}", k.data.signature.name()), status),
+            }
+        })
     }
 }

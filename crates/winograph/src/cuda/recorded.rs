@@ -1,8 +1,9 @@
 //! Launches recorded once and queued again as one: CUDA graphs.
 
-use super::driver::{Device, Graph, GraphExec, Stream};
+use super::driver::{Address, Device, Graph, GraphExec, Stream};
+use super::launches::Launches;
 use crate::device::{DeviceError, Recording};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 /// `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`: what other threads do meanwhile is not recorded and not refused.
@@ -13,11 +14,22 @@ const APART: u32 = 1;
 thread_local! {
     /// The queue that launches of this thread go to; null is the default one.
     static QUEUE: Cell<Stream> = const { Cell::new(std::ptr::null_mut()) };
+    /// The memory that recorded launches of this thread use.
+    static USES: RefCell<Vec<Address>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The queue for launches of this thread.
-pub(super) fn queue() -> Stream {
-    QUEUE.get()
+/// Queues a launch that uses memory at these addresses: on a device's queue of launches, or on what this thread records.
+pub(super) fn launch(
+    launches: &Launches,
+    uses: &[Address],
+    launch: impl FnOnce(Stream) -> Result<(), DeviceError>,
+) -> Result<(), DeviceError> {
+    let queue = QUEUE.get();
+    if queue.is_null() {
+        return launches.queue(uses, &[], || launch(queue));
+    }
+    USES.with_borrow_mut(|all| all.extend(uses));
+    launch(queue)
 }
 
 /// A queue of its own, which records.
@@ -38,8 +50,10 @@ impl Drop for Recorder<'_> {
 
 /// A recorded graph of launches.
 struct Recorded {
-    device: Arc<Device>,
+    launches: Arc<Launches>,
     exec: GraphExec,
+    /// The memory that it uses.
+    uses: Vec<Address>,
 }
 
 // SAFETY: handles of the driver may be used from any thread with the context current, which every use sees to.
@@ -49,9 +63,10 @@ unsafe impl Sync for Recorded {}
 
 /// Records what `launch` queues, without running it.
 pub(super) fn record(
-    device: &Arc<Device>,
+    launches: &Arc<Launches>,
     launch: &mut dyn FnMut() -> Result<(), DeviceError>,
 ) -> Result<Box<dyn Recording>, DeviceError> {
+    let device = &**launches.device();
     let (f, driver) = (device.enter()?, device.driver);
     let mut stream = std::ptr::null_mut();
     // SAFETY: the context is current; the pointer is to a handle that lives until the call returns.
@@ -60,8 +75,10 @@ pub(super) fn record(
     // SAFETY: the stream was just created.
     driver.check("record launches", unsafe { (f.begin_capture)(stream, THREAD_LOCAL) })?;
     QUEUE.set(stream);
+    USES.take();
     let launched = launch();
     QUEUE.set(std::ptr::null_mut());
+    let uses = launches.starts(USES.take());
     let mut graph: Graph = std::ptr::null_mut();
     // SAFETY: the stream records; the pointer is to a handle that lives until the call returns.
     let ended = driver.check("record launches", unsafe { (f.end_capture)(stream, &mut graph) });
@@ -74,22 +91,25 @@ pub(super) fn record(
     // SAFETY: the graph was recorded above; what was made of it does not need it.
     unsafe { (f.destroy_graph)(graph) };
     made?;
-    Ok(Box::new(Recorded { device: device.clone(), exec }))
+    Ok(Box::new(Recorded { launches: launches.clone(), exec, uses }))
 }
 
 impl Recording for Recorded {
     unsafe fn replay(&self) -> Result<(), DeviceError> {
-        let f = self.device.enter()?;
-        // SAFETY: the caller promises that what the launches touch lives; null is the default queue.
-        self.device.driver.check("launch a graph", unsafe { (f.launch_graph)(self.exec, std::ptr::null_mut()) })
+        let device = self.launches.device();
+        let f = device.enter()?;
+        self.launches.queue(&self.uses, &[], || {
+            // SAFETY: the caller promises that what the launches touch lives; null is the default queue.
+            device.driver.check("launch a graph", unsafe { (f.launch_graph)(self.exec, std::ptr::null_mut()) })
+        })
     }
 }
 
 impl Drop for Recorded {
     fn drop(&mut self) {
         // There is nobody to tell of a failure.
-        let _ = self.device.synchronize();
-        if let Ok(f) = self.device.enter() {
+        let _ = self.launches.device().synchronize();
+        if let Ok(f) = self.launches.device().enter() {
             // SAFETY: made in `record`; no launch of it runs.
             unsafe { (f.destroy_graph_exec)(self.exec) };
         }

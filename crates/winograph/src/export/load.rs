@@ -213,9 +213,7 @@ impl Exported {
         targets.extend(staged.iter_mut().map(|bytes: &mut Vec<u8>| &mut bytes[..]));
         self.fill(targets)?;
         for bytes in staged {
-            let mut memory = device.allocate(bytes.len())?;
-            device.write(&mut *memory, 0, &bytes)?;
-            others.push(memory);
+            others.push(device.upload(&bytes)?);
         }
         let mut others = others.into_iter();
         match others.next() {

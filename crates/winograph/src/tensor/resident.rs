@@ -22,6 +22,14 @@ impl Storage {
             None => device.write(to, 0, self.bytes()),
         }
     }
+
+    /// A copy of the bytes in new memory of a device, from where [`copy_to`](Storage::copy_to) takes them.
+    pub(crate) fn copy_on_new(&self, device: &dyn Device) -> Result<Box<dyn Memory>, DeviceError> {
+        let Some(copy) = self.copy_for(device) else { return device.upload(self.bytes()) };
+        let mut new = device.allocate(copy.bytes())?;
+        device.copy(&mut *new, &*copy)?;
+        Ok(new)
+    }
 }
 
 impl Tensor {
@@ -44,8 +52,7 @@ impl Tensor {
         self.realize()?;
         let data = self.data(op)?;
         if !device.is_host() && data.copy_on(device.name()).is_none() {
-            let mut copy = device.allocate(data.bytes().len()).map_err(on_device(op))?;
-            data.copy_to(device, &mut *copy).map_err(on_device(op))?;
+            let copy = data.copy_on_new(device).map_err(on_device(op))?;
             data.keep_copy(Resident { device: device.name().to_string(), memory: Arc::from(copy) });
         }
         Ok(self.clone())

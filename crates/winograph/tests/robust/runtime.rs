@@ -479,6 +479,13 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
         told(device.write(&mut *memory, s.size(), &bytes))
     }),
+    ("Device::upload", |s, c| {
+        let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
+        let memory = device.upload(&s.bytes(9)).map_err(|e| e.to_string())?;
+        let mut back = vec![0; memory.bytes()];
+        told(device.read(&*memory, 0, &mut back))
+    }),
+    ("Device::mark", |_, c| told(c.device.mark().and(c.gpu.mark()))),
     ("Device::read", |s, c| {
         let (memory, mut bytes) = (c.gpu.allocate(s.below(9)).map_err(|e| e.to_string())?, s.bytes(9));
         let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
