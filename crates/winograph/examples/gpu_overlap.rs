@@ -7,7 +7,7 @@
 //!
 //! A function of some convolutions is called again and again with arguments that lie on the host, and its results are read.
 //! Copies and launches are first timed alone, then calls one after the other, then calls by threads, of which one copies while
-//! the kernels of another run. Times are medians of five rounds; results are compared with those of calls one by one.
+//! the kernels of another run, then calls by one thread that reads each result when the next call is queued. Times are medians of five rounds; results are compared with those of calls one by one.
 
 #[cfg(not(feature = "cuda"))]
 fn main() {
@@ -57,14 +57,26 @@ mod overlap {
         let sum = up + launches + down;
         let most = up.max(launches).max(down);
         println!("alone, a call: upload {up:.2?}, launches {launches:.2?}, download {down:.2?}: sum {sum:.2?}");
-        for threads in 1..=3 {
-            let time = median((0..ROUNDS).map(|_| by_threads(&f, &inputs, &expected, calls, threads)))?;
+        let show = |how: &str, time: Duration| {
             println!(
-                "{threads} thread(s): {time:.2?} a call, {:.2} of the sum, {:.2} of the longest part",
+                "{how}: {time:.2?} a call, {:.2} of the sum, {:.2} of the longest part",
                 time.as_secs_f64() / sum.as_secs_f64(),
                 time.as_secs_f64() / most.as_secs_f64()
             );
+        };
+        for threads in 1..=3 {
+            let time = median((0..ROUNDS).map(|_| by_threads(&f, &inputs, &expected, calls, threads)))?;
+            show(&format!("{threads} thread(s), each waits for its call"), time);
         }
+        show(
+            "1 thread, which reads one call later",
+            median((0..ROUNDS).map(|_| one_ahead(&f, &inputs, &expected, calls)))?,
+        );
+        let kept = inputs.iter().map(|x| x.to(&*gpu)).collect::<Result<Vec<_>, _>>()?;
+        show(
+            "the same, arguments kept on the device",
+            median((0..ROUNDS).map(|_| one_ahead(&f, &kept, &expected, calls)))?,
+        );
         Ok(())
     }
 
@@ -115,6 +127,25 @@ mod overlap {
         };
         let up = median((0..ROUNDS).map(|_| one(true)))?;
         Ok((up, median((0..ROUNDS).map(|_| one(false)))?))
+    }
+
+    /// The time of a call where each result is read when the next call is queued.
+    fn one_ahead(f: &Function, inputs: &[Tensor], expected: &[Vec<f32>], calls: usize) -> Fallible<Duration> {
+        let start = Instant::now();
+        let mut pending: Option<(usize, Vec<Tensor>)> = None;
+        for call in 0..=calls {
+            let n = call % inputs.len();
+            let next = if call < calls { Some((n, f.call(&[&inputs[n]])?)) } else { None };
+            if let Some((n, results)) = std::mem::replace(&mut pending, next) {
+                let result = results[0].to_host()?;
+                if call == calls {
+                    let time = start.elapsed() / calls as u32;
+                    let right = result.to_vec::<f32>()? == expected[n];
+                    return if right { Ok(time) } else { Err("results differ from those of calls one by one".into()) };
+                }
+            }
+        }
+        Err("nothing was called".into())
     }
 
     /// The time of a call where threads share the calls, each with an argument from the host and a result to the host.

@@ -49,6 +49,16 @@ pub trait Device: Send + Sync {
         self.write(to, 0, &bytes)
     }
 
+    /// New memory with the first `bytes` bytes of other memory, as [`copy`](Device::copy) copies them.
+    fn duplicate(&self, from: &dyn Memory, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
+        if bytes > from.bytes() {
+            return Err(DeviceError::OutOfBounds { offset: 0, bytes, len: from.bytes() });
+        }
+        let mut memory = self.allocate(bytes)?;
+        self.copy(&mut *memory, from)?;
+        Ok(memory)
+    }
+
     /// Whether it copies from memory that another device has allocated, without the host's help.
     fn reaches(&self, memory: &dyn Memory) -> bool {
         let _ = memory;

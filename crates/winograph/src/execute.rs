@@ -242,7 +242,7 @@ impl Compiled {
         for (i, constant) in self.constants.iter().enumerate() {
             let bytes = match constant {
                 None => continue,
-                Some(Constant::Host(storage)) => Cow::Borrowed(storage.bytes()),
+                Some(Constant::Host(storage)) => Cow::Borrowed(storage.fetched()?),
                 Some(Constant::Copy(memory)) => Cow::Owned(copy(&**memory)?),
             };
             constants.push((self.first_constant + i, bytes));
@@ -255,8 +255,8 @@ impl Compiled {
         self.module.as_ref().map_or("", |m| m.source())
     }
 
-    /// Computes the outputs from arguments that have the sizes the graph states, with these values of its parameters. May be called from several threads at
-    /// once.
+    /// Computes the outputs from arguments that have the sizes the graph states, with these values of its parameters. They
+    /// are there when it returns. May be called from several threads at once.
     pub(crate) fn run(
         &self,
         op: &'static str,
@@ -267,33 +267,36 @@ impl Compiled {
         if self.debug >= 2 {
             return self.run_timed(op, args, params, outputs).map(|_| ());
         }
-        self.with_workspace(op, args, outputs, |workspace, outputs| {
-            if let Some(recording) = workspace.recording.as_ref().filter(|_| params.is_empty()) {
-                // SAFETY: it was recorded on this workspace, whose memory belongs to this call alone; prepared memory,
-                // constants and the module live as long as `self`.
-                return unsafe { recording.replay() }.map_err(|e| failed(op, e));
+        self.with_workspace(op, args, |workspace| {
+            self.queue(op, args, params, outputs, workspace)?;
+            self.download(op, outputs, workspace)
+        })
+    }
+
+    /// As [`run`](Compiled::run), into new memory for so many bytes of each output: of the device, where its memory is not
+    /// the host's. Launches may still be queued when it returns.
+    pub(crate) fn results(
+        &self,
+        op: &'static str,
+        args: &[Arc<Storage>],
+        params: &[i64],
+        sizes: &[usize],
+    ) -> Result<Vec<Storage>> {
+        if self.device.is_host() {
+            let mut results = sizes.iter().map(|&n| Storage::zeroed(n)).collect::<Result<Vec<_>>>()?;
+            self.run(op, args, params, &mut results.iter_mut().collect::<Vec<_>>())?;
+            return Ok(results);
+        }
+        self.with_workspace(op, args, |workspace| {
+            match self.debug {
+                2.. => self.queue_timed(op, args, params, &mut [], workspace).map(|_| ())?,
+                _ => self.queue(op, args, params, &mut [], workspace)?,
             }
-            let mut steps = self.program.run.iter();
-            let all = |workspace: &Workspace, outputs: &mut [&mut Storage]| {
-                steps.clone().try_for_each(|step| self.launch(op, step, args, params, outputs, workspace))
-            };
-            // The first call loads kernels; from the second on their launches are worth keeping.
-            if workspace.calls == 1 && params.is_empty() && steps.len() > 1 && !self.device.is_host() {
-                let mut result = Ok(());
-                let recorded = self.device.record(&mut || {
-                    result = all(workspace, outputs);
-                    Ok(())
-                });
-                result?;
-                if let Some(recording) = recorded.map_err(on_device(op))? {
-                    // SAFETY: as above.
-                    let replayed = unsafe { recording.replay() };
-                    workspace.recording = Some(recording);
-                    return replayed.map_err(|e| failed(op, e));
-                }
-            }
-            workspace.calls = workspace.calls.saturating_add(1);
-            steps.try_for_each(|step| self.launch(op, step, args, params, outputs, workspace))
+            let result = |(slot, &len): (usize, &usize)| workspace.result(&self.device, slot, len);
+            let results = sizes.iter().enumerate().map(result).collect::<Result<Vec<_>, _>>().map_err(on_device(op))?;
+            // Whoever reads these waits for this call, not for later ones.
+            self.device.mark().map_err(on_device(op))?;
+            Ok(results)
         })
     }
 
@@ -305,39 +308,92 @@ impl Compiled {
         params: &[i64],
         outputs: &mut [&mut Storage],
     ) -> Result<Vec<Duration>> {
-        let times = self.with_workspace(op, args, outputs, |workspace, outputs| {
-            let mut times = Vec::with_capacity(self.program.run.len());
-            for step in &self.program.run {
-                let mut result = Ok(());
-                let time = self.device.timed(&mut || {
-                    result = self.launch(op, step, args, params, outputs, workspace);
-                    Ok(())
-                });
-                result?;
-                times.push(time.map_err(on_device(op))?);
+        self.with_workspace(op, args, |workspace| {
+            let times = self.queue_timed(op, args, params, outputs, workspace)?;
+            self.download(op, outputs, workspace).map(|()| times)
+        })
+    }
+
+    /// Copies results to the host, where its memory is not the device's.
+    fn download(&self, op: &'static str, outputs: &mut [&mut Storage], workspace: &Workspace) -> Result<()> {
+        // It waits for this call, not for later ones.
+        let marked = self.device.mark();
+        marked.and_then(|()| workspace.download(&*self.device, outputs)).map_err(on_device(op))
+    }
+
+    /// Runs or queues the launches of a call.
+    fn queue(
+        &self,
+        op: &'static str,
+        args: &[Arc<Storage>],
+        params: &[i64],
+        outputs: &mut [&mut Storage],
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        if let Some(recording) = workspace.recording.as_ref().filter(|_| params.is_empty()) {
+            // SAFETY: it was recorded on this workspace, whose memory belongs to this call alone; prepared memory,
+            // constants and the module live as long as `self`.
+            return unsafe { recording.replay() }.map_err(|e| failed(op, e));
+        }
+        let mut steps = self.program.run.iter();
+        let all = |workspace: &Workspace, outputs: &mut [&mut Storage]| {
+            steps.clone().try_for_each(|step| self.launch(op, step, args, params, outputs, workspace))
+        };
+        // The first call loads kernels; from the second on their launches are worth keeping.
+        if workspace.calls == 1 && params.is_empty() && steps.len() > 1 && !self.device.is_host() {
+            let mut result = Ok(());
+            let recorded = self.device.record(&mut || {
+                result = all(workspace, outputs);
+                Ok(())
+            });
+            result?;
+            if let Some(recording) = recorded.map_err(on_device(op))? {
+                // SAFETY: as above.
+                let replayed = unsafe { recording.replay() };
+                workspace.recording = Some(recording);
+                return replayed.map_err(|e| failed(op, e));
             }
-            Ok(times)
-        })?;
+        }
+        workspace.calls = workspace.calls.saturating_add(1);
+        steps.try_for_each(|step| self.launch(op, step, args, params, outputs, workspace))
+    }
+
+    /// Runs the launches of a call, each for itself, and gives their times.
+    fn queue_timed(
+        &self,
+        op: &'static str,
+        args: &[Arc<Storage>],
+        params: &[i64],
+        outputs: &mut [&mut Storage],
+        workspace: &Workspace,
+    ) -> Result<Vec<Duration>> {
+        let mut times = Vec::with_capacity(self.program.run.len());
+        for step in &self.program.run {
+            let mut result = Ok(());
+            let time = self.device.timed(&mut || {
+                result = self.launch(op, step, args, params, outputs, workspace);
+                Ok(())
+            });
+            result?;
+            times.push(time.map_err(on_device(op))?);
+        }
         for (step, &time) in self.program.run.iter().zip(&times) {
             self.show("run", step, time);
         }
         Ok(times)
     }
 
-    /// Calls `f` with memory that nobody else uses meanwhile, arguments in it and results taken from it.
+    /// Calls `f` with memory that no other call uses meanwhile, and with arguments in it.
     fn with_workspace<R>(
         &self,
         op: &'static str,
         args: &[Arc<Storage>],
-        outputs: &mut [&mut Storage],
-        f: impl FnOnce(&mut Workspace, &mut [&mut Storage]) -> Result<R>,
+        f: impl FnOnce(&mut Workspace) -> Result<R>,
     ) -> Result<R> {
         let device = &*self.device;
         let mut workspace = self.workspaces.take(device).map_err(on_device(op))?;
-        let result = workspace.upload(device, args).map_err(on_device(op)).and_then(|()| f(&mut workspace, outputs));
-        // Whoever copies from or to this memory waits for this call, not for later ones.
-        let result = result.and_then(|r| device.mark().map(|()| r).map_err(on_device(op)));
-        let result = result.and_then(|r| workspace.download(device, outputs).map(|()| r).map_err(on_device(op)));
+        let result = workspace.upload(device, args).map_err(on_device(op)).and_then(|()| f(&mut workspace));
+        // Launches on this memory may still be queued: later ones, and copies, come after them.
         self.workspaces.give_back(workspace);
         result
     }

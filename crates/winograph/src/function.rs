@@ -118,7 +118,7 @@ pub fn trace(args: &[ArgSpec], f: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>)
         let of_slot = |n: &&Node| matches!(n.op, TensorOp::Input { slot, .. } if slot == args.len() + i);
         let Some(node) = graph.nodes().iter().find(of_slot) else { continue };
         let shape: Vec<usize> = node.shape.iter().map(|&s| graph.ints.bounds(s).1.max(0) as usize).collect();
-        values.push(Value::from_bytes(node.dtype, &shape, data.bytes()));
+        values.push(Value::from_bytes(node.dtype, &shape, data.bytes("trace")?));
     }
     Ok((graph, values))
 }
@@ -201,12 +201,20 @@ impl Function {
 
     /// Calls the function; its results are realized. Arguments that are lazy are realized first.
     ///
+    /// On a device with memory of its own, such as a GPU, results stay there: this returns when the call is queued, functions
+    /// on that device take the results from where they are, and reading the elements ([`to_vec`](Tensor::to_vec),
+    /// [`to_host`](Tensor::to_host) and whatever else needs them on the host) waits for the call and copies them, once. Where
+    /// the device has no memory left for results they are copied to the host at once.
+    ///
     /// # Errors
-    /// Another number of arguments, or other dtypes or shapes, than the function was compiled for; no memory.
+    /// Another number of arguments, or other dtypes or shapes, than the function was compiled for; no memory. What a device
+    /// runs into after this has returned is the error of whatever reads the results.
     pub fn call(&self, args: &[&Tensor]) -> Result<Vec<Tensor>> {
-        let mut buffers = self.buffers()?;
-        self.call_into(args, &mut buffers.iter_mut().collect::<Vec<_>>())?;
-        Ok(buffers.into_iter().map(TensorBuffer::into_tensor).collect())
+        let args = self.arguments(args)?;
+        let sizes = self.outputs.iter().map(|o| Ok(shape::check_size("call", o.dtype, &o.shape)? * o.dtype.size()));
+        let results = self.compiled.results("call", &args, &[], &sizes.collect::<Result<Vec<_>>>()?)?;
+        let tensor = |(data, o): (Storage, &ArgSpec)| Tensor::ready(Arc::new(data), o.dtype, o.shape.clone());
+        Ok(results.into_iter().zip(&self.outputs).map(tensor).collect())
     }
 
     /// Memory for the function's results, to be used with [`call_into`](Function::call_into) again and again.
@@ -217,7 +225,8 @@ impl Function {
         self.outputs.iter().map(|o| TensorBuffer::new(o.dtype, &o.shape)).collect()
     }
 
-    /// Calls the function with memory of the caller's for its results. Arguments that are lazy are realized first.
+    /// Calls the function with memory of the caller's, on the host, for its results, which are there when it returns.
+    /// Arguments that are lazy are realized first.
     ///
     /// # Errors
     /// Another number of arguments or results, or other dtypes or shapes, than the function was compiled for.
@@ -231,11 +240,14 @@ impl Function {
         args: &[&Tensor],
         outputs: &'a mut [&mut TensorBuffer],
     ) -> Result<(Vec<Arc<Storage>>, Vec<&'a mut Storage>)> {
-        check("call", "argument", &self.args, args.iter().map(|t| (t.dtype(), t.shape())))?;
         check("call_into", "output", &self.outputs, outputs.iter().map(|b| (b.dtype(), b.shape())))?;
+        Ok((self.arguments(args)?, outputs.iter_mut().map(|b| b.storage_mut()).collect()))
+    }
+
+    fn arguments(&self, args: &[&Tensor]) -> Result<Vec<Arc<Storage>>> {
+        check("call", "argument", &self.args, args.iter().map(|t| (t.dtype(), t.shape())))?;
         Tensor::realize_all(args)?;
-        let args = args.iter().map(|t| t.data("call")).collect::<Result<Vec<_>>>()?;
-        Ok((args, outputs.iter_mut().map(|b| b.storage_mut()).collect()))
+        args.iter().map(|t| t.data("call")).collect()
     }
 }
 
@@ -287,10 +299,9 @@ impl Tensor {
             return Ok(());
         }
         let (structure, values) = structure(op, &pending, &[])?;
-        let mut results =
-            pending.iter().map(|t| Storage::zeroed(t.numel() * t.dtype().size())).collect::<Result<Vec<_>>>()?;
+        let sizes: Vec<usize> = pending.iter().map(|t| t.numel() * t.dtype().size()).collect();
         let ready = reuse::program(op, structure, values)?;
-        ready.compiled.run(op, &ready.args, &ready.params, &mut results.iter_mut().collect::<Vec<_>>())?;
+        let results = ready.compiled.results(op, &ready.args, &ready.params, &sizes)?;
         for (t, data) in pending.iter().zip(results) {
             t.0.set_ready(Arc::new(data));
         }
@@ -356,7 +367,7 @@ impl Tensor {
             return Err(Error::dtype(op, &[self.dtype()], format!("a tensor of {}", T::DTYPE)).hint("cast it first"));
         }
         self.realize()?;
-        self.data(op)?.to_vec()
+        self.data(op)?.to_vec(op)
     }
 
     /// The only element, of a tensor that has one.

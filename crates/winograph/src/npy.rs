@@ -102,7 +102,7 @@ impl Tensor {
     pub fn to_npy(&self) -> Result<Vec<u8>> {
         let mut bytes = self.npy_header()?;
         self.realize()?;
-        bytes.extend_from_slice(self.data("to_npy")?.bytes());
+        bytes.extend_from_slice(self.data("to_npy")?.bytes("to_npy")?);
         Ok(bytes)
     }
 

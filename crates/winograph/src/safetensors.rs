@@ -175,7 +175,7 @@ impl SafeTensors {
         let (header, data) = self.parts()?;
         let written = replace(path, |out| {
             out.write_all(&header)?;
-            data.iter().try_for_each(|d| out.write_all(d.bytes()))
+            data.iter().try_for_each(|d| out.write_all(d.fetched().map_err(std::io::Error::other)?))
         });
         written.map_err(|source| Error::Io { op: "safetensors", path: path.to_path_buf(), source })
     }
@@ -186,7 +186,9 @@ impl SafeTensors {
     /// Those of [`realize`](Tensor::realize).
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let (mut out, data) = self.parts()?;
-        data.iter().for_each(|d| out.extend_from_slice(d.bytes()));
+        for d in &data {
+            out.extend_from_slice(d.bytes("safetensors")?);
+        }
         Ok(out)
     }
 
@@ -202,7 +204,7 @@ impl SafeTensors {
         let (mut header, mut data, mut at) = (BTreeMap::new(), Vec::with_capacity(order.len()), 0u64);
         for (key, t) in order {
             let storage = t.data("safetensors")?;
-            let end = at + storage.bytes().len() as u64;
+            let end = at + storage.bytes("safetensors")?.len() as u64;
             header.insert(
                 key,
                 Entry { dtype: name(t.dtype()).into(), shape: t.shape().to_vec(), data_offsets: [at, end] },

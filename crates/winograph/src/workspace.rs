@@ -23,8 +23,12 @@ impl Workspace {
         Ok(Workspace { recording: None, calls: 0, arena, args: Vec::new(), outputs: Vec::new() })
     }
 
-    /// Copies arguments to the device, where its memory is not the host's: from the host, or from their copies there.
+    /// Copies arguments to the device, where its memory is not the host's: from the host, or from their copies there. Else
+    /// sees to it that they are on the host.
     pub(crate) fn upload(&mut self, device: &dyn Device, args: &[Arc<Storage>]) -> Result<(), DeviceError> {
+        if device.is_host() {
+            return args.iter().try_for_each(|a| a.fetched().map(|_| ()));
+        }
         for (to, from) in self.args.iter_mut().zip(args) {
             if let Some(to) = to {
                 from.copy_to(device, &mut **to)?;
@@ -43,6 +47,22 @@ impl Workspace {
         Ok(())
     }
 
+    /// The first `len` bytes of a result, in memory of its own on the device; on the host where the device has no memory
+    /// for it, or nothing to compute.
+    pub(crate) fn result(&self, device: &Arc<dyn Device>, slot: usize, len: usize) -> Result<Storage, DeviceError> {
+        let host = || Storage::zeroed(len).map_err(|_| DeviceError::OutOfMemory { bytes: len });
+        let Some(Some(from)) = self.outputs.get(slot) else { return host() };
+        match device.duplicate(&**from, len) {
+            Ok(memory) => Ok(Storage::on_device(device, memory, len)),
+            Err(DeviceError::OutOfMemory { .. }) => {
+                let mut out = host()?;
+                device.read(&**from, 0, out.bytes_mut())?;
+                Ok(out)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     /// A part of the memory for intermediates.
     pub(crate) fn intermediate(&self, offset: usize, bytes: usize) -> Option<Arg> {
         self.arena.arg(offset, bytes)
@@ -52,7 +72,7 @@ impl Workspace {
     pub(crate) fn argument(&self, slot: usize, args: &[Arc<Storage>]) -> Option<Arg> {
         match self.args.get(slot) {
             Some(Some(copy)) => copy.arg(0, copy.bytes()),
-            _ => args.get(slot).map(|s| s.arg()),
+            _ => args.get(slot).and_then(|s| s.arg()),
         }
     }
 
@@ -77,6 +97,7 @@ impl Constant {
     /// Puts a constant where the device reads it.
     pub(crate) fn new(device: &dyn Device, storage: Arc<Storage>) -> Result<Constant, DeviceError> {
         if device.is_host() {
+            storage.fetched()?;
             return Ok(Constant::Host(storage));
         }
         Ok(Constant::Copy(storage.copy_on_new(device)?))
@@ -85,7 +106,7 @@ impl Constant {
     /// The constant as the device sees it.
     pub(crate) fn arg(&self) -> Option<Arg> {
         match self {
-            Constant::Host(storage) => Some(storage.arg()),
+            Constant::Host(storage) => storage.arg(),
             Constant::Copy(memory) => memory.arg(0, memory.bytes()),
         }
     }
@@ -142,11 +163,13 @@ impl Workspaces {
 }
 
 impl Storage {
-    fn arg(&self) -> Arg {
-        Arg { address: self.bytes().as_ptr().cast_mut(), bytes: self.bytes().len() }
+    fn arg(&self) -> Option<Arg> {
+        let bytes = self.fetched().ok()?;
+        Some(Arg { address: bytes.as_ptr().cast_mut(), bytes: bytes.len() })
     }
 
     fn arg_mut(&mut self) -> Arg {
-        Arg { address: self.bytes_mut().as_mut_ptr(), bytes: self.bytes().len() }
+        let bytes = self.bytes_mut();
+        Arg { address: bytes.as_mut_ptr(), bytes: bytes.len() }
     }
 }

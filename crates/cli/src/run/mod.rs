@@ -84,13 +84,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let compile_ms = ms(start.elapsed());
     progress.step("running");
     let start = Instant::now();
-    let results = session.run(&borrowed).map_err(failed)?;
+    let results = results(&session, &borrowed)?;
     let first_ms = ms(start.elapsed());
 
     let mut report = Report::new(args, &machine, load_ms, compile_ms, first_ms);
     timed(args, &session, &borrowed, &mut report, &mut progress)?;
     drop(progress);
     finish(args, report, &given, &results, &files, &pixels)
+}
+
+/// The results of a run, on the host.
+fn results(session: &Session, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>> {
+    let results = session.run(inputs).and_then(|all| all.into_iter().map(|(n, t)| Ok((n, t.to_host()?))).collect());
+    results.map_err(|e| Error::of("cannot run the model", e))
 }
 
 /// Writes the outputs that are wanted as files, and tells what there is.
@@ -163,7 +169,7 @@ fn timed(
     for _ in 0..args.runs {
         progress.step("timing");
         let start = Instant::now();
-        session.run(inputs).map_err(failed)?;
+        results(session, inputs)?;
         times.push(ms(start.elapsed()));
     }
     if args.profile {

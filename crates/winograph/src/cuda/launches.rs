@@ -197,10 +197,14 @@ impl Launches {
         }
     }
 
-    /// Memory of `bytes` bytes, more than 0, zero once the queue has come to it.
-    pub(super) fn zeroed(&self, bytes: usize) -> Result<Address, DeviceError> {
+    /// Memory of `bytes` bytes, more than 0, that is there once the queue has come to it, as `allocate` queues it.
+    pub(super) fn allocate(
+        &self,
+        bytes: usize,
+        allocate: impl FnOnce(&Device, usize) -> Result<Address, DeviceError>,
+    ) -> Result<Address, DeviceError> {
         let mut state = self.lock();
-        let at = self.device.zeroed(bytes)?;
+        let at = allocate(&self.device, bytes)?;
         state.queued += 1;
         let number = state.queued;
         state.memory.insert(at, Use { bytes, written: number, used: number, copies: Vec::new() });

@@ -16,7 +16,14 @@ pub(super) struct CudaBuffer {
 impl CudaBuffer {
     /// Memory of `bytes` bytes, all zero.
     pub(super) fn zeroed(launches: &Arc<Launches>, bytes: usize) -> Result<CudaBuffer, DeviceError> {
-        let at = if bytes == 0 { 0 } else { launches.zeroed(bytes)? };
+        let at = if bytes == 0 { 0 } else { launches.allocate(bytes, Device::zeroed)? };
+        Ok(CudaBuffer { launches: launches.clone(), at, bytes })
+    }
+
+    /// Memory of `bytes` bytes that somebody is about to fill.
+    pub(super) fn new(launches: &Arc<Launches>, bytes: usize) -> Result<CudaBuffer, DeviceError> {
+        let of_launches = |device: &Device, bytes| device.allocate(bytes, std::ptr::null_mut());
+        let at = if bytes == 0 { 0 } else { launches.allocate(bytes, of_launches)? };
         Ok(CudaBuffer { launches: launches.clone(), at, bytes })
     }
 

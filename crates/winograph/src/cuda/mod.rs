@@ -306,6 +306,15 @@ impl Device for CudaDevice {
         }
     }
 
+    fn duplicate(&self, from: &dyn Memory, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
+        if bytes > from.bytes() {
+            return Err(DeviceError::OutOfBounds { offset: 0, bytes, len: from.bytes() });
+        }
+        let mut memory = CudaBuffer::new(&self.launches, bytes)?;
+        self.copy(&mut memory, from)?;
+        Ok(Box::new(memory))
+    }
+
     fn reaches(&self, memory: &dyn Memory) -> bool {
         buffer(memory).is_some()
     }

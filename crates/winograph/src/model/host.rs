@@ -25,7 +25,7 @@ pub(crate) fn ints(value: &HostValue) -> Vec<i64> {
 /// [`Error::Unbound`] if it depends on an argument; more than [`MAX_ELEMENTS`] to compute; what the interpreter refuses.
 pub(crate) fn constant_value(op: &'static str, t: &Tensor) -> Result<HostValue> {
     if let State::Ready(data) = t.0.state() {
-        return Ok(HostValue::from_bytes(t.dtype(), t.shape(), data.bytes()));
+        return Ok(HostValue::from_bytes(t.dtype(), t.shape(), data.bytes(op)?));
     }
     let (graph, constants) = build_graph(op, std::slice::from_ref(t), &[], Leaves::Constants)?;
     let sizes =
@@ -40,7 +40,7 @@ pub(crate) fn constant_value(op: &'static str, t: &Tensor) -> Result<HostValue> 
         let of_slot = |n: &&Node| matches!(n.op, TensorOp::Input { slot: s, .. } if s == slot);
         let Some(node) = graph.nodes().iter().find(of_slot) else { continue };
         let shape: Vec<usize> = node.shape.iter().map(|&s| graph.ints.bounds(s).1.max(0) as usize).collect();
-        inputs.push(HostValue::from_bytes(node.dtype, &shape, data.bytes()));
+        inputs.push(HostValue::from_bytes(node.dtype, &shape, data.bytes(op)?));
     }
     let failed = |cause: String| Error::Execution { op, cause: cause.into() };
     let mut values = winograph_ir::interp::tensor::run(&graph, &inputs, &[]).map_err(|e| failed(e.to_string()))?;

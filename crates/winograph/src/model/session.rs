@@ -342,7 +342,7 @@ impl Fixed {
     fn new(name: &str, value: &Value, elements: bool) -> Result<Fixed> {
         let tensors = value.tensors();
         let elements = match elements {
-            true => Some(tensors.iter().map(|t| Ok(t.data("run")?.bytes().to_vec())).collect::<Result<_>>()?),
+            true => Some(tensors.iter().map(|t| Ok(t.data("run")?.bytes("run")?.to_vec())).collect::<Result<_>>()?),
             false => None,
         };
         Ok(Fixed {

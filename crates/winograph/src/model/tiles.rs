@@ -145,8 +145,8 @@ impl Axis {
 
 /// Copies a block of rows and columns between arrays; other axes are copied whole.
 fn copy(
-    from: (&Storage, &[usize], [usize; 2], PictureAxes),
-    to: (&mut Storage, &[usize], [usize; 2], PictureAxes),
+    from: (&[u8], &[usize], [usize; 2], PictureAxes),
+    to: (&mut [u8], &[usize], [usize; 2], PictureAxes),
     count: [usize; 2],
     size: usize,
 ) {
@@ -172,10 +172,7 @@ fn copy(
                 };
                 let f = place(a, source_shape, source_at, source_axes);
                 let t = place(b, target_shape, target_at, target_axes);
-                let (Some(f), Some(t)) = (source.bytes().get(f..f + size), target.bytes_mut().get_mut(t..t + size))
-                else {
-                    continue;
-                };
+                let (Some(f), Some(t)) = (source.get(f..f + size), target.get_mut(t..t + size)) else { continue };
                 t.copy_from_slice(f);
             }
         }
@@ -244,6 +241,7 @@ impl Session {
 
         x.realize()?;
         let data = x.data("tiles")?;
+        let picture = data.bytes("tiles")?;
         let size = result.dtype().size();
         let mut out = Storage::zeroed(shape::check_size("tiles", result.dtype(), full)? * size)?;
         let mut label = String::new();
@@ -254,8 +252,8 @@ impl Session {
             (shape[axes.height], shape[axes.width]) = (row.length, column.length);
             let mut part = Storage::zeroed(shape.iter().product::<usize>() * x.dtype().size())?;
             copy(
-                (&*data, x.shape(), [row.start, column.start], axes),
-                (&mut part, &shape, [0, 0], axes),
+                (picture, x.shape(), [row.start, column.start], axes),
+                (part.bytes_mut(), &shape, [0, 0], axes),
                 [row.length, column.length],
                 x.dtype().size(),
             );
@@ -264,8 +262,8 @@ impl Session {
             let Some((found, y)) = results.pop() else { return Err(wrong("a result is missing".into())) };
             label = found;
             copy(
-                (&*y.data("tiles")?, y.shape(), [row.from, column.from], output),
-                (&mut out, full, [row.to, column.to], output),
+                (y.data("tiles")?.bytes("tiles")?, y.shape(), [row.from, column.from], output),
+                (out.bytes_mut(), full, [row.to, column.to], output),
                 [row.count, column.count],
                 size,
             );

@@ -139,7 +139,7 @@ impl Runner<'_> {
     fn bits(&mut self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         for b in &mut self.outputs {
-            hasher.update(b.storage_mut().bytes());
+            hasher.update(b.storage_mut().bytes_mut());
         }
         hasher.finalize()
     }

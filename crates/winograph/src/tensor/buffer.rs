@@ -44,7 +44,7 @@ impl TensorBuffer {
         if T::DTYPE != self.dtype {
             return Err(Error::dtype("to_vec", &[self.dtype], format!("a buffer of {}", T::DTYPE)));
         }
-        self.data.to_vec()
+        self.data.to_vec("to_vec")
     }
 
     /// The elements as a tensor; nothing is copied.

@@ -19,24 +19,25 @@ impl Storage {
     pub(crate) fn copy_to(&self, device: &dyn Device, to: &mut dyn Memory) -> Result<(), DeviceError> {
         match self.copy_for(device) {
             Some(copy) => device.copy(to, &*copy),
-            None => device.write(to, 0, self.bytes()),
+            None => device.write(to, 0, self.fetched()?),
         }
     }
 
     /// A copy of the bytes in new memory of a device, from where [`copy_to`](Storage::copy_to) takes them.
     pub(crate) fn copy_on_new(&self, device: &dyn Device) -> Result<Box<dyn Memory>, DeviceError> {
-        let Some(copy) = self.copy_for(device) else { return device.upload(self.bytes()) };
-        let mut new = device.allocate(copy.bytes())?;
-        device.copy(&mut *new, &*copy)?;
-        Ok(new)
+        match self.copy_for(device) {
+            Some(copy) => device.duplicate(&*copy, self.len()),
+            None => device.upload(self.fetched()?),
+        }
     }
 }
 
 impl Tensor {
     /// The same tensor, with a copy of its elements on a device: functions that run there take them from the copy instead of
     /// copying them from the host in each call. From a copy on another NVIDIA GPU the elements are copied directly. The copy
-    /// lives as long as the elements do, and a tensor may have one on each of several devices. On a device that works in the
-    /// host's memory, as a CPU does, there is nothing to copy. Realizes the tensor.
+    /// lives as long as the elements do, and a tensor may have one on each of several devices. To a device that works in the
+    /// host's memory, as a CPU does, nothing is copied but what another device has computed: see
+    /// [`to_host`](Tensor::to_host). Realizes the tensor.
     ///
     /// ```
     /// # use winograph::{Tensor, cpu::{CpuDevice, CpuOptions}};
@@ -51,10 +52,25 @@ impl Tensor {
         let op = "to";
         self.realize()?;
         let data = self.data(op)?;
-        if !device.is_host() && data.copy_on(device.name()).is_none() {
+        if device.is_host() {
+            return self.to_host();
+        }
+        if data.copy_on(device.name()).is_none() {
             let copy = data.copy_on_new(device).map_err(on_device(op))?;
             data.keep_copy(Resident { device: device.name().to_string(), memory: Arc::from(copy) });
         }
+        Ok(self.clone())
+    }
+
+    /// The same tensor, with its elements on the host: what a device has computed and nobody has read yet is waited for and
+    /// copied. Copies on devices stay where they are. Realizes the tensor.
+    ///
+    /// # Errors
+    /// No memory, a device that has failed, and those of [`realize`](Tensor::realize).
+    pub fn to_host(&self) -> Result<Tensor> {
+        let op = "to_host";
+        self.realize()?;
+        self.data(op)?.bytes(op)?;
         Ok(self.clone())
     }
 }

@@ -166,3 +166,104 @@ fn memory_that_is_used_again_is_ordered() -> winograph::Result<()> {
         threads.into_iter().try_for_each(|t| t.join().expect("no panic"))
     })
 }
+
+/// A chain of calls moves nothing through the host; what is read is copied once, while later calls run on; memory that was
+/// freed with its tensors is used again.
+#[test]
+fn results_stay_on_the_device() -> winograph::Result<()> {
+    let Some(gpu) = gpu(Some(Target::cpu(16))) else { return Ok(()) };
+    let gpu = Arc::new(gpu);
+    let cpu: Arc<dyn Device> = Arc::new(device(None, 1));
+    let shape = [64, 48];
+    let w = Tensor::randn(&[48, 48], DType::F32, 1)?.mul(0.2)?;
+    let build = |device: Arc<dyn Device>| {
+        let options = FunctionOptions { device: Some(device), ..FunctionOptions::default() };
+        let args = [ArgSpec::new(DType::F32, &shape), ArgSpec::new(DType::F32, &shape)];
+        compile_with(&args, &options, |x| {
+            let y = x[0].matmul(&w)?.add(&x[1])?;
+            Ok(vec![y.max(&[1], false)?, y.relu()?])
+        })
+    };
+    let (on_gpu, on_cpu) = (build(gpu.clone())?, build(cpu)?);
+    let x = Tensor::randn(&shape, DType::F32, 2)?;
+    x.realize()?;
+    let kept = x.to(&*gpu)?;
+    let (mut y, mut expected) = (kept.clone(), x.clone());
+    let before = gpu.copies();
+    let mut all = Vec::new();
+    for _ in 0..30 {
+        let mut results = on_gpu.call(&[&y, &kept])?;
+        y = results.swap_remove(1);
+        all.extend(results);
+        expected = on_cpu.call(&[&expected, &x])?.swap_remove(1);
+    }
+    let after = gpu.copies();
+    assert_eq!((after.to_device - before.to_device, after.to_host - before.to_host), (0, 0));
+    assert!(after.within - before.within >= 60, "arguments and results, on the device: {after:?}");
+    let off = |a: &Tensor, b: &Tensor| -> winograph::Result<f32> {
+        let (a, b) = (a.to_vec::<f32>()?, b.to_vec::<f32>()?);
+        let scale = b.iter().fold(1f32, |m, x| m.max(x.abs()));
+        Ok(a.iter().zip(&b).map(|(a, b)| (a - b).abs() / scale).fold(0f32, f32::max))
+    };
+    assert!(off(&y, &expected)? < 1e-3, "{}", off(&y, &expected)?);
+    assert_eq!(y.to_host()?.to_npy()?, y.to_npy()?);
+    assert_eq!(gpu.copies().to_host - after.to_host, 1, "read once");
+    // Results of all calls are what they were, whatever was computed later.
+    let (mut again, mut read) = (x.clone(), Vec::new());
+    for result in &all {
+        let mut results = on_cpu.call(&[&again, &x])?;
+        again = results.swap_remove(1);
+        assert!(off(result, &results[0])? < 1e-3);
+        read.push(result.to_vec::<f32>()?);
+    }
+    assert_eq!(gpu.copies().to_host - after.to_host, 31);
+    drop(all);
+    // Results that nobody reads are dropped, and their memory is used by later ones.
+    for _ in 0..200 {
+        on_gpu.call(&[&y, &kept])?;
+    }
+    let mut y = kept.clone();
+    for expected in &read {
+        let mut results = on_gpu.call(&[&y, &kept])?;
+        y = results.swap_remove(1);
+        assert!(&results[0].to_vec::<f32>()? == expected);
+    }
+    // A function of the processor takes them, too.
+    assert!(off(&on_cpu.call(&[&y, &kept])?[0], &on_gpu.call(&[&y, &kept])?[0])? < 1e-3);
+    Ok(())
+}
+
+/// Calls return before they have run: while one runs, the next one's argument is copied and the last one's result read.
+#[test]
+fn calls_return_before_they_have_run() -> winograph::Result<()> {
+    let Some(gpu) = numbered(0) else { return Ok(()) };
+    let gpu = Arc::new(gpu);
+    let options = FunctionOptions { device: Some(gpu.clone()), ..FunctionOptions::default() };
+    let w = Tensor::randn(&[2048, 2048], DType::F32, 1)?.mul(0.02)?;
+    let f = compile_with(&[ArgSpec::new(DType::F32, &[2048, 2048])], &options, |x| {
+        Ok(vec![(0..40).try_fold(x[0].clone(), |x, _| x.matmul(&w))?.sum(&[], false)?])
+    })?;
+    let x = Tensor::randn(&[2048, 2048], DType::F32, 2)?.to(&*gpu)?;
+    let mut whole = Vec::new();
+    for _ in 0..4 {
+        let start = Instant::now();
+        f.call(&[&x])?[0].item::<f32>()?;
+        whole.push(start.elapsed());
+    }
+    let whole = whole[1..].iter().min().copied().unwrap_or_default();
+    let first = f.call(&[&x])?;
+    gpu.synchronize().unwrap();
+    let start = Instant::now();
+    let second = f.call(&[&x])?;
+    let returned = start.elapsed();
+    let one = first[0].item::<f32>()?;
+    let read = start.elapsed();
+    let other = second[0].item::<f32>()?;
+    let over = start.elapsed();
+    eprintln!(
+        "a call of {whole:?} returned after {returned:?}; the one before was read after {read:?}, it after {over:?}"
+    );
+    assert_eq!(one.to_bits(), other.to_bits());
+    assert!(read < whole / 2 && read < over, "{read:?} of {whole:?}");
+    Ok(())
+}

@@ -372,6 +372,7 @@ pub const OTHERS: &[(&str, Call)] = &[
 
 /// Operations that compile: each call costs a run of the C compiler where the program is new.
 pub const COMPILING: &[(&str, Call)] = &[
+    ("Tensor::to_host", |s, p| one(s.pick(&p.few).to_host())),
     ("Tensor::to", |s, p| {
         let gpu = winograph::virtual_gpu::VirtualGpu::new("cuda:sm_90").expect("a target that there is");
         one(s.pick(&p.few).to(&gpu))

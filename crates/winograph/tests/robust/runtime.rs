@@ -499,6 +499,11 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
             _ => Err("no memory".to_string()),
         }
     }),
+    ("Device::duplicate", |s, c| {
+        let from = c.gpu.allocate(s.below(9)).map_err(|e| e.to_string())?;
+        let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
+        told(device.duplicate(&*from, s.size()).map(|m| m.bytes()))
+    }),
     ("Device::reaches", |s, c| {
         let other = c.gpu.allocate(s.below(99)).map_err(|e| e.to_string())?;
         if c.device.reaches(&*other) { Err("memory that it did not allocate".into()) } else { Ok(()) }

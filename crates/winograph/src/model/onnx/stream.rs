@@ -145,7 +145,7 @@ impl<R: BufRead> Stream<R> {
             let size = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
             elements = Some(Storage::read(&mut self.from, size)?);
         }
-        Ok((TensorProto::decode(&proto[..])?, elements.filter(|e| !e.bytes().is_empty())))
+        Ok((TensorProto::decode(&proto[..])?, elements.filter(|e| e.len() > 0)))
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
         let mut whole = parts.model;
         let mut graph = parts.graph.unwrap();
         for (mut t, raw) in parts.initializers {
-            t.raw_data = raw.map(|r| r.bytes().to_vec()).unwrap_or_default();
+            t.raw_data = raw.map(|r| r.bytes("load").unwrap().to_vec()).unwrap_or_default();
             graph.initializer.push(t);
         }
         whole.graph = Some(graph);

@@ -85,7 +85,7 @@ pub(super) fn tensor_of(proto: &TensorProto, raw: Option<Storage>, folder: Optio
             Cause::Text(cause) => wrong(cause),
         })?
     } else if let Some(raw) = raw {
-        let given = raw.bytes().len();
+        let given = raw.len();
         if given != bytes {
             return Err(wrong(format!("{given} bytes for shape {dims:?} of {dtype}, which has {bytes}")).into());
         }
@@ -174,7 +174,7 @@ pub(crate) fn sparse(proto: &SparseTensorProto, folder: Option<&Path>) -> Result
     let size = dtype.size();
     let source = values.data("load")?;
     let mut data = Storage::zeroed(count * size)?;
-    for (i, value) in source.bytes().chunks_exact(size).enumerate() {
+    for (i, value) in source.bytes("load")?.chunks_exact(size).enumerate() {
         let flat = if indices.rank() == 2 {
             let row = places.get(i * dims.len()..(i + 1) * dims.len()).ok_or_else(|| wrong("too few indices"))?;
             row.iter().zip(&dims).try_fold(0usize, |at, (&p, &d)| {
