@@ -41,6 +41,10 @@ struct Cuda {
     compiler: Option<String>,
     /// Why there is none.
     compiler_missing: Option<String>,
+    /// What it makes for the GPU, as `sm_90a`; `None` where it can make nothing.
+    compiles_for: Option<String>,
+    /// Matrix units that kernels may use: those that the GPU has and the compiler knows.
+    matrix_units: Vec<&'static str>,
 }
 
 /// The NVIDIA GPUs, each or why it cannot be used, or why there are none.
@@ -59,7 +63,12 @@ fn gpus() -> Result<std::result::Result<Vec<std::result::Result<Cuda, String>>, 
                 let (major, minor) = n.version();
                 format!("NVRTC {major}.{minor}, {}", n.path().display())
             }),
+            compiles_for: nvrtc.as_ref().ok().and_then(|n| {
+                let architecture = n.architecture_for(capability)?;
+                Some(n.architecture_name(architecture))
+            }),
             compiler_missing: nvrtc.err().map(|e| e.to_string()),
+            matrix_units: gpu.target().gpu.as_ref().map_or(vec![], |g| g.units.to_vec()),
         })
     };
     Ok(match CudaDevice::count() {
@@ -140,7 +149,13 @@ pub(crate) fn devices(args: &DevicesArgs) -> Result<()> {
                         line("  capability", gpu.compute_capability);
                         line("  memory", size(gpu.memory_bytes));
                         let missing = gpu.compiler_missing.unwrap_or_default();
+                        if gpu.compiler.is_some() {
+                            let none = || "nothing that this GPU runs: it is too old for the compiler".to_string();
+                            line("  compiles for", gpu.compiles_for.unwrap_or_else(none));
+                        }
                         line("  compiler", gpu.compiler.unwrap_or_else(|| format!("none found: {missing}")));
+                        let units = gpu.matrix_units.join(", ");
+                        line("  matrix units", if units.is_empty() { "none".into() } else { units });
                     }
                 }
             }

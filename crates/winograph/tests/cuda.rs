@@ -240,6 +240,23 @@ fn what_cannot_be_is_an_error() {
     assert!(matches!(e, DeviceError::Launch { .. }), "{e}");
 }
 
+/// What only compute capability 9.0 has is used where the compiler makes code for that alone; without a compiler the target is
+/// the card's.
+#[test]
+fn plans_use_what_card_and_compiler_have() {
+    let Some(gpu) = gpu(None) else { return };
+    let nvrtc = gpu.nvrtc().unwrap();
+    let name = nvrtc.architecture_name(nvrtc.architecture_for(gpu.capability()).unwrap());
+    let units = |gpu: &CudaDevice| gpu.target().gpu.as_ref().unwrap().units;
+    let of_four_warps = |gpu: &CudaDevice| units(gpu).iter().any(|u| u.starts_with("m64"));
+    eprintln!("compute capability {}: {name}, {}", gpu.capability(), units(&gpu).join(", "));
+    assert_eq!(of_four_warps(&gpu), name == "sm_90a");
+    assert_eq!(gpu.target().gpu.as_ref().unwrap().copies, !units(&gpu).is_empty());
+    let none = CudaOptions { nvrtc: Some("/no/such/nvrtc".into()), ..CudaOptions::default() };
+    let bare = CudaDevice::with_options(0, none).unwrap();
+    assert_eq!(of_four_warps(&bare), gpu.capability() == 90);
+}
+
 /// The third call and those after it replay the launches of the second; other arguments give other results.
 #[test]
 fn calls_are_recorded_and_compiled_kernels_kept() -> winograph::Result<()> {

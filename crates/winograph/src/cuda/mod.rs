@@ -11,6 +11,7 @@ mod nvrtc;
 mod recorded;
 mod resources;
 mod staging;
+mod target;
 
 pub use copies::CopyCounts;
 pub use module::CudaModule;
@@ -30,21 +31,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use winograph_compiler::Target;
-use winograph_compiler::optimize::matrix_unit::{CUDA_UNITS, HOPPER_UNITS};
 use winograph_compiler::render::cuda::COMPILE_OPTIONS;
 use winograph_compiler::render::{CudaSource, render_cuda};
-use winograph_compiler::target::Gpu;
 use winograph_ir::linear::Code;
 
 /// Numbers of attributes in cuda.h.
 mod attribute {
-    pub(super) const MAX_THREADS: i32 = 1;
-    pub(super) const WARP: i32 = 10;
-    pub(super) const PROCESSORS: i32 = 16;
-    pub(super) const L2: i32 = 38;
     pub(super) const MAJOR: i32 = 75;
     pub(super) const MINOR: i32 = 76;
-    pub(super) const SHARED: i32 = 97;
 }
 
 /// Options of a CUDA device.
@@ -52,7 +46,7 @@ mod attribute {
 pub struct CudaOptions {
     /// File of NVRTC, or the folder it is in; `None` looks where it is usually installed.
     pub nvrtc: Option<PathBuf>,
-    /// What the compiler is to know about the device; `None` asks the driver.
+    /// What the compiler is to know about the device; `None` asks the driver and NVRTC.
     pub target: Option<Target>,
     /// Folder of the kernel cache, which a CPU's kernels may share; `None` keeps no kernels.
     pub cache_dir: Option<PathBuf>,
@@ -85,7 +79,10 @@ pub struct CudaDevice {
     description: String,
     capability: u32,
     memory: usize,
-    target: Target,
+    /// What the card has.
+    card: Target,
+    /// What of it NVRTC compiles for, once that is known.
+    target: OnceLock<Target>,
     options: CudaOptions,
     nvrtc: OnceLock<Nvrtc>,
     cache: Cache,
@@ -120,16 +117,17 @@ impl CudaDevice {
         let device = launches.device().clone();
         let (major, minor) = (device.attribute(attribute::MAJOR)?, device.attribute(attribute::MINOR)?);
         let capability = u32::try_from(10 * major + minor).unwrap_or(0);
-        let target = match &options.target {
+        let card = match &options.target {
             Some(t) => t.clone(),
-            None => target_of(&device, capability)?,
+            None => target::of_card(&device, capability)?,
         };
         Ok(CudaDevice {
             name: format!("cuda:{ordinal}"),
             description: device.name()?,
             capability,
             memory: device.memory()?,
-            target,
+            card,
+            target: OnceLock::new(),
             cache: Cache::new(
                 options.cache_dir.clone(),
                 std::env::temp_dir(),
@@ -188,7 +186,7 @@ impl CudaDevice {
 
     /// The text of kernels and what it is compiled to, for which GPUs.
     fn binary(&self, codes: &[Code]) -> Result<(CudaSource, Architecture, Binary), DeviceError> {
-        let source = render_cuda(codes, &self.target)?;
+        let source = render_cuda(codes, self.target())?;
         let nvrtc = self.nvrtc()?;
         let architecture = nvrtc.architecture_for(self.capability).ok_or_else(|| DeviceError::NoDevice {
             device: self.name.clone(),
@@ -223,44 +221,21 @@ impl CudaDevice {
     }
 }
 
-/// What the driver says about a GPU.
-fn target_of(device: &driver::Device, capability: u32) -> Result<Target, DeviceError> {
-    let known = Target::by_name("cuda:sm_90").unwrap_or_else(|| Target::cpu(16));
-    let l2 = device.attribute(attribute::L2)?;
-    let gpu = Gpu {
-        lanes: device.attribute(attribute::WARP)?,
-        processors: device.attribute(attribute::PROCESSORS)?,
-        max_threads: device.attribute(attribute::MAX_THREADS)?,
-        shared: device.attribute(attribute::SHARED)?,
-        units: match capability {
-            // What 9.0 has beyond is not in later machines.
-            90 => &HOPPER_UNITS,
-            80.. => &CUDA_UNITS,
-            _ => &[],
-        },
-        copies: capability >= 80,
-        ..known.gpu.clone().unwrap_or(Gpu {
-            lanes: 32,
-            processors: 132,
-            sector: 32,
-            max_threads: 1024,
-            access: 16,
-            registers: 255,
-            shared: 48 << 10,
-            units: &[],
-            copies: false,
-        })
-    };
-    Ok(Target { name: format!("cuda:sm_{capability}"), l2, l3: l2, gpu: Some(gpu), ..known })
-}
-
 impl Device for CudaDevice {
     fn name(&self) -> &str {
         &self.name
     }
 
+    /// What the card has and NVRTC compiles for; what the card has as long as there is no NVRTC.
     fn target(&self) -> &Target {
-        &self.target
+        if self.options.target.is_some() {
+            return &self.card;
+        }
+        let Ok(nvrtc) = self.nvrtc() else { return &self.card };
+        self.target.get_or_init(|| {
+            let code = nvrtc.architecture_for(self.capability).map(|a| nvrtc.code(a));
+            target::supported(&self.card, self.capability, code.as_ref())
+        })
     }
 
     fn compile(&self, codes: &[Code]) -> Result<Arc<dyn Module>, DeviceError> {

@@ -4,6 +4,7 @@
 //! `nvidia-cuda-nvrtc`.
 
 use super::resources::{KernelResources, parse_resources};
+use super::target;
 use crate::device::DeviceError;
 use crate::image::{CodeForm, GpuCode};
 use libloading::Library;
@@ -185,22 +186,21 @@ impl Nvrtc {
     /// What to compile for a device of a compute capability: machine code of the device, else of an earlier one with
     /// the same major number, else PTX. `None` where the device is older than all.
     pub fn architecture_for(&self, capability: u32) -> Option<Architecture> {
-        let earlier = self.architectures.iter().copied().filter(|&a| a <= capability).max()?;
-        Some(if earlier / 10 == capability / 10 {
-            Architecture::Machine(earlier)
-        } else {
-            Architecture::Virtual(earlier)
-        })
+        target::architecture(capability, &self.architectures)
     }
 
-    /// Where what is compiled for an architecture runs. On 9.0 kernels use what no other GPU has, which CUDA 12 can compile.
+    /// Where what is compiled for an architecture runs.
     pub(crate) fn code(&self, architecture: Architecture) -> GpuCode {
-        let (capability, form) = match architecture {
-            Architecture::Machine(90) if self.version >= (12, 0) => (90, CodeForm::Exact),
-            Architecture::Machine(a) => (a, CodeForm::Machine),
-            Architecture::Virtual(a) => (a, CodeForm::Ptx),
-        };
-        GpuCode { capability, form }
+        target::code(architecture, self.version)
+    }
+
+    /// What this compiler calls an architecture: `sm_90a` is machine code for 9.0 alone, `compute_90` is PTX.
+    pub fn architecture_name(&self, architecture: Architecture) -> String {
+        match architecture {
+            Architecture::Machine(a) if self.code(architecture).form == CodeForm::Exact => format!("sm_{a}a"),
+            Architecture::Machine(a) => format!("sm_{a}"),
+            Architecture::Virtual(a) => format!("compute_{a}"),
+        }
     }
 
     /// Compiles a renderer's text.
@@ -210,13 +210,7 @@ impl Nvrtc {
     pub fn compile(&self, text: &str, architecture: Architecture) -> Result<Binary, DeviceError> {
         let mut options: Vec<String> = COMPILE_OPTIONS.iter().map(|o| o.to_string()).collect();
         options.push("--std=c++17".into());
-        options.push(match architecture {
-            Architecture::Machine(a) if self.code(architecture).form == CodeForm::Exact => {
-                format!("--gpu-architecture=sm_{a}a")
-            }
-            Architecture::Machine(a) => format!("--gpu-architecture=sm_{a}"),
-            Architecture::Virtual(a) => format!("--gpu-architecture=compute_{a}"),
-        });
+        options.push(format!("--gpu-architecture={}", self.architecture_name(architecture)));
         if matches!(architecture, Architecture::Machine(_)) {
             options.push("--ptxas-options=--verbose".into());
         }
