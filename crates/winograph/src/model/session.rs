@@ -139,7 +139,8 @@ impl Session {
         &self.model
     }
 
-    /// Runs the model. Its results come with their names, in the model's order.
+    /// Runs the model. Its results come with their names, in the model's order. On a device with memory of its own they
+    /// stay there until they are read: see [`Function::call`].
     ///
     /// # Errors
     /// Inputs that are missing, unknown, or of another dtype or shape than the model says; results that are not
