@@ -482,7 +482,7 @@ fn choose_together(
     affected.dedup();
     let set = |inner: &mut [usize], axes: &[usize]| mine.iter().zip(axes).for_each(|(&b, &axis)| inner[b] = axis);
     // Most kernels touch few of these buffers: what each costs is looked up by the axes of those that it does touch.
-    let mut known: Vec<(Vec<(usize, usize)>, Vec<f64>)> = Vec::with_capacity(affected.len());
+    let mut known = Vec::with_capacity(affected.len());
     for &n in &affected {
         let (mut touched, mut size) = (Vec::new(), 1);
         for (at, b) in mine.iter().enumerate().filter(|(_, b)| facts[n].buffers.contains(b)) {
