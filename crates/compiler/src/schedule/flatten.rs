@@ -26,12 +26,13 @@ struct Pair {
     axes: Vec<Axes>,
 }
 
-/// Flattens until nothing is left to flatten.
-pub fn flatten(kernels: &mut [Kernel]) {
+/// Flattens until nothing is left to flatten. Where either of two axes may become the inner one, that is one that fills
+/// `lanes`: the vectors of kernels that know them as two then fit into its rows.
+pub fn flatten(kernels: &mut [Kernel], lanes: i64) {
     let users = scope::users(kernels);
     for n in 0..kernels.len() {
         let mut refused: Vec<(RangeId, RangeId)> = Vec::new();
-        while let Some(pair) = find(kernels, n, Some(&users), &refused) {
+        while let Some(pair) = find(kernels, n, Some((&users, lanes)), &refused) {
             let touched = touched(&pair, &users);
             let before: Vec<(usize, Kernel)> = touched.iter().map(|&i| (i, kernels[i].clone())).collect();
             touched.iter().for_each(|&i| apply(i, &mut kernels[i], &pair));
@@ -66,7 +67,7 @@ fn touched(pair: &Pair, users: &Users) -> Vec<usize> {
 }
 
 /// Finds a pair in a kernel. Without `users`, one that changes nothing but how the kernel itself sees its memory.
-fn find(kernels: &[Kernel], n: usize, users: Option<&Users>, refused: &[(RangeId, RangeId)]) -> Option<Pair> {
+fn find(kernels: &[Kernel], n: usize, users: Option<(&Users, i64)>, refused: &[(RangeId, RangeId)]) -> Option<Pair> {
     let k = &kernels[n];
     let unrolled = heuristic::unrolled(k);
     let reduces = k.reduce_ranges();
@@ -76,8 +77,12 @@ fn find(kernels: &[Kernel], n: usize, users: Option<&Users>, refused: &[(RangeId
     let maps: Vec<RangeId> = k.loops.iter().copied().filter(|r| !unrolled.contains(r)).collect();
     // Sums walk along reduced axes in order: only those that follow each other there may become one.
     let sums = reduces.windows(2).filter(|w| k.reduces().len() == 1 && w.iter().all(|r| !unrolled.contains(r)));
-    let pairs = maps.iter().flat_map(|&a| maps.iter().map(move |&b| (a, b))).filter(|(a, b)| a != b);
-    for (first, second) in pairs.chain(sums.map(|w| (w[0], w[1]))) {
+    let mut pairs: Vec<(RangeId, RangeId)> =
+        maps.iter().flat_map(|&a| maps.iter().map(move |&b| (a, b))).filter(|(a, b)| a != b).collect();
+    if let Some((_, lanes)) = users {
+        pairs.sort_by_key(|&(_, inner)| k.graph.ints.max_size(inner) < lanes);
+    }
+    for (first, second) in pairs.into_iter().chain(sums.map(|w| (w[0], w[1]))) {
         // Vectors are taken of axes of known size.
         let known = |r: RangeId| k.graph.ints.const_size(r).is_some();
         if refused.contains(&(first, second)) || known(first) != known(second) {
@@ -91,7 +96,7 @@ fn find(kernels: &[Kernel], n: usize, users: Option<&Users>, refused: &[(RangeId
             let pair = Pair { kernel: n, first, second, axes };
             let fits = match users {
                 None => pair.axes.iter().all(|x| fixed(&x.0)),
-                Some(users) => touched(&pair, users).iter().all(|&i| allows(&kernels[i], &pair)),
+                Some((users, _)) => touched(&pair, users).iter().all(|&i| allows(&kernels[i], &pair)),
             };
             if fits {
                 return Some(pair);

@@ -60,7 +60,8 @@ pub fn stage(
     sums: &mut Sums,
     workers: usize,
 ) -> Vec<Staged> {
-    let free = |k: &Kernel| find(k, None).len() > 1;
+    let lanes = target.lanes(4) as i64;
+    let free = |k: &Kernel| find(k, None, lanes).len() > 1;
     let mut open: Vec<BufId> = Vec::new();
     for (k, _) in kernels.iter().zip(constant).filter(|(k, c)| !**c && free(k)) {
         open.extend(k.stores.iter().map(|s| k.args[s.buffer.0 as usize]));
@@ -91,6 +92,7 @@ fn stage_along(
     let users = scope::users(kernels);
     let chained: Vec<bool> =
         (0..kernels.len()).map(|n| scope::is_chained(kernels, &users, constant, n, target, sums)).collect();
+    let lanes = target.lanes(4) as i64;
     let mut known: Vec<BufId> = Vec::new();
     for (k, _) in kernels.iter().zip(constant).filter(|(_, c)| **c) {
         known.extend(k.stores.iter().map(|s| k.args[s.buffer.0 as usize]));
@@ -103,20 +105,20 @@ fn stage_along(
             out.push(pruned(&kernel));
             continue;
         }
-        if constant[n] || chained[n] || find(&kernel, None).is_empty() {
+        if constant[n] || chained[n] || find(&kernel, None, lanes).is_empty() {
             out.push(kernel);
             continue;
         }
         let mut view = kernel.clone();
         flatten::views(&mut view);
-        if !find(&view, None).is_empty() {
+        if !find(&view, None, lanes).is_empty() {
             kernel = view;
         }
         let written = kernel.stores.first().map(|s| kernel.args[s.buffer.0 as usize]);
         let asked = written.and_then(|b| sums.asked(b)).and_then(|t| t.stages);
         // What is asked for are blocks of the operand's rows that would have been chosen.
         let along = written.and_then(|b| inner.get(&b)).copied();
-        let products = find(&kernel, along).into_iter().filter_map(|p| {
+        let products = find(&kernel, along, lanes).into_iter().filter_map(|p| {
             let given = Given::of(&kernel, &p, &known);
             Some((blocks(&kernel, &p, given, target, None)?, p, given))
         });
@@ -157,8 +159,9 @@ fn stage_along(
 }
 
 /// The product that a kernel sums, if it is one: with lanes along either operand's axes, where memory leaves that open.
-/// `inner` is the axis of the result that is contiguous.
-fn find(k: &Kernel, inner: Option<usize>) -> Vec<Product> {
+/// `inner` is the axis of the result that is contiguous. Where memory leaves open which axis of an operand is the last one, that
+/// is one that fills `lanes`.
+fn find(k: &Kernel, inner: Option<usize>, lanes: i64) -> Vec<Product> {
     let g = &k.graph;
     let ([store], [v]) = (&k.stores[..], &k.reduces()[..]) else { return Vec::new() };
     let Val::Reduce { op: ReduceOp::Add, ranges, x, .. } = g.val(*v) else { return Vec::new() };
@@ -180,7 +183,13 @@ fn find(k: &Kernel, inner: Option<usize>) -> Vec<Product> {
             (false, false) => return Vec::new(),
         }
     }
-    let [of_a, of_b] = only;
+    let fixed = g.buffer(store.buffer).layout.is_some();
+    let [mut of_a, mut of_b] = only;
+    if !fixed {
+        for list in [&mut of_a, &mut of_b] {
+            list.sort_by_key(|&l| g.ints.max_size(k.loops[l]) >= lanes);
+        }
+    }
     let size = |list: &[usize]| list.iter().map(|&a| g.ints.max_size(k.loops[a])).product::<i64>();
     if size(&of_a) < LEAST_COLUMNS || size(&of_b) < LEAST_COLUMNS {
         return Vec::new();
@@ -194,7 +203,6 @@ fn find(k: &Kernel, inner: Option<usize>) -> Vec<Product> {
     let (first, second) = (product((a, &of_a), (b, &of_b)), product((b, &of_b), (a, &of_a)));
     // Lanes run along the axis in which the result is contiguous, which is open where nobody has said how it lies.
     let moves = |axis: usize| k.loops.iter().position(|&l| g.ints.depends_on(store.index[axis], l));
-    let fixed = g.buffer(store.buffer).layout.is_some();
     let along = match inner.filter(|&axis| !fixed && axis < store.index.len()) {
         Some(axis) => moves(axis),
         None => k.loops.len().checked_sub(1),
