@@ -71,7 +71,8 @@ fn neighbours_are_other_programs_with_the_same_bits() {
     let (mut others, mut refused) = (0, 0);
     // Those of each kind; a program takes half a second of the C compiler.
     for tuning in all.iter().filter(|t| t.tile == report.used.tile).step_by(2) {
-        let f = build(&device, TuningRule::Given(vec![(key.clone(), tuning.clone())]), &w, false).unwrap();
+        let f = build(&device, TuningRule::Given(vec![(key.clone(), tuning.clone())]), &w, false);
+        let f = f.unwrap_or_else(|e| panic!("{tuning}: {e:?}"));
         assert_eq!(bits(&f, &x), first, "{tuning}");
         refused += usize::from(!sum(&f).refused.is_empty());
         others += usize::from(f.source() != base.source());

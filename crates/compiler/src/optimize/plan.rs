@@ -575,6 +575,10 @@ impl Plan {
         if shared.is_some() && product(&kernel).is_none() {
             return mismatch("a shared factor, but the kernel is no sum of products of f32".to_string());
         }
+        let width = lane.and_then(|l| kernel.graph.ints.const_size(l)).unwrap_or(1);
+        if !(width as u64).is_power_of_two() {
+            return mismatch(format!("vectors of {width} lanes, which is no power of two"));
+        }
         Ok(Scheduled { kernel, grid, thread, serial, unroll, lane, matrix, shared })
     }
 }

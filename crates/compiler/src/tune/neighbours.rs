@@ -159,11 +159,14 @@ pub fn plans(plan: &Plan, loops: &[i64], target: &Target) -> Vec<Plan> {
         of.loops[axis] = factors;
         of
     };
+    // Short rows that share a vector have a factor each: one alone would be no vector.
+    let shared = plan.loops.iter().flatten().filter(|f| f.kind == Kind::Vector).count() > 1;
     for (axis, factors) in plan.loops.iter().enumerate() {
         for (n, factor) in factors.iter().enumerate() {
             let Some(size) = factor.size.filter(|_| n > 0) else { continue };
             let most = match factor.kind {
                 Kind::Unroll => MOST_UNROLL,
+                Kind::Vector if shared => continue,
                 Kind::Vector => lanes,
                 Kind::Thread => 1024,
                 _ => continue,
