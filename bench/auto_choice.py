@@ -90,6 +90,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.03, help="time of a turn")
     parser.add_argument("--tolerance", type=float, default=3.0, help="that of `auto` [3, the compiler's default]")
     parser.add_argument("--first", type=int, default=1, help="number of the first shape that is measured")
+    parser.add_argument("--only", help="numbers of the shapes that are measured")
     parser.add_argument("--limit", type=float, default=1.15, help="greatest ratio that is good")
     parser.add_argument("--share", type=float, default=0.9, help="least share of shapes that have to be good")
     parser.add_argument("--json", help="file for all figures")
@@ -100,7 +101,7 @@ def main():
     try:
         for number in range(args.shapes):
             layer = shape(rng)
-            if number + 1 < args.first:
+            if number + 1 < args.first or args.only and str(number + 1) not in args.only.split(","):
                 continue
             found = measure(process, layer, args)
             results.append(found)

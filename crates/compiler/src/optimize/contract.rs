@@ -90,7 +90,7 @@ pub struct Regions {
 /// The regions of a kernel with their plans; `None` where it is not a product of two operands that differ in their axes.
 /// What is not asked for is chosen.
 pub fn regions(kernel: &Kernel, target: &Target, asked: (Option<Registers>, Option<Ends>)) -> Option<Regions> {
-    let Product { lane: (lane, lanes), tile, others, .. } = product(kernel, target)?;
+    let Product { lane: (lane, lanes), tile, along, others } = product(kernel, target)?;
     let g = &kernel.graph;
     let full = heuristic::full_lanes(kernel, target);
     let (size, columns) = (g.ints.const_size(lane)?, g.ints.const_size(tile)?);
@@ -119,6 +119,16 @@ pub fn regions(kernel: &Kernel, target: &Target, asked: (Option<Registers>, Opti
     let chosen = groups_of(vectors, beside(columns, registers, alone), registers);
     let most = |vectors: i64| copies(vectors, columns, registers, alone).first().map_or(1, |c| c.0);
     let block = chosen.first().map(|&vectors| Registers { vectors, copies: most(vectors) });
+    // Loops that move the other operand alone are inside of those over groups of vectors where that reads less again:
+    // all of the other operand for each group, instead of all vectors for each step of theirs.
+    let moves =
+        |touches: &[Touch], r: RangeId| touches.iter().any(|t| t.index.iter().any(|&i| g.ints.depends_on(i, r)));
+    let beside_others = |r: &RangeId| *r != lane && *r != tile && !moves(&along, *r) && moves(&others, *r);
+    let mut inside: Vec<RangeId> = kernel.loops.iter().copied().filter(beside_others).collect();
+    let steps: i64 = inside.iter().map(|&r| g.ints.max_size(r)).product();
+    if steps.saturating_mul(size) <= steps.saturating_mul(columns).saturating_mul(chosen.len() as i64) {
+        inside.clear();
+    }
     // What would be chosen is chosen, with groups of which the last may be larger.
     let given = given.filter(|g| Some(*g) != block);
     let asked_groups = given.map(|Registers { vectors: group, .. }| {
@@ -141,7 +151,7 @@ pub fn regions(kernel: &Kernel, target: &Target, asked: (Option<Registers>, Opti
         };
         for (n, count) in parts {
             let (k, l, t) = region(kernel, lane, Part { start, len }, tile, Part { start: at, len: n * count });
-            out.push(plan(k, l, t, &[(nv, lanes)], n, false));
+            out.push(plan(k, l, t, &[(nv, lanes)], n, &inside, false));
             at += n * count;
         }
         Some(())
@@ -175,7 +185,7 @@ pub fn regions(kernel: &Kernel, target: &Target, asked: (Option<Registers>, Opti
                 let span = (all - at) / n * n;
                 let part = Part { start: at * full, len: span * full };
                 let (k, l, t) = region(kernel, lane, Part { start, len: rest }, tile, part);
-                out.push(plan(k, t, l, &[(n, full)], rest, true));
+                out.push(plan(k, t, l, &[(n, full)], rest, &[], true));
                 at += span;
             }
         } else {
@@ -260,14 +270,15 @@ fn region(
     (k, ranges[0], ranges[1])
 }
 
-/// The plan with lanes along one axis and copies along another. `lanes_inside` nests the lanes' loop inside of the
-/// copies'.
+/// The plan with lanes along one axis and copies along another. `inside` are loops inside of the lanes' loop,
+/// `lanes_inside` nests that inside of the copies'.
 fn plan(
     kernel: Kernel,
     lane: Option<RangeId>,
     tile: Option<RangeId>,
     block: &[(i64, i64)],
     copies: i64,
+    inside: &[RangeId],
     lanes_inside: bool,
 ) -> (Kernel, Plan) {
     let any = |kind: Kind| Factor { kind, size: None };
@@ -293,8 +304,9 @@ fn plan(
     let last = |n: usize| -> u8 {
         let r = Some(kernel.loops[n]);
         match () {
-            _ if r == lane => 1 + lanes_inside as u8,
-            _ if r == tile => 2 - lanes_inside as u8,
+            _ if r == lane => 1 + 2 * lanes_inside as u8,
+            _ if r == tile => 3 - 2 * lanes_inside as u8,
+            _ if inside.contains(&kernel.loops[n]) => 2,
             _ => 0,
         }
     };

@@ -290,6 +290,8 @@ pub(super) struct Product {
 
 /// Cycles to copy a vector of an operand: windows and shuffles where it is strided.
 const COPY_CYCLES: f64 = 3.0;
+/// The same of a part of a row that fills no vector, with the masks of its ends: 14 to 16 in rows of 7 pixels.
+const ROW_COPY_CYCLES: f64 = 12.0;
 /// Widths of blocks that are tried beside the divisors of an axis are multiples of so many vectors.
 const GROUP: i64 = 3;
 
@@ -411,7 +413,9 @@ fn product_cycles(p: &Product, cut: Cut, columns: f64, beside: f64, target: &Tar
         // A panel of all columns, which the item writes first.
         Other::Copied => {
             hidden = hidden.max(far / FAR_RATE);
-            exposed += other / FAR_RATE + other / 4.0 / lanes * COPY_CYCLES;
+            let row = p.columns.last().map_or(1.0, |a| a.size as f64);
+            let vectors = p.terms * columns * beside / row * (row / lanes).ceil();
+            exposed += other / FAR_RATE + vectors * ROW_COPY_CYCLES;
         }
     }
     let micro = panel / groups.max(1.0);
