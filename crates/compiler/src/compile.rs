@@ -327,7 +327,7 @@ fn finish(
     driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));
     kernels.iter().try_for_each(|k| check_kernel(k, "scope"))?;
     if auto && target.gpu.is_none() {
-        driver.pass("flatten", || flatten::flatten(&mut kernels, target.lanes(4) as i64), |()| String::new());
+        driver.pass("flatten", || flatten::flatten(&mut kernels, target.lanes(4)), |()| String::new());
         driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));
         kernels.iter().try_for_each(|k| check_kernel(k, "flatten"))?;
     }

@@ -175,7 +175,7 @@ impl Way {
     /// The code of the launch that `chain=` asks for.
     fn linked(&mut self) -> Result<String, String> {
         let (mut kernels, launches) = self.narrowed()?;
-        flatten::flatten(&mut kernels, self.target.lanes(4) as i64);
+        flatten::flatten(&mut kernels, self.target.lanes(4));
         layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default(), 1);
         let launch = launches.last().ok_or("no launch")?;
         let mut scheduled = Vec::new();
@@ -380,7 +380,7 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             let constant = vec![false; kernels.len()];
             let (launches, _) =
                 scope::scope(&mut kernels, &constant, &staged, &way.target, Default::default(), &mut Sums::default());
-            flatten::flatten(&mut kernels, way.target.lanes(4) as i64);
+            flatten::flatten(&mut kernels, way.target.lanes(4));
             if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
                 return Err(format!("after operands: {what}"));
             }
@@ -390,7 +390,7 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
         }
         "flatten" => {
             let mut kernels = way.kernels()?;
-            flatten::flatten(&mut kernels, way.target.lanes(4) as i64);
+            flatten::flatten(&mut kernels, way.target.lanes(4));
             Ok(kernels.iter().map(|k| k.text() + "\n").collect())
         }
         "link" => way.linked(),

@@ -53,6 +53,11 @@ pub enum CodeForm {
     Ptx,
 }
 
+/// Compute capabilities of GPUs on a system on a chip: Tegra X1 and X2, Xavier, Orin and Thor (under both of its numbers).
+/// "Binary compatibility is supported only for the desktop. It is not supported for Tegra. Also, the binary compatibility
+/// between desktop and Tegra is not supported." (CUDA C++ Programming Guide)
+pub(crate) const ON_A_CHIP: [u32; 7] = [53, 62, 72, 87, 88, 101, 110];
+
 impl GpuCode {
     /// Whether a GPU of this compute capability (as 90 for 9.0) runs it; the error says what differs. CUDA C++
     /// Programming Guide, "Binary Compatibility", "PTX Compatibility" and "Architecture-Specific Features".
@@ -62,7 +67,11 @@ impl GpuCode {
     pub fn check(&self, capability: u32) -> Result<(), String> {
         let runs = match self.form {
             CodeForm::Exact => capability == self.capability,
-            CodeForm::Machine => capability >= self.capability && capability / 10 == self.capability / 10,
+            CodeForm::Machine => {
+                let on_a_chip = [capability, self.capability].iter().any(|c| ON_A_CHIP.contains(c));
+                capability == self.capability
+                    || capability > self.capability && capability / 10 == self.capability / 10 && !on_a_chip
+            }
             CodeForm::Ptx => capability >= self.capability,
         };
         if runs {
@@ -207,6 +216,9 @@ mod tests {
         assert_eq!(on(CodeForm::Exact, [80, 86, 89, 90]), [false, true, false, false]);
         assert_eq!(on(CodeForm::Machine, [80, 86, 89, 90]), [false, true, true, false]);
         assert_eq!(on(CodeForm::Ptx, [80, 86, 89, 120]), [false, true, true, true]);
+        let orin = GpuCode { capability: 87, form: CodeForm::Machine };
+        assert_eq!([86, 87, 89].map(|c| orin.check(c).is_ok()), [false, true, false]);
+        assert!(GpuCode { capability: 86, form: CodeForm::Machine }.check(87).is_err());
         let said = GpuCode { capability: 86, form: CodeForm::Machine }.check(80).unwrap_err();
         assert_eq!(
             said,

@@ -60,7 +60,7 @@ pub fn stage(
     sums: &mut Sums,
     workers: usize,
 ) -> Vec<Staged> {
-    let lanes = target.lanes(4) as i64;
+    let lanes = target.lanes(4);
     let free = |k: &Kernel| find(k, None, lanes).len() > 1;
     let mut open: Vec<BufId> = Vec::new();
     for (k, _) in kernels.iter().zip(constant).filter(|(k, c)| !**c && free(k)) {
@@ -92,7 +92,7 @@ fn stage_along(
     let users = scope::users(kernels);
     let chained: Vec<bool> =
         (0..kernels.len()).map(|n| scope::is_chained(kernels, &users, constant, n, target, sums)).collect();
-    let lanes = target.lanes(4) as i64;
+    let lanes = target.lanes(4);
     let mut known: Vec<BufId> = Vec::new();
     for (k, _) in kernels.iter().zip(constant).filter(|(_, c)| **c) {
         known.extend(k.stores.iter().map(|s| k.args[s.buffer.0 as usize]));
@@ -225,7 +225,7 @@ fn scattered(k: &Kernel) -> Option<(ValId, Vec<RangeId>)> {
     let Val::Reduce { op: ReduceOp::Add, ranges, x, .. } = g.val(*v).clone() else { return None };
     let Val::Binary { op: BinaryOp::Mul, a, b } = *g.val(x) else { return None };
     let sizes: Option<Vec<i64>> = ranges.iter().map(|&r| g.ints.const_size(r)).collect();
-    let rows: i64 = k.loops.iter().map(|&r| g.ints.max_size(r)).product();
+    let rows = k.loops.iter().fold(1i64, |n, &r| n.saturating_mul(g.ints.max_size(r)));
     let sizes = sizes.filter(|s| s.len() > 1 && rows >= LEAST_COLUMNS && heuristic::unrolled(k).is_empty())?;
     let plain = |g: &Graph, v: ValId| match g.val(v).clone() {
         Val::Load { src: Source::Buffer(b), index, gate, dynamic: None, .. } if gate.is_empty() => Some((b, index)),

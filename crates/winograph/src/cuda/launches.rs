@@ -117,7 +117,8 @@ impl Launches {
         for (at, writes) in all {
             let Some(found) = state.user(at) else { continue };
             found.used = number;
-            if writes {
+            // Who reads what was copied there on another queue has this launch to wait for, once the copies are forgotten.
+            if writes || !found.copies.is_empty() {
                 found.written = number;
             }
             for copy in &found.copies {

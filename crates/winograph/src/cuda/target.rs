@@ -3,7 +3,7 @@
 use super::driver::Device;
 use super::nvrtc::Architecture;
 use crate::device::DeviceError;
-use crate::image::{CodeForm, GpuCode};
+use crate::image::{CodeForm, GpuCode, ON_A_CHIP};
 use winograph_compiler::Target;
 use winograph_compiler::optimize::matrix_unit::{CUDA_UNITS, HOPPER_UNITS};
 use winograph_compiler::target::Gpu;
@@ -19,9 +19,15 @@ mod attribute {
 
 /// What to compile for a card of a compute capability with a compiler that knows these: machine code of the card, else of
 /// an earlier one with the same major number, else PTX. `None` where the card is older than all.
+///
+/// Machine code of a GPU on a system on a chip runs there alone, and that of other GPUs does not run there.
 pub(super) fn architecture(card: u32, architectures: &[u32]) -> Option<Architecture> {
-    let earlier = architectures.iter().copied().filter(|&a| a <= card).max()?;
-    Some(if earlier / 10 == card / 10 { Architecture::Machine(earlier) } else { Architecture::Virtual(earlier) })
+    if architectures.contains(&card) {
+        return Some(Architecture::Machine(card));
+    }
+    let earlier = architectures.iter().copied().filter(|a| *a <= card && !ON_A_CHIP.contains(a)).max()?;
+    let same = earlier / 10 == card / 10 && !ON_A_CHIP.contains(&card);
+    Some(if same { Architecture::Machine(earlier) } else { Architecture::Virtual(earlier) })
 }
 
 /// Where what a compiler of this version makes for an architecture runs. On 9.0 kernels use what no other GPU has, which
@@ -108,12 +114,15 @@ mod tests {
             (90, (13, 0), V13, Some(machine(90)), 90, hopper),
             // It knows the card, but not what only that card has.
             (90, (11, 8), V11_8, Some(machine(90)), 90, cuda),
-            (90, (11, 4), V11_4, Some(ptx(87)), 87, cuda),
+            (90, (11, 4), V11_4, Some(ptx(86)), 86, cuda),
             (90, (11, 0), V11_0, Some(ptx(80)), 80, cuda),
             (90, (10, 2), OLD, Some(ptx(75)), 75, none),
             (80, (12, 8), V12_8, Some(machine(80)), 80, cuda),
             (86, (11, 0), V11_0, Some(machine(80)), 80, cuda),
-            (89, (11, 4), V11_4, Some(machine(87)), 87, cuda),
+            (89, (11, 4), V11_4, Some(machine(86)), 86, cuda),
+            // On a chip: nothing but its own.
+            (87, (11, 8), V11_8, Some(machine(87)), 87, cuda),
+            (88, (12, 8), V12_8, Some(ptx(86)), 86, cuda),
             (75, (12, 8), V12_8, Some(machine(75)), 75, none),
             (70, (12, 8), V12_8, Some(machine(70)), 70, none),
             // Later cards have not what 9.0 has beyond.

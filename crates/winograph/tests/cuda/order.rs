@@ -83,6 +83,23 @@ fn copies_wait_for_their_own_memory_alone() {
     assert!(to_new < whole / 2 && to_new < result, "{to_new:?} of {whole:?}, {result:?}");
 }
 
+/// What was uploaded is there for who reads it on another queue after a launch has read it.
+#[test]
+fn a_copy_of_an_upload_is_no_end_of_it() {
+    let Some(gpu) = numbered(0) else { return };
+    let data: Vec<u8> = (0..64 << 20).map(|n: u32| (n % 251) as u8).collect();
+    let mut back = vec![0; data.len()];
+    for _ in 0..10 {
+        let new = gpu.upload(&data).unwrap();
+        let other = gpu.duplicate(&*new, data.len()).unwrap();
+        for from in [&new, &other] {
+            back.fill(0);
+            gpu.read(&**from, 0, &mut back).unwrap();
+            assert!(back == data);
+        }
+    }
+}
+
 /// Memory that queued launches use is written again and again without waiting: each launch sees what was written before it
 /// and not what came after.
 #[test]
