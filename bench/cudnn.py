@@ -18,6 +18,7 @@ from torch_graph import median_ms
 LAYERS = json.loads((pathlib.Path(__file__).parent / "layers.json").read_text())["layers"]
 KINDS = {  # name: dtype, tf32, channels last, our ways
     "true f32": (torch.float32, False, False, ("f32 F4", "f32 direct")),
+    "true f32 as auto chooses": (torch.float32, False, False, ("f32 auto",)),
     "three terms of tf32": (torch.float32, False, False, ("f32 F4", "3xtf32 F4")),
     "tf32": (torch.float32, True, True, ("tf32 direct", "tf32 F2", "tf32 F4")),
     "f16": (torch.float16, True, True, ("f16 direct", "f16 F2", "f16 F4")),

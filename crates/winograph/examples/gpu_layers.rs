@@ -73,7 +73,7 @@ mod measured {
         name: &'static str,
         dtype: DType,
         products: Products,
-        /// Outputs of a tile; 0 is the direct sum.
+        /// Outputs of a tile; 0 is the direct sum, [`AUTO`] what the compiler chooses.
         tile: usize,
         channels_last: bool,
         /// Largest error over the root of the mean square that is believed to be rounding.
@@ -88,7 +88,10 @@ mod measured {
     const TF32: Products = Products::Tf32;
     const TF32X3: Products = Products::Tf32x3;
 
-    const WAYS: [Way; 15] = [
+    const AUTO: usize = usize::MAX;
+
+    const WAYS: [Way; 16] = [
+        way("f32 auto", DType::F32, EXACT, AUTO, false, 1e-4),
         way("f32 F4", DType::F32, EXACT, 4, false, 1e-4),
         way("f32 direct", DType::F32, EXACT, 0, false, 1e-4),
         way("tf32 direct", DType::F32, TF32, 0, true, 1e-2),
@@ -159,8 +162,12 @@ mod measured {
     fn planned(data: &Data, n: usize, way: Way, target: &Target) -> Fallible<(Program, Explanation)> {
         let (_, c, h, w, k) = data.layer;
         let options = Options {
-            algorithm: if way.tile == 0 { Algorithm::Direct } else { Algorithm::Winograd },
-            tile: (way.tile > 0).then(|| vec![way.tile]),
+            algorithm: match way.tile {
+                0 => Algorithm::Direct,
+                AUTO => Algorithm::Auto,
+                _ => Algorithm::Winograd,
+            },
+            tile: (!matches!(way.tile, 0 | AUTO)).then(|| vec![way.tile]),
             products: way.products,
             ..Options::default()
         };
@@ -266,7 +273,7 @@ mod measured {
             let data = Data::new(64, layer);
             for n in [1, 16, 64] {
                 // A direct sum in f32 is for comparison.
-                for way in WAYS.into_iter().take(6).filter(|w| n < 64 || w.name != "f32 direct") {
+                for way in WAYS.into_iter().take(7).filter(|w| n < 64 || w.name != "f32 direct") {
                     measure(&gpu, &data, n, way)?;
                 }
             }

@@ -8,8 +8,9 @@ mod kernels;
 mod order;
 
 use kernels::*;
+use std::cell::RefCell;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use winograph::cpu::CpuDevice;
 use winograph::cuda::{CudaDevice, CudaOptions};
@@ -23,10 +24,30 @@ use winograph_ir::linear::Code;
 
 /// The first GPU with a target of the tests' choice, or a message why there is none.
 fn gpu(target: Option<Target>) -> Option<CudaDevice> {
+    beside();
+    opened(0, target)
+}
+
+/// Held by tests that use a GPU, by those that compare times alone.
+static BESIDE: RwLock<()> = RwLock::new(());
+
+thread_local! {
+    /// Each test has a thread of its own.
+    static HELD: RefCell<Option<RwLockReadGuard<'static, ()>>> = const { RefCell::new(None) };
+}
+
+/// Waits until no test is alone.
+fn beside() {
+    HELD.with_borrow_mut(|held| {
+        held.get_or_insert_with(|| BESIDE.read().unwrap_or_else(PoisonError::into_inner));
+    });
+}
+
+fn opened(ordinal: usize, target: Option<Target>) -> Option<CudaDevice> {
     let fetched = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().map(|p| p.join("nvrtc"));
     let asked = std::env::var_os("WINOGRAPH_NVRTC").map(PathBuf::from);
     let nvrtc = asked.or(fetched.filter(|f| f.is_dir()));
-    let found = CudaDevice::with_options(0, CudaOptions { nvrtc, target, ..CudaOptions::default() })
+    let found = CudaDevice::with_options(ordinal, CudaOptions { nvrtc, target, ..CudaOptions::default() })
         .and_then(|d| d.nvrtc().map(|_| ()).map(|()| d));
     found.map_err(|e| eprintln!("skipped: {e}")).ok()
 }
@@ -406,12 +427,14 @@ fn tensors_are_kept_on_the_device() -> winograph::Result<()> {
 
 /// One GPU by its number, or a message why there is none.
 fn numbered(ordinal: usize) -> Option<CudaDevice> {
-    let fetched = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().map(|p| p.join("nvrtc"));
-    let asked = std::env::var_os("WINOGRAPH_NVRTC").map(PathBuf::from);
-    let nvrtc = asked.or(fetched.filter(|f| f.is_dir()));
-    let found = CudaDevice::with_options(ordinal, CudaOptions { nvrtc, ..CudaOptions::default() })
-        .and_then(|d| d.nvrtc().map(|_| ()).map(|()| d));
-    found.map_err(|e| eprintln!("skipped: {e}")).ok()
+    beside();
+    opened(ordinal, None)
+}
+
+/// One GPU that no other test uses meanwhile.
+fn alone() -> Option<(RwLockWriteGuard<'static, ()>, CudaDevice)> {
+    let held = BESIDE.write().unwrap_or_else(PoisonError::into_inner);
+    opened(0, None).map(|gpu| (held, gpu))
 }
 
 /// Copies longer than a piece of staging memory, at odd places, from several threads at once, give back what was written.

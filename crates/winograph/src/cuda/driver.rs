@@ -388,7 +388,7 @@ impl Device {
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
         let f = self.enter()?;
         // SAFETY: the context is current.
-        self.driver.check("run kernels", unsafe { (f.synchronize)() })
+        self.driver.check("run kernels", super::recorded::apart(|| unsafe { (f.synchronize)() }))
     }
 }
 

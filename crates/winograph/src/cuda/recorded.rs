@@ -4,7 +4,7 @@ use super::driver::{Address, Device, Graph, GraphExec, Stream};
 use super::launches::Launches;
 use crate::device::{DeviceError, Recording};
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`: what other threads do meanwhile is not recorded and not refused.
 const THREAD_LOCAL: i32 = 1;
@@ -16,6 +16,16 @@ thread_local! {
     static QUEUE: Cell<Stream> = const { Cell::new(std::ptr::null_mut()) };
     /// The memory that recorded launches of this thread use.
     static USES: RefCell<Vec<Address>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Held while a thread records: waiting for a context is refused then, in any thread, and ends the recording.
+static RECORDING: Mutex<()> = Mutex::new(());
+
+/// Runs what must not run while a thread records.
+pub(super) fn apart<T>(run: impl FnOnce() -> T) -> T {
+    // A thread that records would wait for itself; the driver has an error for it.
+    let _held = QUEUE.get().is_null().then(|| RECORDING.lock().unwrap_or_else(PoisonError::into_inner));
+    run()
 }
 
 /// Queues a launch that uses memory at these addresses: on a device's queue of launches, or on what this thread records.
@@ -72,17 +82,19 @@ pub(super) fn record(
     // SAFETY: the context is current; the pointer is to a handle that lives until the call returns.
     driver.check("create a queue", unsafe { (f.stream)(&mut stream, APART) })?;
     let recorder = Recorder { device, stream };
+    let recording = RECORDING.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the stream was just created.
     driver.check("record launches", unsafe { (f.begin_capture)(stream, THREAD_LOCAL) })?;
     QUEUE.set(stream);
     USES.take();
     let launched = launch();
     QUEUE.set(std::ptr::null_mut());
-    let uses = launches.starts(USES.take());
     let mut graph: Graph = std::ptr::null_mut();
     // SAFETY: the stream records; the pointer is to a handle that lives until the call returns.
     let ended = driver.check("record launches", unsafe { (f.end_capture)(stream, &mut graph) });
+    drop(recording);
     drop(recorder);
+    let uses = launches.starts(USES.take());
     launched?;
     ended?;
     let mut exec: GraphExec = std::ptr::null_mut();

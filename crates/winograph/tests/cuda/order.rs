@@ -1,6 +1,6 @@
 //! The order of copies and launches: what waits for what, and what does not.
 
-use super::{device, gpu, numbered};
+use super::{alone, device, gpu, numbered};
 use std::sync::Arc;
 use std::time::Instant;
 use winograph::cuda::CudaDevice;
@@ -47,7 +47,7 @@ impl Loaded {
 /// launches write comes after them.
 #[test]
 fn copies_wait_for_their_own_memory_alone() {
-    let Some(gpu) = numbered(0) else { return };
+    let Some((_alone, gpu)) = alone() else { return };
     let w = Tensor::randn(&[2048, 2048], DType::F32, 1).unwrap();
     let busy = Loaded::new(&gpu, 2048, |x| Ok(vec![x[0].matmul(&w)?]));
     let queue = || (0..200).for_each(|_| busy.queue(None));
@@ -253,7 +253,7 @@ fn results_stay_on_the_device() -> winograph::Result<()> {
 /// Calls return before they have run: while one runs, the next one's argument is copied and the last one's result read.
 #[test]
 fn calls_return_before_they_have_run() -> winograph::Result<()> {
-    let Some(gpu) = numbered(0) else { return Ok(()) };
+    let Some((_alone, gpu)) = alone() else { return Ok(()) };
     let gpu = Arc::new(gpu);
     let options = FunctionOptions { device: Some(gpu.clone()), ..FunctionOptions::default() };
     let w = Tensor::randn(&[2048, 2048], DType::F32, 1)?.mul(0.02)?;
