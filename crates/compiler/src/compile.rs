@@ -194,10 +194,12 @@ pub fn compile_observed(
     driver.sketch(|| Sketch::of_graph(&g));
     check(&g, "rangeify")?;
     let mut sums = driver.sums(&g, options, &rules);
+    // On a GPU each stage is a launch of its own.
+    let launch = target.gpu.as_ref().map_or(0.0, |gpu| winograd::cost::LAUNCH_COST * gpu.processors as f64);
     let (mut g, windows) = driver.pass(
         "winograd",
         || {
-            let windows = winograd::run_tuned(&mut g, options, &rules, &mut sums);
+            let windows = winograd::run_tuned(&mut g, options, &rules, &mut sums, launch);
             (g, windows)
         },
         |r| text::print_indexed(&r.0),

@@ -61,14 +61,15 @@ fn inner_first(transforms: &[Transforms]) -> Vec<&Transforms> {
 }
 
 /// The matrices for a window and why, or (inner error) why it stays direct. The outer error is a contradiction in the
-/// options.
+/// options. `launch` are the multiply-adds that fit into the time of a launch, 0 where stages share one.
 pub fn choose(
     g: &Graph,
     def: &Def,
     window: &Window,
     options: &Options,
+    launch: f64,
 ) -> Result<Result<(Vec<Transforms>, String), String>, String> {
-    decide(&Problem::of(g, def, window), options)
+    decide(&Problem { launch, ..Problem::of(g, def, window) }, options)
 }
 
 /// As [`choose`], from sizes alone: what a rival of the rewrite needs to choose the same tile.
@@ -242,6 +243,10 @@ const TRANSFORM_COST: f64 = 3.0;
 /// that computes 32 multiply-adds in the time in which 4 to 16 bytes arrive would have 8 to 32.
 const WEIGHT_COST: f64 = 8.0;
 
+/// Multiply-adds of a multiprocessor in the time of a launch: 4.2 us, which the input and output transforms of 16 channels at 64 x
+/// 64 take each on an H100, at the 6 T multiply-adds a second that direct sums in f32 reach there.
+pub(crate) const LAUNCH_COST: f64 = 190e3;
+
 /// Cost of copying an element of what a direct sum is of into a panel, against a multiply-add, and columns of a product from
 /// which it is copied. With 6 the direct sum of 8 to 48 channels in two groups at 56 x 74 is not taken, which took 1.78 times
 /// as long as Winograd's on an EPYC with AVX2.
@@ -268,6 +273,8 @@ pub struct Problem {
     channels: f64,
     /// Arrays side by side that share weights: images of a batch, not groups of channels.
     sharing: f64,
+    /// Multiply-adds that fit into the time of a launch, where stages are launches of their own.
+    launch: f64,
 }
 
 impl Problem {
@@ -283,6 +290,7 @@ impl Problem {
             data: n as f64 * c as f64,
             channels: (c / groups.max(1)) as f64,
             sharing: n as f64,
+            launch: 0.0,
         }
     }
 
@@ -307,7 +315,7 @@ impl Problem {
         let taps = window.axes.iter().map(|a| a.size as usize).collect();
         let windowed = window.axes.iter().map(|a| size(&a.output)).collect();
         let sharing = (channels * others / weights.max(1.0)).max(1.0);
-        Problem { taps, windowed, outputs, others, data, channels, sharing }
+        Problem { taps, windowed, outputs, others, data, channels, sharing, launch: 0.0 }
     }
 
     /// Multiply-adds of the direct sum, with the loads of weights and the copies of what it is of, tap by tap.
@@ -333,7 +341,7 @@ impl Problem {
         let multiply = self.filled(tiles) * positions * self.others * self.channels;
         let input = tiles * positions * self.data * per_element;
         let output = tiles * positions * self.others * per_element;
-        multiply + input + output + positions * self.weights() * WEIGHT_COST
+        multiply + input + output + positions * self.weights() * WEIGHT_COST + 2.0 * self.launch
     }
 
     /// Weights of one tap.

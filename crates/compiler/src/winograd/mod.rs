@@ -82,7 +82,7 @@ fn sizes(g: &Graph, axes: &[RangeId]) -> f64 {
 
 /// [`run`], where `rules` says what is asked of single windows, by any of their reduce ranges.
 pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<WindowReport>, String> {
-    run_tuned(g, options, rules, &mut Sums::default())
+    run_tuned(g, options, rules, &mut Sums::default(), 0.0)
 }
 
 /// The sums of products that are to be tuned, by the buffer that their definitions write: what they are under the options
@@ -114,6 +114,7 @@ fn tuned(
     window: &Window,
     options: &Options,
     tile: &[usize],
+    launch: f64,
 ) -> Result<Result<(Vec<Transforms>, String), String>, String> {
     if tile.is_empty() {
         return match options.algorithm {
@@ -124,7 +125,7 @@ fn tuned(
     // The tolerance holds for whatever a tuning says.
     let tolerance = Some(options.tolerance.unwrap_or_default());
     let with = Options { tile: Some(tile.to_vec()), tolerance, ..options.clone() };
-    let (transforms, reason) = cost::choose(g, def, window, &with)??;
+    let (transforms, reason) = cost::choose(g, def, window, &with, launch)??;
     Ok(Ok((transforms, reason.replace("as asked for", "as the tuning has it"))))
 }
 
@@ -134,6 +135,7 @@ pub(crate) fn run_tuned(
     options: &Options,
     rules: &Rules,
     sums: &mut Sums,
+    launch: f64,
 ) -> Result<Vec<WindowReport>, String> {
     let mut reports = Vec::new();
     let mut def = 0;
@@ -212,14 +214,14 @@ pub(crate) fn run_tuned(
                     // A tile that the options ask for is no question.
                     let asked = sums.asked(own).and_then(|t| t.tile.clone());
                     if let Some(tile) = asked.filter(|_| options.tile.is_none()) {
-                        match tuned(g, &this, &window, options, &tile) {
+                        match tuned(g, &this, &window, options, &tile, launch) {
                             Ok(found) => chosen = Some(found),
                             Err(why) => sums.refuse(own, "tile", &why),
                         }
                     }
                     let chosen = match chosen {
                         Some(chosen) => chosen,
-                        None => cost::choose(g, &this, &window, options)?,
+                        None => cost::choose(g, &this, &window, options, launch)?,
                     };
                     if let Some(sum) = sums.get_mut(own) {
                         let tile = chosen.iter().flat_map(|c| &c.0).map(|t| t.m).collect();
