@@ -122,7 +122,7 @@ fn products_in_blocks_have_other_tiles_chunks_and_stages() {
 
 #[test]
 fn tiles_and_each_kernel_of_winograd_have_neighbours() {
-    let conv = Conv::new(&[1, 16, 16, 16], 32, Options { algorithm: Algorithm::Auto, ..Options::default() });
+    let conv = Conv::new(&[1, 16, 16, 16], 32, Options { algorithm: Algorithm::Winograd, ..Options::default() });
     let (others, all) = try_neighbours(&conv, 8, 1e-4);
     assert!(others >= 10, "{others} other programs");
     assert!(all.iter().any(|t| t.tile.is_some() && t.plans.is_empty()), "other tiles");
