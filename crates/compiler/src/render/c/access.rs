@@ -137,7 +137,7 @@ impl Kernel<'_> {
         Ok(Address { pointer, offset, stride: if ty.lanes == 1 { 0 } else { l.coef } })
     }
 
-    /// Emits a prefetch. It stays within memory: a processor may look long for a page that is not there.
+    /// Emits a prefetch. It stays within memory: C has no pointers beyond it.
     pub(super) fn prefetch(&mut self, mem: Memory, addr: IntId) -> Result<()> {
         let (decl, pointer) = match mem {
             Memory::Arg(i) => (self.code.args.get(i as usize), self.arg_name(i)),
