@@ -125,8 +125,7 @@ pub fn regions(kernel: &Kernel, target: &Target, asked: (Option<Registers>, Opti
         |touches: &[Touch], r: RangeId| touches.iter().any(|t| t.index.iter().any(|&i| g.ints.depends_on(i, r)));
     let beside_others = |r: &RangeId| *r != lane && *r != tile && !moves(&along, *r) && moves(&others, *r);
     let mut inside: Vec<RangeId> = kernel.loops.iter().copied().filter(beside_others).collect();
-    let steps = inside.iter().fold(1i64, |n, &r| n.saturating_mul(g.ints.max_size(r)));
-    if steps.saturating_mul(size) <= steps.saturating_mul(columns).saturating_mul(chosen.len() as i64) {
+    if size <= columns.saturating_mul(chosen.len() as i64) {
         inside.clear();
     }
     // What would be chosen is chosen, with groups of which the last may be larger.

@@ -307,7 +307,6 @@ impl Parser<'_> {
         Ok(Some(range))
     }
 
-    /// Everything of an access but its gate.
     /// What a name stands for, and the name.
     fn memory_name(&mut self) -> Result<(Memory, String), ParseError> {
         let place = self.c.place();
@@ -319,6 +318,7 @@ impl Parser<'_> {
         }
     }
 
+    /// Everything of an access but its gate.
     fn access(&mut self) -> Result<Access, ParseError> {
         let lane = self.lane()?;
         let (mem, name) = self.memory_name()?;

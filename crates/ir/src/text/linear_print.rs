@@ -166,7 +166,6 @@ impl Printer<'_> {
         format!("lane {}{} ", self.names.declaration(range), self.names.role_suffix(range))
     }
 
-    /// Everything of an access but its gate.
     fn memory_name(&self, mem: Memory) -> String {
         let name = match mem {
             Memory::Arg(n) => self.code.args.get(n as usize).map(|m| quote_name(&m.name)),
@@ -176,6 +175,7 @@ impl Printer<'_> {
         name.unwrap_or_else(|| "?".to_string())
     }
 
+    /// Everything of an access but its gate.
     fn access(&mut self, access: &Access) -> String {
         let lane = self.lane(access.lane);
         let name = self.memory_name(access.mem);

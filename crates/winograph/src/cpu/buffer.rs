@@ -10,7 +10,7 @@ pub const ALIGNMENT: usize = winograph_compiler::program::ALIGNMENT;
 
 /// Bytes of a large page of x86-64 and, with small pages of 4 KiB, of AArch64.
 const LARGE_PAGE: usize = 2 << 20;
-/// From so many bytes on large pages are asked for: what they leave unused is at most a quarter.
+/// From so many bytes on large pages are asked for.
 const LARGE: usize = 4 * LARGE_PAGE;
 
 /// Heap memory, aligned to [`ALIGNMENT`], zero at first. Where the system has large pages on request, large buffers have
