@@ -290,7 +290,8 @@ pub(super) struct Product {
 
 /// Cycles to copy a vector of an operand: windows and shuffles where it is strided.
 const COPY_CYCLES: f64 = 3.0;
-/// The same of a part of a row that fills no vector, with the masks of its ends: 14 to 16 in rows of 7 pixels.
+/// The same of a part of a row that fills no vector, with the masks of its ends; about what is left of the time of 512 channels
+/// at 7 x 7 beside the multiply-adds (`winograph run --profile`).
 const ROW_COPY_CYCLES: f64 = 12.0;
 /// Widths of blocks that are tried beside the divisors of an axis are multiples of so many vectors.
 const GROUP: i64 = 3;
