@@ -40,6 +40,18 @@ pub trait Device: Send + Sync {
     /// memory may run meanwhile.
     fn read(&self, from: &dyn Memory, offset: usize, to: &mut [u8]) -> Result<(), DeviceError>;
 
+    /// Adds the first `bytes` bytes of memory to the end of `to`, as [`read`](Device::read) copies them. Nothing is written
+    /// there before, which for new memory takes longer than the copy.
+    fn read_new(&self, from: &dyn Memory, bytes: usize, to: &mut Vec<u8>) -> Result<(), DeviceError> {
+        if bytes > from.bytes() {
+            return Err(DeviceError::OutOfBounds { offset: 0, bytes, len: from.bytes() });
+        }
+        to.try_reserve_exact(bytes).map_err(|_| DeviceError::OutOfMemory { bytes })?;
+        let before = to.len();
+        to.resize(before + bytes, 0);
+        self.read(from, 0, &mut to[before..]).inspect_err(|_| to.truncate(before))
+    }
+
     /// Copies as many bytes as both have to the device's memory from its own, or from other memory that it
     /// [reaches](Device::reaches). Launches before it that use the memory, on both devices where there are two, have been run
     /// when it does.
@@ -295,6 +307,19 @@ pub enum DeviceError {
     Driver {
         /// What was tried.
         action: String,
+        /// The driver's error.
+        reason: String,
+    },
+    /// A kernel failed: by an illegal address, say. The driver refuses everything on the device from then on, which every use
+    /// of it is told in the same words; other devices go on.
+    #[error(
+        "{device} failed while it ran {kernels}: {reason}; it cannot be used again before this process is started again"
+    )]
+    Fault {
+        /// The device.
+        device: String,
+        /// The kernel, or those of which it was one.
+        kernels: String,
         /// The driver's error.
         reason: String,
     },

@@ -4,6 +4,8 @@
 
 mod kernels;
 
+#[path = "cuda/fault.rs"]
+mod fault;
 #[path = "cuda/order.rs"]
 mod order;
 

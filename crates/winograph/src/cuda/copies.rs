@@ -4,11 +4,13 @@
 
 use super::driver::{Address, Device, Stream};
 use super::events::Event;
+use super::hands::{Hands, fill, overwrite};
 use super::launches::{Before, Launches};
 use super::memory::CudaBuffer;
 use super::staging::{PIECE, Piece, Staging};
 use crate::device::DeviceError;
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -55,7 +57,7 @@ impl Queue {
         let f = device.enter()?;
         let mut stream = std::ptr::null_mut();
         // SAFETY: the context is current; the pointer is to a handle that lives until the call returns.
-        device.driver.check("create a queue", unsafe { (f.stream)(&mut stream, APART) })?;
+        device.check("create a queue", unsafe { (f.stream)(&mut stream, APART) })?;
         Ok(Queue { device: device.clone(), stream })
     }
 
@@ -90,7 +92,7 @@ impl Queue {
         // SAFETY: the caller knows that the device's memory has that many bytes there; the piece has them and lives
         // until its event, by `Piece::drop`, or until the queue is drained.
         let status = unsafe { (f.write)(at, piece.address().cast(), bytes, self.stream) };
-        self.device.driver.check("copy to the device", status)
+        self.device.check("copy to the device", status)
     }
 
     /// Queues a copy from the device to the first bytes of a piece.
@@ -98,7 +100,7 @@ impl Queue {
         let f = self.device.enter()?;
         // SAFETY: as above.
         let status = unsafe { (f.read)(piece.address().cast(), at, bytes, self.stream) };
-        self.device.driver.check("copy from the device", status)
+        self.device.check("copy from the device", status)
     }
 }
 
@@ -116,6 +118,7 @@ pub(super) struct Copies {
     launches: Arc<Launches>,
     /// Before the queues: pieces are freed when their copies are over.
     staging: Staging,
+    hands: Hands,
     /// Copies to the device, which wait for no launches where that can be helped: see [`write`](Copies::write).
     up: OnceLock<Queue>,
     /// Copies from other GPUs, which wait for launches of both.
@@ -134,6 +137,7 @@ impl Copies {
         Copies {
             launches,
             staging: Staging::default(),
+            hands: Hands::default(),
             up: OnceLock::new(),
             across: OnceLock::new(),
             down: Mutex::default(),
@@ -202,7 +206,7 @@ impl Copies {
             // SAFETY: the caller knows that as many bytes are at `at`; as many were just allocated aside, and the queue
             // comes to this after they were filled.
             let status = unsafe { (f.copy)(at, aside, from.len(), std::ptr::null_mut()) };
-            device.driver.check("copy on the device", status)
+            device.check("copy on the device", status)
         });
         if copied.is_err() {
             up.drain();
@@ -229,7 +233,7 @@ impl Copies {
         for (i, part) in from.chunks(PIECE).enumerate() {
             let mut piece = self.staging.take(self.device())?;
             if let Some(to) = piece.bytes()?.get_mut(..part.len()) {
-                to.copy_from_slice(part);
+                self.hands.copy(to, part, overwrite);
             }
             let queued = up.to_device(at + (i * PIECE) as u64, &mut piece, part.len());
             queued.and_then(|()| piece.used.record(up.stream)).inspect_err(|_| up.drain())?;
@@ -240,21 +244,37 @@ impl Copies {
 
     /// Copies from the device, where there are as many bytes, after what writes the memory so far, and waits for it.
     pub(super) fn read(&self, at: Address, to: &mut [u8]) -> Result<(), DeviceError> {
+        self.read_by(at, to, overwrite)
+    }
+
+    /// As [`read`](Copies::read), to memory that nobody has written yet.
+    pub(super) fn read_new(&self, at: Address, to: &mut [MaybeUninit<u8>]) -> Result<(), DeviceError> {
+        self.read_by(at, to, fill)
+    }
+
+    fn read_by<T: Send>(&self, at: Address, to: &mut [T], copy: fn(&mut [T], &[u8])) -> Result<(), DeviceError> {
         self.counters.to_host.fetch_add(1, Ordering::Relaxed);
         let before = self.launches.before_read(at)?;
         let kept = self.down.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let down = kept.map_or_else(|| Queue::new(self.device()), Ok)?;
         down.after_all(&before)?;
-        self.receive(&down, at, to)?;
+        self.receive(&down, at, to, copy)?;
         self.down.lock().unwrap_or_else(PoisonError::into_inner).push(down);
         Ok(())
     }
 
-    fn receive(&self, down: &Queue, at: Address, to: &mut [u8]) -> Result<(), DeviceError> {
+    /// `to` has one element a byte.
+    fn receive<T: Send>(
+        &self,
+        down: &Queue,
+        at: Address,
+        to: &mut [T],
+        copy: fn(&mut [T], &[u8]),
+    ) -> Result<(), DeviceError> {
         let mut pending = VecDeque::new();
         let received: Result<(), DeviceError> = to.chunks_mut(PIECE).enumerate().try_for_each(|(i, part)| {
             if pending.len() >= AHEAD {
-                self.finish(pending.pop_front())?;
+                self.finish(pending.pop_front(), copy)?;
             }
             let mut piece = self.staging.take(self.device())?;
             // Its last copy may be one of another queue.
@@ -266,15 +286,19 @@ impl Copies {
         });
         received?;
         while !pending.is_empty() {
-            self.finish(pending.pop_front())?;
+            self.finish(pending.pop_front(), copy)?;
         }
         Ok(())
     }
 
-    fn finish(&self, pending: Option<(Piece, &mut [u8])>) -> Result<(), DeviceError> {
+    fn finish<T: Send>(
+        &self,
+        pending: Option<(Piece, &mut [T])>,
+        copy: fn(&mut [T], &[u8]),
+    ) -> Result<(), DeviceError> {
         if let Some((mut piece, part)) = pending {
             if let Some(from) = piece.bytes()?.get(..part.len()) {
-                part.copy_from_slice(from);
+                self.hands.copy(part, from, copy);
             }
             self.staging.give_back(piece);
         }
@@ -289,7 +313,7 @@ impl Copies {
         self.launches.queue(&[to], &[from], || {
             // SAFETY: the caller knows that both have that many bytes there; the copy is queued before whatever frees them.
             let status = unsafe { (f.copy)(to, from, bytes, std::ptr::null_mut()) };
-            device.driver.check("copy on the device", status)
+            device.check("copy on the device", status)
         })
     }
 
@@ -350,14 +374,15 @@ impl Copies {
         Ok(())
     }
 
-    /// Lets both devices reach each other's memory, once.
+    /// Lets both devices reach each other's memory as far as the machine can, once. Where the driver fails at it, this copy
+    /// goes another way and the next one tries again.
     fn share(&self, peer: &Device) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let context = peer.context().addr();
-        if !shared.contains(&context) {
+        if !shared.contains(&context)
+            && peer.share_with(self.device()).and_then(|()| self.device().share_with(peer)).is_ok()
+        {
             shared.push(context);
-            peer.share_with(self.device());
-            self.device().share_with(peer);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! `cudarc` would declare them, too. It is not used because it panics where a driver lacks a function and reads the
 //! driver's error codes as a Rust `enum`, which codes of later drivers do not fit in; here both are errors.
 
+use super::fault::{self, Faults, is_fatal};
 use crate::device::DeviceError;
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -193,14 +194,6 @@ impl Driver {
         }
     }
 
-    /// A status of an allocation as a result.
-    pub(super) fn check_memory(&self, bytes: usize, status: Status) -> Result<(), DeviceError> {
-        match status {
-            OUT_OF_MEMORY => Err(DeviceError::OutOfMemory { bytes }),
-            _ => self.check("allocate memory", status),
-        }
-    }
-
     fn describe(&self, status: Status) -> String {
         let text = |f: unsafe extern "C" fn(Status, *mut *const c_char) -> Status| {
             let mut at = std::ptr::null();
@@ -223,6 +216,8 @@ pub(super) struct Device {
     context: Context,
     /// Where memory is taken from in the order of the queue; `None` where the device has no such pools.
     pool: Option<Pool>,
+    /// What runs on it, and whether it has failed.
+    pub(super) faults: Faults,
 }
 
 // SAFETY: contexts may be used from any thread; every use makes the context current in its thread first.
@@ -249,8 +244,11 @@ impl Device {
         // SAFETY: the pointer is to an integer that lives until the call returns.
         driver.check("open a device", unsafe { (f.device)(&mut handle, number) })?;
         // SAFETY: likewise; the handle is a device's.
-        driver.check("open a device's context", unsafe { (f.retain)(&mut context, handle) })?;
-        let mut device = Device { driver, handle, context, pool: None };
+        match unsafe { (f.retain)(&mut context, handle) } {
+            status if is_fatal(status) => return Err(fault::cannot_open(ordinal, driver.describe(status))),
+            status => driver.check("open a device's context", status)?,
+        }
+        let mut device = Device { driver, handle, context, pool: None, faults: Faults::new(ordinal) };
         device.pool = device.find_pool()?;
         Ok(device)
     }
@@ -263,10 +261,10 @@ impl Device {
         let f = self.enter()?;
         let (mut pool, mut most) = (std::ptr::null_mut(), u64::MAX);
         // SAFETY: the pointer is to a handle that lives until the call returns.
-        self.driver.check("find a device's pool of memory", unsafe { (f.default_pool)(&mut pool, self.handle) })?;
+        self.check("find a device's pool of memory", unsafe { (f.default_pool)(&mut pool, self.handle) })?;
         // SAFETY: the pool is the device's; this attribute is a 64-bit number, which lives until the call returns.
         let status = unsafe { (f.set_pool)(pool, RELEASE_THRESHOLD, std::ptr::from_mut(&mut most).cast()) };
-        self.driver.check("keep a pool's memory", status)?;
+        self.check("keep a pool's memory", status)?;
         Ok(Some(pool))
     }
 
@@ -287,7 +285,7 @@ impl Device {
             // SAFETY: likewise.
             None => unsafe { (f.allocate)(&mut at, bytes) },
         };
-        self.driver.check_memory(bytes, status)?;
+        self.check_memory(bytes, status)?;
         Ok(at)
     }
 
@@ -316,7 +314,7 @@ impl Device {
             // SAFETY: as many bytes were just allocated there.
             None => unsafe { (f.fill)(at, 0, bytes) },
         };
-        self.driver.check("fill memory", status).inspect_err(|_| self.free(at, queue))?;
+        self.check("fill memory", status).inspect_err(|_| self.free(at, queue))?;
         Ok(at)
     }
 
@@ -332,11 +330,28 @@ impl Device {
         };
     }
 
-    /// The driver's functions, with the context current in this thread.
+    /// A status of a call for this device as a result.
+    pub(super) fn check(&self, action: &str, status: Status) -> Result<(), DeviceError> {
+        match is_fatal(status) {
+            true => Err(self.faults.fail(self.driver.describe(status))),
+            false => self.driver.check(action, status),
+        }
+    }
+
+    /// A status of an allocation as a result.
+    pub(super) fn check_memory(&self, bytes: usize, status: Status) -> Result<(), DeviceError> {
+        match status {
+            OUT_OF_MEMORY => Err(DeviceError::OutOfMemory { bytes }),
+            _ => self.check("allocate memory", status),
+        }
+    }
+
+    /// The driver's functions, with the context current in this thread; an error where the device has failed.
     pub(super) fn enter(&self) -> Result<&'static Functions, DeviceError> {
+        self.faults.check()?;
         let f = &self.driver.functions;
         // SAFETY: the context is retained as long as `self` lives.
-        self.driver.check("make a context current", unsafe { (f.set_current)(self.context) })?;
+        self.check("make a context current", unsafe { (f.set_current)(self.context) })?;
         Ok(f)
     }
 
@@ -345,16 +360,17 @@ impl Device {
         self.context
     }
 
-    /// Lets another device reach this one's memory directly, where the machine can; says whether it can.
-    pub(super) fn share_with(&self, other: &Device) -> bool {
-        let Ok(f) = self.enter() else { return false };
+    /// Lets another device reach this one's memory directly, where the machine can.
+    pub(super) fn share_with(&self, other: &Device) -> Result<(), DeviceError> {
+        let f = self.enter()?;
         let mut can = 0;
         // SAFETY: the pointer is to an integer that lives until the call returns; both handles are devices'.
         let status = unsafe { (f.can_access_peer)(&mut can, other.handle, self.handle) };
-        let (0, true, Some(pool)) = (status, can != 0, self.pool) else { return false };
+        self.check("ask whether devices reach each other", status)?;
+        let (true, Some(pool)) = (can != 0, self.pool) else { return Ok(()) };
         let access = Access { kind: OF_DEVICE, device: other.handle, flags: READ_AND_WRITE };
         // SAFETY: the pool is this device's; one description is given, which lives until the call returns.
-        unsafe { (f.share_pool)(pool, &access, 1) == 0 }
+        self.check("share a pool of memory", unsafe { (f.share_pool)(pool, &access, 1) })
     }
 
     /// An attribute by its number in cuda.h.
@@ -388,7 +404,7 @@ impl Device {
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
         let f = self.enter()?;
         // SAFETY: the context is current.
-        self.driver.check("run kernels", super::recorded::apart(|| unsafe { (f.synchronize)() }))
+        self.check("run kernels", super::recorded::apart(|| unsafe { (f.synchronize)() }))
     }
 }
 

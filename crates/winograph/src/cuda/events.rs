@@ -1,6 +1,7 @@
 //! Points in queues: for the order between queues, and for times by the GPU's own clock.
 
 use super::driver::{self, Device, Stream};
+use super::fault::is_fatal;
 use crate::device::DeviceError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ impl Event {
         let f = device.enter()?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: the context is current; the pointer is to a handle that lives until the call returns.
-        device.driver.check("create an event", unsafe { (f.event)(&mut handle, flags) })?;
+        device.check("create an event", unsafe { (f.event)(&mut handle, flags) })?;
         Ok(Event { device: device.clone(), handle })
     }
 
@@ -44,28 +45,42 @@ impl Event {
     pub(super) fn record(&self, queue: Stream) -> Result<(), DeviceError> {
         let f = self.device.enter()?;
         // SAFETY: event and queue were created in this context.
-        self.device.driver.check("record an event", unsafe { (f.record)(self.handle, queue) })
+        self.device.check("record an event", unsafe { (f.record)(self.handle, queue) })
     }
 
     /// Lets what is queued later on a device's queue, null for that of launches, wait for it. The event may be another
     /// device's.
     pub(super) fn before(&self, device: &Device, queue: Stream) -> Result<(), DeviceError> {
         let f = device.enter()?;
+        // The status may tell of a failure of the event's device, which is then its own.
+        self.device.enter()?;
+        device.enter()?;
         // SAFETY: the queue is of the current context; events may be of any.
-        device.driver.check("order queues", unsafe { (f.queue_wait)(queue, self.handle, 0) })
+        let status = unsafe { (f.queue_wait)(queue, self.handle, 0) };
+        if is_fatal(status) && self.device.context() != device.context() {
+            self.is_over();
+            self.device.enter()?;
+        }
+        device.check("order queues", status)
     }
 
     /// Waits for it in this thread.
     pub(super) fn wait(&self) -> Result<(), DeviceError> {
         let f = self.device.enter()?;
         // SAFETY: the event was created in this context.
-        self.device.driver.check("run kernels", unsafe { (f.wait)(self.handle) })
+        self.device.check("run kernels", unsafe { (f.wait)(self.handle) })
     }
 
     /// Whether it is over.
     pub(super) fn is_over(&self) -> bool {
+        let Ok(f) = self.device.enter() else { return false };
         // SAFETY: the event was created in this context.
-        self.device.enter().is_ok_and(|f| unsafe { (f.query)(self.handle) } == 0)
+        match unsafe { (f.query)(self.handle) } {
+            0 => true,
+            // Whoever uses the device next is told.
+            status if is_fatal(status) => self.device.check("run kernels", status).is_ok(),
+            _ => false,
+        }
     }
 
     /// The time since an event before; both are over.
@@ -74,7 +89,7 @@ impl Event {
         let mut milliseconds = 0f32;
         // SAFETY: both events were created in this context; the pointer is to a float that lives long enough.
         let status = unsafe { (f.elapsed)(&mut milliseconds, start.handle, self.handle) };
-        self.device.driver.check("read the time between events", status)?;
+        self.device.check("read the time between events", status)?;
         // Not a number, or before the start, where the driver is broken.
         Ok(Duration::try_from_secs_f64(milliseconds as f64 / 1e3).unwrap_or_default())
     }

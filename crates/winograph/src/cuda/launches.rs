@@ -3,6 +3,7 @@
 
 use super::driver::{Address, Device};
 use super::events::Event;
+use super::fault::Names;
 use crate::device::DeviceError;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -54,10 +55,14 @@ impl State {
         (at - start < found.bytes as u64).then_some(found)
     }
 
-    /// Forgets marks that are over.
-    fn settle(&mut self) {
+    /// Forgets marks that are over, and the kernels before them.
+    fn settle(&mut self, device: &Device) {
+        let before = self.over;
         while self.marks.front().is_some_and(|(_, mark)| mark.is_over()) {
             self.over = self.marks.pop_front().map_or(self.over, |m| m.0.max(self.over));
+        }
+        if self.over > before {
+            device.faults.over(self.over);
         }
     }
 
@@ -101,12 +106,31 @@ impl Launches {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues something that uses memory at these addresses, and only reads it at those others, after the copies of that
-    /// memory.
+    /// Queues a copy that writes memory at these addresses, and reads it at those others, after the copies of that memory.
     pub(super) fn queue(
         &self,
         uses: &[Address],
         reads: &[Address],
+        copy: impl FnOnce() -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
+        self.queue_any(uses, reads, None, copy)
+    }
+
+    /// Queues kernels that use memory at these addresses, after the copies of that memory.
+    pub(super) fn queue_kernels(
+        &self,
+        uses: &[Address],
+        names: &Names,
+        launch: impl FnOnce() -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
+        self.queue_any(uses, &[], Some(names), launch)
+    }
+
+    fn queue_any(
+        &self,
+        uses: &[Address],
+        reads: &[Address],
+        names: Option<&Names>,
         launch: impl FnOnce() -> Result<(), DeviceError>,
     ) -> Result<(), DeviceError> {
         // Held until it is queued: numbers are in the order of the queue.
@@ -126,6 +150,9 @@ impl Launches {
             }
             found.copies.clear();
         }
+        if let Some(names) = names {
+            self.device.faults.launched(number, names);
+        }
         launch()
     }
 
@@ -142,19 +169,31 @@ impl Launches {
 
     /// Puts a mark behind what is queued: copies that wait for it wait for nothing later.
     pub(super) fn mark(&self) -> Result<(), DeviceError> {
+        self.device.faults.check()?;
         let mut state = self.lock();
-        state.settle();
+        state.settle(&self.device);
         state.mark(&self.device).map(|_| ())
     }
 
     /// Waits for everything that was queued, copies among it.
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
-        let queued = self.lock().queued;
+        let queued = self.queued();
         self.device.synchronize()?;
-        let mut state = self.lock();
-        state.over = state.over.max(queued);
-        state.settle();
+        self.over(queued);
         Ok(())
+    }
+
+    /// The number of the last launch.
+    pub(super) fn queued(&self) -> u64 {
+        self.lock().queued
+    }
+
+    /// Knows that a launch by its number is over, as are all before it.
+    pub(super) fn over(&self, number: u64) {
+        let mut state = self.lock();
+        state.over = state.over.max(number);
+        self.device.faults.over(state.over);
+        state.settle(&self.device);
     }
 
     /// What a copy to memory on another queue has to wait for.
@@ -172,7 +211,7 @@ impl Launches {
         let Some(found) = state.user(at) else { return Ok(Before::default()) };
         let (number, copies) = (last(found), found.copies.clone());
         if number > state.over {
-            state.settle();
+            state.settle(&self.device);
         }
         if number <= state.over {
             return Ok(Before { launch: None, copies });
@@ -198,14 +237,16 @@ impl Launches {
         }
     }
 
-    /// Memory of `bytes` bytes, more than 0, that is there once the queue has come to it, as `allocate` queues it.
+    /// Memory of `bytes` bytes, more than 0, that is there once the queue has come to it, as `allocate` queues it. That may wait
+    /// for the device, while others go on queueing: the number that it gets is then that of a later place than its own, and
+    /// who waits for it waits for those as well.
     pub(super) fn allocate(
         &self,
         bytes: usize,
         allocate: impl FnOnce(&Device, usize) -> Result<Address, DeviceError>,
     ) -> Result<Address, DeviceError> {
-        let mut state = self.lock();
         let at = allocate(&self.device, bytes)?;
+        let mut state = self.lock();
         state.queued += 1;
         let number = state.queued;
         state.memory.insert(at, Use { bytes, written: number, used: number, copies: Vec::new() });

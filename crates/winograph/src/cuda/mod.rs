@@ -4,6 +4,8 @@
 mod copies;
 mod driver;
 mod events;
+mod fault;
+mod hands;
 mod launches;
 mod memory;
 mod module;
@@ -115,6 +117,8 @@ impl CudaDevice {
     pub fn with_options(ordinal: usize, options: CudaOptions) -> Result<CudaDevice, DeviceError> {
         let launches = Launches::of(driver::Device::open(ordinal)?);
         let device = launches.device().clone();
+        // Another value of this GPU may have seen it fail.
+        device.enter()?;
         let (major, minor) = (device.attribute(attribute::MAJOR)?, device.attribute(attribute::MINOR)?);
         let capability = u32::try_from(10 * major + minor).unwrap_or(0);
         let card = match &options.target {
@@ -217,7 +221,15 @@ impl CudaDevice {
         repeat: usize,
         launch: &mut dyn FnMut() -> Result<(), DeviceError>,
     ) -> Result<Vec<Duration>, DeviceError> {
-        events::time(self.launches.device(), repeat, launch)
+        let mut queued = 0;
+        let times = events::time(self.launches.device(), repeat, &mut || {
+            launch()?;
+            queued = self.launches.queued();
+            Ok(())
+        })?;
+        // What comes behind the last launch is over.
+        self.launches.over(queued);
+        Ok(times)
     }
 }
 
@@ -267,6 +279,18 @@ impl Device for CudaDevice {
             return Ok(());
         }
         self.copies.read(at, to)
+    }
+
+    fn read_new(&self, from: &dyn Memory, bytes: usize, to: &mut Vec<u8>) -> Result<(), DeviceError> {
+        let at = self.part(from, 0, bytes)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        to.try_reserve_exact(bytes).map_err(|_| DeviceError::OutOfMemory { bytes })?;
+        self.copies.read_new(at, &mut to.spare_capacity_mut()[..bytes])?;
+        // SAFETY: there is room for so many bytes more, which were copied there.
+        unsafe { to.set_len(to.len() + bytes) };
+        Ok(())
     }
 
     fn copy(&self, to: &mut dyn Memory, from: &dyn Memory) -> Result<(), DeviceError> {

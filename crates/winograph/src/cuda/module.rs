@@ -1,6 +1,7 @@
 //! Compiled kernels on a GPU.
 
 use super::driver::{Device, Function, Module as Handle};
+use super::fault::Names;
 use super::launches::Launches;
 use super::recorded;
 use super::resources::KernelResources;
@@ -26,6 +27,7 @@ const MAX_BLOCKS: i64 = i32::MAX as i64;
 struct Kernel {
     data: GpuKernel,
     function: Function,
+    names: Names,
     resources: KernelResources,
 }
 
@@ -58,7 +60,7 @@ impl CudaModule {
         // SAFETY: the context is current; the image is one that NVRTC made here, or that an exported file holds, whose maker
         // the caller trusts. PTX has a zero byte at its end; machine code says how long it is.
         let status = unsafe { (f.load)(&mut handle, image.as_ptr().cast()) };
-        device.driver.check("load compiled kernels", status)?;
+        device.check("load compiled kernels", status)?;
         let mut module = CudaModule { kernels: Vec::with_capacity(kernels.len()), source, handle, launches };
         for data in kernels {
             let kernel = module.kernel(data, reported)?;
@@ -72,19 +74,19 @@ impl CudaModule {
     }
 
     fn kernel(&self, data: GpuKernel, reported: &[(String, KernelResources)]) -> Result<Kernel, DeviceError> {
-        let driver = self.device().driver;
-        let f = self.device().enter()?;
+        let device = self.device();
+        let f = device.enter()?;
         let name = data.signature.name();
         let symbol = CString::new(data.symbol.as_str()).map_err(|e| refuse(name, e.to_string()))?;
         let mut function = std::ptr::null_mut();
         // SAFETY: the module is loaded, and the name ends in a zero byte.
         let status = unsafe { (f.function)(&mut function, self.handle, symbol.as_ptr()) };
-        driver.check(&format!("find the kernel {}", data.symbol), status)?;
+        device.check(&format!("find the kernel {}", data.symbol), status)?;
         let attribute = |number: c_int| -> Result<u32, DeviceError> {
             let mut value = 0;
             // SAFETY: the function belongs to a loaded module; the pointer is to an integer that lives long enough.
             let status = unsafe { (f.function_attribute)(&mut value, number, function) };
-            driver.check("read what a kernel takes", status)?;
+            device.check("read what a kernel takes", status)?;
             Ok(u32::try_from(value).unwrap_or(0))
         };
         let reported = reported.iter().find(|r| r.0 == data.symbol);
@@ -98,9 +100,10 @@ impl CudaModule {
             let bytes = c_int::try_from(data.shared_bytes).unwrap_or(c_int::MAX);
             // SAFETY: the function belongs to a loaded module.
             let status = unsafe { (f.set_function_attribute)(function, DYNAMIC_SHARED, bytes) };
-            driver.check(&format!("give {name} {bytes} bytes of shared memory"), status)?;
+            device.check(&format!("give {name} {bytes} bytes of shared memory"), status)?;
         }
-        Ok(Kernel { data, function, resources })
+        let names = [name.to_string()].into();
+        Ok(Kernel { data, function, names, resources })
     }
 
     /// What a kernel takes of the GPU.
@@ -155,7 +158,7 @@ impl Module for CudaModule {
         pointers.extend(params.iter_mut().map(|p| std::ptr::from_mut(p).cast::<c_void>()));
         let device = self.device();
         let f = device.enter()?;
-        recorded::launch(&self.launches, &uses, |queue| {
+        recorded::launch(&self.launches, &uses, &k.names, |queue| {
             // SAFETY: the function takes as many addresses, then as many 64-bit integers, as there are pointers, and the
             // driver copies them before it returns. Arguments are large enough for all that the kernel's verified accesses
             // may reach, by `Signature::check`; the caller promises that they are live memory of the device and that
@@ -177,7 +180,7 @@ impl Module for CudaModule {
             };
             match status {
                 0 => Ok(()),
-                _ => device.driver.check(&format!("launch {}", k.data.signature.name()), status),
+                _ => device.check(&format!("launch {}", k.data.signature.name()), status),
             }
         })
     }

@@ -1,6 +1,7 @@
 //! Launches recorded once and queued again as one: CUDA graphs.
 
 use super::driver::{Address, Device, Graph, GraphExec, Stream};
+use super::fault::Names;
 use super::launches::Launches;
 use crate::device::{DeviceError, Recording};
 use std::cell::{Cell, RefCell};
@@ -16,6 +17,8 @@ thread_local! {
     static QUEUE: Cell<Stream> = const { Cell::new(std::ptr::null_mut()) };
     /// The memory that recorded launches of this thread use.
     static USES: RefCell<Vec<Address>> = const { RefCell::new(Vec::new()) };
+    /// The kernels of recorded launches of this thread.
+    static KERNELS: RefCell<Vec<Names>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Held while a thread records: waiting for a context is refused then, in any thread, and ends the recording.
@@ -28,16 +31,18 @@ pub(super) fn apart<T>(run: impl FnOnce() -> T) -> T {
     run()
 }
 
-/// Queues a launch that uses memory at these addresses: on a device's queue of launches, or on what this thread records.
+/// Queues a launch of these kernels that uses memory at these addresses: on a device's queue of launches, or on what this thread records.
 pub(super) fn launch(
     launches: &Launches,
     uses: &[Address],
+    names: &Names,
     launch: impl FnOnce(Stream) -> Result<(), DeviceError>,
 ) -> Result<(), DeviceError> {
     let queue = QUEUE.get();
     if queue.is_null() {
-        return launches.queue(uses, &[], || launch(queue));
+        return launches.queue_kernels(uses, names, || launch(queue));
     }
+    KERNELS.with_borrow_mut(|all| all.push(names.clone()));
     USES.with_borrow_mut(|all| all.extend(uses));
     launch(queue)
 }
@@ -64,6 +69,7 @@ struct Recorded {
     exec: GraphExec,
     /// The memory that it uses.
     uses: Vec<Address>,
+    names: Names,
 }
 
 // SAFETY: handles of the driver may be used from any thread with the context current, which every use sees to.
@@ -77,42 +83,44 @@ pub(super) fn record(
     launch: &mut dyn FnMut() -> Result<(), DeviceError>,
 ) -> Result<Box<dyn Recording>, DeviceError> {
     let device = &**launches.device();
-    let (f, driver) = (device.enter()?, device.driver);
+    let f = device.enter()?;
     let mut stream = std::ptr::null_mut();
     // SAFETY: the context is current; the pointer is to a handle that lives until the call returns.
-    driver.check("create a queue", unsafe { (f.stream)(&mut stream, APART) })?;
+    device.check("create a queue", unsafe { (f.stream)(&mut stream, APART) })?;
     let recorder = Recorder { device, stream };
     let recording = RECORDING.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the stream was just created.
-    driver.check("record launches", unsafe { (f.begin_capture)(stream, THREAD_LOCAL) })?;
+    device.check("record launches", unsafe { (f.begin_capture)(stream, THREAD_LOCAL) })?;
     QUEUE.set(stream);
     USES.take();
+    KERNELS.take();
     let launched = launch();
     QUEUE.set(std::ptr::null_mut());
     let mut graph: Graph = std::ptr::null_mut();
     // SAFETY: the stream records; the pointer is to a handle that lives until the call returns.
-    let ended = driver.check("record launches", unsafe { (f.end_capture)(stream, &mut graph) });
+    let ended = device.check("record launches", unsafe { (f.end_capture)(stream, &mut graph) });
     drop(recording);
     drop(recorder);
     let uses = launches.starts(USES.take());
+    let names = KERNELS.take().iter().flat_map(|n| n.iter().cloned()).collect();
     launched?;
     ended?;
     let mut exec: GraphExec = std::ptr::null_mut();
     // SAFETY: the graph was just recorded; the pointer is to a handle that lives until the call returns.
-    let made = driver.check("make a graph of launches", unsafe { (f.instantiate)(&mut exec, graph, 0) });
+    let made = device.check("make a graph of launches", unsafe { (f.instantiate)(&mut exec, graph, 0) });
     // SAFETY: the graph was recorded above; what was made of it does not need it.
     unsafe { (f.destroy_graph)(graph) };
     made?;
-    Ok(Box::new(Recorded { launches: launches.clone(), exec, uses }))
+    Ok(Box::new(Recorded { launches: launches.clone(), exec, uses, names }))
 }
 
 impl Recording for Recorded {
     unsafe fn replay(&self) -> Result<(), DeviceError> {
         let device = self.launches.device();
         let f = device.enter()?;
-        self.launches.queue(&self.uses, &[], || {
+        self.launches.queue_kernels(&self.uses, &self.names, || {
             // SAFETY: the caller promises that what the launches touch lives; null is the default queue.
-            device.driver.check("launch a graph", unsafe { (f.launch_graph)(self.exec, std::ptr::null_mut()) })
+            device.check("launch a graph", unsafe { (f.launch_graph)(self.exec, std::ptr::null_mut()) })
         })
     }
 }

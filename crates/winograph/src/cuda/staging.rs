@@ -33,7 +33,7 @@ impl Piece {
         let f = device.enter()?;
         let mut at = std::ptr::null_mut();
         // SAFETY: the context is current; the pointer is to a pointer that lives until the call returns.
-        device.driver.check_memory(PIECE, unsafe { (f.allocate_host)(&mut at, PIECE, PORTABLE) })?;
+        device.check_memory(PIECE, unsafe { (f.allocate_host)(&mut at, PIECE, PORTABLE) })?;
         // SAFETY: as many bytes were just allocated there; nobody has read them yet.
         unsafe { at.cast::<u8>().write_bytes(0, PIECE) };
         Ok(Piece { device: device.clone(), at: at.cast(), used })

@@ -131,9 +131,9 @@ impl Storage {
         if let Some(host) = self.host.get() {
             return Ok(host.get());
         }
-        let mut bytes = Bytes::zeroed(self.len).map_err(|_| DeviceError::OutOfMemory { bytes: self.len })?;
+        let mut bytes = Bytes::reserved(self.len).map_err(|_| DeviceError::OutOfMemory { bytes: self.len })?;
         if let Some((device, memory)) = &self.origin {
-            device.read(&**memory, 0, bytes.get_mut())?;
+            device.read_new(&**memory, self.len, &mut bytes.bytes)?;
         }
         Ok(self.host.get_or_init(|| bytes).get())
     }

@@ -2,9 +2,9 @@
 
 use super::{alone, device, gpu, numbered};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use winograph::cuda::CudaDevice;
-use winograph::device::{Arg, Device, Memory, Module};
+use winograph::device::{Arg, Device, DeviceError, Memory, Module};
 use winograph::{ArgSpec, DType, FunctionOptions, Options, Tensor, compile_with, plan};
 use winograph_compiler::{Place, Program, Target};
 
@@ -81,6 +81,29 @@ fn copies_wait_for_their_own_memory_alone() {
          after {result:?}"
     );
     assert!(to_new < whole / 2 && to_new < result, "{to_new:?} of {whole:?}, {result:?}");
+}
+
+/// Memory that is not there is looked for until the GPU is idle; others queue what they have meanwhile.
+#[test]
+fn nobody_waits_for_an_allocation_of_another_thread() {
+    let Some((_alone, gpu)) = alone() else { return };
+    let w = Tensor::randn(&[2048, 2048], DType::F32, 1).unwrap();
+    let busy = Loaded::new(&gpu, 2048, |x| Ok(vec![x[0].matmul(&w)?]));
+    gpu.synchronize().unwrap();
+    let start = Instant::now();
+    (0..200).for_each(|_| busy.queue(None));
+    let (marked, refused) = std::thread::scope(|scope| {
+        let refused = scope.spawn(|| {
+            let refused = matches!(gpu.allocate(2 * gpu.memory()), Err(DeviceError::OutOfMemory { .. }));
+            refused.then(|| start.elapsed())
+        });
+        std::thread::sleep(Duration::from_millis(5));
+        busy.queue(None);
+        gpu.mark().unwrap();
+        (start.elapsed(), refused.join().expect("no panic").expect("no memory"))
+    });
+    eprintln!("queued after {marked:?}, while another thread waited for memory until {refused:?}");
+    assert!(marked < refused / 2, "{marked:?} of {refused:?}");
 }
 
 /// What was uploaded is there for who reads it on another queue after a launch has read it.

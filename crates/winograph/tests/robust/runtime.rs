@@ -491,6 +491,11 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
         told(device.read(&*memory, s.size(), &mut bytes))
     }),
+    ("Device::read_new", |s, c| {
+        let (memory, mut bytes) = (c.gpu.allocate(s.below(9)).map_err(|e| e.to_string())?, s.bytes(9));
+        let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
+        told(device.read_new(&*memory, s.size(), &mut bytes))
+    }),
     ("Device::copy", |s, c| {
         let (mut to, from) = (c.gpu.allocate(s.below(9)), c.gpu.allocate(s.below(9)));
         let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
