@@ -40,6 +40,8 @@ struct Case {
     store_stride: i64,
     store_width: i64,
     stores: Vec<Touch>,
+    /// The last line that is there, counted through all rows, as in a block of which a part is beyond the array.
+    last_line: Option<i64>,
 }
 
 const ROWS: i64 = 3;
@@ -67,7 +69,9 @@ fn cases() -> impl Strategy<Value = Case> {
     });
     let stores = prop_oneof![3 => complete, 1 => (1i64..9, proptest::collection::vec(touch(1), 1..2))];
     let shape = (lanes, 3i64..40, fold(), -2i64..9, 5i64..90, loads);
-    (shape, -2i64..3, fold(), stores, 0i64..7).prop_map(|(shape, fill, store_fold, (store_stride, stores), short)| {
+    let last_line = prop_oneof![2 => Just(None), 1 => (0i64..12).prop_map(Some)];
+    let stores = (fold(), stores, 0i64..7, last_line);
+    (shape, -2i64..3, stores).prop_map(|(shape, fill, (store_fold, (store_stride, stores), short, last_line))| {
         let (lanes, count, fold, stride, width, loads) = shape;
         let per_row = store_fold.unwrap_or(count);
         let store_width = (store_stride * per_row - short).max(1);
@@ -83,6 +87,7 @@ fn cases() -> impl Strategy<Value = Case> {
             store_stride,
             store_width,
             stores,
+            last_line,
         }
     })
 }
@@ -113,6 +118,7 @@ fn kernel(c: &Case) -> (Kernel, usize, usize) {
         gate.extend(touch.least.map(|n| g.ints.add_const(t_at, -n)));
         gate.extend(touch.most.map(|n| g.ints.sum(&[(t_at, -1)], n)));
         gate.extend(touch.row.map(|n| g.ints.add_const(row_at, -n)));
+        gate.extend(c.last_line.map(|n| g.ints.sum(&[(row_at, -lines(fold)), (line, -1)], n)));
         let index = vec![row_at, line, place];
         let shape = g.buffer(BufId(buffer)).shape.clone();
         (with_bounds(&mut g.ints, &shape, &index, gate), index)
@@ -201,6 +207,7 @@ fn rows_of_tiles_are_windows_and_shuffles() {
             store_stride: stores,
             store_width: stores * fold - 1,
             stores: (0..stores).map(plain).collect(),
+            last_line: None,
         };
         let (k, inputs, outputs) = kernel(&c);
         let x = noise(inputs, 3);
@@ -211,4 +218,32 @@ fn rows_of_tiles_are_windows_and_shuffles() {
         assert_eq!(single, 0, "{c:?}");
         assert!((4..=32).contains(&shuffles), "{shuffles} shuffles: {c:?}");
     }
+}
+
+/// A block of rows of tiles of which some are beyond the picture: what is stored lies together, and the condition is on rows.
+#[test]
+fn rows_of_a_ragged_block_are_one_vector() {
+    let lanes = 16;
+    let mut g = Graph::new();
+    let [blocks, tiles, all] = [2, lanes, 2 * lanes].map(|n| g.ints.constant(n));
+    let (block, t) = (g.ints.new_range(blocks, RangeRole::Map), g.ints.new_range(tiles, RangeRole::Map));
+    let (block_at, t_at) = (g.ints.range(block), g.ints.range(t));
+    let row = g.ints.div_const(t_at, 4);
+    let there = g.ints.sum(&[(block_at, -4), (row, -1)], 5);
+    let at = g.ints.sum(&[(block_at, lanes), (t_at, 1)], 0);
+    for (name, origin) in [("x", Origin::Argument(0)), ("y", Origin::Output(0))] {
+        let layout = Some(g.row_major(&[all]));
+        let shape = vec![all];
+        g.add_buffer(Buffer { name: name.into(), dtype: DType::F32, shape, origin, scope: Scope::Global, layout });
+    }
+    let fill = Scalar::from_f64(DType::F32, 3.0);
+    let value = g.load(Source::Buffer(BufId(0)), &[at], &[there], fill);
+    let stores = vec![Store { buffer: BufId(1), index: vec![at], gate: [there].into(), value }];
+    let args = vec![BufId(0), BufId(1)];
+    let k = Kernel { graph: g, args, loops: vec![block, t], outer: vec![], stores, role: Role::Other };
+    let x = noise(2 * lanes as usize, 5);
+    let code = lowered(&k, "a0=grid a1=grid,vector:16 order=a0,a1");
+    assert_eq!(counts(&code).0, 0);
+    let scalar = result(&lowered(&k, "a0=grid a1=loop order=a0,a1"), &x, x.len());
+    assert_eq!(result(&code, &x, x.len()), scalar);
 }

@@ -925,6 +925,15 @@ impl Ints {
         if c > 0 { Some(sum) } else { Some(self.sum(&[(sum, 1), (den, 1)], -1)) }
     }
 
+    /// A condition that is at least 0 exactly where `e` is and in which the range appears linearly, where quotients are
+    /// all that keeps it from that: `row - floor(lane/7) >= 0` where `lane <= 7 * row + 6`.
+    pub fn linear_condition(&mut self, mut e: IntId, range: RangeId) -> Option<IntId> {
+        while self.split_linear(e, range).is_none() {
+            e = self.quotient_into_rest(e)?;
+        }
+        Some(e)
+    }
+
     /// A condition without `e`'s first quotient of coefficient 1 or -1 that is at least 0 exactly where `e` is:
     /// `floor(n/d) + rest = floor((n + d * rest)/d)`, and `rest - floor(n/d) >= 0` where `n <= d * rest + d - 1`.
     fn quotient_into_rest(&mut self, e: IntId) -> Option<IntId> {

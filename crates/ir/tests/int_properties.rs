@@ -253,6 +253,19 @@ proptest! {
     }
 
     #[test]
+    fn linear_conditions_hold_where_their_conditions_do(e in expr(), r in 0usize..3) {
+        let mut w = world();
+        let id = build(&mut w, &e);
+        let range = w.ranges[r];
+        if let Some(linear) = w.ints.linear_condition(id, range) {
+            prop_assert!(w.ints.split_linear(linear, range).is_some());
+            for at in all([&e]) {
+                prop_assert_eq!(eval(&w, linear, &at) >= 0, naive(&e, &at) >= 0);
+            }
+        }
+    }
+
+    #[test]
     fn conjunctions_hold_where_their_conditions_do(given in prop::collection::vec(affine(), 0..4)) {
         let mut w = world();
         let conditions: Vec<IntId> = given.iter().map(|g| build(&mut w, g)).collect();

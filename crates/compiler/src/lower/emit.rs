@@ -298,12 +298,17 @@ impl Emit {
             }
         };
         let addr = self.g.flatten(&layout, index);
+        let mut gate: Box<[IntId]> = gate.into();
         if let Some(l) = lane {
-            for &e in index.iter().chain(gate).chain([&addr]) {
+            for &e in index.iter().chain([&addr]) {
                 self.g.ints.split_linear(e, l)?;
             }
+            // Rows of a ragged block that share a vector: a condition on the row is one on the lane.
+            for e in &mut gate {
+                *e = self.g.ints.linear_condition(*e, l)?;
+            }
         }
-        Some(Access { mem, index: index.into(), addr, gate: gate.into(), lane, dynamic: None })
+        Some(Access { mem, index: index.into(), addr, gate, lane, dynamic: None })
     }
 
     /// Emits the loops of every reduction that the values need and that can run here.
