@@ -8,6 +8,8 @@ Winograd with each tile), times them in turns in one process, and prints how muc
 of them. A tile whose expected error the tolerance refuses is no choice of `auto`: it is timed all the same, and both are
 counted, shapes that are good beside what the tolerance admits and beside everything that can be forced. The aim: at most
 1.15 times the fastest that is admitted on at least 90 % of 60 shapes. Exits with 1 where that does not hold.
+
+    python3 bench/auto_choice.py --layers windows      named layers, as peers.py has them
 """
 import argparse
 import json
@@ -41,7 +43,7 @@ def shape(rng):
 def choices(layer):
     """The ways that can be forced."""
     found = {"direct": ["--algo", "direct"]}
-    if layer["r"] > 1 and layer["stride"] == 1:
+    if max(peers.window(layer)) > 1 and layer.get("stride", 1) == 1:
         found |= {f"F({m})": ["--algo", "graph", "--tile", str(m)] for m in TILES}
     return found
 
@@ -84,6 +86,7 @@ def main():
     target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(os.path.dirname(peers.HERE), "target")
     parser.add_argument("--binary", default=os.path.join(target, "release", "winograph"))
     parser.add_argument("--shapes", type=int, default=60)
+    parser.add_argument("--layers", help="list of layers or of sets of them, instead of shapes drawn at random")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
@@ -96,16 +99,19 @@ def main():
     parser.add_argument("--json", help="file for all figures")
     args = parser.parse_args()
     rng = random.Random(args.seed)
+    if args.layers:
+        drawn = [layer for layer in peers.layers(args.layers.split(",")) if "matmul" not in layer]
+    else:
+        drawn = [shape(rng) for _ in range(args.shapes)]
     results = []
     process = peers.Winograph(args.binary, "winograph", args.threads, {})
     try:
-        for number in range(args.shapes):
-            layer = shape(rng)
+        for number, layer in enumerate(drawn):
             if number + 1 < args.first or args.only and str(number + 1) not in args.only.split(","):
                 continue
             found = measure(process, layer, args)
             results.append(found)
-            title = " ".join(f"{k}{v}" for k, v in layer.items())
+            title = layer.get("name") or " ".join(f"{k}{v}" for k, v in layer.items())
             if "error" in found:
                 print(f"{number + 1:3} {title}: {found['error']}", flush=True)
                 continue

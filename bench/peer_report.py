@@ -75,7 +75,7 @@ def means(results, threads, name, group):
 def summary(results, threads):
     rows = []
     for name in dict.fromkeys(n for r in results for n in ours(r)):
-        for group, title in (("3x3", "3x3 layers"), ("more", "other layers")):
+        for group, title in (("3x3", "3x3 layers"), ("more", "other layers"), ("windows", "layers with other windows")):
             if (m := means(results, threads, name, group)) is not None:
                 rows.append(f"{name}, {m[2]} {title}: {m[0]:.2f} times the best peer (geometric mean), least {m[1]:.2f}")
     rows.append("~: other programs kept its threads waiting in every call of some round" if any(

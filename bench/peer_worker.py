@@ -20,7 +20,8 @@ PATIENCE = 8
 def full(layer):
     """A layer with every field there."""
     out = dict({"r": 3, "stride": 1, "groups": 1}, **layer)
-    out["padding"] = out["r"] // 2
+    out["r"] = out["r"] if isinstance(out["r"], list) else [out["r"]] * 2
+    out["padding"] = [taps // 2 for taps in out["r"]]
     return out
 
 
@@ -33,7 +34,7 @@ def data(layer):
         terms = k
     else:
         x = (layer["n"], layer["c"], layer["h"], layer["w"])
-        w = (layer["k"], layer["c"] // layer["groups"], layer["r"], layer["r"])
+        w = (layer["k"], layer["c"] // layer["groups"], *layer["r"])
         terms = w[1] * w[2] * w[3]
     scale = np.float32(1 / np.sqrt(terms))
     return rng.standard_normal(x, dtype=np.float32), rng.standard_normal(w, dtype=np.float32) * scale
@@ -52,9 +53,9 @@ def check(layer, x, w, y):
             c = layer["c"] // layer["groups"]
             first = k // (layer["k"] // layer["groups"]) * c
             exact = 0.0
-            for a in range(r):
-                for b in range(r):
-                    u, v = i * s + a - p, j * s + b - p
+            for a in range(r[0]):
+                for b in range(r[1]):
+                    u, v = i * s + a - p[0], j * s + b - p[1]
                     if 0 <= u < layer["h"] and 0 <= v < layer["w"]:
                         exact += x[n, first:first + c, u, v].astype(np.float64) @ w[k, :, a, b].astype(np.float64)
         if not abs(y[at] - exact) < 1e-3:
@@ -92,7 +93,7 @@ def onnx_model(layer, x, w):
         node = helper.make_node("MatMul", ["x", "w"], ["y"])
     else:
         r, s, p = layer["r"], layer["stride"], layer["padding"]
-        node = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[r, r], strides=[s, s], pads=[p] * 4,
+        node = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=r, strides=[s, s], pads=p * 2,
                                 group=layer["groups"])
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, list(x.shape))
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
@@ -140,7 +141,8 @@ def ncnn_calls(layer, x, w, threads, winograd):
         op = f"Gemm g 1 1 x y 2=0 3=0 4=0 5=1 6=1 7=0 8={n} 9={k} 10=-1"
         x = x[None]
     else:
-        same = f"0={layer['k']} 1={layer['r']} 3={layer['stride']} 4={layer['padding']} 5=0 6={w.size}"
+        (high, wide), (above, beside) = layer["r"], layer["padding"]
+        same = f"0={layer['k']} 1={wide} 11={high} 3={layer['stride']} 4={beside} 14={above} 5=0 6={w.size}"
         op = f"Convolution c 1 1 x y {same}"
         if layer["groups"] > 1:
             op = f"ConvolutionDepthWise c 1 1 x y {same} 7={layer['groups']}"

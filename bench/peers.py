@@ -4,7 +4,7 @@
     python3 bench/peers.py
 
 sets up ncnn, ONNX Runtime, OpenVINO and PyTorch from PyPI in a virtual environment outside of the repository, runs them
-and Winograph on the layers of layers.json and more_layers.json, with two threads and with one, and prints how many times
+and Winograph on the layers of layers.json, more_layers.json and window_layers.json, with two threads and with one, and prints how many times
 faster Winograph is than the best of the others: the median over the rounds, and the least and greatest round. Every
 competitor is a process of its own that keeps its layer prepared; in each round each has its turn, and the others are
 stopped meanwhile, so that no pool of threads spins beside the one that is timed. How calls are picked on a machine that
@@ -138,32 +138,39 @@ class Winograph(Process):
         return self.ask({"time": number, "seconds": seconds})
 
 
+def window(layer):
+    """Rows and columns of the window."""
+    r = layer.get("r", 3)
+    return r if isinstance(r, list) else [r, r]
+
+
 def job(layer, *more):
     """A layer as `bench serve` wants it."""
     if "matmul" in layer:
         return ["matmul", "--size", ",".join(map(str, layer["matmul"]))]
-    r, groups = layer.get("r", 3), layer.get("groups", 1)
-    shapes = [layer["n"], layer["c"], layer["h"], layer["w"]], [layer["k"], layer["c"] // groups, r, r]
+    r, groups = window(layer), layer.get("groups", 1)
+    shapes = [layer["n"], layer["c"], layer["h"], layer["w"]], [layer["k"], layer["c"] // groups, *r]
+    padding = ",".join(str(taps // 2) for taps in r)
     return ["conv", "--input", ",".join(map(str, shapes[0])), "--weight", ",".join(map(str, shapes[1])), "--padding",
-            str(r // 2), "--stride", str(layer.get("stride", 1)), "--groups", str(groups), *more]
+            padding, "--stride", str(layer.get("stride", 1)), "--groups", str(groups), *more]
 
 
 def flops(layer):
     """Operations of the direct sum."""
     if "matmul" in layer:
         return 2 * math.prod(layer["matmul"])
-    r, s = layer.get("r", 3), layer.get("stride", 1)
-    out = [(size + 2 * (r // 2) - r) // s + 1 for size in (layer["h"], layer["w"])]
-    return 2 * layer["n"] * layer["k"] * out[0] * out[1] * (layer["c"] // layer.get("groups", 1)) * r * r
+    r, s = window(layer), layer.get("stride", 1)
+    out = [(size + 2 * (taps // 2) - taps) // s + 1 for size, taps in zip((layer["h"], layer["w"]), r)]
+    return 2 * layer["n"] * layer["k"] * math.prod(out) * (layer["c"] // layer.get("groups", 1)) * math.prod(r)
 
 
 def layers(which):
-    """The layers of both lists, with the list's name; `which` has names of lists or of layers."""
+    """The layers of all lists, with the list's name; `which` has names of lists or of layers."""
     found = []
-    for file, group in (("layers.json", "3x3"), ("more_layers.json", "more")):
+    for file, group in (("layers.json", "3x3"), ("more_layers.json", "more"), ("window_layers.json", "windows")):
         with open(os.path.join(HERE, file), encoding="utf-8") as f:
             found += [dict(layer, group=group) for layer in json.load(f)["layers"]]
-    known = {"all", "3x3", "more"} | {layer["name"] for layer in found}
+    known = {"all", "3x3", "more", "windows"} | {layer["name"] for layer in found}
     if unknown := set(which) - known:
         sys.exit(f"--layers: unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
     return [layer for layer in found if {"all", layer["group"], layer["name"]} & set(which)]
@@ -236,7 +243,7 @@ def arguments():
     parser.add_argument("--binary", default=os.path.join(target, "release", "winograph"))
     parser.add_argument("--venv", default=default_venv(), help="folder of the peers' virtual environment")
     parser.add_argument("--peers", default=",".join(LIBRARIES), help="list of libraries, or none")
-    parser.add_argument("--layers", default="all", help="list of 3x3, more, all, or names of layers")
+    parser.add_argument("--layers", default="all", help="list of 3x3, more, windows, all, or names of layers")
     parser.add_argument("--threads", default="2,1", help="numbers of threads")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.1, help="time of a turn")
