@@ -195,11 +195,14 @@ pub fn compile_observed(
     check(&g, "rangeify")?;
     let mut sums = driver.sums(&g, options, &rules);
     // On a GPU each stage is a launch of its own.
-    let launch = target.gpu.as_ref().map_or(0.0, |gpu| winograd::cost::LAUNCH_COST * gpu.processors as f64);
+    let machine = target.gpu.as_ref().map_or_else(winograd::Machine::default, |gpu| winograd::Machine {
+        launch: winograd::cost::LAUNCH_COST * gpu.processors as f64,
+        units: !gpu.units.is_empty(),
+    });
     let (mut g, windows) = driver.pass(
         "winograd",
         || {
-            let windows = winograd::run_tuned(&mut g, options, &rules, &mut sums, launch);
+            let windows = winograd::run_tuned(&mut g, options, &rules, &mut sums, machine);
             (g, windows)
         },
         |r| text::print_indexed(&r.0),

@@ -1,5 +1,6 @@
 //! No element of a convolution is further from the exact sum than its a-priori bound says: every F(m, r) and the direct
-//! sum, every float dtype, on data chosen to be unkind. The largest share of a bound that was used is printed.
+//! sum, every float dtype, on data chosen to be unkind. The largest share of a bound that was used is printed. On a GPU, too,
+//! where there is one; what matrix units sum is held to its bound in `units.rs`.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -204,14 +205,14 @@ fn device() -> Arc<dyn Device> {
     Arc::new(CpuDevice::new(CpuOptions { cc: Some(cc), ..options }).unwrap())
 }
 
-fn holds(dtype: DType, rank: usize, cases: &[Case], seeds: u64) {
+fn holds(device: &Arc<dyn Device>, dtype: DType, rank: usize, cases: &[Case], seeds: u64) {
     let shape = |lead: [usize; 2], n: usize| [&lead[..], &vec![n; rank]].concat();
     let mut specs = Vec::new();
     for case in cases {
         specs.push(ArgSpec::new(dtype, &shape([1, CHANNELS], size(rank))));
         specs.push(ArgSpec::new(dtype, &shape([FILTERS, CHANNELS], case.taps)));
     }
-    let how = FunctionOptions { compiler: Some(Options::default()), device: Some(device()), dumps: false };
+    let how = FunctionOptions { compiler: Some(Options::default()), device: Some(device.clone()), dumps: false };
     let f = compile_with(&specs, &how, |args| {
         let of = |(case, args): (&Case, &[Tensor])| {
             let rule = match case.tile {
@@ -261,28 +262,67 @@ fn cases(taps: &[usize], algorithms: &[(usize, usize)]) -> Vec<Case> {
     direct.chain(algorithms.iter().map(|&(m, taps)| Case { tile: Some(m), taps })).collect()
 }
 
-fn every(dtype: DType) {
-    holds(dtype, 1, &cases(&[2, 3, 4, 5, 7], &algorithms()), 6);
-    holds(dtype, 2, &cases(&[3], &algorithms()), 2);
-    holds(dtype, 3, &cases(&[2], &[(2, 2), (2, 3), (3, 2)]), 1);
+fn every(device: &Arc<dyn Device>, dtype: DType) {
+    holds(device, dtype, 1, &cases(&[2, 3, 4, 5, 7], &algorithms()), 6);
+    holds(device, dtype, 2, &cases(&[3], &algorithms()), 2);
+    holds(device, dtype, 3, &cases(&[2], &[(2, 2), (2, 3), (3, 2)]), 1);
 }
 
 #[test]
 fn no_f32_element_passes_its_bound() {
-    every(DType::F32);
+    every(&device(), DType::F32);
 }
 
 #[test]
 fn no_f64_element_passes_its_bound() {
-    every(DType::F64);
+    every(&device(), DType::F64);
 }
 
 #[test]
 fn no_f16_element_passes_its_bound() {
-    every(DType::F16);
+    every(&device(), DType::F16);
 }
 
 #[test]
 fn no_bf16_element_passes_its_bound() {
-    every(DType::BF16);
+    every(&device(), DType::BF16);
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use super::*;
+    use std::path::PathBuf;
+    use winograph::cuda::{CudaDevice, CudaOptions};
+
+    fn every_on_a_gpu(dtype: DType) {
+        let fetched = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().map(|p| p.join("nvrtc"));
+        let asked = std::env::var_os("WINOGRAPH_NVRTC").map(PathBuf::from);
+        let nvrtc = asked.or(fetched.filter(|f| f.is_dir()));
+        let found = CudaDevice::with_options(0, CudaOptions { nvrtc, ..CudaOptions::default() })
+            .and_then(|d| d.nvrtc().map(|_| ()).map(|()| d));
+        match found {
+            Ok(gpu) => every(&(Arc::new(gpu) as Arc<dyn Device>), dtype),
+            Err(e) => eprintln!("skipped: {e}"),
+        }
+    }
+
+    #[test]
+    fn no_f32_element_passes_its_bound() {
+        every_on_a_gpu(DType::F32);
+    }
+
+    #[test]
+    fn no_f64_element_passes_its_bound() {
+        every_on_a_gpu(DType::F64);
+    }
+
+    #[test]
+    fn no_f16_element_passes_its_bound() {
+        every_on_a_gpu(DType::F16);
+    }
+
+    #[test]
+    fn no_bf16_element_passes_its_bound() {
+        every_on_a_gpu(DType::BF16);
+    }
 }

@@ -1,5 +1,5 @@
-//! Products on matrix units with factors staged in shared memory: chosen where the dtype allows it, right and free of
-//! races on the virtual GPU, compiled by NVRTC, and on a GPU where there is one.
+//! Products on matrix units with factors staged in shared memory: chosen where the dtype allows it, within their a-priori bound
+//! and free of races on the virtual GPU, compiled by NVRTC, and on a GPU where there is one.
 
 mod kernels;
 
@@ -11,7 +11,11 @@ use winograph::{ArgSpec, ConvOptions, DType, FunctionOptions, Options, Tensor, c
 use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::options::Products;
 use winograph_compiler::options::Tolerance;
-use winograph_compiler::winograd::{points::default_transforms, split::split_error_ratio};
+use winograph_compiler::winograd::accuracy::{expected_error, expected_error_direct};
+use winograph_compiler::winograd::bound::{Arithmetic, Bound, Sizes};
+use winograph_compiler::winograd::cook_toom::Transforms;
+use winograph_compiler::winograd::points::default_transforms;
+use winograph_compiler::winograd::split::{expected_error_split, split_error_ratio};
 use winograph_compiler::{Algorithm, Program, Target};
 use winograph_ir::indexed::Scope;
 use winograph_ir::interp::gpu::{GpuModel, sites};
@@ -20,12 +24,23 @@ use winograph_ir::linear::{Instr, Stmt};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// A product and how far its result may be from the same on a CPU, relative to 1 and the result.
+/// How the factors of a product lie: images and weights with channels last or first, or matrices, of which the second may be
+/// transposed.
+#[derive(Clone, Copy, PartialEq)]
+enum Lie {
+    Last { stride: usize },
+    First,
+    Matrices { transposed: bool },
+}
+
+/// A product; `tile` is that of a rewrite, if it is one.
+#[derive(Clone)]
 struct Case {
     what: &'static str,
     args: Vec<Tensor>,
     products: Products,
-    tolerance: f64,
+    tile: Option<usize>,
+    lie: Lie,
     f: fn(&[Tensor]) -> winograph::Result<Tensor>,
 }
 
@@ -49,54 +64,225 @@ fn matmul(a: &[Tensor]) -> winograph::Result<Tensor> {
     a[0].matmul(&a[1])
 }
 
+fn transposed(a: &[Tensor]) -> winograph::Result<Tensor> {
+    a[0].matmul(&a[1].transpose(0, 1)?)
+}
+
+/// Data of factors: independent normal values, and some that are unkind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Normal,
+    /// A mean a thousand times the spread.
+    Offset,
+    Alternating,
+    /// Images below the normal numbers.
+    Denormal,
+    /// Products around the least positive number of f32.
+    Underflow,
+}
+
+const KINDS: [Kind; 5] = [Kind::Normal, Kind::Offset, Kind::Alternating, Kind::Denormal, Kind::Underflow];
+
+/// An image or a weight, by its number.
+fn values(kind: Kind, n: usize, dtype: DType, shape: &[usize]) -> winograph::Result<Tensor> {
+    let normal = Tensor::randn(shape, DType::F64, n as u64 + 1)?;
+    let least_normal: i32 = if dtype == DType::F16 { -14 } else { -126 };
+    // Half floats multiply to no less than 2^-48.
+    let least: i32 = if dtype == DType::F16 { -24 } else { -75 };
+    let made = match (kind, n) {
+        (Kind::Offset, 0) => normal.mul(0.1)?.add(100.0)?,
+        (Kind::Alternating, _) => {
+            let sign = |i: usize| if (i + i / shape[shape.len() - 1]).is_multiple_of(2) { 1f64 } else { -1.0 };
+            let signs: Vec<f64> = (0..shape.iter().product()).map(sign).collect();
+            normal.mul(1.0 / 64.0)?.add(1.0)?.mul(&Tensor::from_slice(&signs, shape)?)?
+        }
+        (Kind::Denormal, 0) => normal.mul(2f64.powi(least_normal - 2))?,
+        (Kind::Underflow, _) => normal.mul(2f64.powi(least + 3))?,
+        _ => normal,
+    };
+    made.cast(dtype)
+}
+
 fn random(dtype: DType, shapes: [&[usize]; 2]) -> winograph::Result<Vec<Tensor>> {
-    let scaled = |(n, s): (usize, &&[usize])| Tensor::randn(s, DType::F32, n as u64 + 1)?.cast(dtype);
-    shapes.iter().enumerate().map(scaled).collect()
+    shapes.iter().enumerate().map(|(n, s)| values(Kind::Normal, n, dtype, s)).collect()
 }
 
 fn cases() -> Result<Vec<Case>> {
     type Function = fn(&[Tensor]) -> winograph::Result<Tensor>;
-    let case = |what, dtype, products, tolerance, shapes: [&[usize]; 2], f: Function| -> Result<Case> {
-        Ok(Case { what, args: random(dtype, shapes)?, products, tolerance, f })
+    let case = |what, dtype, products, shapes: [&[usize]; 2], lie, f: Function| -> Result<Case> {
+        Ok(Case { what, args: random(dtype, shapes)?, products, tile: None, lie, f })
     };
     let (half, exact) = (DType::F16, Products::Exact);
+    let (last, matrices) = (Lie::Last { stride: 1 }, Lie::Matrices { transposed: false });
+    let strides = Lie::Last { stride: 2 };
     Ok(vec![
-        case("f16", half, exact, 2e-3, [&[1, 14, 13, 32], &[40, 3, 3, 32]], channels_last)?,
-        case("batch", half, exact, 2e-3, [&[3, 7, 7, 64], &[24, 3, 3, 64]], channels_last)?,
-        case("16 channels", half, exact, 2e-3, [&[2, 14, 14, 16], &[32, 3, 3, 16]], channels_last)?,
-        case("bf16", DType::BF16, exact, 2e-2, [&[1, 12, 16, 32], &[32, 3, 3, 32]], channels_last)?,
-        case("stride", half, exact, 2e-3, [&[2, 17, 15, 64], &[32, 3, 3, 64]], strided)?,
-        case("channels first", half, exact, 2e-3, [&[1, 32, 12, 16], &[32, 32, 3, 3]], channels_first)?,
-        case("matmul", half, exact, 2e-3, [&[70, 128], &[128, 136]], matmul)?,
-        case("64 channels", half, exact, 2e-3, [&[1, 16, 14, 64], &[64, 3, 3, 64]], channels_last)?,
-        case("tf32", DType::F32, Products::Tf32, 2e-2, [&[1, 14, 12, 32], &[32, 3, 3, 32]], channels_last)?,
-        case("3xtf32", DType::F32, Products::Tf32x3, 1e-5, [&[1, 14, 12, 32], &[32, 3, 3, 32]], channels_last)?,
-        case("3xtf32 matmul", DType::F32, Products::Tf32x3, 1e-5, [&[128, 64], &[64, 160]], matmul)?,
-        case("tf32 matmul", DType::F32, Products::Tf32, 2e-2, [&[128, 64], &[64, 160]], matmul)?,
+        case("f16", half, exact, [&[1, 14, 13, 32], &[40, 3, 3, 32]], last, channels_last)?,
+        case("batch", half, exact, [&[3, 7, 7, 64], &[24, 3, 3, 64]], last, channels_last)?,
+        case("16 channels", half, exact, [&[2, 14, 14, 16], &[32, 3, 3, 16]], last, channels_last)?,
+        case("bf16", DType::BF16, exact, [&[1, 12, 16, 32], &[32, 3, 3, 32]], last, channels_last)?,
+        case("stride", half, exact, [&[2, 17, 15, 64], &[32, 3, 3, 64]], strides, strided)?,
+        case("channels first", half, exact, [&[1, 32, 12, 16], &[32, 32, 3, 3]], Lie::First, channels_first)?,
+        case("matmul", half, exact, [&[70, 128], &[128, 136]], matrices, matmul)?,
+        case("64 channels", half, exact, [&[1, 16, 14, 64], &[64, 3, 3, 64]], last, channels_last)?,
+        case("tf32", DType::F32, Products::Tf32, [&[1, 14, 12, 32], &[32, 3, 3, 32]], last, channels_last)?,
+        case("3xtf32", DType::F32, Products::Tf32x3, [&[1, 14, 12, 32], &[32, 3, 3, 32]], last, channels_last)?,
+        case("3xtf32 matmul", DType::F32, Products::Tf32x3, [&[128, 64], &[64, 160]], matrices, matmul)?,
+        case("tf32 matmul", DType::F32, Products::Tf32, [&[128, 64], &[64, 160]], matrices, matmul)?,
     ])
+}
+
+/// Rewrites in every arithmetic.
+fn rewrites() -> Result<Vec<Case>> {
+    let mut out = Vec::new();
+    for (what, dtype, products) in [
+        ("f32", DType::F32, Products::Exact),
+        ("3xtf32", DType::F32, Products::Tf32x3),
+        ("tf32", DType::F32, Products::Tf32),
+        ("f16", DType::F16, Products::Exact),
+        ("bf16", DType::BF16, Products::Exact),
+    ] {
+        let args = random(dtype, [&[2, 64, 18, 18], &[64, 64, 3, 3]])?;
+        for tile in [2, 4] {
+            let args = args.clone();
+            out.push(Case { what, args, products, tile: Some(tile), lie: Lie::First, f: channels_first });
+        }
+    }
+    Ok(out)
 }
 
 /// Runs a case on a device; its program and its result.
 fn run(case: &Case, device: Arc<dyn Device>) -> Result<(Program, Vec<f64>)> {
     let specs: Vec<ArgSpec> = case.args.iter().map(|t| ArgSpec::new(t.dtype(), t.shape())).collect();
-    let options = FunctionOptions {
-        device: Some(device),
-        compiler: Some(Options { algorithm: Algorithm::Direct, products: case.products, ..Options::default() }),
-        ..FunctionOptions::default()
-    };
+    let options =
+        FunctionOptions { device: Some(device), compiler: Some(case.options()), ..FunctionOptions::default() };
     let function = compile_with(&specs, &options, |a| Ok(vec![(case.f)(a)?]))?;
+    assert_eq!(function.explanation().windows[0].applied, case.tile.is_some(), "{}", case.what);
     let y = function.call(&case.args.iter().collect::<Vec<_>>())?;
     Ok((function.program().clone(), y[0].cast(DType::F64)?.to_vec::<f64>()?))
 }
 
-fn check(case: &Case, found: &[f64], expected: &[f64]) {
-    assert_eq!(found.len(), expected.len(), "{}", case.what);
-    // Sums of this many products of normal numbers are of this size.
-    let scale = (expected.iter().map(|y| y * y).sum::<f64>() / expected.len() as f64).sqrt();
-    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
-        let near = (a - b).abs() <= case.tolerance * b.abs().max(scale);
-        assert!(near, "{}: element {i} is {a}, on the CPU {b}", case.what);
+impl Case {
+    fn options(&self) -> Options {
+        let algorithm = if self.tile.is_some() { Algorithm::Winograd } else { Algorithm::Direct };
+        let tile = self.tile.map(|m| vec![m, m]);
+        Options { algorithm, tile, products: self.products, ..Options::default() }
     }
+
+    /// As images `[n, c, spatial..]` and weights `[k, c, window..]`.
+    fn sizes(&self) -> Result<(Sizes, [Tensor; 2])> {
+        let (x, w) = (&self.args[0], &self.args[1]);
+        let (stride, x, w) = match self.lie {
+            Lie::First => (vec![1; 2], x.clone(), w.clone()),
+            Lie::Last { stride } => (vec![stride; 2], x.permute(&[0, 3, 1, 2])?, w.permute(&[0, 3, 1, 2])?),
+            Lie::Matrices { transposed } => {
+                let w = if transposed { w.clone() } else { w.transpose(0, 1)? };
+                (vec![1], x.transpose(0, 1)?.unsqueeze(0)?, w.unsqueeze(2)?)
+            }
+        };
+        let rank = stride.len();
+        let padding = vec![if rank == 2 { (1, 1) } else { (0, 0) }; rank];
+        Ok((Sizes::new(x.shape(), w.shape(), &padding, &stride, &vec![1; rank], 1)?, [x, w]))
+    }
+
+    /// The matrices of the rewrite along one axis.
+    fn transforms(&self) -> Result<Option<Transforms>> {
+        self.tile.map(|m| default_transforms(m, 3).ok_or_else(|| "no matrices".into())).transpose()
+    }
+
+    /// The result in f64, and for each element what it may be off by on a target.
+    fn certified(&self, target: &Target) -> Result<(Vec<f64>, Vec<f64>)> {
+        let wide = |t: &Tensor| t.cast(DType::F64)?.contiguous()?.to_vec::<f64>();
+        let args = self.args.iter().map(|t| t.cast(DType::F64)).collect::<winograph::Result<Vec<_>>>()?;
+        let specs: Vec<ArgSpec> = args.iter().map(|t| ArgSpec::new(t.dtype(), t.shape())).collect();
+        let options = FunctionOptions {
+            device: Some(Arc::new(device(None, 1))),
+            compiler: Some(Options { algorithm: Algorithm::Direct, ..Options::default() }),
+            ..FunctionOptions::default()
+        };
+        let function = compile_with(&specs, &options, |a| Ok(vec![(self.f)(a)?]))?;
+        let exact = function.call(&args.iter().collect::<Vec<_>>())?.swap_remove(0);
+        let (sizes, [x, w]) = self.sizes()?;
+        let arithmetic = Arithmetic::of(target, self.args[0].dtype(), self.products);
+        let t = self.transforms()?;
+        let rank = x.rank() - 2;
+        let bound = Bound::winograd(&sizes, &wide(&x)?, &wide(&w)?, &vec![t.as_ref(); rank], arithmetic)?;
+        // Elements in the order of the bound, as the result has them.
+        let [n, k] = [x.shape()[0], w.shape()[0]];
+        let ordered = Tensor::from_slice(&bound.all(), &[n, k, exact.numel() / (n * k)])?;
+        let ordered = match self.lie {
+            Lie::First => ordered,
+            _ => ordered.transpose(1, 2)?,
+        };
+        let exact = exact.to_vec::<f64>()?;
+        let bounds = wide(&ordered)?.into_iter().zip(&exact).map(|(b, &y)| bound.stored(b, y)).collect();
+        Ok((exact, bounds))
+    }
+
+    /// What a model has for the relative L2 error of sums of independent values, in f32.
+    fn expected(&self) -> Result<Option<f64>> {
+        let (dtype, channels) = (self.args[0].dtype(), self.sizes()?.1[1].shape()[1]);
+        let taps = if matches!(self.lie, Lie::Matrices { .. }) { 1 } else { 9 };
+        let t = self.transforms()?;
+        let axes: Vec<&Transforms> = t.iter().chain(&t).collect();
+        let terms = if t.is_some() { channels } else { channels * taps };
+        let error = match (dtype, self.products) {
+            (DType::F32, Products::Exact) if axes.is_empty() => expected_error_direct(terms),
+            (DType::F32, Products::Exact) => expected_error(&axes, terms),
+            (DType::F32, Products::Tf32x3) => expected_error_split(&axes, terms),
+            _ => return Ok(None),
+        };
+        Ok(Some(error * 2f64.powi(-24)))
+    }
+}
+
+/// No element is further from the sum in f64 than its bound. Gives the largest share of a bound that was used, and the
+/// relative L2 error.
+fn check(case: &Case, target: &Target, found: &[f64]) -> Result<(f64, f64)> {
+    let (exact, bounds) = case.certified(target)?;
+    assert_eq!((found.len(), found.len()), (exact.len(), bounds.len()), "{}", case.what);
+    let (mut used, mut wrong, mut square) = (0f64, 0f64, 0f64);
+    for (i, ((&y, &e), &b)) in found.iter().zip(&exact).zip(&bounds).enumerate() {
+        let off = (y - e).abs();
+        assert!(off <= b, "{} {:?}: element {i} is {y} for {e}, {off:e} off and {b:e} at most", case.what, case.tile);
+        if off > 0.0 {
+            used = used.max(off / b);
+        }
+        (wrong, square) = (wrong + off * off, square + e * e);
+    }
+    Ok((used, (wrong / square).sqrt()))
+}
+
+/// [`check`] of independent values: a bound that nothing comes near would hold for a wrong reason. What units cut off is the
+/// hardware's: only there, and where there are none, errors are no larger than expected, and not much less.
+fn check_normal(case: &Case, target: &Target, found: &[f64], hardware: bool) -> Result<()> {
+    let (used, error) = check(case, target, found)?;
+    let expected = case.expected()?.filter(|_| hardware || case.products == Products::Exact);
+    let model = expected.map_or("unknown".to_string(), |e| format!("{e:.2e}"));
+    println!(
+        "{} {:?} on {}: |error|/bound {used:.4}, relative L2 {error:.2e}, expected {model}",
+        case.what, case.tile, target.name
+    );
+    assert!(used > 1e-4, "{}: {used}", case.what);
+    if let Some(expected) = expected {
+        assert!((0.2..1.25).contains(&(error / expected)), "{} {:?}: {error:e} for {expected:e}", case.what, case.tile);
+    }
+    Ok(())
+}
+
+/// Unkind data stay within their bounds, too.
+fn check_kinds(device: &Arc<dyn Device>) -> Result<()> {
+    for case in cases()?.into_iter().filter(|c| ["f16", "bf16", "tf32", "3xtf32"].contains(&c.what)) {
+        for kind in KINDS {
+            let make = |(n, t): (usize, &Tensor)| values(kind, n, t.dtype(), t.shape());
+            let args = case.args.iter().enumerate().map(make).collect::<winograph::Result<_>>()?;
+            let case = Case { args, ..case.clone() };
+            let (program, found) = run(&case, device.clone())?;
+            assert!(staged(&program), "{}", case.what);
+            let (used, _) = check(&case, device.target(), &found)?;
+            println!("{} {kind:?} on {}: |error|/bound {used:.4}", case.what, device.target().name);
+        }
+    }
+    Ok(())
 }
 
 fn staged(program: &Program) -> bool {
@@ -106,14 +292,32 @@ fn staged(program: &Program) -> bool {
 #[test]
 fn products_of_what_a_unit_multiplies_are_staged_for_it_and_right() -> Result<()> {
     for case in cases()? {
-        let (_, expected) = run(&case, Arc::new(device(None, 1)))?;
         for target in ["cuda:sm_80", "cuda:sm_90"] {
-            let (program, found) = run(&case, Arc::new(VirtualGpu::new(target)?))?;
+            let gpu = Arc::new(VirtualGpu::new(target)?);
+            let (program, found) = run(&case, gpu.clone())?;
             assert!(staged(&program), "{} on {target}", case.what);
-            check(&case, &found, &expected);
+            check_normal(&case, gpu.target(), &found, false)?;
         }
     }
     Ok(())
+}
+
+#[test]
+fn rewrites_are_within_their_bounds_in_every_arithmetic() -> Result<()> {
+    let gpu = Arc::new(VirtualGpu::new("cuda:sm_90")?);
+    for case in rewrites()? {
+        let (program, found) = run(&case, gpu.clone())?;
+        let rounds = matches!(case.products, Products::Tf32 | Products::Tf32x3);
+        assert_eq!(program.kernels.iter().any(|k| !k.units.is_empty()), rounds, "{}", case.what);
+        check_normal(&case, gpu.target(), &found, false)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn unkind_data_are_within_their_bounds_on_units() -> Result<()> {
+    let gpu: Arc<dyn Device> = Arc::new(VirtualGpu::new("cuda:sm_80")?);
+    check_kinds(&gpu)
 }
 
 /// Loads by rows, and products of factors in shared memory as a whole.
@@ -149,13 +353,12 @@ fn factors_are_read_as_the_machine_can() -> Result<()> {
 
 /// Units of four warps in plans of the test's choice: ragged rows and columns, one group of warps and several.
 fn of_four_warps() -> Result<Vec<(Case, String)>> {
-    let transposed = |a: &[Tensor]| a[0].matmul(&a[1].transpose(0, 1)?);
     let mut out = Vec::new();
-    for (unit, dtype, k, tolerance) in [
-        ("m64n64k64.f16", DType::F16, 192, 2e-3),
-        ("m64n128k64.bf16", DType::BF16, 192, 2e-2),
-        ("m64n256k64.f16", DType::F16, 128, 2e-3),
-        ("m64n64k32.tf32", DType::F32, 96, 2e-2),
+    for (unit, dtype, k) in [
+        ("m64n64k64.f16", DType::F16, 192),
+        ("m64n128k64.bf16", DType::BF16, 192),
+        ("m64n256k64.f16", DType::F16, 128),
+        ("m64n64k32.tf32", DType::F32, 96),
     ] {
         for threads in ["", ",thread:2"] {
             let products = if dtype == DType::F32 { Products::Tf32 } else { Products::Exact };
@@ -163,7 +366,8 @@ fn of_four_warps() -> Result<Vec<(Case, String)>> {
             let plan = format!(
                 "contraction: a0=grid{threads},matrix a1=grid,matrix r0=loop,shared:1,matrix unit={unit} stages=3"
             );
-            out.push((Case { what: unit, args, products, tolerance, f: transposed }, plan));
+            let lie = Lie::Matrices { transposed: true };
+            out.push((Case { what: unit, args, products, tile: None, lie, f: transposed }, plan));
         }
     }
     Ok(out)
@@ -185,9 +389,10 @@ fn run_planned(case: &Case, plan: &str, device: Arc<dyn Device>) -> Result<(Prog
 #[test]
 fn units_of_four_warps_are_right() -> Result<()> {
     for (case, plan) in of_four_warps()? {
-        let (program, found) = run_planned(&case, &plan, Arc::new(VirtualGpu::new("cuda:sm_90")?))?;
+        let gpu = Arc::new(VirtualGpu::new("cuda:sm_90")?);
+        let (program, found) = run_planned(&case, &plan, gpu.clone())?;
         assert_eq!(ways(&program), (false, true), "{plan}");
-        check(&case, &found, &run(&case, Arc::new(device(None, 1)))?.1);
+        check_normal(&case, gpu.target(), &found, false)?;
     }
     Ok(())
 }
@@ -213,10 +418,11 @@ fn fragments_are_loaded_without_bank_conflicts() -> Result<()> {
 #[test]
 fn products_of_f32_stay_exact_unless_asked_for() -> Result<()> {
     for case in cases()?.into_iter().filter(|c| c.products == Products::Tf32) {
-        let case = Case { products: Products::Exact, tolerance: 1e-5, ..case };
-        let (program, found) = run(&case, Arc::new(VirtualGpu::new("cuda:sm_90")?))?;
+        let case = Case { products: Products::Exact, ..case };
+        let gpu = Arc::new(VirtualGpu::new("cuda:sm_90")?);
+        let (program, found) = run(&case, gpu.clone())?;
         assert!(program.kernels.iter().all(|k| k.units.is_empty()), "{}", case.what);
-        check(&case, &found, &run(&case, Arc::new(device(None, 1)))?.1);
+        check_normal(&case, gpu.target(), &found, false)?;
     }
     Ok(())
 }
@@ -281,7 +487,7 @@ mod cuda {
         for case in cases()? {
             for capability in [80, 90] {
                 let target = format!("cuda:sm_{capability}");
-                let options = Options { algorithm: Algorithm::Direct, products: case.products, ..Options::default() };
+                let options = case.options();
                 let specs: Vec<ArgSpec> = case.args.iter().map(|t| ArgSpec::new(t.dtype(), t.shape())).collect();
                 let target = Target::by_name(&target).unwrap_or_else(|| Target::cpu(16));
                 let (program, _) = winograph::plan(&specs, &target, &options, false, |a| Ok(vec![(case.f)(a)?]))?;
@@ -304,15 +510,19 @@ mod cuda {
         for case in cases()? {
             let (program, found) = run(&case, gpu.clone())?;
             assert!(staged(&program), "{}", case.what);
-            check(&case, &found, &run(&case, Arc::new(device(None, 1)))?.1);
+            check_normal(&case, gpu.target(), &found, true)?;
         }
+        for case in rewrites()? {
+            check_normal(&case, gpu.target(), &run(&case, gpu.clone())?.1, true)?;
+        }
+        check_kinds(&gpu)?;
         // What compute capability 9.0 alone has, where the compiler knows it.
         let four_warps = |g: &winograph_compiler::target::Gpu| g.units.contains(&"m64n64k64.f16");
         let has = gpu.target().gpu.as_ref().is_some_and(four_warps);
         for (case, plan) in of_four_warps()?.into_iter().filter(|_| has) {
             let (program, found) = run_planned(&case, &plan, gpu.clone())?;
             assert_eq!(ways(&program), (false, true), "{plan}");
-            check(&case, &found, &run(&case, Arc::new(device(None, 1)))?.1);
+            check_normal(&case, gpu.target(), &found, true)?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use super::accuracy;
 use super::cook_toom::Transforms;
 use super::split;
 use crate::options::Products;
+use crate::target::Target;
 use thiserror::Error;
 use winograph_ir::DType;
 
@@ -120,12 +121,37 @@ pub struct Arithmetic {
     pub flush: bool,
     /// How products of `f32` may be rounded.
     pub products: Products,
+    /// Whether products of half floats may be on matrix units.
+    pub units: bool,
 }
 
 impl Arithmetic {
     /// The arithmetic of this project's CPU kernels.
     pub fn gradual(dtype: DType) -> Arithmetic {
-        Arithmetic { dtype, flush: false, products: Products::Exact }
+        Arithmetic { dtype, flush: false, products: Products::Exact, units: false }
+    }
+
+    /// The arithmetic of kernels for a target: with matrix units where it has them.
+    pub fn of(target: &Target, dtype: DType, products: Products) -> Arithmetic {
+        let units = target.gpu.as_ref().is_some_and(|gpu| !gpu.units.is_empty());
+        Arithmetic { products, units, ..Arithmetic::gradual(dtype) }
+    }
+
+    /// Whether factors of products may be rounded to tf32.
+    fn rounds_factors(&self) -> bool {
+        self.dtype.compute() == DType::F32 && self.products != Products::Exact
+    }
+
+    /// The most that a factor loses where it is rounded to tf32 and is below the normal numbers: the distance of tf32's own
+    /// below them, which has the exponents of f32.
+    fn least_of_factor(&self) -> f64 {
+        if self.rounds_factors() { 2f64.powi(-136) } else { 0.0 }
+    }
+
+    /// How many times [`least`](Arithmetic::least) underflow takes from a product and its addition: twice, three times where a
+    /// unit adds it, and where a unit multiplies three times as often; one more pays for the evaluation.
+    fn losses(&self) -> f64 {
+        if self.rounds_factors() { 10.0 } else { 4.0 }
     }
 
     /// The most that one operation loses by underflow. For f64, in which this is evaluated, twice that.
@@ -238,7 +264,10 @@ impl Bound {
         }
         let dtype = arithmetic.dtype.compute();
         let used: Vec<&Transforms> = transforms.iter().rev().flatten().copied().collect();
-        let roundings = split::roundings(terms, dtype, arithmetic.products);
+        // Transforms leave f32.
+        let as_given = arithmetic.units && used.is_empty();
+        let factors = if as_given { arithmetic.dtype } else { dtype };
+        let roundings = split::roundings(terms, factors, arithmetic.products);
         let factor = accuracy::bound_factor(&used, roundings, dtype).ok_or(BoundError::Terms { terms, dtype })?;
         let factor = factor * dtype.unit_roundoff().unwrap_or(0.0);
         let (least, start) = (arithmetic.least(), if arithmetic.flush { arithmetic.least() } else { 0.0 });
@@ -254,9 +283,10 @@ impl Bound {
             out.iter_mut().for_each(|v| *v += start);
             out
         };
-        let (lost_y, lost_x) = (lost(0), lost(2));
+        let (lost_y, mut lost_x) = (lost(0), lost(2));
         // But for f64 weights are transformed in f64 and rounded once.
-        let lost_g = if dtype == DType::F64 { lost(1) } else { vec![least + start; lost_x.len()] };
+        let mut lost_g = if dtype == DType::F64 { lost(1) } else { vec![least + start; lost_x.len()] };
+        lost_x.iter_mut().chain(&mut lost_g).for_each(|v| *v += arithmetic.least_of_factor());
         let mut bound = Bound {
             sizes: sizes.clone(),
             arithmetic,
@@ -323,13 +353,13 @@ impl Bound {
                 }
             }
         }
-        let (c, more) = (s.c as f64, 1.0 + self.factor);
+        let (c, more, losses) = (s.c as f64, 1.0 + self.factor, self.arithmetic.losses());
         let mut out = Vec::with_capacity(count * s.plane());
         for k in 0..count {
             let mut errors = Vec::with_capacity(positions * all_tiles);
             for p in 0..positions {
                 let (lost_x, lost_g) = (self.lost_x[p], self.lost_g[p]);
-                let here = lost_x * of_g[k * positions + p] + c * (lost_x * lost_g + 4.0 * least);
+                let here = lost_x * of_g[k * positions + p] + c * (lost_x * lost_g + losses * least);
                 for t in 0..all_tiles {
                     let (sum, x) = (sums[(k * positions + p) * all_tiles + t], of_x[p * all_tiles + t]);
                     let error = self.factor * sum + more * (here + lost_g * x);

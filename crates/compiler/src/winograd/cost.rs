@@ -43,10 +43,17 @@ pub fn bound(g: &Graph, window: &Window, transforms: &[Transforms], products: Pr
     Some(BoundReport { factor, unit_roundoff: dtype.unit_roundoff()?, formula })
 }
 
-/// What is known before there are data of the error of a sum of products over `ranges`, in any order.
-pub fn direct_bound(g: &Graph, ranges: &[RangeId], dtype: DType, products: Products) -> Option<BoundReport> {
+/// What is known before there are data of the error of a sum of products over `ranges`, in any order, of factors that a
+/// matrix unit reads as `factors`, where there is one.
+pub fn direct_bound(
+    g: &Graph,
+    ranges: &[RangeId],
+    dtype: DType,
+    factors: DType,
+    products: Products,
+) -> Option<BoundReport> {
     let dtype = dtype.compute();
-    let factor = accuracy::bound_factor(&[], split::roundings(terms(g, ranges), dtype, products), dtype)?;
+    let factor = accuracy::bound_factor(&[], split::roundings(terms(g, ranges), factors, products), dtype)?;
     Some(BoundReport { factor, unit_roundoff: dtype.unit_roundoff()?, formula: "Σ |x||w|" })
 }
 

@@ -16,6 +16,7 @@ use crate::tune::{Problem, Sums, TuningRule, problem};
 use cook_toom::Transforms;
 use detect::Window;
 use rustc_hash::{FxHashMap, FxHashSet};
+use winograph_ir::DType;
 use winograph_ir::indexed::{BufId, Def, Graph, Role, Source, Val, ValId};
 use winograph_ir::int::RangeId;
 use winograph_ir::op::{BinaryOp, ReduceOp};
@@ -30,10 +31,27 @@ fn sums_products(g: &Graph, reduce: ValId) -> bool {
     matches!(g.val(x), Val::Binary { op: BinaryOp::Mul, .. }) && !g.topological(&[x]).iter().any(table)
 }
 
-/// The bound of a sum of products as it stands.
-fn direct_bound(g: &Graph, reduce: ValId, products: Products) -> Option<BoundReport> {
-    let Val::Reduce { ref ranges, .. } = *g.val(reduce) else { return None };
-    sums_products(g, reduce).then(|| cost::direct_bound(g, ranges, g.dtype(reduce), products))?
+/// The bound of a sum of products as it stands; `units` says whether the target has matrix units.
+fn direct_bound(g: &Graph, reduce: ValId, products: Products, units: bool) -> Option<BoundReport> {
+    let Val::Reduce { ref ranges, x, .. } = *g.val(reduce) else { return None };
+    if !sums_products(g, reduce) {
+        return None;
+    }
+    let factors = match (units, g.val(x)) {
+        (true, &Val::Binary { a, b, .. }) => unit_dtype(g, a).filter(|&d| unit_dtype(g, b) == Some(d)),
+        _ => None,
+    };
+    let dtype = g.dtype(reduce);
+    cost::direct_bound(g, ranges, dtype, factors.unwrap_or_else(|| dtype.compute()), products)
+}
+
+/// The half float that a factor is, or was before it was widened: as such it may be on a matrix unit.
+fn unit_dtype(g: &Graph, factor: ValId) -> Option<DType> {
+    match (g.dtype(factor), g.val(factor)) {
+        (half @ (DType::F16 | DType::BF16), _) => Some(half),
+        (_, &Val::Cast { x, .. }) => unit_dtype(g, x),
+        _ => None,
+    }
 }
 
 /// How many different products a value adds up, where it is a sum.
@@ -82,7 +100,7 @@ fn sizes(g: &Graph, axes: &[RangeId]) -> f64 {
 
 /// [`run`], where `rules` says what is asked of single windows, by any of their reduce ranges.
 pub fn run_ruled(g: &mut Graph, options: &Options, rules: &Rules) -> Result<Vec<WindowReport>, String> {
-    run_tuned(g, options, rules, &mut Sums::default(), 0.0)
+    run_tuned(g, options, rules, &mut Sums::default(), Machine::default())
 }
 
 /// The sums of products that are to be tuned, by the buffer that their definitions write: what they are under the options
@@ -129,13 +147,22 @@ fn tuned(
     Ok(Ok((transforms, reason.replace("as asked for", "as the tuning has it"))))
 }
 
+/// What of the target the rewrite asks for.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Machine {
+    /// What a launch costs, in multiply-adds.
+    pub(crate) launch: f64,
+    /// Whether it has matrix units.
+    pub(crate) units: bool,
+}
+
 /// [`run_ruled`] with what tunings decide.
 pub(crate) fn run_tuned(
     g: &mut Graph,
     options: &Options,
     rules: &Rules,
     sums: &mut Sums,
-    launch: f64,
+    Machine { launch, units }: Machine,
 ) -> Result<Vec<WindowReport>, String> {
     let mut reports = Vec::new();
     let mut def = 0;
@@ -194,7 +221,7 @@ pub(crate) fn run_tuned(
                 sums.admit_split(g.defs[def].buffer);
             }
         }
-        let bound = direct_bound(g, reduce, options.products);
+        let bound = direct_bound(g, reduce, options.products, units);
         let refused = |reason: String| WindowReport { bound, flops, ..refused(reason) };
         match found {
             Err(reason) => reports.push(refused(reason)),

@@ -1,5 +1,5 @@
-//! Accuracy of sums of products in three terms of tf32, as matrix units of CUDA devices compute them: expected error and an
-//! a-priori bound.
+//! Accuracy of sums of products on matrix units of CUDA devices: how many roundings they stand for, and the expected error of
+//! those in three terms of tf32.
 //!
 //! A unit that adds to a sum cuts off what lies below its last bit. Where it adds up a whole reduction, each of thousands of
 //! steps does that, and with losses of one sign the error grows with the number of terms and not with its root: 26 times
@@ -52,9 +52,16 @@ pub fn split_error_ratio(axes: &[&Transforms], terms: usize) -> f64 {
 ///
 /// *tf32.* A factor is rounded to 11 bits or cut off after them: at most 2⁻¹⁰ = 2¹⁴u of it, 2¹⁵u + 2⁴u of a product. The unit adds
 /// all of the sum up: 24u a step of 8, and 40 as above.
+///
+/// *Half floats* (`dtype` is that of the factors as a unit reads them; where there is none they are computed in f32, and `dtype`
+/// is that). Their products are exact in f32, and the unit adds all of the sum up. Of an instruction's products it adds so many
+/// at a time, 4 (V100), 8 (A100) or 16 (H100) by Fasi, Higham, Mikaitis and Pranesh (*Numerical behavior of NVIDIA tensor
+/// cores*, 2021) and Khattak and Mikaitis (2025): less than 2u of the largest addend off each of them, off the sum so far and off
+/// the result, for 4 products 12u, 3u a product and no more for 8 or 16.
 pub fn roundings(terms: usize, dtype: DType, products: Products) -> usize {
     let steps = terms.div_ceil(SPLIT_STEP as usize);
     match products {
+        _ if matches!(dtype, DType::F16 | DType::BF16) => terms.saturating_mul(3),
         Products::Tf32x3 | Products::Auto if dtype == DType::F32 => terms.max(steps.saturating_add(40)),
         Products::Tf32 if dtype == DType::F32 => {
             terms.max(steps.saturating_mul(24)).saturating_add(40 + (1 << 15) + (1 << 4))
@@ -170,6 +177,7 @@ mod tests {
         assert_eq!((of(8, Products::Exact), of(8, Products::Tf32x3), of(4608, Products::Auto)), (8, 41, 4608));
         assert_eq!(of(8, Products::Tf32), 32_768 + 16 + 40 + 24);
         assert_eq!(roundings(8, DType::F64, Products::Tf32), 8);
+        assert_eq!(roundings(16, DType::F16, Products::Exact), 48);
         assert_eq!(accuracy::bound_factor(&[], of(usize::MAX, Products::Tf32x3), DType::F32), None);
     }
 }
