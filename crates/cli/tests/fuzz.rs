@@ -1,5 +1,6 @@
 //! The bodies of the fuzz targets on mutations of good inputs, for a minute in all: what `fuzz/` does for as long as one
-//! likes. `WINOGRAPH_FUZZ_SECONDS` runs each for longer, `WINOGRAPH_FUZZ_INPUTS` until it has had so many inputs.
+//! likes. `WINOGRAPH_FUZZ_SECONDS` runs each for longer, `WINOGRAPH_FUZZ_INPUTS` until it has had so many inputs;
+//! `WINOGRAPH_FUZZ_AFTER` leaves the first rounds out: with it a long run has parts, and a round that failed comes again.
 
 #[path = "../../../fuzz/bodies.rs"]
 #[allow(unreachable_pub)]
@@ -121,17 +122,19 @@ fn fuzz(name: &str, seeds: &[Vec<u8>], body: fn(&[u8])) {
         body(seed);
     }
     let start = Instant::now();
-    let mut round = 0u64;
-    while inputs.map_or_else(|| start.elapsed() < Duration::from_secs(seconds), |n| round < n) {
-        round += 1;
+    let before = number("WINOGRAPH_FUZZ_AFTER").unwrap_or(0);
+    let mut done = 0u64;
+    while inputs.map_or_else(|| start.elapsed() < Duration::from_secs(seconds), |n| done < n) {
+        done += 1;
+        let round = before.wrapping_add(done);
         let data = mutate(&mut Random(round), seeds);
         if let Err(panic) = std::panic::catch_unwind(|| body(&data)) {
             eprintln!("{name}, round {round}: {:?}", String::from_utf8_lossy(&data));
             std::panic::resume_unwind(panic);
         }
     }
-    println!("{name}: {round} inputs in {} s", start.elapsed().as_secs());
-    assert!(inputs.is_some() || round > 100, "{name}: {round} inputs in {seconds} s are too few to say anything");
+    println!("{name}: {done} inputs after {before} in {} s", start.elapsed().as_secs());
+    assert!(inputs.is_some() || done > 100, "{name}: {done} inputs in {seconds} s are too few to say anything");
 }
 
 /// Inputs and outputs of the filetests.
