@@ -2,7 +2,7 @@
 
 use crate::device::{DeviceError, Memory};
 use crate::memory::may_fit;
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
 /// Alignment of buffers in bytes: a cache line and the widest vector.
@@ -10,15 +10,28 @@ pub const ALIGNMENT: usize = winograph_compiler::program::ALIGNMENT;
 
 /// Bytes of a large page of x86-64 and, with small pages of 4 KiB, of AArch64.
 const LARGE_PAGE: usize = 2 << 20;
-/// From so many bytes on large pages are asked for.
+/// From so many bytes on memory is mapped for itself, in large pages where there are such on request.
 const LARGE: usize = 4 * LARGE_PAGE;
 
-/// Heap memory, aligned to [`ALIGNMENT`], zero at first. Where the system has large pages on request, large buffers have
-/// them: weights of many megabytes are read through few entries of the translation buffers.
+/// Memory, aligned to [`ALIGNMENT`], zero at first. Large buffers are mapped for themselves: the system gives them pages,
+/// zero already, to the threads that first touch them, and takes them back when they are dropped. Where it has large pages on request
+/// they have these: weights of many megabytes are read through few entries of the translation buffers.
 #[derive(Debug)]
 pub struct Buffer {
     at: NonNull<u8>,
-    layout: Layout,
+    len: usize,
+    from: From,
+}
+
+/// Where the memory of a buffer is from.
+#[derive(Debug)]
+enum From {
+    /// From nowhere: it has no bytes.
+    Nothing,
+    Heap(Layout),
+    /// So many bytes were mapped from there on.
+    #[cfg(target_os = "linux")]
+    Mapped(NonNull<u8>, usize),
 }
 
 // SAFETY: a buffer owns its memory, which is plain bytes; access through `&self` only reads, or goes through raw
@@ -31,30 +44,23 @@ impl Buffer {
     /// Memory of `bytes` bytes, all zero; an error where there is not so much.
     pub fn zeroed(bytes: usize) -> Result<Buffer, DeviceError> {
         let error = || DeviceError::OutOfMemory { bytes };
-        let alignment = if bytes < LARGE { ALIGNMENT } else { LARGE_PAGE };
-        let layout = Layout::from_size_align(bytes, alignment).ok().filter(|_| may_fit(bytes)).ok_or_else(error)?;
-        let at = if bytes == 0 {
+        let layout = Layout::from_size_align(bytes, ALIGNMENT).ok().filter(|_| may_fit(bytes)).ok_or_else(error)?;
+        #[cfg(target_os = "linux")]
+        if bytes >= LARGE {
+            return mapped(bytes).ok_or_else(error);
+        }
+        let (at, from) = match bytes {
             // A non-null address with the right alignment that is never read.
-            NonNull::new(std::ptr::without_provenance_mut(ALIGNMENT))
-        } else if bytes >= LARGE {
+            0 => (NonNull::new(std::ptr::without_provenance_mut(ALIGNMENT)), From::Nothing),
             // SAFETY: the layout's size is not zero.
-            let at = NonNull::new(unsafe { alloc(layout) });
-            if let Some(at) = at {
-                ask_for_large_pages(at, bytes);
-                // SAFETY: `at` points to `bytes` bytes that nobody else has.
-                unsafe { at.write_bytes(0, bytes) }
-            }
-            at
-        } else {
-            // SAFETY: the layout's size is not zero.
-            NonNull::new(unsafe { alloc_zeroed(layout) })
+            _ => (NonNull::new(unsafe { alloc_zeroed(layout) }), From::Heap(layout)),
         };
-        Ok(Buffer { at: at.ok_or_else(error)?, layout })
+        Ok(Buffer { at: at.ok_or_else(error)?, len: bytes, from })
     }
 
     /// Size in bytes.
     pub fn len(&self) -> usize {
-        self.layout.size()
+        self.len
     }
 
     /// Whether it has no bytes.
@@ -81,22 +87,36 @@ impl Buffer {
     }
 }
 
-/// Asks for large pages where memory begins at a multiple of them. A refusal changes nothing but speed.
-fn ask_for_large_pages(at: NonNull<u8>, bytes: usize) {
-    #[cfg(target_os = "linux")]
-    // SAFETY: the advice changes how the range is mapped, not what is in it.
-    unsafe {
+/// Memory that the system maps, beginning at a multiple of large pages. That they are refused changes nothing but speed.
+#[cfg(target_os = "linux")]
+fn mapped(bytes: usize) -> Option<Buffer> {
+    let whole = bytes.checked_add(LARGE_PAGE)?;
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: it maps new memory, wherever the system likes.
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), whole, access, kind, -1, 0) };
+    let base = NonNull::new(base.cast::<u8>()).filter(|_| base != libc::MAP_FAILED)?;
+    let skipped = base.as_ptr().align_offset(LARGE_PAGE).min(LARGE_PAGE);
+    // SAFETY: `skipped` and `bytes` together are at most `whole`; the advice changes how the range is mapped, not what is
+    // in it.
+    let at = unsafe {
+        let at = base.add(skipped);
         libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (at, bytes);
+        at
+    };
+    Some(Buffer { at, len: bytes, from: From::Mapped(base, whole) })
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.layout.size() != 0 {
+        match self.from {
+            From::Nothing => {}
             // SAFETY: allocated in `zeroed` with this layout and not freed before.
-            unsafe { dealloc(self.at.as_ptr(), self.layout) }
+            From::Heap(layout) => unsafe { dealloc(self.at.as_ptr(), layout) },
+            #[cfg(target_os = "linux")]
+            // SAFETY: mapped in `mapped`, so many bytes, and not unmapped before.
+            From::Mapped(base, bytes) => unsafe {
+                libc::munmap(base.as_ptr().cast(), bytes);
+            },
         }
     }
 }
