@@ -19,9 +19,11 @@ struct Report {
     load_ms: f64,
     /// Until the model can run on these inputs: import, plan, kernels, preparation of weights.
     compile_ms: f64,
+    /// Whether an earlier process has kept the program, so that nothing was planned.
+    kept: bool,
     /// Of it: from tensors to linear code.
     plan_ms: f64,
-    /// Of it: each pass of the compiler.
+    /// Of it: each pass of the compiler; none where nothing was planned.
     passes: Vec<Pass>,
     /// Of it: source text, C compiler or cache, loading.
     kernels_ms: f64,
@@ -112,6 +114,7 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
         threads: machine.threads,
         load_ms,
         compile_ms,
+        kept: false,
         plan_ms: f64::NAN,
         passes: vec![],
         kernels_ms: f64::NAN,
@@ -129,10 +132,14 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
         windows: vec![],
     };
     let pass = |p: &PassReport| Pass { name: p.name, ms: p.micros.unwrap_or(f64::NAN) / 1e3 };
-    let passes = |f: &Function| f.explanation().passes.iter().map(pass).collect();
+    let passes = |f: &Function| match f.times().kept {
+        true => vec![],
+        false => f.explanation().passes.iter().map(pass).collect(),
+    };
     let of_function =
-        session.with_function(&inputs, |f| (f.times(), f.program().clone(), passes(f))).map_err(failed)?;
+        session.with_function(&inputs, |f| (f.times(), f.outline().clone(), passes(f))).map_err(failed)?;
     if let Some((times, program, passes)) = of_function {
+        report.kept = times.kept;
         report.passes = passes;
         (report.plan_ms, report.kernels_ms, report.prepare_ms) = (ms(times.plan), ms(times.kernels), ms(times.prepare));
         (report.launches, report.kernels) = (program.run.len(), program.kernels.len());
@@ -164,13 +171,14 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
 
 fn table(r: &Report) -> String {
     let mut out = format!(
-        "{} with {} thread{}\nload {:.1} ms\ncompile {:.1} ms: plan {:.1}, kernels {:.1}, weights {:.1}\nfirst run {:.2} ms, then \
+        "{} with {} thread{}\nload {:.1} ms\ncompile {:.1} ms: {} {:.1}, kernels {:.1}, weights {:.1}\nfirst run {:.2} ms, then \
          {:.2} ms at least, {:.2} ms median of {}\n{} launches of {} kernels, arena {:.1} MB, prepared {:.1} MB\n",
         r.device,
         r.threads,
         if r.threads == 1 { "" } else { "s" },
         r.load_ms,
         r.compile_ms,
+        if r.kept { "kept program" } else { "plan" },
         r.plan_ms,
         r.kernels_ms,
         r.prepare_ms,

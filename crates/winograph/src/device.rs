@@ -1,5 +1,6 @@
 //! What a device does: compile, allocate, copy, launch, synchronise.
 
+use crate::image::KernelData;
 pub use crate::image::{Image, Platform};
 use crate::search::PlanStore;
 use std::any::Any;
@@ -101,6 +102,11 @@ pub trait Device: Send + Sync {
         None
     }
 
+    /// Programs that it keeps from one process to the next.
+    fn programs(&self) -> Option<&dyn ProgramStore> {
+        None
+    }
+
     /// Compiled kernels in a form that another process, on a machine like this one, can [`import`](Device::import).
     fn export(&self, codes: &[Code]) -> Result<Image, DeviceError> {
         let _ = codes;
@@ -130,6 +136,31 @@ pub trait Device: Send + Sync {
         self.synchronize()?;
         Ok(start.elapsed())
     }
+}
+
+/// Programs that a device keeps, beside the kernels that they are made of. Whatever fails costs their reuse alone.
+pub trait ProgramStore: Send + Sync {
+    /// The key of what depends on these texts and on the compiler of the device's kernels; `None` where nothing is kept.
+    fn key(&self, parts: &[&str]) -> Option<String>;
+
+    /// What its kernels run on.
+    fn platform(&self) -> Platform;
+
+    /// What was written under a key, if it is whole.
+    fn read(&self, key: &str) -> Option<Vec<u8>>;
+
+    /// Keeps bytes under a key.
+    fn write(&self, key: &str, bytes: &[u8]);
+
+    /// The module of kernels that are kept; `None` where any is missing.
+    fn module(&self, units: Vec<KeptUnit>) -> Option<Arc<dyn Module>>;
+}
+
+/// Kernels that were compiled together and are kept under a name.
+#[derive(Clone, Debug)]
+pub struct KeptUnit {
+    pub(crate) name: String,
+    pub(crate) kernels: Vec<KernelData>,
 }
 
 /// Launches that were recorded by [`Device::record`].
@@ -189,8 +220,13 @@ pub trait Module: Send + Sync {
         self.len() == 0
     }
 
-    /// The source text it was compiled from.
+    /// The source text it was compiled from; none where its kernels were compiled by another process.
     fn source(&self) -> &str;
+
+    /// Where its kernels are kept, in their order; `None` where any is not.
+    fn kept(&self) -> Option<Vec<KeptUnit>> {
+        None
+    }
 
     /// Runs a kernel, or queues it on a device that has a queue. Arguments and parameters must be as many as the code
     /// has, arguments large enough and aligned, parameters within their bounds: anything else is an error.

@@ -3,6 +3,8 @@
 use crate::device::{Device, DeviceError, Memory, Module};
 use crate::error::{Error, Result};
 use crate::image::Image;
+use crate::kept::{self, Again};
+use crate::memory::give_back;
 use crate::search::PlanStore;
 use crate::settings;
 use crate::tensor::storage::Storage;
@@ -15,12 +17,14 @@ use std::time::{Duration, Instant};
 use winograph_compiler::explain::Explanation;
 use winograph_compiler::tune::{Problem, Tuning};
 use winograph_compiler::{Observer, Options, Place, Program, Step, Target, compile_observed};
+use winograph_ir::linear::Code;
 use winograph_ir::tensor::{InputKind, TensorGraph};
 
 /// A graph that is ready to run: planned, compiled, with its constants prepared.
 pub(crate) struct Compiled {
-    pub(crate) program: Program,
-    pub(crate) explanation: Explanation,
+    /// Launches and their memory; of the kernels names and roles alone where they were not planned here.
+    pub(crate) outline: Program,
+    origin: Origin,
     pub(crate) times: CompileTimes,
     /// Before the module: what is recorded launches its kernels.
     workspaces: Workspaces,
@@ -30,19 +34,31 @@ pub(crate) struct Compiled {
     constants: Vec<Option<Constant>>,
     first_constant: usize,
     prepared: Box<dyn Memory>,
-    /// Whether it came from a file, so that its kernels have no code here.
-    pub(crate) loaded: bool,
     /// How much is printed to stderr, as `DEBUG` asks.
     debug: u32,
 }
 
-/// Programs that this process has planned, for [`realize`](crate::Tensor::realize) and [`compile`](crate::compile): a
+/// Where a program is from.
+enum Origin {
+    /// It was planned here.
+    Planned(Explanation),
+    /// An earlier process has planned it and this device has kept it.
+    Kept(Box<Again>),
+    /// It was read from an exported file.
+    Loaded(Explanation),
+}
+
+/// Programs that this process has planned, or found where an earlier one has kept them, for [`realize`](crate::Tensor::realize) and [`compile`](crate::compile): a
 /// loop that makes it grow compiles in every round.
 pub fn programs_planned() -> u64 {
     PLANNED.load(Ordering::Relaxed)
 }
 
 static PLANNED: AtomicU64 = AtomicU64::new(0);
+
+/// Nodes of a graph from which on planning takes so much memory, for a short time, that it is not kept for what comes: weights are
+/// prepared next, and a process would have both.
+const MANY_NODES: usize = 256;
 
 /// What a [`Compiled`] is made of when nothing is left to be compiled or prepared.
 pub(crate) struct Ready {
@@ -64,6 +80,8 @@ pub struct CompileTimes {
     pub kernels: Duration,
     /// Running what depends on constants alone.
     pub prepare: Duration,
+    /// Whether the program was found where an earlier process has kept it, so that nothing was planned and no source written.
+    pub kept: bool,
 }
 
 /// Times passes, keeps their dumps if asked, and looks for plans that searches have stored.
@@ -135,6 +153,17 @@ pub(crate) fn plan(
     }
 }
 
+/// [`plan`] for a device, with the plans that searches have stored for it.
+pub(crate) fn planned_with(
+    graph: &TensorGraph,
+    device: &dyn Device,
+    options: &Options,
+) -> Result<(Program, Explanation)> {
+    let plans = device.plans().filter(|p| p.is_there());
+    plan("compile", graph, device.target(), plans, options, false)
+        .map(|(program, explanation, _)| (program, explanation))
+}
+
 impl Compiled {
     /// Compiles a graph whose last inputs are `constants`, and runs what depends on these alone.
     pub(crate) fn new(
@@ -148,21 +177,40 @@ impl Compiled {
         let debug = settings::env().map_or(0, |env| env.debug);
         let start = Instant::now();
         PLANNED.fetch_add(1, Ordering::Relaxed);
-        // As long as nothing was stored no compile looks at what its sums are.
-        let plans = device.plans().filter(|p| p.is_there());
-        let (mut program, mut explanation, found) = plan(op, graph, device.target(), plans, options, dumps)?;
-        let mut planned = Instant::now();
-        let build = |program: &Program| match program.kernels.is_empty() {
-            true => Ok(None),
-            false => device.compile(&program.kernels).map(Some),
+        let first_constant = graph.inputs.iter().position(|k| *k == InputKind::Constant).unwrap_or(graph.inputs.len());
+        // Where somebody wants to see what is made it has to be made; of tensors that are realized there are too many.
+        let wanted = op == "compile" && !dumps && debug < 4;
+        let place = wanted.then(|| kept::Place::of(graph, &**device, options)).flatten();
+        let sizes: Vec<usize> = constants.iter().map(|c| c.len()).collect();
+        let found = place.as_ref().and_then(|p| Some((p, p.find(graph, first_constant, &sizes)?)));
+        let (outline, origin, module, planned) = match found {
+            Some((place, (program, module))) => {
+                let again = Again::new(graph, device, options, place);
+                (program, Origin::Kept(Box::new(again)), Some(module), Instant::now())
+            }
+            None => {
+                // As long as nothing was stored no compile looks at what its sums are.
+                let plans = device.plans().filter(|p| p.is_there());
+                let (mut program, mut explanation, tuned) = plan(op, graph, device.target(), plans, options, dumps)?;
+                let mut planned = Instant::now();
+                let build = |program: &Program| match program.kernels.is_empty() {
+                    true => Ok(None),
+                    false => device.compile(&program.kernels).map(Some),
+                };
+                let mut module = build(&program);
+                if module.is_err() && tuned {
+                    (program, explanation, _) = plan(op, graph, device.target(), None, options, dumps)?;
+                    planned = Instant::now();
+                    module = build(&program);
+                } else if let (Some(place), Ok(Some(module))) = (place, &module) {
+                    place.keep(&program, &**module);
+                }
+                (program, Origin::Planned(explanation), module.map_err(|e| failed(op, e))?, planned)
+            }
         };
-        let mut module = build(&program);
-        if module.is_err() && found {
-            (program, explanation, _) = plan(op, graph, device.target(), None, options, dumps)?;
-            planned = Instant::now();
-            module = build(&program);
+        if matches!(origin, Origin::Planned(_)) && graph.nodes().len() >= MANY_NODES {
+            give_back();
         }
-        let module = module.map_err(|e| failed(op, e))?;
         let built = Instant::now();
         if let Some(module) = &module
             && debug >= 4
@@ -171,27 +219,26 @@ impl Compiled {
         }
         let constants = constants.into_iter().map(|c| Constant::new(&**device, c).map(Some));
         let mut compiled = Compiled {
-            first_constant: graph.inputs.iter().position(|k| *k == InputKind::Constant).unwrap_or(graph.inputs.len()),
+            first_constant,
             constants: constants.collect::<Result<_, _>>().map_err(on_device(op))?,
-            prepared: device.allocate(program.prepared_bytes).map_err(on_device(op))?,
-            workspaces: Workspaces::new(&program, &**device),
+            prepared: device.allocate(outline.prepared_bytes).map_err(on_device(op))?,
+            workspaces: Workspaces::new(&outline, &**device),
             device: device.clone(),
             times: CompileTimes::default(),
-            program,
-            explanation,
+            outline,
+            origin,
             module,
-            loaded: false,
             debug,
         };
-        let workspace = Workspace::arena(&**device, compiled.program.prepare_arena_bytes).map_err(on_device(op))?;
-        for step in &compiled.program.prepare {
+        let workspace = Workspace::arena(&**device, compiled.outline.prepare_arena_bytes).map_err(on_device(op))?;
+        for step in &compiled.outline.prepare {
             let start = Instant::now();
             compiled.launch(op, step, &[], &[], &mut [], &workspace)?;
             compiled.show("prepare", step, start.elapsed());
         }
         device.synchronize().map_err(on_device(op))?;
         let used = |slot: usize| {
-            let program = &compiled.program;
+            let program = &compiled.outline;
             program.run.iter().flat_map(|s| &s.args).any(|&a| program.buffers[a].place == Place::Constant(slot))
         };
         // Raw weights that only `prepare` reads are freed.
@@ -202,7 +249,12 @@ impl Compiled {
                 *constant = None;
             }
         }
-        compiled.times = CompileTimes { plan: planned - start, kernels: built - planned, prepare: built.elapsed() };
+        compiled.times = CompileTimes {
+            plan: planned - start,
+            kernels: built - planned,
+            prepare: built.elapsed(),
+            kept: matches!(compiled.origin, Origin::Kept(_)),
+        };
         Ok(compiled)
     }
 
@@ -210,22 +262,51 @@ impl Compiled {
     pub(crate) fn ready(parts: Ready, device: &Arc<dyn Device>) -> Compiled {
         Compiled {
             workspaces: Workspaces::new(&parts.program, &**device),
-            program: parts.program,
-            explanation: Explanation::default(),
+            outline: parts.program,
+            origin: Origin::Loaded(Explanation::default()),
             times: CompileTimes::default(),
             device: device.clone(),
             module: parts.module,
             constants: parts.constants,
             first_constant: parts.first_constant,
             prepared: parts.prepared,
-            loaded: true,
             debug: settings::env().map_or(0, |env| env.debug),
         }
     }
 
-    /// The kernels in a form that can be kept.
-    pub(crate) fn image(&self) -> Result<Image, DeviceError> {
-        self.device.export(&self.program.kernels)
+    /// Kernels in a form that can be kept.
+    pub(crate) fn image(&self, codes: &[Code]) -> Result<Image, DeviceError> {
+        self.device.export(codes)
+    }
+
+    /// The code of its kernels.
+    ///
+    /// # Errors
+    /// Why it is not here.
+    pub(crate) fn codes(&self) -> Result<&[Code], &'static str> {
+        let planned = match &self.origin {
+            Origin::Planned(_) => Some(&self.outline),
+            Origin::Loaded(_) => return Err("it was loaded from such a file: copy that file"),
+            Origin::Kept(again) => again.planned().map(|(program, _)| program),
+        };
+        let changed = "its program was kept, and what it was compiled with has changed since: compile it again";
+        planned.map(|program| &program.kernels[..]).ok_or(changed)
+    }
+
+    /// The program, with the code of its kernels where there is a way to it.
+    pub(crate) fn program(&self) -> &Program {
+        match &self.origin {
+            Origin::Kept(again) => again.planned().map_or(&self.outline, |(program, _)| program),
+            Origin::Planned(_) | Origin::Loaded(_) => &self.outline,
+        }
+    }
+
+    /// What was decided; `None` where what a kept program depends on has changed since.
+    pub(crate) fn explanation(&self) -> Option<&Explanation> {
+        match &self.origin {
+            Origin::Kept(again) => again.planned().map(|(_, explanation)| explanation),
+            Origin::Planned(explanation) | Origin::Loaded(explanation) => Some(explanation),
+        }
     }
 
     /// The bytes of what `prepare` filled, and those of each constant that `run` reads, with its input number.
@@ -252,7 +333,10 @@ impl Compiled {
 
     /// The source text of the kernels.
     pub(crate) fn source(&self) -> &str {
-        self.module.as_ref().map_or("", |m| m.source())
+        match &self.origin {
+            Origin::Kept(again) => again.source(),
+            Origin::Planned(_) | Origin::Loaded(_) => self.module.as_ref().map_or("", |m| m.source()),
+        }
     }
 
     /// Computes the outputs from arguments that have the sizes the graph states, with these values of its parameters. They
@@ -335,7 +419,7 @@ impl Compiled {
             // constants and the module live as long as `self`.
             return unsafe { recording.replay() }.map_err(|e| failed(op, e));
         }
-        let mut steps = self.program.run.iter();
+        let mut steps = self.outline.run.iter();
         let all = |workspace: &Workspace, outputs: &mut [&mut Storage]| {
             steps.clone().try_for_each(|step| self.launch(op, step, args, params, outputs, workspace))
         };
@@ -367,8 +451,8 @@ impl Compiled {
         outputs: &mut [&mut Storage],
         workspace: &Workspace,
     ) -> Result<Vec<Duration>> {
-        let mut times = Vec::with_capacity(self.program.run.len());
-        for step in &self.program.run {
+        let mut times = Vec::with_capacity(self.outline.run.len());
+        for step in &self.outline.run {
             let mut result = Ok(());
             let time = self.device.timed(&mut || {
                 result = self.launch(op, step, args, params, outputs, workspace);
@@ -377,7 +461,7 @@ impl Compiled {
             result?;
             times.push(time.map_err(on_device(op))?);
         }
-        for (step, &time) in self.program.run.iter().zip(&times) {
+        for (step, &time) in self.outline.run.iter().zip(&times) {
             self.show("run", step, time);
         }
         Ok(times)
@@ -403,7 +487,7 @@ impl Compiled {
         if self.debug < 2 {
             return;
         }
-        let Some(code) = self.program.kernels.get(step.kernel) else { return };
+        let Some(code) = self.outline.kernels.get(step.kernel) else { return };
         let micros = time.as_secs_f64() * 1e6;
         to_stderr(&format!("*** {list:<7} {micros:10.2} us  {:<16} {}", code.role.name(), code.name));
     }
@@ -421,7 +505,7 @@ impl Compiled {
         let missing = || Error::Execution { op, cause: "a kernel's argument is missing".into() };
         let mut launch_args = Vec::with_capacity(step.args.len());
         for &at in &step.args {
-            let buffer = &self.program.buffers[at];
+            let buffer = &self.outline.buffers[at];
             let bytes = buffer.len * buffer.dtype.size();
             let arg = match buffer.place {
                 Place::Argument(slot) => workspace.argument(slot, args),

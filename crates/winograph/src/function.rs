@@ -9,7 +9,7 @@ use crate::settings::settings;
 use crate::tensor::storage::Storage;
 use crate::tensor::structure::structure;
 use crate::tensor::{Element, Leaves, State, Tensor, TensorBuffer, build_graph, shape};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use winograph_compiler::explain::Explanation;
 use winograph_compiler::{Options, Program, Target};
@@ -168,15 +168,24 @@ impl Function {
         &self.outputs
     }
 
-    /// What the compiler decided and why; nothing for a function that was [loaded](Function::load).
+    /// What the compiler decided and why; nothing for a function that was [loaded](Function::load). A program that was
+    /// [kept](CompileTimes::kept) is planned for it now, once.
     pub fn explanation(&self) -> &Explanation {
-        &self.compiled.explanation
+        static NOTHING: LazyLock<Explanation> = LazyLock::new(Explanation::default);
+        self.compiled.explanation().unwrap_or(&NOTHING)
     }
 
     /// The kernels, their order and the memory they use. Of the kernels of a function that was
-    /// [loaded](Function::load) there are names and roles alone.
+    /// [loaded](Function::load) there are names and roles alone. A program that was [kept](CompileTimes::kept) is planned
+    /// for them now, once.
     pub fn program(&self) -> &Program {
-        &self.compiled.program
+        self.compiled.program()
+    }
+
+    /// As [`program`](Function::program), and nothing is planned for it: of the kernels of a program that was
+    /// [kept](CompileTimes::kept), too, there are names and roles alone.
+    pub fn outline(&self) -> &Program {
+        &self.compiled.outline
     }
 
     /// The source text of the kernels; none for a function that was [loaded](Function::load).

@@ -11,6 +11,15 @@ pub(crate) fn may_fit(bytes: usize) -> bool {
     bytes < LARGE || bytes as u64 <= limit()
 }
 
+/// Gives memory that was freed, and that the allocator has kept for what comes, back to the system, where that has to be asked for.
+pub(crate) fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it has no preconditions: what is in use stays where it is.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Bytes that this process can have at most: the machine's memory and swap, or what its control group allows.
 fn limit() -> u64 {
     static LIMIT: OnceLock<u64> = OnceLock::new();

@@ -2,7 +2,8 @@
 //!
 //! An *entry* `<key>.entry` names a library `<hash of its content>.so`; both are written to a temporary file of the
 //! same folder and renamed, so that nobody sees half of one. A library whose content does not have the hash that its
-//! entry gives (truncated, damaged) is compiled again. Any number of processes may share a folder; nothing is locked,
+//! entry gives (truncated, damaged) is compiled again. `<key>.program` is a program that was compiled of such libraries, which
+//! begins with a hash of what follows: see [`kept`](crate::kept). Any number of processes may share a folder; nothing is locked,
 //! and two that compile the same kernel at the same time both succeed.
 //!
 //! A folder that cannot be written, or that is full, costs the reuse and nothing else: libraries are then made in a
@@ -25,7 +26,7 @@ const FORMAT: &str = "winograph kernels 1\n";
 pub(super) const TEMPORARY: &str = ".tmp-";
 
 /// How names of the files of a cache end.
-const ENDINGS: [&str; 2] = [".so", ".entry"];
+const ENDINGS: [&str; 3] = [".so", ".entry", ".program"];
 
 /// Bytes that the files of a cache have at most, unless asked otherwise.
 pub const CACHE_BYTES: u64 = 1 << 30;
@@ -73,12 +74,26 @@ impl Cache {
 
     /// The library of a source: from the cache, or compiled. `machine` says what compiled code depends on.
     pub fn load(&self, source: &str, compiler: &Compiler, machine: &str) -> Result<(Loaded, Fetched), DeviceError> {
+        self.load_named(&key(source, compiler, machine), source, compiler)
+    }
+
+    /// The library of a name, if it is there.
+    pub(super) fn find(&self, key: &str) -> Option<Loaded> {
+        let (path, _) = lookup(self.folder().ok()??, key)?;
+        let loaded = Loaded::open(&path).ok()?;
+        folder::mark_used(&path);
+        Some(loaded)
+    }
+
+    /// As [`load`](Cache::load), of a source whose [`key`] is known.
+    pub(super) fn load_named(
+        &self,
+        key: &str,
+        source: &str,
+        compiler: &Compiler,
+    ) -> Result<(Loaded, Fetched), DeviceError> {
         if let Ok(Some(dir)) = self.folder() {
-            let key = key(source, compiler, machine);
-            if let Some((path, _)) = lookup(dir, &key)
-                && let Ok(loaded) = Loaded::open(&path)
-            {
-                folder::mark_used(&path);
+            if let Some(loaded) = self.find(key) {
                 return Ok((loaded, Fetched::Cached));
             }
             // Where this fails for want of room, the folder for temporary files may still have some; a source that the
@@ -89,10 +104,8 @@ impl Cache {
             {
                 // Loaded before it is moved: whoever removes the file then does no harm.
                 let loaded = Loaded::open(temp.path());
-                if let Some(path) = store(dir, &key, &temp, &bytes) {
-                    if self.stores.fetch_add(1, Ordering::Relaxed).is_multiple_of(STORES) {
-                        folder::prune(dir, self.most_bytes, &ENDINGS);
-                    }
+                if let Some(path) = store(dir, key, &temp, &bytes) {
+                    self.stored(dir);
                     if let Ok(loaded) = loaded.or_else(|_| Loaded::open(&path)) {
                         return Ok((loaded, Fetched::Stored));
                     }
@@ -150,14 +163,42 @@ impl Cache {
         if stored.and_then(|temp| store(dir, &key, &temp, &bytes)).is_none() {
             return Ok((bytes, Fetched::Compiled));
         }
+        self.stored(dir);
+        Ok((bytes, Fetched::Stored))
+    }
+
+    /// Something was stored: now and then that is an occasion to make room.
+    fn stored(&self, dir: &Path) {
         if self.stores.fetch_add(1, Ordering::Relaxed).is_multiple_of(STORES) {
             folder::prune(dir, self.most_bytes, &ENDINGS);
         }
-        Ok((bytes, Fetched::Stored))
+    }
+
+    /// A program that is kept under a key, if it is whole.
+    pub(super) fn program(&self, key: &str) -> Option<Vec<u8>> {
+        let path = program_path(self.folder().ok()??, key);
+        let mut bytes = fs::read(&path).ok()?;
+        let text = bytes.split_off(bytes.iter().position(|&b| b == b'\n')? + 1);
+        if bytes.trim_ascii_end() != blake3::hash(&text).to_hex().as_bytes() {
+            return None;
+        }
+        folder::mark_used(&path);
+        Some(text)
+    }
+
+    /// Keeps a program under a key: its hash in a line, then its text.
+    pub(super) fn keep_program(&self, key: &str, text: &[u8]) {
+        let Ok(Some(dir)) = self.folder() else { return };
+        let Some(temp) = TempFile::new(dir) else { return };
+        let bytes = [blake3::hash(text).to_hex().as_bytes(), b"\n", text].concat();
+        if fs::write(temp.path(), bytes).and_then(|()| fs::rename(temp.path(), program_path(dir, key))).is_ok() {
+            self.stored(dir);
+        }
     }
 }
 
-fn key(source: &str, compiler: &Compiler, machine: &str) -> String {
+/// What the library of a source is stored under.
+pub(super) fn key(source: &str, compiler: &Compiler, machine: &str) -> String {
     folder::key(&[FORMAT, &compiler.identity(), machine, source])
 }
 
@@ -167,6 +208,10 @@ fn entry_path(dir: &Path, key: &str) -> PathBuf {
 
 fn library_path(dir: &Path, content: &str) -> PathBuf {
     dir.join(format!("{content}.so"))
+}
+
+fn program_path(dir: &Path, key: &str) -> PathBuf {
+    dir.join(format!("{key}.program"))
 }
 
 /// The library that an entry names and its bytes, if it is whole.

@@ -19,7 +19,7 @@ use module::Unit;
 pub use module::{CpuModule, Loaded};
 pub use pool::{Pool, Share};
 
-use crate::device::{Device, DeviceError, Memory, Module, read_host, write_host};
+use crate::device::{Device, DeviceError, KeptUnit, Memory, Module, ProgramStore, read_host, write_host};
 use crate::env::Env;
 use crate::image::{self, Image, Platform};
 use crate::search::PlanStore;
@@ -134,9 +134,11 @@ impl CpuDevice {
         let compiler = self.compiler()?;
         let unit = |codes: &[Code]| {
             let source = render_c(codes, &self.target)?;
-            let (library, fetched) = self.cache.load(&source.text, compiler, &self.machine)?;
+            let name = cache::key(&source.text, compiler, &self.machine);
+            let (library, fetched) = self.cache.load_named(&name, &source.text, compiler)?;
             let kernels = KernelData::of(codes, source.symbols)?;
-            Ok((Unit { library, source: source.text, kernels }, fetched))
+            let name = (fetched != Fetched::Compiled).then_some(name);
+            Ok((Unit { library, name, source: source.text, kernels }, fetched))
         };
         let size = codes.len().div_ceil(codes.len().div_ceil(UNIT_KERNELS).max(1)).max(1);
         let parts: Vec<&[Code]> = codes.chunks(size).collect();
@@ -223,6 +225,10 @@ impl Device for CpuDevice {
         Some(&self.plans)
     }
 
+    fn programs(&self) -> Option<&dyn ProgramStore> {
+        Some(self)
+    }
+
     fn export(&self, codes: &[Code]) -> Result<Image, DeviceError> {
         let platform = Platform::Cpu(Machine::of(self.target.vector_bytes));
         if codes.is_empty() {
@@ -241,7 +247,37 @@ impl Device for CpuDevice {
         self.accepts(&image.platform)?;
         let kernels = image.kernels.into_iter().map(image::KernelData::cpu).collect::<Result<_, _>>()?;
         let library = self.cache.open(&image.library)?;
-        let unit = Unit { library, source: String::new(), kernels };
+        let unit = Unit { library, name: None, source: String::new(), kernels };
         Ok(Arc::new(CpuModule::new(vec![unit], self.pool.clone())?))
+    }
+}
+
+impl ProgramStore for CpuDevice {
+    fn key(&self, parts: &[&str]) -> Option<String> {
+        // Without a folder there is no need to look for a compiler.
+        self.cache.folder().ok()??;
+        let identity = self.compiler().ok()?.identity();
+        Some(folder::key(&[&[identity.as_str(), self.machine.as_str()], parts].concat()))
+    }
+
+    fn platform(&self) -> Platform {
+        Platform::Cpu(Machine::of(self.target.vector_bytes))
+    }
+
+    fn read(&self, key: &str) -> Option<Vec<u8>> {
+        self.cache.program(key)
+    }
+
+    fn write(&self, key: &str, bytes: &[u8]) {
+        self.cache.keep_program(key, bytes);
+    }
+
+    fn module(&self, units: Vec<KeptUnit>) -> Option<Arc<dyn Module>> {
+        let unit = |u: KeptUnit| {
+            let kernels = u.kernels.into_iter().map(image::KernelData::cpu).collect::<Result<_, _>>().ok()?;
+            Some(Unit { library: self.cache.find(&u.name)?, name: Some(u.name), source: String::new(), kernels })
+        };
+        let units = units.into_iter().map(unit).collect::<Option<Vec<_>>>()?;
+        Some(Arc::new(CpuModule::new(units, self.pool.clone()).ok()?))
     }
 }

@@ -2,7 +2,8 @@
 
 use super::buffer::Buffer;
 use super::pool::{Pool, Share};
-use crate::device::{Arg, DeviceError, Module};
+use crate::device::{Arg, DeviceError, KeptUnit, Module};
+use crate::image;
 use crate::launch::{Signature, refuse};
 use libloading::Library;
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,8 @@ struct Kernel {
 /// Compiled kernels on the CPU.
 pub struct CpuModule {
     kernels: Vec<Kernel>,
+    /// For each of its libraries the name that it is kept under, if it is, and how many kernels it has.
+    units: Vec<(Option<String>, usize)>,
     source: String,
     pool: Arc<Pool>,
     /// Scratch memory that no launch is using.
@@ -88,6 +91,8 @@ pub struct CpuModule {
 /// Kernels that were compiled together.
 pub(super) struct Unit {
     pub(super) library: Loaded,
+    /// What the cache has it under, if it has.
+    pub(super) name: Option<String>,
     pub(super) source: String,
     pub(super) kernels: Vec<KernelData>,
 }
@@ -96,7 +101,9 @@ impl CpuModule {
     /// The module of kernels that units hold one after another.
     pub(super) fn new(units: Vec<Unit>, pool: Arc<Pool>) -> Result<CpuModule, DeviceError> {
         let (mut kernels, mut libraries, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+        let mut names = Vec::with_capacity(units.len());
         for unit in units {
+            names.push((unit.name, unit.kernels.len()));
             for data in unit.kernels {
                 kernels.push(Kernel { function: unit.library.function(&data.symbol)?, data });
             }
@@ -104,7 +111,7 @@ impl CpuModule {
             sources.push(unit.source);
         }
         let source = sources.join("\n");
-        Ok(CpuModule { kernels, source, pool, scratch: Mutex::new(Vec::new()), _libraries: libraries })
+        Ok(CpuModule { kernels, units: names, source, pool, scratch: Mutex::new(Vec::new()), _libraries: libraries })
     }
 
     fn take_scratch(&self, bytes: usize) -> Result<Buffer, DeviceError> {
@@ -136,6 +143,14 @@ impl Module for CpuModule {
 
     fn source(&self) -> &str {
         &self.source
+    }
+
+    fn kept(&self) -> Option<Vec<KeptUnit>> {
+        let mut kernels = self.kernels.iter().map(|k| image::KernelData::Cpu(k.data.clone()));
+        let unit = |(name, count): &(Option<String>, usize)| {
+            Some(KeptUnit { name: name.clone()?, kernels: kernels.by_ref().take(*count).collect() })
+        };
+        self.units.iter().map(unit).collect()
     }
 
     unsafe fn launch(&self, kernel: usize, args: &[Arg], params: &[i64]) -> Result<(), DeviceError> {

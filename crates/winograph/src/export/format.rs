@@ -2,15 +2,13 @@
 
 use super::ExportError;
 use crate::function::ArgSpec;
-use crate::image::{KernelData, Platform};
+use crate::image::Platform;
 use crate::memory::may_fit;
+use crate::outline::{Buffer, Kernel, Launch, Outline, Room};
 use crate::tensor::shape::check_size;
 use serde::{Deserialize, Serialize};
-use winograph_compiler::program::{ALIGNMENT, Place, Program, ProgramBuffer, Step};
+use winograph_compiler::program::Program;
 use winograph_ir::DType;
-use winograph_ir::indexed::Role;
-use winograph_ir::int::Ints;
-use winograph_ir::linear::Code;
 
 /// What a file begins with. The byte beyond ASCII and the newline are changed by transfers that take it for text.
 pub(super) const MAGIC: &[u8; 8] = b"\x89WGRAPH\n";
@@ -63,68 +61,10 @@ pub(super) struct Named {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Kernel {
-    pub(super) role: String,
-    pub(super) launch: KernelData,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Buffer {
-    pub(super) name: String,
-    pub(super) dtype: String,
-    pub(super) len: usize,
-    pub(super) place: At,
-}
-
-/// [`Place`] in a file.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum At {
-    Argument(usize),
-    Constant(usize),
-    Output(usize),
-    Prepared(usize),
-    Arena(usize),
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Launch {
-    pub(super) kernel: usize,
-    pub(super) args: Vec<usize>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Section {
     pub(super) bytes: u64,
     /// In hexadecimal digits.
     pub(super) hash: String,
-}
-
-impl From<Place> for At {
-    fn from(place: Place) -> At {
-        match place {
-            Place::Argument(n) => At::Argument(n),
-            Place::Constant(n) => At::Constant(n),
-            Place::Output(n) => At::Output(n),
-            Place::Prepared(n) => At::Prepared(n),
-            Place::Arena(n) => At::Arena(n),
-        }
-    }
-}
-
-impl From<At> for Place {
-    fn from(at: At) -> Place {
-        match at {
-            At::Argument(n) => Place::Argument(n),
-            At::Constant(n) => Place::Constant(n),
-            At::Output(n) => Place::Output(n),
-            At::Prepared(n) => Place::Prepared(n),
-            At::Arena(n) => Place::Arena(n),
-        }
-    }
 }
 
 impl Named {
@@ -196,95 +136,19 @@ impl Header {
         if !may_fit(self.arena_bytes) {
             return Err(ExportError::OutOfMemory { bytes: self.arena_bytes as u64 });
         }
-        let prepared_bytes = self.bytes_of(1).unwrap_or(0);
-        let mut buffers = Vec::with_capacity(self.buffers.len());
-        for (i, buffer) in self.buffers.iter().enumerate() {
-            let wrong = |cause: String| ExportError::header(format!("buffer {i} ({})", buffer.name), cause);
-            let dtype = dtype(&buffer.dtype).ok_or_else(|| wrong(unknown_dtype(&buffer.dtype)))?;
-            let bytes = buffer.len.checked_mul(dtype.size()).ok_or_else(|| wrong("its size overflows".into()))?;
-            let of = |list: &[(ArgSpec, usize)], n: usize| list.get(n).map(|(_, bytes)| *bytes);
-            let room = match buffer.place {
-                At::Argument(n) => of(&inputs, n).ok_or_else(|| wrong(format!("there is no input {n}")))?,
-                At::Output(n) => of(&outputs, n).ok_or_else(|| wrong(format!("there is no output {n}")))?,
-                At::Constant(n) => {
-                    let there = n.checked_add(FIXED_SECTIONS).and_then(|at| self.bytes_of(at));
-                    there.ok_or_else(|| wrong(format!("there is no constant {n}")))?
-                }
-                At::Prepared(offset) | At::Arena(offset) => {
-                    let whole = match buffer.place {
-                        At::Prepared(_) => prepared_bytes,
-                        _ => self.arena_bytes,
-                    };
-                    if offset % ALIGNMENT != 0 {
-                        return Err(wrong(format!("its offset {offset} is not a multiple of {ALIGNMENT}")));
-                    }
-                    whole.checked_sub(offset).ok_or_else(|| wrong(format!("its offset {offset} is out of bounds")))?
-                }
-            };
-            if bytes > room {
-                return Err(wrong(format!("it takes {bytes} bytes where there are {room}")));
-            }
-            buffers.push(ProgramBuffer {
-                name: buffer.name.clone(),
-                dtype,
-                len: buffer.len,
-                place: buffer.place.into(),
-            });
-        }
-        for (i, kernel) in self.kernels.iter().enumerate() {
-            kernel.launch.check(&self.machine).map_err(|cause| ExportError::header(format!("kernel {i}"), cause))?;
-        }
-        let mut run = Vec::with_capacity(self.launches.len());
-        for (i, launch) in self.launches.iter().enumerate() {
-            let wrong = |cause: String| ExportError::header(format!("launch {i}"), cause);
-            let kernel = self.kernels.get(launch.kernel);
-            let kernel = kernel.ok_or_else(|| wrong(format!("there is no kernel {}", launch.kernel)))?;
-            let needed = kernel.launch.signature().bytes().unwrap_or_default();
-            if needed.len() != launch.args.len() {
-                return Err(wrong(format!("{} arguments where {} are needed", launch.args.len(), needed.len())));
-            }
-            for (&at, &needed) in launch.args.iter().zip(needed) {
-                let buffer = buffers.get(at).ok_or_else(|| wrong(format!("there is no buffer {at}")))?;
-                let bytes = buffer.len * buffer.dtype.size();
-                if bytes < needed {
-                    return Err(wrong(format!("buffer {at} has {bytes} bytes where {needed} are needed")));
-                }
-            }
-            run.push(Step { kernel: launch.kernel, args: launch.args.clone() });
-        }
-        let kernels = self.kernels.iter().map(Kernel::outline).collect::<Result<_, _>>()?;
-        let program = Program {
-            kernels,
-            buffers,
-            prepare: Vec::new(),
-            run,
-            arena_bytes: self.arena_bytes,
-            prepared_bytes,
-            prepare_arena_bytes: 0,
+        let bytes = |list: &[(ArgSpec, usize)]| list.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>();
+        let room = Room {
+            inputs: &bytes(&inputs),
+            outputs: &bytes(&outputs),
+            constant: &|n| n.checked_add(FIXED_SECTIONS).and_then(|at| self.bytes_of(at)),
+            prepared: self.bytes_of(1).unwrap_or(0),
+            arenas: [0, self.arena_bytes],
         };
+        let kernels = self.kernels.iter().collect();
+        let outline = Outline { kernels, buffers: &self.buffers, prepare: &[], run: &self.launches };
+        let program = outline.check(&self.machine, &room).map_err(|(part, cause)| ExportError::header(part, cause))?;
         let specs = |list: Vec<(ArgSpec, usize)>| list.into_iter().map(|(spec, _)| spec).collect();
         Ok(Sound { program, inputs: specs(inputs), outputs: specs(outputs) })
-    }
-}
-
-impl Kernel {
-    /// Name and role of its code.
-    fn outline(&self) -> Result<Code, ExportError> {
-        let name = self.launch.signature().name().to_string();
-        let role = Role::ALL.into_iter().find(|r| r.name() == self.role).ok_or_else(|| {
-            ExportError::header(format!("kernel {name}"), format!("there is no role {:?}", self.role))
-        })?;
-        Ok(Code {
-            name,
-            role,
-            ints: Ints::default(),
-            args: Vec::new(),
-            locals: Vec::new(),
-            tables: Vec::new(),
-            units: Vec::new(),
-            regs: Vec::new(),
-            body: Vec::new(),
-        })
     }
 }
 

@@ -1,11 +1,12 @@
 //! Writing an exported file.
 
-use super::format::{At, Buffer, Header, Kernel, Launch, MAGIC, MAX_HEADER, Named, PART, Section, digest};
+use super::format::{Header, MAGIC, MAX_HEADER, Named, PART, Section, digest};
 use super::{ExportError, FORMAT};
 use crate::error::Result;
 use crate::files::replace;
 use crate::function::{ArgSpec, Function};
 use crate::image::Image;
+use crate::outline::{At, Buffer, Kernel, Launch};
 use std::borrow::Cow;
 use std::io::Write as _;
 use std::path::Path;
@@ -28,11 +29,8 @@ pub(crate) struct About {
 pub(crate) fn write(path: &Path, function: &Function, names: Names, about: About) -> Result<()> {
     let in_file = |e: ExportError| e.of(&path.display().to_string());
     let compiled = &function.compiled;
-    if compiled.loaded {
-        let cause = "it was loaded from such a file: copy that file".into();
-        return Err(in_file(ExportError::Unsuitable { cause }));
-    }
-    let image = compiled.image().map_err(|e| in_file(e.into()))?;
+    let codes = compiled.codes().map_err(|cause| in_file(ExportError::Unsuitable { cause: cause.into() }))?;
+    let image = compiled.image(codes).map_err(|e| in_file(e.into()))?;
     let (prepared, constants) = compiled.memory().map_err(|e| in_file(e.into()))?;
     let slots: Vec<usize> = constants.iter().map(|(slot, _)| *slot).collect();
     let mut sections = vec![Cow::Borrowed(&image.library[..]), Cow::Owned(prepared)];
@@ -70,7 +68,7 @@ fn header(
     constants: &[usize],
     sections: &[Cow<'_, [u8]>],
 ) -> Header {
-    let program = &function.compiled.program;
+    let program = &function.compiled.outline;
     // Buffers that `prepare` alone used are left out.
     let mut number = vec![None; program.buffers.len()];
     let mut buffers = Vec::new();
@@ -80,16 +78,12 @@ fn header(
         for &at in &step.args {
             let Some(buffer) = program.buffers.get(at) else { continue };
             let new = *number[at].get_or_insert_with(|| {
-                buffers.push(Buffer {
-                    name: buffer.name.clone(),
-                    dtype: buffer.dtype.name().to_string(),
-                    len: buffer.len,
-                    place: match At::from(buffer.place) {
-                        // Those that calls do not read are not there any more.
-                        At::Constant(n) => At::Constant(constants.binary_search(&n).unwrap_or(n)),
-                        other => other,
-                    },
-                });
+                let place = match At::from(buffer.place) {
+                    // Those that calls do not read are not there any more.
+                    At::Constant(n) => At::Constant(constants.binary_search(&n).unwrap_or(n)),
+                    other => other,
+                };
+                buffers.push(Buffer::new(buffer, place));
                 buffers.len() - 1
             });
             args.push(new);

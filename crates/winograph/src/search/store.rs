@@ -8,7 +8,8 @@
 
 use crate::cpu::folder;
 use crate::files::write_atomically;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use winograph_compiler::Target;
 use winograph_compiler::tune::tuning::MOST_TEXT;
@@ -67,6 +68,22 @@ impl PlanStore {
     /// Whether the folder is there: until something was stored, it is not.
     pub(crate) fn is_there(&self) -> bool {
         self.dir.as_deref().is_some_and(Path::is_dir)
+    }
+
+    /// A hash of all that is stored.
+    pub(crate) fn state(&self) -> String {
+        let files = self.dir.as_deref().and_then(|d| fs::read_dir(d).ok());
+        let names = files.into_iter().flatten().flatten().filter_map(|f| f.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| name.ends_with(SUFFIX)).collect();
+        names.sort();
+        let mut hasher = blake3::Hasher::new();
+        for (dir, name) in names.iter().filter_map(|name| Some((self.dir.as_deref()?, name))) {
+            hasher.update(name.as_bytes());
+            // What is longer is no plan and is not used.
+            let text = File::open(dir.join(name)).map(|f| f.take((MOST_TEXT + 1024) as u64));
+            let _ = text.and_then(|text| hasher.update_reader(text).map(|_| ()));
+        }
+        hasher.finalize().to_hex().to_string()
     }
 
     /// What is stored for a problem on a target; an error says why what is there is not used.

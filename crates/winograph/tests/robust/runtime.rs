@@ -12,7 +12,7 @@ use winograph::cpu::{
     Buffer, Cache, CheckedKernels, Compiler, CpuDevice, CpuOptions, Loaded, Machine, Pool as Threads, Share,
     capped_target, host_target,
 };
-use winograph::device::{Device, Memory};
+use winograph::device::{Device, Memory, Module, ProgramStore};
 use winograph::env::Env;
 use winograph::export::{CodeForm, Exported, GpuCode, Platform, seal};
 use winograph::files::write_atomically;
@@ -54,6 +54,17 @@ pub type Call = fn(&mut Source, &Context) -> Result<(), String>;
 
 fn told<T, E: Display>(r: Result<T, E>) -> Result<(), String> {
     r.map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// Something about the device's programs, which may be kept nowhere.
+fn with_programs(c: &Context, holds: impl FnOnce(&dyn ProgramStore) -> bool) -> Result<(), String> {
+    let programs = c.device.programs().ok_or("it keeps none")?;
+    if holds(programs) { Ok(()) } else { Err("what it keeps is not what was kept".into()) }
+}
+
+/// The kernels of a function, compiled.
+fn module(c: &Context) -> Result<Arc<dyn Module>, String> {
+    c.device.compile(&c.f.program().kernels).map_err(|e| e.to_string())
 }
 
 /// A field of a protobuf message.
@@ -372,6 +383,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     ("Function::outputs", |_, c| (c.f.outputs().len() == 2).then_some(()).ok_or_else(String::new)),
     ("Function::explanation", |_, c| (!c.f.explanation().kernels.is_empty()).then_some(()).ok_or_else(String::new)),
     ("Function::program", |_, c| (!c.f.program().run.is_empty()).then_some(()).ok_or_else(String::new)),
+    ("Function::outline", |_, c| (!c.f.outline().run.is_empty()).then_some(()).ok_or_else(String::new)),
     ("Function::source", |_, c| (!c.f.source().is_empty()).then_some(()).ok_or_else(String::new)),
     ("Function::times", |_, c| (c.f.times().plan.as_secs() < 600).then_some(()).ok_or_else(String::new)),
     ("programs_planned", |_, _| (winograph::programs_planned() > 0).then_some(()).ok_or_else(String::new)),
@@ -449,9 +461,9 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         let args = s.list(3, |s| vec![1; [8, 24][s.below(2)]]);
         told(c.kernels.run(s.below(3), &args, &[]))
     }),
-    ("Module::len", |_, c| told(c.device.compile(&c.f.program().kernels).map(|m| m.len()))),
+    ("Module::len", |_, c| told(module(c).map(|m| m.len()))),
     ("Module::is_empty", |_, c| told(c.device.compile(&[]).map(|m| m.is_empty()))),
-    ("Module::source", |_, c| told(c.device.compile(&c.f.program().kernels).map(|m| m.source().len()))),
+    ("Module::source", |_, c| told(module(c).map(|m| m.source().len()))),
     ("Buffer::zeroed", |s, _| told(Buffer::zeroed(s.size()))),
     ("Buffer::len", |_, _| told(Buffer::zeroed(3).map(|b| b.len()))),
     ("Buffer::is_empty", |_, _| told(Buffer::zeroed(0).map(|b| b.is_empty()))),
@@ -474,6 +486,24 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         let image = c.device.export(&c.f.program().kernels).map_err(|e| e.to_string())?;
         told(if s.flag() { c.device.import(image) } else { c.gpu.import(image) }.map(|m| m.len()))
     }),
+    ("Device::programs", |_, c| c.gpu.programs().is_none().then_some(()).ok_or_else(String::new)),
+    ("ProgramStore::key", |s, c| with_programs(c, |p| p.key(&[&s.text(), &s.text()]).is_none_or(|k| k.len() == 64))),
+    ("ProgramStore::platform", |_, c| with_programs(c, |p| c.device.accepts(&p.platform()).is_ok())),
+    ("ProgramStore::read", |s, c| with_programs(c, |p| p.read(&s.text()).is_none())),
+    ("ProgramStore::write", |s, c| {
+        let (bytes, n) = (s.bytes(9), s.below(3));
+        with_programs(c, |p| {
+            let Some(key) = p.key(&["robust", &n.to_string()]) else { return true };
+            p.write(&key, &bytes);
+            p.read(&key).is_none_or(|found| found.len() <= 9)
+        })
+    }),
+    ("ProgramStore::module", |s, c| {
+        let units = module(c)?.kept().unwrap_or_default();
+        let some = units.into_iter().take(s.below(3)).collect();
+        with_programs(c, |p| p.module(some).is_none_or(|m| m.len() <= c.f.program().kernels.len()))
+    }),
+    ("Module::kept", |_, c| told(module(c).map(|m| m.kept().is_some()))),
     ("Device::write", |s, c| {
         let (mut memory, bytes) = (c.device.allocate(s.below(9)).map_err(|e| e.to_string())?, s.bytes(9));
         let device: &dyn Device = if s.flag() { &c.device } else { &c.gpu };
