@@ -59,6 +59,8 @@ pub(crate) enum BenchCommand {
 pub(crate) enum ExplainCommand {
     /// How one convolution is compiled
     Conv(Box<ExplainConv>),
+    /// How a model in a file is compiled: each launch with the nodes that it computes, algorithm, layouts, plans, and why
+    Model(ExplainModel),
     /// What kernels of all kinds move on GPUs under the old rules and under auto, as Markdown
     Table(ExplainTable),
 }
@@ -456,6 +458,29 @@ pub(crate) struct ExplainConv {
     /// Write a page that draws all of this, old rules beside the ones asked for: one file, for a browser, without a network
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "source"])]
     pub(crate) html: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `explain model`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainModel {
+    /// The model: an .onnx file, or a .param file of ncnn with its .bin file beside it
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// Shape of an input that the model leaves open: what is computed depends on it
+    #[arg(long, value_name = "NAME=SIZES")]
+    pub(crate) shape: Vec<String>,
+    /// Machine to compile for: cpu (this one), cuda:sm_80, cuda:sm_90 or metal
+    #[arg(long, default_value = "cpu")]
+    pub(crate) target: String,
+    /// How many times the expected error of a direct sum Winograd may cost; 1 is the direct sum or better [default: 3]
+    #[arg(long, value_name = "TIMES", allow_hyphen_values = true)]
+    pub(crate) tolerance: Option<String>,
+    /// Only launches with one of these in the name of a node, of the kernel or of a buffer that it writes
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -133,13 +133,13 @@ struct Contiguous {
 }
 
 #[derive(Debug, Serialize)]
-struct Kernel {
+pub(crate) struct Kernel {
     #[serde(flatten)]
-    launch: json::Kernel,
-    prepare: bool,
+    pub(crate) launch: json::Kernel,
+    pub(crate) prepare: bool,
     output: String,
     /// What runs in it, in order.
-    nests: Vec<Nest>,
+    pub(crate) nests: Vec<Nest>,
     /// Loops within a work item, outermost first; branches of the code one after another.
     loops: Vec<i64>,
     stages: Vec<Local>,
@@ -148,10 +148,10 @@ struct Kernel {
 
 /// One loop nest of a kernel.
 #[derive(Debug, Serialize)]
-struct Nest {
+pub(crate) struct Nest {
     name: String,
     role: &'static str,
-    output: String,
+    pub(crate) output: String,
     /// Sizes of the kernel's common loops that it sits under, outermost first.
     under: Vec<i64>,
     ranges: Vec<Range>,
@@ -214,20 +214,7 @@ struct Buffer {
 /// Runs the command.
 pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
     let case = Case::new(&args.conv)?;
-    let target = match args.target.as_str() {
-        "cpu" => {
-            let env = settings::env().map_err(|e| Error::of("cannot read the environment", e))?;
-            let target = capped_target(env.vector_bytes);
-            Target { threads: env.threads.unwrap_or(target.threads), ..target }
-        }
-        name => Target::by_name(name).ok_or_else(|| {
-            let hint = match name.strip_prefix("virtual:") {
-                Some(_) => "; a virtual GPU is a device: explain counts what it would without one",
-                None => "",
-            };
-            Error::usage(format!("unknown target `{name}`: expected one of {}{hint}", Target::NAMES.join(", ")))
-        })?,
-    };
+    let target = target(&args.target)?;
     if case.device != Name::Cpu {
         return Err(Error::usage("explain runs nothing: name a machine with --target instead of --device"));
     }
@@ -247,6 +234,24 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
         return output::print(&format!("{text}\n"));
     }
     output::print(&text(&report, args.plan.as_deref() == Some("")))
+}
+
+/// The target of a name: `cpu` is this machine, as the environment has it.
+pub(crate) fn target(name: &str) -> Result<Target> {
+    match name {
+        "cpu" => {
+            let env = settings::env().map_err(|e| Error::of("cannot read the environment", e))?;
+            let target = capped_target(env.vector_bytes);
+            Ok(Target { threads: env.threads.unwrap_or(target.threads), ..target })
+        }
+        name => Target::by_name(name).ok_or_else(|| {
+            let hint = match name.strip_prefix("virtual:") {
+                Some(_) => "; a virtual GPU is a device: explain counts what it would without one",
+                None => "",
+            };
+            Error::usage(format!("unknown target `{name}`: expected one of {}{hint}", Target::NAMES.join(", ")))
+        }),
+    }
 }
 
 /// Kernels in the language of their target: C, CUDA C or, to read, Metal's.
@@ -440,7 +445,14 @@ fn nest(k: &NestReport) -> Nest {
     }
 }
 
-fn kernel(k: &KernelReport, program: &Program, step: &Step, role: &'static str, target: &Target) -> Option<Kernel> {
+/// What is told of a step; `None` where its kernel is not there.
+pub(crate) fn kernel(
+    k: &KernelReport,
+    program: &Program,
+    step: &Step,
+    role: &'static str,
+    target: &Target,
+) -> Option<Kernel> {
     let code = program.kernels.get(step.kernel)?;
     let buffers = code.args.iter().enumerate().map(|(i, decl)| {
         let named = step.args.get(i).and_then(|&b| program.buffers.get(b));
@@ -490,6 +502,11 @@ fn loops(code: &Code) -> Vec<i64> {
 
 fn shape(code: &Code, decl: &MemoryDecl) -> Vec<i64> {
     decl.shape.iter().map(|&s| code.ints.bounds(s).1).collect()
+}
+
+/// What costs of layouts are counted in.
+pub(crate) fn cost_unit(on_a_gpu: bool) -> &'static str {
+    if on_a_gpu { "sectors" } else { "vector instructions" }
 }
 
 /// A layout as text: its factors with their strides, slowest first.
@@ -577,8 +594,7 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
         writeln!(out, "  {}: {what}: {}", s.buffers.join(", "), s.reason)?;
     }
     writeln!(out, "\nLayouts (layout): axes from slowest to contiguous")?;
-    let gpu = r.kernels.iter().any(|k| !k.launch.block.is_empty());
-    let what = if gpu { "sectors" } else { "vector instructions" };
+    let what = cost_unit(r.kernels.iter().any(|k| !k.launch.block.is_empty()));
     for l in &r.layouts {
         writeln!(out, "  {}: {}: {}", l.buffer, list(&l.order), l.reason)?;
         let costs: Vec<String> = l.candidates.iter().map(|c| format!("axis {} about {:.0}", c.axis, c.cost)).collect();
@@ -597,7 +613,7 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
     Ok(())
 }
 
-fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Result {
+pub(crate) fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Result {
     let when = if k.prepare { ", once, in prepare" } else { "" };
     writeln!(out, "  {} ({}{when}) writes {}", k.launch.name, k.launch.role, k.output)?;
     let sizes = |list: &[i64]| match list {

@@ -2,12 +2,14 @@
 
 use crate::args::InspectArgs;
 use crate::error::{Error, Result};
+use crate::planned::Planned;
 use crate::run::inputs;
 use crate::{output, shapes};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use winograph::model::{Model, Port, PortType, Value};
+use winograph::model::{Port, PortType};
+use winograph::search::PlanStore;
 use winograph::{ArgSpec, settings};
 use winograph_compiler::{Algorithm, Explanation, Options, Target};
 use winograph_ir::indexed::Role;
@@ -66,21 +68,13 @@ fn port(p: Port) -> PortReport {
 
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
-    let model = Model::load(&args.model).map_err(|e| Error::of("cannot load the model", e))?;
-    let ports = model.inputs();
-    let given = inputs::shapes(&args.shape, &ports)?;
-    let specs: Option<Vec<ArgSpec>> = ports
-        .iter()
-        .map(|p| {
-            let (dtype, shape) = inputs::shape_of(p, &given)?;
-            Some(ArgSpec::new(dtype, &shape?.into_iter().collect::<Option<Vec<usize>>>()?))
-        })
-        .collect();
+    let planned = Planned::load(&args.model, &args.shape)?;
     let tolerance = args.tolerance.as_deref().map(shapes::tolerance).transpose()?;
-    let sums = match &specs {
-        Some(specs) => Some(sums(&model, &ports, specs, &Options { tolerance, ..Options::default() })?),
+    let sums = match &planned.specs {
+        Some(specs) => Some(sums(&planned, specs, &Options { tolerance, ..Options::default() })?),
         None => None,
     };
+    let Planned { model, ports, .. } = planned;
     let report = Report {
         model: args.model.display().to_string(),
         inputs: ports.into_iter().map(port).collect(),
@@ -99,20 +93,14 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
 
 /// The model's sums as the compiler meets them: how large they are as direct sums, which of them Winograd can compute,
 /// and for which it is chosen.
-fn sums(model: &Model, ports: &[Port], specs: &[ArgSpec], options: &Options) -> Result<Sums> {
+fn sums(model: &Planned, specs: &[ArgSpec], options: &Options) -> Result<Sums> {
     let target: Target = {
         let device = &settings::settings().map_err(|e| Error::of("cannot read the environment", e))?.device;
         device.target().clone()
     };
     let plan = |algorithm: Algorithm| -> Result<Explanation> {
         let options = Options { algorithm, ..options.clone() };
-        let traced = winograph::plan(specs, &target, &options, false, |args| {
-            let named =
-                ports.iter().zip(args).map(|(p, t)| (p.name.clone(), Value::Tensor(t.clone()))).collect::<Vec<_>>();
-            let values = model.trace(&named)?;
-            Ok(values.iter().flat_map(|v| v.tensors().iter().cloned()).collect())
-        });
-        traced.map(|(_, explanation)| explanation).map_err(|e| Error::of("cannot compile the model", e))
+        model.plan(specs, &target, &PlanStore::default(), &options).map(|(_, explanation)| explanation)
     };
     let (direct, able, chosen) = (plan(Algorithm::Direct)?, plan(Algorithm::Winograd)?, plan(Algorithm::Auto)?);
     // The same sums in the same order, whatever becomes of them: names of buffers depend on that.

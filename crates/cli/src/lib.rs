@@ -8,6 +8,7 @@ mod conformance;
 mod devices;
 mod error;
 mod explain;
+mod explain_model;
 mod export;
 mod forms;
 mod graphs;
@@ -21,6 +22,7 @@ mod measure;
 mod model;
 mod output;
 mod overhead;
+mod planned;
 mod plans;
 mod profile;
 mod progress;
@@ -50,6 +52,7 @@ pub fn run() -> ExitCode {
         Command::Bench { what: BenchCommand::Compile(args) } => compile_time::run(&args),
         Command::Bench { what: BenchCommand::Overhead(args) } => overhead::run(&args),
         Command::Explain { what: ExplainCommand::Conv(args) } => explain::conv(&args),
+        Command::Explain { what: ExplainCommand::Model(args) } => explain_model::run(&args),
         Command::Explain { what: ExplainCommand::Table(args) } => table::run(&args),
         Command::Check { what: CheckCommand::Graphs(args) } => graphs::run(&args),
         Command::Check { what: CheckCommand::Onnx(args) } => conformance::run(&args),

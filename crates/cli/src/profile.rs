@@ -4,7 +4,7 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use winograph::model::Launch;
 use winograph_compiler::Explanation;
-use winograph_compiler::explain::KernelReport;
+use winograph_compiler::explain::{KernelReport, WindowReport};
 use winograph_ir::indexed::Role;
 
 /// One launch of each run.
@@ -36,18 +36,6 @@ pub(crate) fn rows(launches: &[Launch], explanation: &Explanation) -> Vec<Row> {
     let reports = explanation.kernels.iter().filter(|k| !k.prepare);
     let row = |(launch, report): (&Launch, &KernelReport)| {
         let seconds = launch.time.as_secs_f64();
-        let window = explanation.windows.iter().find(|w| report.nests.iter().any(|nest| nest.output == w.buffer));
-        let has = |roles: &[Role]| report.nests.iter().any(|nest| roles.contains(&nest.role));
-        let algorithm = match window {
-            Some(w) if w.applied => {
-                let tile: Vec<String> = w.tile.iter().map(usize::to_string).collect();
-                Some(format!("winograd {}", tile.join("x")))
-            }
-            _ if has(&[Role::InputTransform, Role::Multiply, Role::OutputTransform]) => Some("winograd".to_string()),
-            Some(_) => Some("direct".to_string()),
-            None if has(&[Role::Direct]) => Some("direct".to_string()),
-            None => None,
-        };
         Row {
             name: launch.kernel.clone(),
             role: launch.role,
@@ -56,13 +44,33 @@ pub(crate) fn rows(launches: &[Launch], explanation: &Explanation) -> Vec<Row> {
             share: seconds / total,
             gflops: (launch.flops > 0).then(|| launch.flops as f64 / seconds / 1e9),
             bytes: launch.bytes,
-            algorithm,
-            amplification: window.filter(|w| w.applied).and_then(|w| w.amplification),
+            algorithm: algorithm(report, explanation),
+            amplification: window(report, explanation).filter(|w| w.applied).and_then(|w| w.amplification),
             writes: launch.writes.clone(),
             nodes: launch.nodes.clone(),
         }
     };
     launches.iter().zip(reports).map(row).collect()
+}
+
+/// What became of the sum of products that a kernel computes, or computes the last part of.
+fn window<'a>(report: &KernelReport, explanation: &'a Explanation) -> Option<&'a WindowReport> {
+    explanation.windows.iter().find(|w| report.nests.iter().any(|nest| nest.output == w.buffer))
+}
+
+/// `direct`, or `winograd` with its tile; nothing where no product is summed.
+pub(crate) fn algorithm(report: &KernelReport, explanation: &Explanation) -> Option<String> {
+    let has = |roles: &[Role]| report.nests.iter().any(|nest| roles.contains(&nest.role));
+    match window(report, explanation) {
+        Some(w) if w.applied => {
+            let tile: Vec<String> = w.tile.iter().map(usize::to_string).collect();
+            Some(format!("winograd {}", tile.join("x")))
+        }
+        _ if has(&[Role::InputTransform, Role::Multiply, Role::OutputTransform]) => Some("winograd".to_string()),
+        Some(_) => Some("direct".to_string()),
+        None if has(&[Role::Direct]) => Some("direct".to_string()),
+        None => None,
+    }
 }
 
 /// A table for people.

@@ -177,6 +177,7 @@ fn command_line() {
         "run model.onnx --input x=a.png --shape x=1,3,8,8 --output y=b.png --mean 1,2,3 --scale 0.5 --channels bgr --layout nchw",
         "run m.param --input data=random --tile-size 64 --tolerance 2 --threads 1 --json",
         "inspect m.param --shape data=3,8,8 --json",
+        "explain model m.onnx --shape x=1,3,8,8 --target metal --tolerance 2 --only conv1,conv2 --json",
         "--help",
     ];
     let seeds: Vec<Vec<u8>> = lines.iter().map(|l| l.replace(' ', "\n").into_bytes()).collect();

@@ -260,6 +260,64 @@ fn inspect_counts_what_is_summed() {
     assert_eq!(flops, [first, second]);
 }
 
+#[test]
+fn explain_model_tells_of_each_launch_what_it_serves_and_why() {
+    let f = Folder::new("explain_model");
+    let lines = [
+        "Input i 0 1 data",
+        "Convolution wide 1 1 data x 0=16 1=3 4=1 6=432 9=1",
+        "Convolution narrow 1 1 x y 0=4 1=1 6=64",
+        "Permute turned 1 1 y z 0=5",
+    ];
+    let model = f.model(&lines, &[0.0; 498]);
+    let explain = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_winograph"));
+        command.args(["explain", "model", &model]).args(args).env("WINOGRAPH_CACHE", "0").env_remove("WINO");
+        command.output().unwrap()
+    };
+    let done = |args: &[&str]| {
+        let out = explain(args);
+        assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let open = explain(&[]);
+    assert_ne!(open.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&open.stderr).contains("--shape data=SIZES"));
+    let sized = ["--shape", "data=3,32,24"];
+    let v: Value = serde_json::from_str(&done(&[&sized[..], &["--json"]].concat())).unwrap();
+    let steps = v["steps"].as_array().unwrap();
+    let count = |field: &str| v[field].as_u64().unwrap() as usize;
+    assert_eq!(steps.len(), count("launches") + count("prepare_launches"));
+    let serves = |s: &Value, node: &str| s["nodes"].as_array().unwrap().iter().any(|n| n == node);
+    let run: Vec<&Value> = steps.iter().filter(|s| s["prepare"] == false).collect();
+    let of = |node: &str| run.iter().copied().filter(|s| serves(s, node)).collect::<Vec<_>>();
+    for node in ["wide", "narrow"] {
+        let sums: Vec<&Value> = of(node).into_iter().filter(|s| !s["algorithm"].is_null()).collect();
+        assert!(!sums.is_empty(), "{v}");
+        for s in sums {
+            assert!(s["sums"].as_array().unwrap().iter().all(|w| !w["reason"].as_str().unwrap().is_empty()), "{s}");
+            assert!(s["nests"].as_array().unwrap().iter().all(|n| n["plan"].as_str().unwrap().contains("order=")), "{s}");
+        }
+    }
+    let buffers = run.iter().flat_map(|s| s["buffers"].as_array().unwrap());
+    assert!(buffers.filter(|b| b["origin"] == "internal").all(|b| b["layout"].as_str().unwrap().contains("i0")));
+    let copies: Vec<&&Value> = run.iter().filter(|s| s["copy"] == true).collect();
+    assert_eq!(copies.len(), count("copies"));
+    let bytes: u64 = copies.iter().map(|s| s["bytes_written"].as_u64().unwrap()).sum();
+    assert_eq!(bytes as usize, count("copied_bytes"));
+    assert!(copies.iter().all(|s| s["algorithm"].is_null()), "what sums products is no copy");
+    // Turning axes is a copy of its own where nothing else can read or write them turned; here the sum before it does, or it is.
+    assert!(!of("turned").is_empty(), "{v}");
+    let text = done(&[&sized[..], &["--only", "narrow"]].concat());
+    assert!(text.contains("narrow") && text.contains("copies that are left") && text.contains("plan "), "{text}");
+    let other: Value = serde_json::from_str(&done(&[&sized[..], &["--only", "nothing", "--json"]].concat())).unwrap();
+    assert_eq!(other["steps"].as_array().unwrap().len(), 0);
+    assert_eq!(other["copies"], v["copies"], "the whole model's");
+    let gpu: Value =
+        serde_json::from_str(&done(&[&sized[..], &["--target", "cuda:sm_90", "--json"]].concat())).unwrap();
+    assert!(gpu["steps"][0]["block"].as_array().is_some_and(|b| !b.is_empty()), "threads of a GPU");
+}
+
 /// Starts the command, interrupts it after a while as Ctrl-C does, and tells whether that ended it. Where this process was
 /// started in the background its children may ignore Ctrl-C; they are then told to end.
 fn interrupted(args: &[&str], after: std::time::Duration) -> bool {
