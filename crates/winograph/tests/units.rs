@@ -415,6 +415,30 @@ fn fragments_are_loaded_without_bank_conflicts() -> Result<()> {
     Ok(())
 }
 
+/// Where a target has units that sums of half floats may be on, `explain` counts what they cut off; also where a program
+/// widens its factors itself.
+#[test]
+fn explained_bounds_count_what_units_cut_off() -> Result<()> {
+    let widened = |a: &[Tensor]| channels_last(&[a[0].cast(DType::F32)?, a[1].cast(DType::F32)?]);
+    let factor = |target: &Target, dtype: DType, f: &dyn Fn(&[Tensor]) -> winograph::Result<Tensor>| -> Result<f64> {
+        let specs = [ArgSpec::new(dtype, &[1, 14, 12, 32]), ArgSpec::new(dtype, &[32, 3, 3, 32])];
+        let options = Options { algorithm: Algorithm::Direct, ..Options::default() };
+        let (_, explanation) = winograph::plan(&specs, target, &options, false, |a| Ok(vec![f(a)?]))?;
+        Ok(explanation.windows[0].bound.ok_or("no bound")?.factor)
+    };
+    let with_units = Target::by_name("cuda:sm_90").ok_or("no target")?;
+    for (dtype, on_units) in [(DType::F16, 3.0), (DType::BF16, 3.0), (DType::F32, 1.0)] {
+        for (target, times) in [(&Target::cpu(32), 1.0), (&with_units, on_units)] {
+            let n = 288.0 * times;
+            let wanted = n / (1.0 - n * 2f64.powi(-24));
+            for found in [factor(target, dtype, &channels_last)?, factor(target, dtype, &widened)?] {
+                assert!((found - wanted).abs() < 1e-9, "{dtype} on {}: {found} for {wanted}", target.name);
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn products_of_f32_stay_exact_unless_asked_for() -> Result<()> {
     for case in cases()?.into_iter().filter(|c| c.products == Products::Tf32) {

@@ -45,11 +45,16 @@ fn direct_bound(g: &Graph, reduce: ValId, products: Products, units: bool) -> Op
     cost::direct_bound(g, ranges, dtype, factors.unwrap_or_else(|| dtype.compute()), products)
 }
 
-/// The half float that a factor is, or was before it was widened: as such it may be on a matrix unit.
+/// The half float that a factor is, or was before it was widened, here or in a stage of its own that may be fused: as such it
+/// may be on a matrix unit.
 fn unit_dtype(g: &Graph, factor: ValId) -> Option<DType> {
     match (g.dtype(factor), g.val(factor)) {
         (half @ (DType::F16 | DType::BF16), _) => Some(half),
         (_, &Val::Cast { x, .. }) => unit_dtype(g, x),
+        (_, &Val::Load { src: Source::Buffer(buffer), .. }) => {
+            let def = g.defs.iter().find(|d| d.buffer == buffer)?;
+            unit_dtype(g, def.value)
+        }
         _ => None,
     }
 }
