@@ -23,6 +23,8 @@ pub(super) struct Sizes {
     pub(super) rows: Vec<Axis>,
     /// Columns of the result: along them the other operand moves.
     pub(super) columns: Option<Axis>,
+    /// Columns along axes that stay whole, since the reader walks along them with several loops together.
+    pub(super) beside: f64,
     /// Positions: products of their own.
     pub(super) batch: f64,
     /// Terms of each sum.
@@ -186,8 +188,8 @@ pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> 
         if given.is_some() { "as the tuning has it, " } else { "" },
         cut.height,
         cut.width,
-        cut.columns,
-        scratch(sizes, cut) / 1024.0
+        cut.columns as f64 * sizes.beside,
+        scratch(sizes, cut) / 1024.0,
     );
     Chosen { blocks: Ok((blocks, reason)), staging: Staging::Scratch(cut), extents, cycles, refused }
 }
@@ -195,7 +197,7 @@ pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> 
 /// Bytes of the first operand, and of the product, of a block.
 fn buffers(sizes: &Sizes, cut: Cut) -> (f64, f64) {
     let rows = cut.rows() as f64;
-    (sizes.batch * sizes.terms * rows * 4.0, sizes.batch * cut.columns as f64 * rows * 4.0)
+    (sizes.batch * sizes.terms * rows * 4.0, sizes.batch * cut.columns as f64 * sizes.beside * rows * 4.0)
 }
 
 fn scratch(sizes: &Sizes, cut: Cut) -> f64 {
@@ -208,8 +210,8 @@ fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
     let lanes = target.lanes(4) as f64;
     let (rows, height, width) = (cut.rows() as f64, cut.height as f64, cut.width as f64);
     let all = sizes.columns.as_ref().map_or(1, |c| c.size) as f64;
-    let columns = all / cut.parts as f64;
-    let rounds = columns / cut.columns as f64;
+    let rounds = all / (cut.parts * cut.columns) as f64;
+    let columns = all * sizes.beside / cut.parts as f64;
 
     // The product: two vectors of multiply-adds a cycle, less where few vectors share what is loaded.
     let full = (rows / lanes).floor();
@@ -260,7 +262,7 @@ fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
 /// Estimated cycles of a thread where each kernel is a launch.
 fn separate(sizes: &Sizes, target: &Target) -> f64 {
     let rows: f64 = sizes.rows.iter().map(|a| a.size as f64).product();
-    let columns = sizes.columns.as_ref().map_or(1.0, |c| c.size as f64);
+    let columns = sizes.columns.as_ref().map_or(1.0, |c| c.size as f64) * sizes.beside;
     let vectors = (rows / target.lanes(4) as f64).ceil();
     let multiply = sizes.batch * sizes.terms * columns * vectors / 2.0 / 0.7;
     let bytes = sizes.batch * 4.0 * (2.0 * rows * (sizes.terms + columns) + sizes.terms * columns);

@@ -225,7 +225,7 @@ fn sizes(kernels: &[Kernel], chain: &[usize], at: usize) -> Result<Sizes, String
     let store = &writer.stores[0];
     let unrolled = heuristic::unrolled(&kernels[reader]);
     let (mut rows, mut columns) = (Vec::new(), Vec::new());
-    let mut batch = 1.0;
+    let (mut batch, mut beside) = (1.0, 1.0);
     for (axis, reads) in along.iter().enumerate() {
         let size = writer.graph.ints.bounds(store.index[axis]).1 + 1;
         if size == 1 {
@@ -248,6 +248,7 @@ fn sizes(kernels: &[Kernel], chain: &[usize], at: usize) -> Result<Sizes, String
                 let list = if computed { &mut rows } else { &mut columns };
                 list.push(Axis { reader, size });
             }
+            _ if other && !computed => beside *= size as f64,
             _ => batch *= size as f64,
         }
     }
@@ -260,5 +261,5 @@ fn sizes(kernels: &[Kernel], chain: &[usize], at: usize) -> Result<Sizes, String
     if !chain.iter().all(|&n| constant(&kernels[n])) {
         return Err("sizes are parameters".into());
     }
-    Ok(Sizes { rows, columns: columns.pop(), batch, terms, computed: !operands.is_empty() })
+    Ok(Sizes { rows, columns: columns.pop(), beside, batch, terms, computed: !operands.is_empty() })
 }
