@@ -42,6 +42,8 @@ struct Facts {
     buffers: Vec<usize>,
     /// `[lane option][access][contiguous axis]`, in vector instructions.
     costs: Vec<Vec<Vec<f64>>>,
+    /// The arithmetic of sums that stay loops, `[lane option]`, in vector instructions: narrower lanes take more.
+    arithmetic: Vec<f64>,
 }
 
 /// Bytes of a cache line.
@@ -76,15 +78,22 @@ impl Facts {
             })
             .collect();
         let buffers = touches.iter().map(|t| k.args[t.buffer.0 as usize].0 as usize).collect();
-        Facts { touches, unrolled, buffers, costs }
+        let terms = touches.iter().filter(|t| t.in_loop && !t.write).map(|t| t.runs).fold(0.0, f64::max);
+        let arithmetic = match target.gpu {
+            Some(_) => vec![0.0; options.len()],
+            None => options.iter().map(|lane| terms / lane.map_or(1, |l| l.1) as f64).collect(),
+        };
+        Facts { touches, unrolled, buffers, costs, arithmetic }
     }
 
     /// The cost of the kernel with its best lane.
     fn cost(&self, inner: &[usize]) -> f64 {
         self.costs
             .iter()
-            .map(|lane| {
-                lane.iter().zip(&self.buffers).map(|(axes, &b)| axes[inner[b].min(axes.len() - 1)]).sum::<f64>()
+            .zip(&self.arithmetic)
+            .map(|(lane, &arithmetic)| {
+                let accesses = lane.iter().zip(&self.buffers);
+                accesses.map(|(axes, &b)| axes[inner[b].min(axes.len() - 1)]).sum::<f64>() + arithmetic
             })
             .fold(f64::INFINITY, f64::min)
     }
