@@ -14,7 +14,7 @@ use crate::target::Target;
 use crate::tune::Sums;
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Origin, Source, Val};
-use winograph_ir::int::RangeId;
+use winograph_ir::int::{IntId, RangeId};
 
 /// What was decided about one chain of kernels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,8 +201,8 @@ fn sizes(kernels: &[Kernel], chain: &[usize], at: usize) -> Result<Sizes, String
     let reader = chain[chain.len() - 1];
     let buffer = own_output(&kernels[at]).ok_or("its result is not the compiler's own")?;
     let operands: Vec<BufId> = chain[..chain.len() - 2].iter().filter_map(|&k| own_output(&kernels[k])).collect();
-    // Which of the reader's loops index which axis of the result, alone and one by one.
-    let mut along: Vec<Option<RangeId>> = Vec::new();
+    // Which of the reader's loops index which axis of the result, alone and one by one, and whether several do together.
+    let (mut along, mut together): (Vec<Option<RangeId>>, Vec<bool>) = (Vec::new(), Vec::new());
     let k = &kernels[reader];
     for v in k.loads() {
         let Val::Load { src: Source::Buffer(b), index, .. } = k.graph.val(v) else { continue };
@@ -216,9 +216,18 @@ fn sizes(kernels: &[Kernel], chain: &[usize], at: usize) -> Result<Sizes, String
                 _ => None,
             })
             .collect();
-        along = match along.is_empty() {
-            true => these,
-            false => along.iter().zip(&these).map(|(a, b)| if a == b { *a } else { None }).collect(),
+        let several = |&e: &IntId| {
+            let ranges = k.graph.ints.free_ranges(e);
+            let values = ranges.iter().map(|&r| k.graph.ints.max_size(r)).product::<i64>();
+            ranges.len() > 1 && ranges.iter().all(|r| k.loops.contains(r)) && k.graph.ints.bounds(e) == (0, values - 1)
+        };
+        let walked: Vec<bool> = index.iter().map(several).collect();
+        (along, together) = match along.is_empty() {
+            true => (these, walked),
+            false => (
+                along.iter().zip(&these).map(|(a, b)| if a == b { *a } else { None }).collect(),
+                together.iter().zip(&walked).map(|(a, b)| *a && *b).collect(),
+            ),
         };
     }
     let writer = &kernels[at];
@@ -248,7 +257,7 @@ fn sizes(kernels: &[Kernel], chain: &[usize], at: usize) -> Result<Sizes, String
                 let list = if computed { &mut rows } else { &mut columns };
                 list.push(Axis { reader, size });
             }
-            _ if other && !computed => beside *= size as f64,
+            _ if together[axis] && other && !computed => beside *= size as f64,
             _ => batch *= size as f64,
         }
     }
