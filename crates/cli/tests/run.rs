@@ -296,7 +296,10 @@ fn explain_model_tells_of_each_launch_what_it_serves_and_why() {
         assert!(!sums.is_empty(), "{v}");
         for s in sums {
             assert!(s["sums"].as_array().unwrap().iter().all(|w| !w["reason"].as_str().unwrap().is_empty()), "{s}");
-            assert!(s["nests"].as_array().unwrap().iter().all(|n| n["plan"].as_str().unwrap().contains("order=")), "{s}");
+            assert!(
+                s["nests"].as_array().unwrap().iter().all(|n| n["plan"].as_str().unwrap().contains("order=")),
+                "{s}"
+            );
         }
     }
     let buffers = run.iter().flat_map(|s| s["buffers"].as_array().unwrap());

@@ -287,7 +287,7 @@ impl Compiled {
         let planned = match &self.origin {
             Origin::Planned(_) => Some(&self.outline),
             Origin::Loaded(_) => return Err("it was loaded from such a file: copy that file"),
-            Origin::Kept(again) => again.planned().map(|(program, _)| program),
+            Origin::Kept(again) => again.planned(&self.outline).map(|(program, _)| program),
         };
         let changed = "its program was kept, and what it was compiled with has changed since: compile it again";
         planned.map(|program| &program.kernels[..]).ok_or(changed)
@@ -296,7 +296,7 @@ impl Compiled {
     /// The program, with the code of its kernels where there is a way to it.
     pub(crate) fn program(&self) -> &Program {
         match &self.origin {
-            Origin::Kept(again) => again.planned().map_or(&self.outline, |(program, _)| program),
+            Origin::Kept(again) => again.planned(&self.outline).map_or(&self.outline, |(program, _)| program),
             Origin::Planned(_) | Origin::Loaded(_) => &self.outline,
         }
     }
@@ -304,7 +304,7 @@ impl Compiled {
     /// What was decided; `None` where what a kept program depends on has changed since.
     pub(crate) fn explanation(&self) -> Option<&Explanation> {
         match &self.origin {
-            Origin::Kept(again) => again.planned().map(|(_, explanation)| explanation),
+            Origin::Kept(again) => again.planned(&self.outline).map(|(_, explanation)| explanation),
             Origin::Planned(explanation) | Origin::Loaded(explanation) => Some(explanation),
         }
     }
@@ -334,7 +334,7 @@ impl Compiled {
     /// The source text of the kernels.
     pub(crate) fn source(&self) -> &str {
         match &self.origin {
-            Origin::Kept(again) => again.source(),
+            Origin::Kept(again) => again.source(&self.outline),
             Origin::Planned(_) | Origin::Loaded(_) => self.module.as_ref().map_or("", |m| m.source()),
         }
     }

@@ -189,21 +189,24 @@ impl Again {
         }
     }
 
-    /// The program with its kernels' code, and what was decided; `None` where what it depends on has changed meanwhile, so that another
-    /// would come out.
-    pub(crate) fn planned(&self) -> Option<&(Program, Explanation)> {
+    /// The program of an outline with its kernels' code, and what was decided; `None` where what it depends on has changed
+    /// meanwhile, so that another would come out.
+    pub(crate) fn planned(&self, outline: &Program) -> Option<&(Program, Explanation)> {
         let plan = || {
             let place = Place::of(&self.graph, &*self.device, &self.options)?;
             let (program, explanation) = planned_with(&self.graph, &*self.device, &self.options).ok()?;
-            (place.key == self.key).then_some((program, explanation))
+            let same = place.key == self.key
+                && (&program.prepare, &program.run) == (&outline.prepare, &outline.run)
+                && program.buffers == outline.buffers;
+            same.then_some((program, explanation))
         };
         self.planned.get_or_init(plan).as_ref()
     }
 
     /// The source text of the kernels.
-    pub(crate) fn source(&self) -> &str {
+    pub(crate) fn source(&self, outline: &Program) -> &str {
         self.source.get_or_init(|| {
-            let module = self.planned().and_then(|(program, _)| self.device.compile(&program.kernels).ok());
+            let module = self.planned(outline).and_then(|(program, _)| self.device.compile(&program.kernels).ok());
             module.map(|m| m.source().to_string()).unwrap_or_default()
         })
     }

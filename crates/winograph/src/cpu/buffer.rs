@@ -9,8 +9,10 @@ use std::ptr::NonNull;
 pub const ALIGNMENT: usize = winograph_compiler::program::ALIGNMENT;
 
 /// Bytes of a large page of x86-64 and, with small pages of 4 KiB, of AArch64.
+#[cfg(target_os = "linux")]
 const LARGE_PAGE: usize = 2 << 20;
 /// From so many bytes on memory is mapped for itself, in large pages where there are such on request.
+#[cfg(target_os = "linux")]
 const LARGE: usize = 4 * LARGE_PAGE;
 
 /// Memory, aligned to [`ALIGNMENT`], zero at first. Large buffers are mapped for themselves: the system gives them pages,
