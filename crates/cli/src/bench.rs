@@ -4,7 +4,7 @@ use crate::args::{Algo, BenchConv, Protocol};
 use crate::certificate::{self, Certificate};
 use crate::error::{Error, Result};
 use crate::forms::{self, Data, Form};
-use crate::json::{Kernel, Report, Row};
+use crate::json::{Kernel, Memory, Report, Row};
 use crate::machine::{Machine, Name};
 use crate::measure::{self, Subject, median};
 use crate::progress::Progress;
@@ -128,6 +128,9 @@ fn bench(case: &Case, args: &BenchConv) -> Result<Report> {
             Some(launches) => launches.get(n).cloned(),
             None => device.target().gpu.as_ref().and_then(|gpu| kernels::counts(code, gpu)),
         };
+        if device.target().gpu.is_none() {
+            row.memory = Some(Memory::new(&function.held(), case.bytes(), machine.threads));
+        }
         row.plans = plans::fates(function.explanation());
         row.search = searches.get_mut(at).and_then(Option::take);
         row.kernels =
@@ -184,6 +187,7 @@ pub(crate) fn row(
         max_err_over_bound: certificate.max_err_over_bound,
         expected_err_over_direct: certificate.expected_err_over_direct,
         bitwise_equal_to_tensor: None,
+        memory: None,
         plans: vec![],
         search: None,
         kernels: vec![],

@@ -48,6 +48,9 @@ struct Report {
     kernels: Vec<Kernel>,
     arena_bytes: usize,
     prepared_bytes: usize,
+    /// On a CPU: what a call takes beside that, and in all.
+    #[serde(flatten)]
+    memory: Option<json::Memory>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<String>,
 }
@@ -228,7 +231,15 @@ pub(crate) fn conv(args: &ExplainConv) -> Result<()> {
         true => Some(text_of(&program.kernels, &target).map_err(|e| Error::failure("cannot write the kernels", e))?),
         false => None,
     };
+    let memory = match target.gpu {
+        Some(_) => None,
+        None => {
+            let found = program.footprint().map_err(|e| Error::failure("cannot tell what memory it takes", e))?;
+            Some(json::Memory::new(&found, case.bytes(), target.threads))
+        }
+    };
     let report = report(args.algo, &case, &target, verdict, &program, explanation, source);
+    let report = Report { memory, ..report };
     if args.json {
         let text = serde_json::to_string(&report).map_err(|e| Error::failure("cannot write JSON", e))?;
         return output::print(&format!("{text}\n"));
@@ -400,6 +411,7 @@ fn report(
         kernels,
         arena_bytes: program.arena_bytes,
         prepared_bytes: program.prepared_bytes,
+        memory: None,
         source,
     }
 }
@@ -603,6 +615,9 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
         }
     }
     writeln!(out, "\nMemory (memory): arena of {} bytes, prepared {} bytes", r.arena_bytes, r.prepared_bytes)?;
+    if let Some(memory) = &r.memory {
+        writeln!(out, "  {memory}")?;
+    }
     writeln!(out, "\nKernels (plan, schedule, lower)")?;
     for k in &r.kernels {
         write_kernel(out, k, with_plans)?;

@@ -2,7 +2,7 @@
 
 use crate::kernels::{self, Touch};
 use serde::Serialize;
-use winograph_compiler::{Program, Step};
+use winograph_compiler::{Footprint, Program, Step};
 use winograph_ir::interp::gpu::SiteCounts;
 
 /// The whole of it.
@@ -40,6 +40,32 @@ impl From<&crate::shapes::Case> for Shape {
     }
 }
 
+/// What a convolution takes on a CPU.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Memory {
+    #[serde(skip)]
+    threads: usize,
+    /// Of one thread.
+    scratch_bytes: usize,
+    /// Input, output, prepared weights, intermediates and the scratch memory of all threads.
+    peak_bytes: usize,
+}
+
+impl Memory {
+    /// With so many bytes of input and output.
+    pub(crate) fn new(held: &Footprint, io: usize, threads: usize) -> Memory {
+        Memory { threads, scratch_bytes: held.scratch, peak_bytes: held.total(threads).saturating_add(io) }
+    }
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let s = if self.threads == 1 { "" } else { "s" };
+        write!(f, "{} bytes of scratch memory a thread, {} bytes in all ", self.scratch_bytes, self.peak_bytes)?;
+        write!(f, "with input, output and {} thread{s}", self.threads)
+    }
+}
+
 /// One algorithm. Numbers that are not finite become `null`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
@@ -61,6 +87,9 @@ pub(crate) struct Row {
     pub(crate) max_err_over_bound: f64,
     pub(crate) expected_err_over_direct: f64,
     pub(crate) bitwise_equal_to_tensor: Option<bool>,
+    /// What was allocated, on a CPU.
+    #[serde(flatten)]
+    pub(crate) memory: Option<Memory>,
     /// What became of stored plans.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) plans: Vec<String>,

@@ -117,6 +117,9 @@ pub(crate) fn text(report: &Report) -> String {
             true => writeln!(out, "{}: {}", row.algo, row.reason),
             false => writeln!(out, "{} *: not applied, figures are the direct form's: {}", row.algo, row.reason),
         };
+        if let Some(memory) = &row.memory {
+            let _ = writeln!(out, "{}: {memory}", row.algo);
+        }
         for fate in &row.plans {
             let _ = writeln!(out, "{}: {fate}", row.algo);
         }

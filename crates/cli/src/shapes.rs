@@ -148,6 +148,12 @@ impl Case {
         self.weight[1..].iter().product()
     }
 
+    /// Bytes of input and output.
+    pub(crate) fn bytes(&self) -> usize {
+        let bytes = |shape: &[usize]| shape.iter().fold(DType::F32.size(), |n, &s| n.saturating_mul(s));
+        bytes(&self.input).saturating_add(bytes(&self.output))
+    }
+
     /// Operations of the direct sum: a multiplication and an addition for each term.
     pub(crate) fn flops(&self) -> u64 {
         self.output.iter().chain(&self.weight[1..]).fold(2, |n: u64, &s| n.saturating_mul(s as u64))

@@ -90,9 +90,11 @@ fn json_has_every_field() {
             "max_err_over_bound",
             "median_ms",
             "min_ms",
+            "peak_bytes",
             "prepare_ms",
             "reason",
             "rel_l2_err",
+            "scratch_bytes",
             "tile",
         ];
         assert_eq!(keys(row), expected);
@@ -106,6 +108,9 @@ fn json_has_every_field() {
         assert!(number("error_bound") >= number("max_abs_err") && number("error_bound") < 1e-3, "{row}");
         assert!(number("max_err_over_bound") > 1e-4 && number("max_err_over_bound") <= 1.0, "{row}");
         assert!(number("expected_err_over_direct") > 0.2 && number("expected_err_over_direct") < 1.1, "{row}");
+        // Input and output, weights, and what a thread has to itself.
+        let (peak, scratch) = (row["peak_bytes"].as_u64().unwrap(), row["scratch_bytes"].as_u64().unwrap());
+        assert!(peak >= 4 * (256 + 256 + 144) + scratch && peak < 1 << 20, "{row}");
         assert_eq!(row["applied"], true);
         assert!(!row["reason"].as_str().unwrap().is_empty());
         let kernels = row["kernels"].as_array().unwrap();

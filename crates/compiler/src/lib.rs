@@ -22,5 +22,5 @@ pub mod winograd;
 pub use compile::{CompileError, compile, compile_observed};
 pub use explain::{Explanation, Observer};
 pub use options::{Algorithm, Options};
-pub use program::{Place, Program, ProgramBuffer, Step};
+pub use program::{Footprint, Place, Program, ProgramBuffer, Step};
 pub use target::Target;

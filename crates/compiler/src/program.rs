@@ -1,5 +1,6 @@
 //! What compiling leaves: kernels, the memory they work on and the order in which they run.
 
+use crate::render::{RenderError, local_bytes};
 use winograph_ir::DType;
 use winograph_ir::linear::Code;
 
@@ -23,6 +24,51 @@ pub struct Program {
     pub prepared_bytes: usize,
     /// Bytes of the arena that `prepare` needs for its intermediates.
     pub prepare_arena_bytes: usize,
+}
+
+impl Program {
+    /// The memory that calls take on a CPU, one at a time.
+    ///
+    /// # Errors
+    /// A kernel's own memory has no bound.
+    pub fn footprint(&self) -> Result<Footprint, RenderError> {
+        let mut constants: Vec<(usize, usize)> = Vec::new();
+        let mut scratch = 0;
+        for step in &self.run {
+            scratch = scratch.max(self.kernels.get(step.kernel).map_or(Ok(0), local_bytes)?);
+            for buffer in step.args.iter().filter_map(|&a| self.buffers.get(a)) {
+                let Place::Constant(slot) = buffer.place else { continue };
+                let bytes = buffer.len.saturating_mul(buffer.dtype.size());
+                match constants.iter_mut().find(|c| c.0 == slot) {
+                    Some(known) => known.1 = known.1.max(bytes),
+                    None => constants.push((slot, bytes)),
+                }
+            }
+        }
+        let constants = constants.iter().fold(0, |n: usize, c| n.saturating_add(c.1));
+        Ok(Footprint { prepared: self.prepared_bytes, constants, arena: self.arena_bytes, scratch })
+    }
+}
+
+/// Memory of a compiled program beside its arguments and results, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// What `prepare` fills.
+    pub prepared: usize,
+    /// Constants that `run` reads as they are.
+    pub constants: usize,
+    /// Intermediates between the launches of a call.
+    pub arena: usize,
+    /// What each thread has to itself within a launch.
+    pub scratch: usize,
+}
+
+impl Footprint {
+    /// All of it with so many threads.
+    pub fn total(&self, threads: usize) -> usize {
+        let scratch = self.scratch.saturating_mul(threads);
+        [self.prepared, self.constants, self.arena, scratch].into_iter().fold(0, usize::saturating_add)
+    }
 }
 
 /// One launch.

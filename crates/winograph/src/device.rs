@@ -228,6 +228,11 @@ pub trait Module: Send + Sync {
         None
     }
 
+    /// Bytes of scratch memory that it keeps for each thread from one launch to the next.
+    fn scratch(&self) -> usize {
+        0
+    }
+
     /// Runs a kernel, or queues it on a device that has a queue. Arguments and parameters must be as many as the code
     /// has, arguments large enough and aligned, parameters within their bounds: anything else is an error.
     ///

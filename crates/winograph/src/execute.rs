@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use winograph_compiler::explain::Explanation;
 use winograph_compiler::tune::{Problem, Tuning};
-use winograph_compiler::{Observer, Options, Place, Program, Step, Target, compile_observed};
+use winograph_compiler::{Footprint, Observer, Options, Place, Program, Step, Target, compile_observed};
 use winograph_ir::linear::Code;
 use winograph_ir::tensor::{InputKind, TensorGraph};
 
@@ -329,6 +329,16 @@ impl Compiled {
             constants.push((self.first_constant + i, bytes));
         }
         Ok((copy(&*self.prepared)?, constants))
+    }
+
+    /// The memory that it holds between calls.
+    pub(crate) fn held(&self) -> Footprint {
+        Footprint {
+            prepared: self.prepared.bytes(),
+            constants: self.constants.iter().flatten().map(Constant::bytes).sum(),
+            arena: self.workspaces.kept(),
+            scratch: self.module.as_ref().map_or(0, |m| m.scratch()),
+        }
     }
 
     /// The source text of the kernels.

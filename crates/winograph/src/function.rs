@@ -12,7 +12,7 @@ use crate::tensor::{Element, Leaves, State, Tensor, TensorBuffer, build_graph, s
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use winograph_compiler::explain::Explanation;
-use winograph_compiler::{Options, Program, Target};
+use winograph_compiler::{Footprint, Options, Program, Target};
 use winograph_ir::DType;
 use winograph_ir::interp::Value;
 use winograph_ir::tensor::{Node, TensorGraph, TensorOp};
@@ -186,6 +186,12 @@ impl Function {
     /// [kept](CompileTimes::kept), too, there are names and roles alone.
     pub fn outline(&self) -> &Program {
         &self.compiled.outline
+    }
+
+    /// The memory that the function holds now: what is prepared and, after a call, what this and its threads worked on, kept for
+    /// the next. [`Program::footprint`] says what it takes before there was one.
+    pub fn held(&self) -> Footprint {
+        self.compiled.held()
     }
 
     /// The source text of the kernels; none for a function that was [loaded](Function::load).

@@ -103,6 +103,13 @@ impl Constant {
         Ok(Constant::Copy(storage.copy_on_new(device)?))
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Constant::Host(storage) => storage.len(),
+            Constant::Copy(memory) => memory.bytes(),
+        }
+    }
+
     /// The constant as the device sees it.
     pub(crate) fn arg(&self) -> Option<Arg> {
         match self {
@@ -154,6 +161,12 @@ impl Workspaces {
         };
         let (arena, args, outputs) = (device.allocate(self.arena)?, all(&self.args)?, all(&self.outputs)?);
         Ok(Workspace { recording: None, calls: 0, arena, args, outputs })
+    }
+
+    /// Bytes for intermediates that are kept for calls to come.
+    pub(crate) fn kept(&self) -> usize {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.iter().map(|w| w.arena.bytes()).sum()
     }
 
     /// Keeps memory for another call.

@@ -6,7 +6,7 @@
 
 use super::RenderError;
 use winograph_ir::int::Ints;
-use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, Stmt};
+use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, MemoryDecl, Stmt};
 use winograph_ir::{IntId, RangeId};
 
 /// Bytes of a kernel's own memory that go on the stack; what does not fit there goes to scratch memory.
@@ -103,6 +103,14 @@ pub fn place_locals(code: &Code) -> Result<(Vec<(Place, usize)>, usize), RenderE
 /// Bytes of scratch memory, aligned to [`LOCAL_ALIGNMENT`], that each thread running a kernel must pass to it.
 pub fn scratch_bytes(code: &Code) -> Result<usize, RenderError> {
     place_locals(code).map(|(_, bytes)| bytes)
+}
+
+/// Bytes of a kernel's own memory in one thread, on its stack or in scratch memory.
+pub fn local_bytes(code: &Code) -> Result<usize, RenderError> {
+    let (placed, _) = place_locals(code)?;
+    let bytes =
+        |(&(_, len), m): (&(Place, usize), &MemoryDecl)| (len * m.dtype.size()).next_multiple_of(LOCAL_ALIGNMENT);
+    Ok(placed.iter().zip(&code.locals).map(bytes).fold(0, usize::saturating_add))
 }
 
 /// Which of [`Code::locals`] the statements touch.

@@ -14,7 +14,7 @@ pub mod metal;
 
 pub use c::{CSource, render_c};
 pub use cuda::{CudaSource, KernelLaunch, render_cuda};
-pub use frame::{grid_items, item_cost, scratch_bytes};
+pub use frame::{grid_items, item_cost, local_bytes, scratch_bytes};
 pub use metal::render_metal;
 
 /// Why a kernel cannot be written as source text.

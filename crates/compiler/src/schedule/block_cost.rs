@@ -4,6 +4,7 @@
 //! where the inner ones are whole, so that rows of small arrays fill vectors together. A work item computes the product's
 //! first operand for its rows once, and then, columns by columns, the product and what is read from it.
 
+use super::layout;
 use super::narrow::Block;
 use super::operands::Other;
 use crate::target::Target;
@@ -200,9 +201,10 @@ fn buffers(sizes: &Sizes, cut: Cut) -> (f64, f64) {
     (sizes.batch * sizes.terms * rows * 4.0, sizes.batch * cut.columns as f64 * sizes.beside * rows * 4.0)
 }
 
+/// Bytes of both as they are laid out: rows and, where positions would fall into few sets of a cache, what is between these.
 fn scratch(sizes: &Sizes, cut: Cut) -> f64 {
-    let (operand, product) = buffers(sizes, cut);
-    operand + product
+    let row = layout::scratch_row(cut.rows(), 4) as f64;
+    sizes.batch * (row * (sizes.terms + cut.columns as f64) + 2.0 * layout::LINE as f64 / 4.0) * 4.0
 }
 
 /// Estimated cycles of a thread where the chain is one launch.
@@ -307,7 +309,7 @@ pub(super) fn product(p: &Product, target: &Target, asked: Option<Staging>) -> O
     let heights = outer.last().map_or(1, |a| a.size);
     // Rows of the result follow each other in memory where they are whole.
     let too_large = |cut: Cut| {
-        let first = if p.copied { cut.rows() as f64 } else { 0.0 };
+        let first = if p.copied { layout::scratch_row(cut.rows(), 4) as f64 } else { 0.0 };
         let all = (column.size / cut.parts) as f64 * beside;
         let second = if p.other == Other::Copied { all } else { 0.0 };
         p.terms * (first + second) * 4.0 > MOST_SCRATCH

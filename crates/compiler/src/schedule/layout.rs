@@ -47,7 +47,7 @@ struct Facts {
 }
 
 /// Bytes of a cache line.
-const LINE: i64 = 64;
+pub(super) const LINE: i64 = 64;
 /// Distances that are multiples of so many bytes fall into few sets of a first-level cache.
 const SAME_SET: i64 = 1024;
 
@@ -401,6 +401,12 @@ fn tears(ints: &Ints, index: IntId, block: i64) -> bool {
 /// Gives a buffer of a kernel a layout: axes in order, slowest first, one of them in blocks whose elements are
 /// contiguous.
 ///
+/// Elements from one row of a core's own memory to the next: rows of `elements`, each of so many bytes.
+pub(super) fn scratch_row(elements: i64, bytes: i64) -> i64 {
+    let line = LINE / bytes.max(1);
+    if elements <= line { elements } else { (elements + line - 1) / line * line }
+}
+
 /// Rows, the elements along the last axis in order, begin at multiples of `row` elements.
 ///
 /// `planes` says which axes kernels unroll. Their elements are read or written together, so where the distance between
@@ -455,11 +461,8 @@ fn set_layout(
             stride = rounded(ints, stride);
         }
         // Rows of a core's own memory begin at cache lines, so that no vector lies in two.
-        if n == 0 && local && ints.as_const(stride).is_some_and(|s| s * element > LINE) {
-            let line = LINE / element;
-            let up = ints.add_const(stride, line - 1);
-            let lines = ints.div_const(up, line);
-            stride = ints.scale(lines, line);
+        if let Some(s) = ints.as_const(stride).filter(|_| n == 0 && local) {
+            stride = ints.constant(scratch_row(s, element));
         }
         // The blocks of the contiguous axis come outside of the axis that a reduction walks along.
         if let Some((axis, b)) = block.filter(|_| n == 1 || (n == 0 && order.len() == 1)) {

@@ -153,6 +153,11 @@ impl Module for CpuModule {
         self.units.iter().map(unit).collect()
     }
 
+    fn scratch(&self) -> usize {
+        let free = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        free.iter().map(Buffer::len).sum::<usize>() / self.pool.threads().max(1)
+    }
+
     unsafe fn launch(&self, kernel: usize, args: &[Arg], params: &[i64]) -> Result<(), DeviceError> {
         let Some(k) = self.kernels.get(kernel) else {
             return Err(refuse(&kernel.to_string(), format!("the module has {} kernels", self.kernels.len())));
