@@ -3,14 +3,15 @@
 use crate::explain::{Explanation, KernelReport, NestReport, Observer, PassReport, Silent};
 use crate::kernel::{Kernel, Launch};
 use crate::lower::link::{self, Part};
-use crate::lower::{emit, legalize, prefetch, shared};
+use crate::lower::{emit, legalize, neighbours, prefetch, shared, whole};
+use crate::optimize::blocks;
 use crate::optimize::contract;
 use crate::optimize::grid::{self, GridReport};
 use crate::optimize::heuristic;
 use crate::optimize::plan::{Factor, Plan, PlanError, Scheduled};
 use crate::optimize::stored;
 use crate::optimize::units;
-use crate::options::{LayoutRule, Options, Products, StageRule};
+use crate::options::{GridRule, LayoutRule, Options, Products, StageRule};
 use crate::parallel;
 use crate::program::{Place, Program, ProgramBuffer, Step};
 use crate::provenance::{self, Notes};
@@ -331,13 +332,23 @@ fn finish(
     let prepared: Vec<bool> = launches.iter().map(|l| l.kernels.iter().all(|&n| constant[n])).collect();
     driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));
     kernels.iter().try_for_each(|k| check_kernel(k, "scope"))?;
-    if auto && target.gpu.is_none() {
-        driver.pass("flatten", || flatten::flatten(&mut kernels, target.lanes(4)), |()| String::new());
+    let written = |k: &Kernel| k.stores.first().map(|s| k.args[s.buffer.0 as usize]);
+    let products: Vec<Products> = kernels.iter().map(|k| sums.products(written(k), options.products)).collect();
+    // On a GPU the products that are staged in shared memory by blocks; a plan that is asked for knows axes as they are.
+    let staged = |n: usize, k: &Kernel| products[n] == Products::Exact && blocks::is_large(k);
+    let as_asked = options.plans.plans.is_empty() && options.grid == GridRule::Auto;
+    if auto && (target.gpu.is_none() || as_asked) {
+        driver.pass(
+            "flatten",
+            || match target.gpu {
+                None => flatten::flatten(&mut kernels, target.lanes(4), false, &|_, _| true),
+                Some(_) => flatten::flatten(&mut kernels, target.lanes(4), true, &staged),
+            },
+            |()| String::new(),
+        );
         driver.sketch(|| Sketch::of_kernels(&kernels, Some(&launches), &plain));
         kernels.iter().try_for_each(|k| check_kernel(k, "flatten"))?;
     }
-    let written = |k: &Kernel| k.stores.first().map(|s| k.args[s.buffer.0 as usize]);
-    let products: Vec<Products> = kernels.iter().map(|k| sums.products(written(k), options.products)).collect();
     let choices = driver.pass(
         "layout",
         || {
@@ -423,12 +434,22 @@ fn finish(
         let lines = |n: usize| [vec![name(&scheduled[n])], sketch::of_code(&codes[n])].concat();
         Sketch::of_kernels(&kernels, Some(&launches), &lines)
     });
-    if target.gpu.is_none() {
-        driver.pass(
+    match &target.gpu {
+        None => driver.pass(
             "prefetch",
             || parallel::each(workers, &mut codes, |c| prefetch::prefetch(c, target.l1)),
             |()| String::new(),
-        );
+        ),
+        Some(gpu) => driver.pass(
+            "neighbours",
+            || {
+                parallel::each(workers, &mut codes, |c| {
+                    neighbours::neighbours(c, gpu.access);
+                    whole::whole(c);
+                })
+            },
+            |()| String::new(),
+        ),
     }
     let names: Vec<String> = codes.iter().map(|c| c.name.clone()).collect();
     let (codes, args): (Vec<Code>, Vec<Vec<BufId>>) =

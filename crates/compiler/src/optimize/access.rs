@@ -172,7 +172,8 @@ pub fn touch_cost(
             Stride::Uniform => 1,
             Stride::Contiguous => up(lanes * g.buffer(t.buffer).dtype.size() as i64),
             Stride::Strided(Some(bytes)) => up(lanes * bytes).clamp(1, lanes),
-            Stride::Strided(None) | Stride::Irregular => lanes,
+            Stride::Strided(None) => lanes,
+            Stride::Irregular => sectors(g, t, range, lanes, gpu.sector as i64).unwrap_or(lanes),
         };
         // A range that does not fill a warp leaves room for another one; it still costs a little more.
         return t.runs / lanes as f64 * (sectors as f64 + 0.01 * (gpu.lanes as i64 - lanes) as f64);
@@ -197,4 +198,22 @@ pub fn touch_cost(
         cost += 1.0;
     }
     t.runs / (l * filled) * cost * reused
+}
+
+/// Sectors that lanes in the middle of a range touch, of memory whose layout is known.
+fn sectors(g: &mut Graph, t: &Touch, range: RangeId, lanes: i64, sector: i64) -> Option<i64> {
+    let layout = g.buffer(t.buffer).layout.clone().filter(|_| !t.dynamic)?;
+    let bytes = g.buffer(t.buffer).dtype.size() as i64;
+    let address = g.flatten(&layout, &t.index);
+    let ints = &g.ints;
+    let first = (ints.max_size(range) - lanes).max(0) / 2;
+    let param = |p: winograph_ir::ParamId| ints.param_info(p).hi;
+    let mut touched = Vec::with_capacity(lanes as usize);
+    for lane in 0..lanes {
+        let at = |r: RangeId| if r == range { first + lane } else { ints.max_size(r) / 2 };
+        touched.push((ints.eval(address, &at, &param)? * bytes).div_euclid(sector));
+    }
+    touched.sort_unstable();
+    touched.dedup();
+    Some(touched.len() as i64)
 }

@@ -13,16 +13,40 @@ use winograph_ir::int::RangeId;
 
 /// Multiply-adds below which a launch is over before stages pay.
 const LARGE: f64 = (1u64 << 23) as f64;
-/// Terms of a chunk.
-const CHUNK: i64 = 8;
+/// Terms of a chunk, the first that divides the sum and fits twice.
+const CHUNKS: [i64; 2] = [16, 8];
 /// Chunks in shared memory at a time, where copies are asynchronous.
 const STAGES: u32 = 3;
 /// Elements of a 16-byte access.
-pub const WIDE: i64 = 4;
+const WIDE: i64 = 4;
 /// Most accumulators of a thread.
 const ACCUMULATORS: i64 = 64;
-/// Threads that a large GPU wants in flight.
-const BUSY: f64 = 32768.0;
+/// What a load from shared memory costs in multiply-adds of a thread, beside them: of an H100, whose times for tiles of 8 x 8,
+/// 8 x 4, 4 x 8 and 4 x 4 results are as 1, 1.09, 1.18 and 1.39.
+const VECTOR: f64 = 4.0;
+/// The same of a single element.
+const ELEMENT: f64 = 1.5;
+/// Multiply-adds of a multiprocessor in the time in which it copies an element from the second-level cache.
+const COPY: f64 = 21.0;
+/// How much longer products take for copies beside them.
+const BESIDE: f64 = 0.25;
+/// Threads of a multiprocessor with which its units wait half of the time.
+const BUSY: f64 = 48.0;
+/// Schedulers of a multiprocessor, each with warps of its own.
+const SCHEDULERS: i64 = 4;
+/// How much longer workgroups take that have fewer warps than these.
+const FEW: f64 = 1.1;
+/// Registers of a multiprocessor.
+const REGISTERS: i64 = 1 << 16;
+/// Registers of a thread beside its results.
+const OTHERS: i64 = 56;
+
+/// Whether a kernel sums products, enough of them to be staged.
+pub fn is_large(kernel: &Kernel) -> bool {
+    let sizes = kernel.loops.iter().copied().chain(kernel.reduce_ranges());
+    let work: Option<f64> = sizes.map(|r| Some(kernel.graph.ints.const_size(r)? as f64)).product();
+    work.is_some_and(|w| w >= LARGE) && product(kernel).is_some()
+}
 
 /// The plan, without the order of blocks and threads; `None` where the kernel is no product, or not a large one.
 pub fn plan(kernel: &Kernel, gpu: &Gpu) -> Option<Plan> {
@@ -38,11 +62,11 @@ fn candidates(kernel: &Kernel, gpu: &Gpu, most: usize) -> Option<Vec<Plan>> {
     let p = product(kernel)?;
     let mut g = kernel.graph.clone();
     let sums: Vec<i64> = kernel.reduce_ranges().into_iter().map(|r| g.ints.const_size(r)).collect::<Option<_>>()?;
-    let (chunked, &longest) = sums.iter().enumerate().filter(|s| s.1 % CHUNK == 0).max_by_key(|s| s.1)?;
     let terms = sums.iter().try_fold(1i64, |n, &s| n.checked_mul(s))?;
-    if longest < 2 * CHUNK || terms < 4 * CHUNK {
-        return None;
-    }
+    let (chunk, chunked) = CHUNKS.into_iter().filter(|c| terms >= 4 * c).find_map(|c| {
+        let longest = sums.iter().enumerate().filter(|s| s.1 % c == 0).max_by_key(|s| s.1)?;
+        (*longest.1 >= 2 * c).then_some((c, longest.0))
+    })?;
     let sizes: Vec<i64> = kernel.loops.iter().map(|&r| g.ints.const_size(r)).collect::<Option<_>>()?;
     if sizes.iter().map(|&s| s as f64).product::<f64>() * (terms as f64) < LARGE {
         return None;
@@ -64,28 +88,38 @@ fn candidates(kernel: &Kernel, gpu: &Gpu, most: usize) -> Option<Vec<Plan>> {
     if sizes[v] < WIDE {
         return None;
     }
-    // A second axis for either side, or none.
+    // More of the lanes' axis, a second axis for either side, or none.
     let near = |side: usize, but: usize| {
         classes[side].iter().copied().filter(|&a| a != but).max_by_key(|&a| (sizes[a], std::cmp::Reverse(steps[a])))
     };
-    let seconds = [Some(None), near(side, v).map(|w| Some((w, true))), near(1 - side, u).map(|w| Some((w, false)))];
+    let seconds = [
+        Some(None),
+        Some(Some((v, true))),
+        near(side, v).map(|w| Some((w, true))),
+        near(1 - side, u).map(|w| Some((w, false))),
+    ];
     let mut found: Vec<(f64, Tile, Option<usize>)> = Vec::new();
     // A row of a buffer of the compiler's own is stored in whole sectors, or all of it at once.
     let own = g.buffer(store.buffer).origin == Origin::Internal;
     let sector = (gpu.sector / g.buffer(store.buffer).dtype.size().max(1)).max(1) as i64;
     for second in seconds.into_iter().flatten() {
+        let same = second.is_some_and(|s| s.0 == v);
         for tile in tiles(second.is_some()) {
             let Tile { tu, ru, tv, tw, rw } = tile;
             let threads = tu * tv * tw;
             let (bu, bv, bw) = (tu * ru, tv * WIDE, tw * rw);
-            if own && bv % sector != 0 && bv < sizes[v] {
+            if (own && bv % sector != 0 && bv < sizes[v]) || (same && (tw > 1 || rw == 1)) {
                 continue;
             }
             let with_lanes = second.is_none_or(|s| s.1);
-            // What a workgroup has of each factor, and what a thread loads of them for a term.
+            // What a workgroup has of each factor, and what a thread's loads of them cost for a term: vectors of both axes,
+            // or elements where a second axis lies between those that follow each other.
             let (rows, cols) = if with_lanes { (bu, bv * bw) } else { (bu * bw, bv) };
-            let loads = if with_lanes { ru + 2 * rw } else { ru * rw + 2 };
-            let shared = (rows + cols + 2 * WIDE) * CHUNK * 4 * if gpu.copies { STAGES as i64 } else { 1 };
+            let loads = match with_lanes {
+                true => VECTOR * ((ru + WIDE - 1) / WIDE + 2 * rw) as f64,
+                false => ELEMENT * (ru * rw + 2) as f64,
+            };
+            let shared = (rows + cols + 2 * WIDE) * chunk * 4 * if gpu.copies { STAGES as i64 } else { 1 };
             if !(64..=256).contains(&threads)
                 || threads > gpu.max_threads as i64
                 || WIDE * ru * rw > ACCUMULATORS
@@ -95,15 +129,24 @@ fn candidates(kernel: &Kernel, gpu: &Gpu, most: usize) -> Option<Vec<Plan>> {
             }
             let blocks = |size: i64, block: i64| ((size + block - 1) / block) as f64;
             let padded = |size: i64, block: i64| blocks(size, block) * block as f64 / size as f64;
-            let size_w = second.map_or(1, |s| sizes[s.0]);
-            let waste = padded(sizes[u], bu) * padded(sizes[v], bv) * padded(size_w, bw);
+            let (along_v, along_w) = if same { (bv * bw, 1) } else { (bv, bw) };
+            let size_w = second.filter(|_| !same).map_or(1, |s| sizes[s.0]);
+            let waste = padded(sizes[u], bu) * padded(sizes[v], along_v) * padded(size_w, along_w);
             let other = |a: &usize| *a != u && *a != v && second.is_none_or(|s| s.0 != *a);
             let rest: f64 = (0..sizes.len()).filter(other).map(|a| sizes[a] as f64).product();
-            let all = rest * blocks(sizes[u], bu) * blocks(sizes[v], bv) * blocks(size_w, bw);
+            let all = rest * blocks(sizes[u], bu) * blocks(sizes[v], along_v) * blocks(size_w, along_w);
             let global = (rows + cols) as f64 / (rows * cols) as f64;
-            let idle = (BUSY / (all * threads as f64)).max(1.0);
-            let cost = waste * (1.0 + loads as f64 / (WIDE * ru * rw) as f64 * 1.5 + global * 24.0) * idle;
-            found.push((cost, tile, second.map(|s| s.0)));
+            // Vectors of 7 or 14 threads where they fill their axis.
+            let odd = |t: i64, block: i64, size: i64| t % 7 == 0 && size % block != 0;
+            if odd(tu, bu, sizes[u]) || odd(tv, along_v, sizes[v]) {
+                continue;
+            }
+            // Products and copies from the second-level cache go on beside each other.
+            let (products, copies) = (1.0 + loads / (WIDE * ru * rw) as f64, global * COPY);
+            // Factors with a second axis are copied by elements.
+            let beside = if second.is_some() && !same { 1.0 } else { BESIDE };
+            let cost = waste * (products.max(copies) + beside * products.min(copies));
+            found.push((cost * idle(all, threads, WIDE * ru * rw, shared, gpu), tile, second.map(|s| s.0)));
         }
     }
     if most == 1 {
@@ -112,8 +155,27 @@ fn candidates(kernel: &Kernel, gpu: &Gpu, most: usize) -> Option<Vec<Plan>> {
     }
     found.sort_by(|a, b| a.0.total_cmp(&b.0));
     found.truncate(most);
-    let axes = Axes { sizes: sizes.len(), u, v, sums: sums.len(), chunked };
+    let axes = Axes { sizes: sizes.len(), u, v, sums: sums.len(), chunked, chunk };
     Some(found.into_iter().map(|(_, tile, w)| axes.plan(tile, w, gpu)).collect())
+}
+
+/// How much longer the machine takes for so many workgroups than it would if all of its multiprocessors had the same number
+/// of them, with threads that hide each other's waits, at the same time.
+fn idle(blocks: f64, threads: i64, accumulators: i64, shared: i64, gpu: &Gpu) -> f64 {
+    let processors = gpu.processors as f64;
+    // The one with the most workgroups is the last to end.
+    let most = (blocks / processors).ceil();
+    let lanes = gpu.lanes as i64;
+    let warps = (threads + lanes - 1) / lanes;
+    let registers = REGISTERS / (warps * lanes * (accumulators + OTHERS));
+    let beside = registers.min(gpu.shared as i64 / shared.max(1)).max(1) as f64;
+    let resident = most.min(beside) * threads as f64;
+    // Warps that a scheduler has less than the others, and lanes that a warp has not: 112 threads took 1.2 times as long. Less
+    // than a warp for each scheduler leaves it to other workgroups to come at the right time.
+    let even = ((warps + SCHEDULERS - 1) / SCHEDULERS) as f64;
+    let uneven = (even * (SCHEDULERS.min(warps) * lanes) as f64 / threads as f64).powf(1.5);
+    let few = if warps < SCHEDULERS { FEW } else { 1.0 };
+    most * processors / blocks * (1.0 + BUSY / resident) * uneven * few
 }
 
 /// What a plan is about: numbers of axes and which of them have parts.
@@ -123,6 +185,7 @@ struct Axes {
     v: usize,
     sums: usize,
     chunked: usize,
+    chunk: i64,
 }
 
 impl Axes {
@@ -137,7 +200,8 @@ impl Axes {
             if a == u {
                 factors.extend([of(Kind::Thread, tu), of(Kind::Unroll, ru)]);
             } else if a == v {
-                factors.extend([of(Kind::Thread, tv), of(Kind::Vector, WIDE)]);
+                let more = if w == Some(v) { rw } else { 1 };
+                factors.extend([of(Kind::Unroll, more), of(Kind::Thread, tv), of(Kind::Vector, WIDE)]);
             } else if Some(a) == w {
                 factors.extend([of(Kind::Unroll, rw), of(Kind::Thread, tw)]);
             }
@@ -145,7 +209,7 @@ impl Axes {
             plan.loops.push(factors);
         }
         for n in 0..self.sums {
-            let all = [any(Kind::Loop), of(Kind::Shared, CHUNK)];
+            let all = [any(Kind::Loop), of(Kind::Shared, self.chunk)];
             plan.reduces.push(all[..if n == chunked { 2 } else { 1 }].to_vec());
         }
         plan

@@ -54,8 +54,9 @@ pub fn unrolled(kernel: &Kernel) -> Vec<RangeId> {
     out
 }
 
-/// What could be the lane, with its width: first `None` for scalar code.
+/// What could be the lane, with its width: first `None` for scalar code. A GPU's lanes store wherever they like.
 pub fn lane_options(
+    target: &Target,
     g: &Graph,
     touches: &[Touch],
     loops: &[RangeId],
@@ -70,7 +71,7 @@ pub fn lane_options(
         }
         // Stores need an address per lane that is linear in the lane.
         let irregular = |t: &&Touch| t.index.iter().filter(|&&i| g.ints.depends_on(i, r)).count() > 1;
-        if touches.iter().filter(|t| t.write).any(|t| irregular(&t)) {
+        if target.gpu.is_none() && touches.iter().filter(|t| t.write).any(|t| irregular(&t)) {
             continue;
         }
         let mut lanes = max_lanes;
@@ -99,7 +100,7 @@ pub(super) fn best_lane(
 ) -> Option<(RangeId, i64)> {
     let max_lanes = full_lanes(kernel, target);
     let mut best = (f64::INFINITY, None);
-    for lane in lane_options(g, touches, &kernel.loops, unrolled, max_lanes) {
+    for lane in lane_options(target, g, touches, &kernel.loops, unrolled, max_lanes) {
         let mut cost = 0.0;
         for t in touches {
             let inner = access::inner_axis(g, t.buffer);
@@ -135,7 +136,7 @@ fn summed_lane(
         touches.iter().map(of).sum()
     };
     let max_lanes = full_lanes(kernel, target);
-    let options = lane_options(g, touches, &kernel.loops, unrolled, max_lanes);
+    let options = lane_options(target, g, touches, &kernel.loops, unrolled, max_lanes);
     let least = options.into_iter().map(|lane| cost(g, lane, false)).fold(f64::INFINITY, f64::min);
     let own = |t: &Touch| kernel.graph.buffer(t.buffer).origin == Origin::Internal;
     let product = kernel.reduces().iter().any(|&v| match kernel.graph.val(v) {

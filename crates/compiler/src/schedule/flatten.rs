@@ -26,11 +26,16 @@ struct Pair {
     axes: Vec<Axes>,
 }
 
-/// Flattens until nothing is left to flatten. Where either of two axes may become the inner one, that is one that fills
-/// `lanes`: the vectors of kernels that know them as two then fit into its rows.
-pub fn flatten(kernels: &mut [Kernel], lanes: i64) {
+/// Flattens those kernels that `which` names until nothing is left to flatten. Where either of two axes may become the
+/// inner one, that is one that fills `lanes`: the vectors of kernels that know them as two then fit into its rows. With
+/// `loops`, kernels that touch the buffers walk along the flat axis too, and divide for what they know as two: neighbouring
+/// threads then have neighbouring elements, whatever the length of a row.
+pub fn flatten(kernels: &mut [Kernel], lanes: i64, loops: bool, which: &dyn Fn(usize, &Kernel) -> bool) {
     let users = scope::users(kernels);
     for n in 0..kernels.len() {
+        if !which(n, &kernels[n]) {
+            continue;
+        }
         let mut refused: Vec<(RangeId, RangeId)> = Vec::new();
         while let Some(pair) = find(kernels, n, Some((&users, lanes)), &refused) {
             let touched = touched(&pair, &users);
@@ -40,6 +45,8 @@ pub fn flatten(kernels: &mut [Kernel], lanes: i64) {
             if before.iter().any(|(i, _)| kernels[*i].unproved().is_some()) {
                 refused.push((pair.first, pair.second));
                 before.into_iter().for_each(|(i, k)| kernels[i] = k);
+            } else if loops {
+                touched.iter().filter(|&&i| i != n).for_each(|&i| walk(&mut kernels[i], &pair));
             }
         }
     }
@@ -55,6 +62,64 @@ pub fn views(kernel: &mut Kernel) {
         let [k] = kernels;
         *kernel = k;
     }
+}
+
+/// Makes two loops of a kernel one where an axis that became flat is indexed by both, and the kernel can still be proved.
+fn walk(kernel: &mut Kernel, pair: &Pair) {
+    let unrolled = heuristic::unrolled(kernel);
+    let free = |r: &RangeId| kernel.loops.contains(r) && !unrolled.contains(r);
+    let both = |&(id, axis, inner): &Axes| -> Option<(RangeId, RangeId)> {
+        let at = kernel.args.iter().position(|a| *a == id)?;
+        let axis = if inner < axis { axis - 1 } else { axis };
+        let index = indices(kernel, BufId(at as u32)).into_iter().map(|i| i.get(axis).copied());
+        let mut ints = kernel.graph.ints.clone();
+        let mut found = None;
+        for e in index {
+            let pair = two_ranges(&mut ints, e?).filter(|(a, b)| free(a) && free(b))?;
+            if found.is_some_and(|f| f != pair) {
+                return None;
+            }
+            found = Some(pair);
+        }
+        found
+    };
+    let Some((first, second)) = pair.axes.iter().find_map(both) else { return };
+    let mut k = kernel.clone();
+    let ints = &mut k.graph.ints;
+    let Some(rows) = ints.const_size(second) else { return };
+    let (a, b) = (ints.size(first), ints.size(second));
+    let size = ints.mul(a, b);
+    let info = ints.range_info(first).clone();
+    let range = ints.new_range_with(size, info.role, info.ordinal);
+    let flat = ints.range(range);
+    let (outer, inner) = (ints.div_const(flat, rows), ints.rem_const(flat, rows));
+    k.replace_ranges(&FxHashMap::from_iter([(first, outer), (second, inner)]), &FxHashMap::default(), &[]);
+    k.loops = kernel.loops.iter().filter(|r| **r != second).map(|&r| if r == first { range } else { r }).collect();
+    if k.unproved().is_none() {
+        *kernel = k;
+    }
+}
+
+/// The indices of all accesses to a buffer.
+fn indices(k: &Kernel, buffer: BufId) -> Vec<Box<[IntId]>> {
+    let loads = k.loads().into_iter().filter_map(|v| match k.graph.val(v) {
+        Val::Load { src: Source::Buffer(b), index, .. } if *b == buffer => Some(index.clone()),
+        _ => None,
+    });
+    let stores = k.stores.iter().filter(|s| s.buffer == buffer).map(|s| s.index.clone().into());
+    loads.chain(stores).collect()
+}
+
+/// The ranges `a` and `b` of an index `a * (size of b) + b`.
+fn two_ranges(ints: &mut Ints, e: IntId) -> Option<(RangeId, RangeId)> {
+    let (terms, 0) = ints.as_sum(e) else { return None };
+    let range = |t: IntId| match ints.node(t) {
+        winograph_ir::int::IntNode::Range(r) => Some(*r),
+        _ => None,
+    };
+    let inner = terms.iter().find(|t| t.1 == 1).and_then(|t| range(t.0))?;
+    let outer = terms.iter().find(|t| t.1 != 1).and_then(|t| range(t.0))?;
+    (terms.len() == 2 && flat_of(ints, e, outer, inner).is_some()).then_some((outer, inner))
 }
 
 /// The kernel itself and all others that read or write a buffer whose axes become one.

@@ -62,7 +62,7 @@ impl Facts {
         let unrolled = heuristic::unrolled(k);
         let touches = access::touches(k, &unrolled);
         let max_lanes = heuristic::full_lanes(k, target);
-        let options = heuristic::lane_options(&k.graph, &touches, &k.loops, &unrolled, max_lanes);
+        let options = heuristic::lane_options(target, &k.graph, &touches, &k.loops, &unrolled, max_lanes);
         let g = &mut k.graph;
         let costs = options
             .iter()
@@ -295,8 +295,8 @@ pub fn pad_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products:
     }
 }
 
-/// Gives results of products that go by tiles of registers another contiguous axis where the rows of theirs have no whole
-/// vectors, as those of 7 or 14 pixels: one along which tiles store whole sectors. Tells of it in the choices.
+/// Gives results of products that go by tiles of registers another contiguous axis where the rows of theirs end within a
+/// sector, as those of 7, 14 or 196 pixels: one along which tiles store whole sectors. Tells of it in the choices.
 pub fn turn_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products: &[Products], choices: &mut [Choice]) {
     let internal = |b: usize| buffers[b].layout.is_none() && matches!(buffers[b].origin, Origin::Internal);
     for n in 0..kernels.len() {
@@ -308,7 +308,7 @@ pub fn turn_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products
         let elements = (gpu.sector / buffer.dtype.size()).max(1) as i64;
         let size = |axis: usize| k.graph.ints.as_const(buffer.shape[axis]).unwrap_or(1);
         let Some(&inner) = choice.order.last() else { continue };
-        if choice.block.is_some() || size(inner) % blocks::WIDE == 0 {
+        if choice.block.is_some() || size(inner) % elements == 0 {
             continue;
         }
         let whole = |a: &usize| size(*a) % elements == 0 && moves_a_factor(k, store.index[*a]);
@@ -327,7 +327,7 @@ pub fn turn_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products
         let rows = size(inner);
         choice.order.retain(|&a| a != to);
         choice.order.push(to);
-        choice.reason += &format!("; rows of {rows} have no whole vectors: axis {to} is contiguous instead");
+        choice.reason += &format!("; rows of {rows} end within a sector: axis {to} is contiguous instead");
         let planes = vec![false; choice.order.len()];
         for k in kernels.iter_mut().filter(|k| k.args.iter().any(|a| a.0 as usize == b)) {
             set_layout(k, b, &choice.order, None, &planes, Some(gpu.sector), 1);

@@ -40,7 +40,8 @@ impl Search<'_> {
         let others = ranked.iter().enumerate().take(FINISHED).skip(1).filter(|(_, r)| near(&r.1));
         for (place, (threads, _)) in others {
             let other = self.finish(threads.clone(), rule);
-            let nearly = Score { sectors: best.1.score.sectors * CLEARLY, ..best.1.score };
+            let of = best.1.score;
+            let nearly = Score { sectors: of.sectors * CLEARLY, lines: of.lines * CLEARLY, ..of };
             if other.score.compare(&nearly).is_lt() {
                 best = (place, other);
             }
@@ -114,6 +115,15 @@ impl Search<'_> {
                 total *= n;
             }
         }
+        // More of a transform's slowest axis where its workgroup is small still.
+        let transform = !self.unrolled.is_empty();
+        if let Some((a, n)) = threads.last_mut().filter(|t| transform && tile.is_none_or(|x| x.0 != t.0)) {
+            let of_vector = vector.filter(|v| v.0 == *a).map_or(1, |v| v.1);
+            let size = self.size(*a).unwrap_or(1) / of_vector;
+            if let Some(m) = (2..=THREADS / total.max(1)).rev().find(|m| size % (*n * m) == 0) {
+                *n *= m;
+            }
+        }
         let elements: Vec<(usize, i64)> = tile.into_iter().chain(vector).collect();
         let mut best = (self.score_sharing(&threads, &elements), threads.clone());
         // With the threads that came later another order may put better neighbours into a warp.
@@ -122,7 +132,7 @@ impl Search<'_> {
             for order in permutations(&axes) {
                 let trial: Threads = order.iter().map(|&n| threads[n]).collect();
                 let score = self.score_sharing(&trial, &elements);
-                let nearly = Score { sectors: best.0.sectors * 0.999, ..best.0 };
+                let nearly = Score { sectors: best.0.sectors * 0.999, lines: best.0.lines * 0.999, ..best.0 };
                 if score.compare(&nearly).is_lt() {
                     best = (score, trial);
                 }

@@ -175,24 +175,31 @@ impl IntWriter<'_> {
 
     /// What no part of an expression exceeds, whatever the order in which its terms are added up.
     fn magnitude(&self, e: IntId) -> i128 {
-        let (lo, hi) = self.ints.bounds(e);
-        let own = (lo as i128).abs().max((hi as i128).abs());
         let parts = match self.ints.node(e) {
             IntNode::Const(_) | IntNode::Range(_) | IntNode::Param(_) => 0,
             IntNode::Sum { terms, constant } => self.magnitude_of(terms, *constant),
-            IntNode::Product(factors) => factors.iter().fold(1, |m, &f| (m * self.magnitude(f).max(1)).min(FAR >> 64)),
+            IntNode::Product(factors) => {
+                let product = factors.iter().fold(1, |m, &f| (m * self.value(f).clamp(1, FAR >> 64)).min(FAR >> 64));
+                factors.iter().fold(product, |m, &f| m.max(self.magnitude(f)))
+            }
             IntNode::Div { num, den } | IntNode::Mod { num, den } => self.magnitude(*num).max(self.magnitude(*den)),
         };
-        own.max(parts)
+        self.value(e).max(parts)
+    }
+
+    /// What an expression itself does not exceed.
+    fn value(&self, e: IntId) -> i128 {
+        let (lo, hi) = self.ints.bounds(e);
+        (lo as i128).abs().max((hi as i128).abs())
     }
 
     fn magnitude_of(&self, terms: &[(IntId, i64)], constant: i64) -> i128 {
-        let own = (constant as i128).abs();
-        terms.iter().fold(own, |m, &(t, c)| {
-            let (t, c) = (self.magnitude(t), (c as i128).abs());
+        let sum = terms.iter().fold((constant as i128).abs(), |m, &(t, c)| {
             // The factor itself is a constant of the text.
-            m.saturating_add(t.saturating_mul(c).max(c).min(FAR))
-        })
+            let c = (c as i128).abs();
+            m.saturating_add(self.value(t).saturating_mul(c).max(c).min(FAR))
+        });
+        terms.iter().fold(sum, |m, t| m.max(self.magnitude(t.0)))
     }
 
     fn expr_in(&self, e: IntId, w: Width, d: &mut dyn Dialect) -> Result<String, Unbound> {

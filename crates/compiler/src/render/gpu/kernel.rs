@@ -21,6 +21,9 @@ const MAX_LANES: u32 = 256;
 /// Loops up to so many iterations are unrolled where arrays that are to be registers are indexed by them.
 const MAX_UNROLL: i64 = 64;
 
+/// The same for loops over the terms of a chunk.
+const MAX_TERMS: i64 = 16;
+
 /// Bytes of all tables that may lie in constant memory.
 const CONSTANT_BYTES: usize = 32 << 10;
 
@@ -302,8 +305,8 @@ impl<'a> Kernel<'a> {
             // Iterations of a grid loop are independent, so that running them in order is right.
             Stmt::Loop { range, kind: _, body } => {
                 let size = self.expr(self.code.ints.size(*range))?;
-                let few = self.code.ints.const_size(*range).is_some_and(|s| s <= MAX_UNROLL);
-                if few && self.unrolled.contains(range) {
+                let few = |most: i64| self.code.ints.const_size(*range).is_some_and(|s| s <= most);
+                if (few(MAX_UNROLL) && self.unrolled.contains(range)) || (few(MAX_TERMS) && self.is_of_terms(body)) {
                     self.line("#pragma unroll");
                 }
                 let ty = self.ints.variable(*range).name();
@@ -349,6 +352,19 @@ impl<'a> Kernel<'a> {
             Stmt::Barrier(Scope::Global) => return Err(self.unsupported("a barrier between blocks")),
         }
         Ok(())
+    }
+
+    /// Whether a loop's body multiplies what it loads of shared memory: unrolled, loads of later terms are under way while
+    /// earlier ones are multiplied.
+    fn is_of_terms(&self, body: &[Stmt]) -> bool {
+        let plain = |s: &Stmt| matches!(s, Stmt::Let { .. } | Stmt::Set { .. });
+        let shared = |s: &Stmt| match s.access().map(|a| a.mem) {
+            Some(Memory::Local(i)) => self.home(i) != Home::Thread,
+            _ => false,
+        };
+        body.iter().all(plain)
+            && body.iter().any(shared)
+            && body.iter().any(|s| matches!(s, Stmt::Let { instr: Instr::Fma { .. }, .. }))
     }
 
     /// Emits a line and indents what follows.

@@ -95,7 +95,9 @@ impl<'a> Shape<'a> {
         }
         let (locals, dynamic) = place(code, count, target)?;
         let nests = vec![Nest { ranges: nest.grid, body: nest.body }];
-        let beside = beside(code, count, dynamic, target);
+        let shared = locals.iter().zip(&code.locals).filter(|(l, _)| l.0 != Home::Thread);
+        let shared: usize = shared.map(|(l, m)| l.1.saturating_mul(m.dtype.size())).sum();
+        let beside = beside(code, count, shared, target);
         Ok(Shape { prefix: &[], nests, threads, count, locals, dynamic, beside })
     }
 }
@@ -105,14 +107,35 @@ const REGISTERS: usize = 1 << 16;
 /// Registers of a thread beside its results.
 const OTHERS: usize = 56;
 
+/// Results of a thread from which on registers, and not threads, say how many blocks there is room for.
+const MANY: usize = 32;
+
 /// Blocks of products of factors in shared memory that shared memory and registers have room for: while one waits for its
 /// copies and products, another one runs.
-fn beside(code: &Code, threads: u32, dynamic: usize, target: &Target) -> u32 {
-    let Some(unit) = code.units.iter().find(|u| from_shared(u)) else { return 1 };
-    let shared = target.gpu.as_ref().map_or(MAX_SHARED, |g| g.shared);
-    let by_memory = (shared + 1024) / (dynamic + 1024);
-    let by_registers = REGISTERS / (threads as usize * (unit.c.elements() as usize + OTHERS)).max(1);
+fn beside(code: &Code, threads: u32, shared: usize, target: &Target) -> u32 {
+    let results = match code.units.iter().find(|u| from_shared(u)) {
+        Some(unit) => unit.c.elements() as usize,
+        None if code.units.is_empty() && shared > 0 => accumulators(code),
+        None => 0,
+    };
+    if results < MANY {
+        return 1;
+    }
+    let most = target.gpu.as_ref().map_or(MAX_SHARED, |g| g.shared);
+    let by_memory = (most + 1024) / (shared + 1024);
+    let by_registers = REGISTERS / (threads.next_multiple_of(32) as usize * (results + OTHERS)).max(1);
     by_memory.min(by_registers).clamp(1, 8) as u32
+}
+
+/// Lanes of all variables.
+fn accumulators(code: &Code) -> usize {
+    let mut all = 0;
+    code.for_each_stmt(&mut |s| {
+        if let Stmt::Var { reg, .. } = s {
+            all += code.regs.get(reg.0 as usize).map_or(0, |t| t.lanes as usize);
+        }
+    });
+    all
 }
 
 fn place(code: &Code, threads: u32, target: &Target) -> Result<(Vec<(Home, usize)>, usize)> {
