@@ -22,9 +22,6 @@ pub(super) fn scatter(p: &mut Prelude, t: CType) -> String {
 }
 
 /// `f(p, offset, lo, hi, fill)`: neighbouring elements in lanes `lo..hi`, `fill` in the others.
-///
-/// Where that is no lane the address is the array's: a masked load from a page that is not there reads nothing, and takes
-/// thousands of cycles to find out.
 pub(super) fn masked_load(p: &mut Prelude, t: CType) -> String {
     let name = format!("wg_load_{}", t.name());
     let e = t.elem.name();
@@ -42,22 +39,21 @@ pub(super) fn masked_load(p: &mut Prelude, t: CType) -> String {
     let between = avx2_masked(t).map(|x| (x, between(p, t)));
     p.helper(name, |p, n| {
         let (ty, m) = (p.ty(t), p.memory_ty(t));
-        let (lanes, bytes) = (t.lanes, t.elem.bytes());
-        let at = format!("(uptr)p + (lo < hi && hi > 0 && lo < {lanes} ? (uptr)off * {bytes} : 0)");
+        let lanes = t.lanes;
         let loops = format!(
             "  if (lo <= 0 && hi >= {lanes}) return *(const {m} *)(p + off);\n  return {part}(p, off, 1, lo, hi, fill);\n"
         );
         let avx2 = |p: &mut Prelude| -> String {
             let Some((stem, between)) = &between else { return String::new() };
-            let (m, v) = (p.ty(t.mask()), avx2_vector(t));
+            let (m, bytes, v) = (p.ty(t.mask()), t.elem.bytes(), avx2_vector(t));
             format!(
-                "#elif defined(__AVX2__)\n  {m} m = {between}(lo, hi);\n  {m} r = ({m})__builtin_ia32_maskload{stem}((const {v} *)({at}), ({v})m);\n  return ({ty})(r | (~m & ({m}){splat}(fill)));\n"
+                "#elif defined(__AVX2__)\n  {m} m = {between}(lo, hi);\n  {m} r = ({m})__builtin_ia32_maskload{stem}((const {v} *)((uptr)p + (uptr)off * {bytes}), ({v})m);\n  return ({ty})(r | (~m & ({m}){splat}(fill)));\n"
             )
         };
         let body = match x86_masked(t) {
             Some(x) => format!(
-                "#ifdef {}\n  return ({ty})__builtin_ia32_load{}_mask((const {} *)({at}), ({}){splat}(fill), {mask}(lo, hi));\n{}#else\n{loops}#endif\n",
-                x.guard, x.stem, x.element, x.vector, avx2(p)
+                "#ifdef {}\n  return ({ty})__builtin_ia32_load{}_mask((const {} *)((uptr)p + (uptr)off * {}), ({}){splat}(fill), {mask}(lo, hi));\n{}#else\n{loops}#endif\n",
+                x.guard, x.stem, x.element, t.elem.bytes(), x.vector, avx2(p)
             ),
             None => loops,
         };
