@@ -15,6 +15,15 @@ const LARGE_PAGE: usize = 2 << 20;
 #[cfg(target_os = "linux")]
 const LARGE: usize = 4 * LARGE_PAGE;
 
+/// So many bytes behind a mapped buffer have pages, all of them the system's page of zeros. Vectors of which no lane is
+/// wanted are asked for there, behind the last panel: they read nothing, but where there is no page that takes thousands
+/// of cycles each.
+#[cfg(target_os = "linux")]
+const BEHIND: usize = 1 << 20;
+/// Bytes between touches of what is behind: the smallest page.
+#[cfg(target_os = "linux")]
+const PAGE: usize = 4 << 10;
+
 /// Memory, aligned to [`ALIGNMENT`], zero at first. Large buffers are mapped for themselves: the system gives them pages,
 /// zero already, to the threads that first touch them, and takes them back when they are dropped. Where it has large pages on request
 /// they have these: weights of many megabytes are read through few entries of the translation buffers.
@@ -92,7 +101,7 @@ impl Buffer {
 /// Memory that the system maps, beginning at a multiple of large pages. That they are refused changes nothing but speed.
 #[cfg(target_os = "linux")]
 fn mapped(bytes: usize) -> Option<Buffer> {
-    let whole = bytes.checked_add(LARGE_PAGE)?;
+    let whole = bytes.checked_add(LARGE_PAGE + BEHIND)?;
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: it maps new memory, wherever the system likes.
     let base = unsafe { libc::mmap(std::ptr::null_mut(), whole, access, kind, -1, 0) };
@@ -105,6 +114,10 @@ fn mapped(bytes: usize) -> Option<Buffer> {
         libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
         at
     };
+    for behind in (0..BEHIND).step_by(PAGE) {
+        // SAFETY: `skipped`, `bytes` and `BEHIND` together are at most `whole`; what the system maps is zero.
+        unsafe { at.add(bytes + behind).read_volatile() };
+    }
     Some(Buffer { at, len: bytes, from: From::Mapped(base, whole) })
 }
 
