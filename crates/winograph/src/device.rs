@@ -26,6 +26,11 @@ pub trait Device: Send + Sync {
     /// Memory of `bytes` bytes, all zero.
     fn allocate(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError>;
 
+    /// The same for what is written once and read by every call: a device may take time to make reading fast.
+    fn allocate_prepared(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
+        self.allocate(bytes)
+    }
+
     /// Copies bytes to the device. Launches before it that use the memory have been run when it writes, and launches after it
     /// find the bytes there; launches on other memory may run meanwhile.
     fn write(&self, to: &mut dyn Memory, offset: usize, from: &[u8]) -> Result<(), DeviceError>;

@@ -221,7 +221,7 @@ impl Compiled {
         let mut compiled = Compiled {
             first_constant,
             constants: constants.collect::<Result<_, _>>().map_err(on_device(op))?,
-            prepared: device.allocate(outline.prepared_bytes).map_err(on_device(op))?,
+            prepared: device.allocate_prepared(outline.prepared_bytes).map_err(on_device(op))?,
             workspaces: Workspaces::new(&outline, &**device),
             device: device.clone(),
             times: CompileTimes::default(),

@@ -15,9 +15,7 @@ const LARGE_PAGE: usize = 2 << 20;
 #[cfg(target_os = "linux")]
 const LARGE: usize = 4 * LARGE_PAGE;
 
-/// So many bytes behind a mapped buffer have pages, all of them the system's page of zeros. Vectors of which no lane is
-/// wanted are asked for there, behind the last panel: they read nothing, but where there is no page that takes thousands
-/// of cycles each.
+/// So many bytes behind a mapped buffer can be given pages by [`Buffer::touch_behind`].
 #[cfg(target_os = "linux")]
 const BEHIND: usize = 1 << 20;
 /// Bytes between touches of what is behind: the smallest page.
@@ -96,6 +94,19 @@ impl Buffer {
     pub fn as_ptr(&self) -> *mut u8 {
         self.at.as_ptr()
     }
+
+    /// Has the system map what follows a buffer that is mapped for itself, to its page of zeros. Vectors of which no lane is
+    /// wanted are asked for there, behind the last panel: they read nothing, but where there is no page that takes
+    /// thousands of cycles each. It takes some 0.2 ms, which is for memory that is read again and again.
+    pub fn touch_behind(&self) {
+        #[cfg(target_os = "linux")]
+        if let From::Mapped(..) = self.from {
+            for behind in (0..BEHIND).step_by(PAGE) {
+                // SAFETY: `mapped` has mapped `BEHIND` bytes beyond the buffer, which nobody writes.
+                unsafe { self.at.add(self.len + behind).read_volatile() };
+            }
+        }
+    }
 }
 
 /// Memory that the system maps, beginning at a multiple of large pages. That they are refused changes nothing but speed.
@@ -114,10 +125,6 @@ fn mapped(bytes: usize) -> Option<Buffer> {
         libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
         at
     };
-    for behind in (0..BEHIND).step_by(PAGE) {
-        // SAFETY: `skipped`, `bytes` and `BEHIND` together are at most `whole`; what the system maps is zero.
-        unsafe { at.add(bytes + behind).read_volatile() };
-    }
     Some(Buffer { at, len: bytes, from: From::Mapped(base, whole) })
 }
 

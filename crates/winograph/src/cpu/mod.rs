@@ -196,6 +196,12 @@ impl Device for CpuDevice {
         Ok(Box::new(Buffer::zeroed(bytes)?))
     }
 
+    fn allocate_prepared(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
+        let buffer = Buffer::zeroed(bytes)?;
+        buffer.touch_behind();
+        Ok(Box::new(buffer))
+    }
+
     fn write(&self, to: &mut dyn Memory, offset: usize, from: &[u8]) -> Result<(), DeviceError> {
         write_host(self.name(), to, offset, from)
     }
