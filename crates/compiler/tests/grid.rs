@@ -63,14 +63,18 @@ fn auto_moves_no_more_than_the_old_rules_and_stores_the_least() {
                         verify_each_pass: true,
                         ..Options::default()
                     };
-                    moved(&compile(&conv.graph(), &Target::by_name(target).unwrap(), &options).unwrap().0)
+                    compile(&conv.graph(), &Target::by_name(target).unwrap(), &options).unwrap().0
                 };
-                let auto = of(LayoutRule::Auto, GridRule::Auto);
+                let program = of(LayoutRule::Auto, GridRule::Auto);
+                let in_blocks = program.kernels.iter().any(|code| !code.locals.is_empty());
+                let of = |layout, grid| moved(&of(layout, grid));
+                let auto = moved(&program);
                 let old = of(LayoutRule::Creation, GridRule::RangeId);
                 let same_layouts = of(LayoutRule::Auto, GridRule::RangeId);
-                // Where its stores fill no sectors, as with rows of 5 tiles, it may load less. Products in blocks, whose axes
-                // of tiles are one under `auto` alone, are planned for time and may load a little more.
-                let fewer = same_layouts.1 == same_layouts.2 && (same_layouts.0 as f64) * 1.05 < auto.0 as f64;
+                // Where its stores fill no sectors, as with rows of 5 tiles, it may load less. Products in blocks of shared memory,
+                // whose axes of tiles are one under `auto` alone, are planned for time and may load a little more.
+                let most = if in_blocks { 1.05 } else { 1.0 };
+                let fewer = same_layouts.1 == same_layouts.2 && (same_layouts.0 as f64) * most < auto.0 as f64;
                 if fewer || auto.0 > old.0 || auto.1 != auto.2 {
                     wrong.push(format!(
                         "{target} {:?} {:?} tile {tile:?}: {} sectors under auto, {} under the old rules, {} under the old rule of \
