@@ -481,6 +481,9 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         told(c.gpu.compile(&codes[..s.below(codes.len() + 1)]))
     }),
     ("Device::allocate", |s, c| told(if s.flag() { c.device.allocate(s.size()) } else { c.gpu.allocate(s.size()) })),
+    ("Device::allocate_prepared", |s, c| {
+        told(if s.flag() { c.device.allocate_prepared(s.size()) } else { c.gpu.allocate_prepared(s.size()) })
+    }),
     ("Device::export", |s, c| {
         let codes = &c.f.program().kernels[..s.below(2)];
         told(if s.flag() { c.device.export(codes) } else { c.gpu.export(codes) })
