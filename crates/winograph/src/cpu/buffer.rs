@@ -98,7 +98,7 @@ impl Buffer {
     /// Has the system map what follows a buffer that is mapped for itself, to its page of zeros. Vectors of which no lane is
     /// wanted are asked for there, behind the last panel: they read nothing, but where there is no page that takes
     /// thousands of cycles each. It takes some 0.2 ms, which is for memory that is read again and again.
-    pub fn touch_behind(&self) {
+    pub(super) fn touch_behind(&self) {
         #[cfg(target_os = "linux")]
         if let From::Mapped(..) = self.from {
             for behind in (0..BEHIND).step_by(PAGE) {
