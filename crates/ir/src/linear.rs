@@ -475,6 +475,21 @@ pub struct Code {
 }
 
 impl Code {
+    /// Code of nothing yet.
+    pub fn new(name: String, role: Role, ints: Ints) -> Code {
+        Code {
+            name,
+            role,
+            ints,
+            args: Vec::new(),
+            locals: Vec::new(),
+            tables: Vec::new(),
+            units: Vec::new(),
+            regs: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
     /// Type of a register.
     pub fn ty(&self, reg: Reg) -> Type {
         self.regs[reg.0 as usize]

@@ -181,16 +181,6 @@ impl Kernel {
         let name = self.launch.signature().name().to_string();
         let role = Role::ALL.into_iter().find(|r| r.name() == self.role);
         let role = role.ok_or_else(|| (format!("kernel {name}"), format!("there is no role {:?}", self.role)))?;
-        Ok(Code {
-            name,
-            role,
-            ints: Ints::default(),
-            args: Vec::new(),
-            locals: Vec::new(),
-            tables: Vec::new(),
-            units: Vec::new(),
-            regs: Vec::new(),
-            body: Vec::new(),
-        })
+        Ok(Code::new(name, role, Ints::default()))
     }
 }

@@ -82,17 +82,7 @@ struct Renaming<'a> {
 impl Linker {
     fn new(parts: &[Part<'_>], name: String) -> Linker {
         let ints = parts.first().map(|p| Ints::with_params_of(&p.code.ints)).unwrap_or_default();
-        let code = Code {
-            name,
-            role: Role::Other,
-            ints,
-            args: Vec::new(),
-            locals: Vec::new(),
-            tables: Vec::new(),
-            units: Vec::new(),
-            regs: Vec::new(),
-            body: Vec::new(),
-        };
+        let code = Code::new(name, Role::Other, ints);
         Linker { code, args: Vec::new(), places: FxHashMap::default(), tables: FxHashMap::default() }
     }
 

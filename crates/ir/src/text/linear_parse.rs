@@ -41,17 +41,7 @@ pub fn parse_linear(text: &str) -> Result<Code, ParseError> {
     let (name, _) = c.name("the name of the kernel")?;
     let role = c.accept_known(role_from).unwrap_or(Role::Other);
     c.end_line()?;
-    let code = Code {
-        name,
-        role,
-        ints: Ints::new(),
-        args: Vec::new(),
-        locals: Vec::new(),
-        tables: Vec::new(),
-        units: Vec::new(),
-        regs: Vec::new(),
-        body: Vec::new(),
-    };
+    let code = Code::new(name, role, Ints::new());
     let mut p = Parser {
         c,
         scope: Scope::default(),
