@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fetches ONNX's conformance cases from PyPI into target/onnx-cases (or a folder given as the first argument): the
 # folders `node`, `simple`, `pytorch-converted` and `pytorch-operator` of ONNX's own package, 18 MB to fetch. Nothing is
-# installed. `winograph check onnx` runs them.
+# installed. `winograph check` runs them.
 set -eu
 
 version=1.19.1

@@ -24,10 +24,13 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: ExplainCommand,
     },
-    /// Compare what is compiled with the interpreters
+    /// Compare what is compiled with what is expected: conformance cases of ONNX in folders, or random graphs
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Check {
         #[command(subcommand)]
-        what: CheckCommand,
+        what: Option<CheckCommand>,
+        #[command(flatten)]
+        cases: CheckOnnx,
     },
     /// Run a model on arrays and pictures
     Run(Box<RunArgs>),
@@ -69,7 +72,7 @@ pub(crate) enum ExplainCommand {
 pub(crate) enum CheckCommand {
     /// Random graphs of all operations and dtypes
     Graphs(CheckGraphs),
-    /// Conformance cases of ONNX, whose outputs are given
+    /// Conformance cases of ONNX, whose outputs are given: as `check` with folders alone
     Onnx(CheckOnnx),
 }
 
@@ -508,7 +511,7 @@ pub(crate) struct DevicesArgs {
     pub(crate) json: bool,
 }
 
-/// Arguments of `check onnx`.
+/// Arguments of `check onnx`, and of `check` without one of its commands.
 #[derive(Debug, Args)]
 pub(crate) struct CheckOnnx {
     /// Folders in or below which there are cases: `model.onnx` and `test_data_set_0`

@@ -1,4 +1,4 @@
-//! `winograph check onnx`: ONNX's conformance cases.
+//! `winograph check`: ONNX's conformance cases.
 
 use crate::args::CheckOnnx;
 use crate::error::{Error, Result};
