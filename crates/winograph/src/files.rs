@@ -1,9 +1,45 @@
-//! Files that are there as a whole or not at all.
+//! Files: written so that they are there as a whole or not at all, and read by several threads.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Bytes of a file that a thread reads at a time.
+pub(crate) const PART: usize = 1 << 20;
+
+/// Threads that read at most.
+const READERS: usize = 8;
+
+/// Does what reads a part of a file for each part, on several threads: copying from the system's memory, and having it give pages
+/// for what is copied, takes longer than one of them has.
+///
+/// # Errors
+/// The first error of each thread ends it; one of these.
+pub(crate) fn in_parts<T: Send>(parts: Vec<T>, read: impl Fn(T) -> io::Result<()> + Sync) -> io::Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(READERS).min(parts.len());
+    let parts = Mutex::new(parts.into_iter());
+    let work = || -> io::Result<()> {
+        loop {
+            let next = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+            match next {
+                Some(part) => read(part)?,
+                None => return Ok(()),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let helpers: Vec<_> =
+            (1..threads).filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let mut done = work();
+        for helper in helpers {
+            let other = helper.join().unwrap_or_else(|_| Err(io::Error::other("a thread that reads it failed")));
+            done = done.and(other);
+        }
+        done
+    })
+}
 
 /// Writes a file so that nobody ever sees a part of it: whoever looks at `path` finds what was there before, or all of
 /// `bytes`. On Linux the bytes have no name until they are complete, so that a process that is killed leaves nothing;

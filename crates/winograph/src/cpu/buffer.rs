@@ -24,7 +24,7 @@ const PAGE: usize = 4 << 10;
 
 /// Memory, aligned to [`ALIGNMENT`], zero at first. Large buffers are mapped for themselves: the system gives them pages,
 /// zero already, to the threads that first touch them, and takes them back when they are dropped. Where it has large pages on request
-/// they have these: weights of many megabytes are read through few entries of the translation buffers.
+/// they have these, unless asked otherwise: weights of many megabytes are read through few entries of the translation buffers.
 #[derive(Debug)]
 pub struct Buffer {
     at: NonNull<u8>,
@@ -52,11 +52,21 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     /// Memory of `bytes` bytes, all zero; an error where there is not so much.
     pub fn zeroed(bytes: usize) -> Result<Buffer, DeviceError> {
+        Buffer::on_pages(bytes, true)
+    }
+
+    /// As [`zeroed`](Buffer::zeroed), on pages of ordinary size: for what is as large as a model and read from a file. A virtual
+    /// machine may have few large pages at hand, and these are better spent on what is prepared.
+    pub(crate) fn ordinary(bytes: usize) -> Result<Buffer, DeviceError> {
+        Buffer::on_pages(bytes, false)
+    }
+
+    fn on_pages(bytes: usize, large: bool) -> Result<Buffer, DeviceError> {
         let error = || DeviceError::OutOfMemory { bytes };
         let layout = Layout::from_size_align(bytes, ALIGNMENT).ok().filter(|_| may_fit(bytes)).ok_or_else(error)?;
         #[cfg(target_os = "linux")]
         if bytes >= LARGE {
-            return mapped(bytes).ok_or_else(error);
+            return mapped(bytes, large).ok_or_else(error);
         }
         let (at, from) = match bytes {
             // A non-null address with the right alignment that is never read.
@@ -109,9 +119,10 @@ impl Buffer {
     }
 }
 
-/// Memory that the system maps, beginning at a multiple of large pages. That they are refused changes nothing but speed.
+/// Memory that the system maps, beginning at a multiple of large pages, and on such if `large`. That they are refused changes
+/// nothing but speed.
 #[cfg(target_os = "linux")]
-fn mapped(bytes: usize) -> Option<Buffer> {
+fn mapped(bytes: usize, large: bool) -> Option<Buffer> {
     let whole = bytes.checked_add(LARGE_PAGE + BEHIND)?;
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: it maps new memory, wherever the system likes.
@@ -122,7 +133,9 @@ fn mapped(bytes: usize) -> Option<Buffer> {
     // in it.
     let at = unsafe {
         let at = base.add(skipped);
-        libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+        if large {
+            libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+        }
         at
     };
     Some(Buffer { at, len: bytes, from: From::Mapped(base, whole) })

@@ -19,9 +19,6 @@ pub(super) const PREAMBLE: usize = 48;
 /// Bytes of a header at most: of a program of a million launches it has fewer.
 pub(super) const MAX_HEADER: u32 = 256 << 20;
 
-/// Bytes of the parts of a section that are hashed by themselves.
-pub(super) const PART: usize = 1 << 20;
-
 /// Most axes of an input or output.
 const MAX_RANK: usize = 64;
 

@@ -1,10 +1,11 @@
 //! Reading an exported file.
 
-use super::format::{FIXED_SECTIONS, Header, MAGIC, MAX_HEADER, Named, PART, PREAMBLE, Section, Sound, digest};
+use super::format::{FIXED_SECTIONS, Header, MAGIC, MAX_HEADER, Named, PREAMBLE, Section, Sound, digest};
 use super::{ExportError, FORMAT};
 use crate::device::{Device, Memory, host_bytes};
 use crate::error::Result;
 use crate::execute::{Compiled, Ready};
+use crate::files::{PART, in_parts};
 use crate::function::{ArgSpec, Function};
 use crate::image::{Image, Platform};
 use crate::memory::may_fit;
@@ -13,9 +14,6 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Threads that read and hash at most.
-const READERS: usize = 8;
 
 /// An exported file whose header has been read and checked. Nothing of it has been run.
 #[derive(Debug)]
@@ -235,28 +233,14 @@ impl Exported {
                 at = at.saturating_add(bytes);
             }
         }
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(READERS).min(tasks.len());
-        let (tasks, hashes) = (Mutex::new(tasks.into_iter()), Mutex::new(hashes));
-        let work = || -> io::Result<()> {
-            loop {
-                let next = tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((number, at, part)) = next else { return Ok(()) };
-                self.source.read(at, part)?;
-                let hash = blake3::hash(part);
-                if let Some(to) = hashes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
-                    to.1 = Some(hash);
-                }
+        let hashes = Mutex::new(hashes);
+        let done = in_parts(tasks, |(number, at, part): (usize, u64, &mut [u8])| {
+            self.source.read(at, part)?;
+            let hash = blake3::hash(part);
+            if let Some(to) = hashes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
+                to.1 = Some(hash);
             }
-        };
-        let done: io::Result<()> = std::thread::scope(|scope| {
-            let helpers: Vec<_> =
-                (1..threads).filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
-            let mut done = work();
-            for helper in helpers {
-                let other = helper.join().unwrap_or_else(|_| Err(io::Error::other("a thread that reads it failed")));
-                done = done.and(other);
-            }
-            done
+            Ok(())
         });
         done.map_err(|source| ExportError::Io { action: "read", source })?;
         let hashes = hashes.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -1,9 +1,9 @@
 //! Writing an exported file.
 
-use super::format::{Header, MAGIC, MAX_HEADER, Named, PART, Section, digest};
+use super::format::{Header, MAGIC, MAX_HEADER, Named, Section, digest};
 use super::{ExportError, FORMAT};
 use crate::error::Result;
-use crate::files::replace;
+use crate::files::{PART, replace};
 use crate::function::{ArgSpec, Function};
 use crate::image::Image;
 use crate::outline::{At, Buffer, Kernel, Launch};

@@ -1,50 +1,63 @@
 //! Memory that holds the elements of a tensor.
 
+use crate::cpu::Buffer;
 use crate::device::{Device, DeviceError, Memory};
 use crate::error::{Error, Result};
 use crate::execute::on_device;
+#[cfg(unix)]
+use crate::files::{PART, in_parts};
 use crate::memory::may_fit;
 use crate::tensor::Element;
 use crate::tensor::resident::Resident;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
+#[cfg(not(unix))]
+use std::io::{Seek as _, SeekFrom};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Alignment of a storage in bytes.
 pub(crate) const ALIGNMENT: usize = winograph_compiler::program::ALIGNMENT;
 
 /// Bytes on the host, aligned to a cache line, in the machine's byte order.
-struct Bytes {
-    /// Room for `ALIGNMENT` bytes more than are used, so that an aligned part of them can be.
-    bytes: Vec<u8>,
-    start: usize,
+enum Bytes {
+    /// From `start` on. There is room for `ALIGNMENT` bytes more than are used, so that an aligned part of them can be.
+    Heap { bytes: Vec<u8>, start: usize },
+    /// Pages of the threads that fill them.
+    Pages(Buffer),
 }
 
 impl Bytes {
     /// `len` zero bytes, or [`Error::OutOfMemory`].
     fn zeroed(len: usize) -> Result<Bytes> {
-        let mut out = Bytes::reserved(len)?;
-        out.bytes.resize(out.start + len, 0);
-        Ok(out)
+        let (mut bytes, start) = Bytes::reserved(len)?;
+        bytes.resize(start + len, 0);
+        Ok(Bytes::Heap { bytes, start })
     }
 
-    /// No bytes yet, and room for `len`, of which the first is aligned.
-    fn reserved(len: usize) -> Result<Bytes> {
+    /// No bytes yet, and room for `len` from the second of these on, where the first is aligned.
+    fn reserved(len: usize) -> Result<(Vec<u8>, usize)> {
         let whole = len.checked_add(ALIGNMENT).filter(|&n| may_fit(n)).ok_or(Error::OutOfMemory { bytes: len })?;
         let mut bytes: Vec<u8> = Vec::new();
         bytes.try_reserve_exact(whole).map_err(|_| Error::OutOfMemory { bytes: len })?;
         // `align_offset` may refuse only where pointers have no address, which is not at run time.
         let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         bytes.resize(start, 0);
-        Ok(Bytes { bytes, start })
+        Ok((bytes, start))
     }
 
     fn get(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        match self {
+            Bytes::Heap { bytes, start } => &bytes[*start..],
+            Bytes::Pages(buffer) => buffer.as_slice(),
+        }
     }
 
     fn get_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..]
+        match self {
+            Bytes::Heap { bytes, start } => &mut bytes[*start..],
+            Bytes::Pages(buffer) => buffer.as_mut_slice(),
+        }
     }
 }
 
@@ -87,12 +100,31 @@ impl Storage {
 
     /// The next `len` bytes of a file or of anything else that is read.
     pub(crate) fn read(from: &mut impl Read, len: usize) -> io::Result<Storage> {
-        let mut out = Bytes::reserved(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let read = from.take(len as u64).read_to_end(&mut out.bytes)?;
+        let (mut bytes, start) = Bytes::reserved(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let read = from.take(len as u64).read_to_end(&mut bytes)?;
         match read == len {
-            true => Ok(Storage::on_host(out)),
+            true => Ok(Storage::on_host(Bytes::Heap { bytes, start })),
             false => Err(io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    /// `len` bytes of a file from `at` on, by several threads where there are many. The file is known to have them: it
+    /// is asked for what it has before there is memory for it. Where the file is read next is not said.
+    pub(crate) fn read_at(file: &File, at: u64, len: usize) -> io::Result<Storage> {
+        let mut buffer = Buffer::ordinary(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        #[cfg(unix)]
+        {
+            let places = (0..).map(|i| at.saturating_add(i * PART as u64));
+            let parts = places.zip(buffer.as_mut_slice().chunks_mut(PART)).collect();
+            in_parts(parts, |(at, part)| std::os::unix::fs::FileExt::read_exact_at(file, part, at))?;
+        }
+        #[cfg(not(unix))]
+        {
+            let mut file = file;
+            file.seek(SeekFrom::Start(at))?;
+            file.read_exact(buffer.as_mut_slice())?;
+        }
+        Ok(Storage::on_host(Bytes::Pages(buffer)))
     }
 
     /// A copy of elements.
@@ -107,9 +139,9 @@ impl Storage {
 
     /// A copy of bytes.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Storage> {
-        let mut out = Bytes::reserved(bytes.len())?;
-        out.bytes.extend_from_slice(bytes);
-        Ok(Storage::on_host(out))
+        let (mut out, start) = Bytes::reserved(bytes.len())?;
+        out.extend_from_slice(bytes);
+        Ok(Storage::on_host(Bytes::Heap { bytes: out, start }))
     }
 
     /// Number of bytes.
@@ -131,11 +163,12 @@ impl Storage {
         if let Some(host) = self.host.get() {
             return Ok(host.get());
         }
-        let mut bytes = Bytes::reserved(self.len).map_err(|_| DeviceError::OutOfMemory { bytes: self.len })?;
+        let reserved = Bytes::reserved(self.len).map_err(|_| DeviceError::OutOfMemory { bytes: self.len });
+        let (mut bytes, start) = reserved?;
         if let Some((device, memory)) = &self.origin {
-            device.read_new(&**memory, self.len, &mut bytes.bytes)?;
+            device.read_new(&**memory, self.len, &mut bytes)?;
         }
-        Ok(self.host.get_or_init(|| bytes).get())
+        Ok(self.host.get_or_init(|| Bytes::Heap { bytes, start }).get())
     }
 
     /// The bytes of a storage that was made on the host, to be changed: copies on devices are no longer what they were.

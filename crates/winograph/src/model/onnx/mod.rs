@@ -17,7 +17,6 @@ use crate::tensor::storage::Storage;
 use import::Importer;
 use proto::{FunctionProto, GraphProto, TypeProto, ValueInfoProto};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 /// The oldest and the newest version of ONNX's operators that models may use.
@@ -42,7 +41,7 @@ impl OnnxModel {
     }
 
     /// Decodes a file of `bytes` bytes while it is read, so that weights are in memory once.
-    pub(crate) fn read(from: impl BufRead, bytes: u64, folder: Option<&Path>) -> Result<OnnxModel> {
+    pub(crate) fn read(from: impl stream::Source, bytes: u64, folder: Option<&Path>) -> Result<OnnxModel> {
         let wrong = |cause: String| ModelError::format("model", cause);
         let parts = stream::read(from, bytes).map_err(|e| match e {
             stream::Cause::Io(e) => wrong(format!("it cannot be read to its end: {e}")),

@@ -5,7 +5,8 @@ use super::proto::{GraphProto, ModelProto, TensorProto};
 use crate::tensor::storage::Storage;
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
-use std::io::{self, BufRead, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
 /// Field numbers of the messages on the way to elements.
 const MODEL_GRAPH: u64 = 7;
@@ -43,8 +44,35 @@ impl From<prost::DecodeError> for Cause {
     }
 }
 
+/// Elements of so many bytes are read by several threads.
+const MANY: usize = 4 << 20;
+
+/// Where a model is read from.
+pub(crate) trait Source: BufRead {
+    /// The next `len` bytes.
+    fn elements(&mut self, len: usize) -> io::Result<Storage>;
+}
+
+impl Source for &[u8] {
+    fn elements(&mut self, len: usize) -> io::Result<Storage> {
+        Storage::read(self, len)
+    }
+}
+
+impl Source for BufReader<File> {
+    fn elements(&mut self, len: usize) -> io::Result<Storage> {
+        if len < MANY {
+            return Storage::read(self, len);
+        }
+        let at = self.stream_position()?;
+        let elements = Storage::read_at(self.get_ref(), at, len)?;
+        self.seek(SeekFrom::Start(at.saturating_add(len as u64)))?;
+        Ok(elements)
+    }
+}
+
 /// Takes a file of `bytes` bytes apart.
-pub(super) fn read(from: impl BufRead, bytes: u64) -> Result<Parts, Cause> {
+pub(super) fn read(from: impl Source, bytes: u64) -> Result<Parts, Cause> {
     let mut file = Stream { from };
     let (mut model, mut graph, mut initializers) = (Vec::new(), None, Vec::new());
     let mut left = bytes;
@@ -77,7 +105,7 @@ struct Stream<R> {
 }
 
 /// `left` is always what is left of the message around.
-impl<R: BufRead> Stream<R> {
+impl<R: Source> Stream<R> {
     fn varint(&mut self, left: &mut u64) -> Result<u64, Cause> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -143,7 +171,7 @@ impl<R: BufRead> Stream<R> {
             }
             let size = self.message(&mut left)?;
             let size = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-            elements = Some(Storage::read(&mut self.from, size)?);
+            elements = Some(self.from.elements(size)?);
         }
         Ok((TensorProto::decode(&proto[..])?, elements.filter(|e| e.len() > 0)))
     }
@@ -152,6 +180,8 @@ impl<R: BufRead> Stream<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
+    use std::os::unix::fs::FileExt as _;
 
     fn model() -> ModelProto {
         let floats = TensorProto {
@@ -185,6 +215,32 @@ mod tests {
         }
         whole.graph = Some(graph);
         assert_eq!(whole, model);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_several_threads_read_is_what_one_reads() {
+        let mut model = model();
+        let elements = (0..MANY as u32 / 4 * 3 + 5).flat_map(u32::to_le_bytes).collect::<Vec<u8>>();
+        let large = TensorProto { name: "c".into(), data_type: 1, raw_data: elements, ..Default::default() };
+        let list = &mut model.graph.as_mut().unwrap().initializer;
+        list.insert(1, large);
+        let bytes = model.encode_to_vec();
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        let read_from = |size: u64| {
+            file.set_len(size).unwrap();
+            let mut from = &file;
+            from.seek(SeekFrom::Start(0)).unwrap();
+            read(BufReader::new(file.try_clone().unwrap()), bytes.len() as u64)
+        };
+        let parts = read_from(bytes.len() as u64).ok().unwrap();
+        let raw = |parts: Parts| {
+            let bytes = |(t, raw): (TensorProto, Option<Storage>)| (t, raw.map(|r| r.bytes("load").unwrap().to_vec()));
+            parts.initializers.into_iter().map(bytes).collect::<Vec<_>>()
+        };
+        assert_eq!(raw(parts), raw(read(&bytes[..], bytes.len() as u64).ok().unwrap()));
+        assert!(read_from(MANY as u64).is_err(), "the file ends among the elements");
     }
 
     #[test]

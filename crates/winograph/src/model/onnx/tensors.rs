@@ -6,7 +6,6 @@ use crate::model::ModelError;
 use crate::tensor::storage::Storage;
 use crate::tensor::{Tensor, shape};
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use winograph_ir::{DType, Scalar};
@@ -146,13 +145,12 @@ fn external(entries: &[StringEntry], folder: Option<&Path>, bytes: usize) -> Res
     if !real.starts_with(&base) {
         return Err(Cause::Text(format!("its elements are in {location:?}, which is outside of the model's folder")));
     }
-    let mut file = File::open(&path).map_err(io)?;
+    let file = File::open(&path).map_err(io)?;
     let whole = file.metadata().map_err(io)?.len();
     if offset.checked_add(bytes as u64).is_none_or(|end| end > whole) {
         return Err(Cause::Text(format!("{bytes} bytes from {offset} on of {location:?}, which has {whole}")));
     }
-    file.seek(SeekFrom::Start(offset)).map_err(io)?;
-    Storage::read(&mut file, bytes).map_err(io)
+    Storage::read_at(&file, offset, bytes).map_err(io)
 }
 
 /// The dense tensor of a sparse array.
