@@ -188,7 +188,7 @@ pub(crate) struct ConvArgs {
     /// Where stages of one kernel live
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) stages: StagesArg,
-    /// How products of f32 may be rounded on GPUs with matrix units
+    /// How products may be rounded on GPUs with matrix units
     #[arg(long, value_enum, default_value = "exact")]
     pub(crate) products: ProductsArg,
 }
@@ -424,7 +424,9 @@ pub(crate) enum ProductsArg {
     Tf32,
     /// Factors as sums of two tf32 numbers: about 22 bits
     Tf32x3,
-    /// Those, for sums whose expected error then is within the tolerance
+    /// As f32 has them, but what a rewrite of half floats multiplies is rounded to half floats
+    Half,
+    /// The last two, for sums whose expected error then is within the tolerance
     Auto,
 }
 

@@ -207,6 +207,7 @@ fn rules(args: &ConvArgs) -> Result<Options> {
             ProductsArg::Exact => Products::Exact,
             ProductsArg::Tf32 => Products::Tf32,
             ProductsArg::Tf32x3 => Products::Tf32x3,
+            ProductsArg::Half => Products::Half,
             ProductsArg::Auto => Products::Auto,
         },
         ..Options::default()

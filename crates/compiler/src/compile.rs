@@ -16,7 +16,7 @@ use crate::parallel;
 use crate::program::{Place, Program, ProgramBuffer, Step};
 use crate::provenance::{self, Notes};
 use crate::schedule::{
-    blocked, canonical, flatten, fuse, layout, memory, nest, operands, parts, rangeify, scope, split,
+    blocked, canonical, factors, flatten, fuse, layout, memory, nest, operands, parts, rangeify, scope, split,
 };
 use crate::sketch::{self, Sketch};
 use crate::target::{Gpu, Target};
@@ -196,10 +196,7 @@ pub fn compile_observed(
     check(&g, "rangeify")?;
     let mut sums = driver.sums(&g, options, &rules);
     // On a GPU each stage is a launch of its own.
-    let machine = target.gpu.as_ref().map_or_else(winograd::Machine::default, |gpu| winograd::Machine {
-        launch: winograd::cost::LAUNCH_COST * gpu.processors as f64,
-        units: !gpu.units.is_empty(),
-    });
+    let machine = winograd::Machine::of(target.gpu.as_ref());
     let (mut g, windows) = driver.pass(
         "winograd",
         || {
@@ -354,6 +351,7 @@ fn finish(
         || {
             let mut choices = layout::layout(&mut kernels, &g.buffers, target, options.layout, workers);
             if let (LayoutRule::Auto, Some(gpu)) = (options.layout, &target.gpu) {
+                factors::turn_factors(&mut kernels, &g.buffers, gpu, &products, &constant, &mut choices);
                 layout::turn_rows(&mut kernels, &g.buffers, gpu, &products, &mut choices);
                 layout::pad_rows(&mut kernels, &g.buffers, gpu, &products, &mut choices);
             }

@@ -66,7 +66,7 @@ impl StageRule {
     }
 }
 
-/// How products of `f32` may be rounded before they are summed.
+/// How products may be rounded before they are summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Products {
     /// As `f32` has them. Products of half floats, which `f32` holds exactly, may be those of a matrix unit.
@@ -77,7 +77,11 @@ pub enum Products {
     /// Their factors split into two tf32 numbers each, the product of what the first ones leave being left out: 22
     /// significand bits, about, on a unit that multiplies three times.
     Tf32x3,
-    /// `Tf32x3` for those sums whose expected error then is within the tolerance, `Exact` for the others.
+    /// As `Exact`; and what a rewrite of half floats multiplies is rounded to them, where the target has a matrix unit for
+    /// that, instead of being kept in `f32`.
+    Half,
+    /// `Tf32x3` and `Half` for those sums whose expected error then is within the tolerance, `Half` where it is estimated to be
+    /// faster besides, and `Exact` for the others.
     Auto,
 }
 
@@ -88,6 +92,7 @@ impl Products {
             Products::Exact => "exact",
             Products::Tf32 => "tf32",
             Products::Tf32x3 => "tf32x3",
+            Products::Half => "half",
             Products::Auto => "auto",
         }
     }

@@ -73,7 +73,8 @@ mod measured {
         ("sr64", 64, 180, 320, 64),
     ];
 
-    /// A way to compute a layer. Half floats and tf32 have channels last, true f32 has them first.
+    /// A way to compute a layer. Half floats and tf32 have channels last, true f32 has them first. What a rewrite of half floats
+    /// multiplies is rounded to them, but for those `in f32`.
     #[derive(Clone, Copy)]
     struct Way {
         name: &'static str,
@@ -91,10 +92,11 @@ mod measured {
     const EXACT: Products = Products::Exact;
     const TF32: Products = Products::Tf32;
     const TF32X3: Products = Products::Tf32x3;
+    const HALF: Products = Products::Half;
 
     const AUTO: usize = usize::MAX;
 
-    const WAYS: [Way; 16] = [
+    const WAYS: [Way; 20] = [
         way("f32 auto", DType::F32, EXACT, AUTO, false),
         way("f32 F4", DType::F32, EXACT, 4, false),
         way("f32 direct", DType::F32, EXACT, 0, false),
@@ -105,12 +107,16 @@ mod measured {
         way("3xtf32 direct", DType::F32, TF32X3, 0, true),
         way("f32 F2", DType::F32, EXACT, 2, false),
         way("3xtf32 F2", DType::F32, TF32X3, 2, false),
-        way("tf32 F2", DType::F32, TF32, 2, false),
-        way("tf32 F4", DType::F32, TF32, 4, false),
-        way("f16 F2", DType::F16, EXACT, 2, false),
-        way("f16 F4", DType::F16, EXACT, 4, false),
-        way("bf16 F2", DType::BF16, EXACT, 2, false),
-        way("bf16 F4", DType::BF16, EXACT, 4, false),
+        way("tf32 F2", DType::F32, TF32, 2, true),
+        way("tf32 F4", DType::F32, TF32, 4, true),
+        way("f16 F2", DType::F16, HALF, 2, true),
+        way("f16 F4", DType::F16, HALF, 4, true),
+        way("bf16 F2", DType::BF16, HALF, 2, true),
+        way("bf16 F4", DType::BF16, HALF, 4, true),
+        way("f16 F4 in f32", DType::F16, EXACT, 4, true),
+        way("bf16 F4 in f32", DType::BF16, EXACT, 4, true),
+        way("f16 auto", DType::F16, Products::Auto, AUTO, true),
+        way("tf32 auto", DType::F32, TF32, AUTO, true),
     ];
 
     /// Numbers in f32 that the dtype holds, and their bytes.
@@ -378,6 +384,9 @@ mod measured {
             for n in [1, 16] {
                 for way in WAYS {
                     let (_, explanation) = planned(&data, n, way, &target)?;
+                    for l in &explanation.layouts {
+                        println!("{},{n},{},{} {:?} {:?}", data.layer.0, way.name, l.buffer, l.shape, l.order);
+                    }
                     for k in explanation.kernels.iter().filter(|k| !k.prepare).flat_map(|k| &k.nests) {
                         println!("{},{n},{},{}: {}", data.layer.0, way.name, k.name, k.plan);
                     }

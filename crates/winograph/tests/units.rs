@@ -15,7 +15,9 @@ use winograph_compiler::winograd::accuracy::{expected_error, expected_error_dire
 use winograph_compiler::winograd::bound::{Arithmetic, Bound, Sizes};
 use winograph_compiler::winograd::cook_toom::Transforms;
 use winograph_compiler::winograd::points::default_transforms;
-use winograph_compiler::winograd::split::{expected_error_split, split_error_ratio};
+use winograph_compiler::winograd::split::{
+    expected_error_half, expected_error_split, half_error_ratio, split_error_ratio,
+};
 use winograph_compiler::{Algorithm, Program, Target};
 use winograph_ir::indexed::Scope;
 use winograph_ir::interp::gpu::{GpuModel, sites};
@@ -48,6 +50,11 @@ struct Case {
 fn channels_last(a: &[Tensor]) -> winograph::Result<Tensor> {
     let (x, w) = (a[0].permute(&[0, 3, 1, 2])?, a[1].permute(&[0, 3, 1, 2])?);
     x.conv2d(&w, None, &ConvOptions::padding(1))?.relu()?.permute(&[0, 2, 3, 1])?.contiguous()
+}
+
+fn channels_last_alone(a: &[Tensor]) -> winograph::Result<Tensor> {
+    let (x, w) = (a[0].permute(&[0, 3, 1, 2])?, a[1].permute(&[0, 3, 1, 2])?);
+    x.conv2d(&w, None, &ConvOptions::padding(1))?.permute(&[0, 2, 3, 1])?.contiguous()
 }
 
 fn strided(a: &[Tensor]) -> winograph::Result<Tensor> {
@@ -140,12 +147,19 @@ fn rewrites() -> Result<Vec<Case>> {
         ("tf32", DType::F32, Products::Tf32),
         ("f16", DType::F16, Products::Exact),
         ("bf16", DType::BF16, Products::Exact),
+        ("f16 on units", DType::F16, Products::Half),
+        ("bf16 on units", DType::BF16, Products::Half),
     ] {
         let args = random(dtype, [&[2, 64, 18, 18], &[64, 64, 3, 3]])?;
         for tile in [2, 4] {
             let args = args.clone();
             out.push(Case { what, args, products, tile: Some(tile), lie: Lie::First, f: channels_first });
         }
+    }
+    for (dtype, products) in [(DType::F16, Products::Half), (DType::F32, Products::Tf32)] {
+        let args = random(dtype, [&[2, 18, 18, 64], &[64, 3, 3, 64]])?;
+        let lie = Lie::Last { stride: 1 };
+        out.push(Case { what: "channels last", args, products, tile: Some(4), lie, f: channels_last_alone });
     }
     Ok(out)
 }
@@ -229,6 +243,7 @@ impl Case {
             (DType::F32, Products::Exact) if axes.is_empty() => expected_error_direct(terms),
             (DType::F32, Products::Exact) => expected_error(&axes, terms),
             (DType::F32, Products::Tf32x3) => expected_error_split(&axes, terms),
+            (half, Products::Half) => expected_error_half(&axes, terms, half),
             _ => return Ok(None),
         };
         Ok(Some(error * 2f64.powi(-24)))
@@ -256,7 +271,9 @@ fn check(case: &Case, target: &Target, found: &[f64]) -> Result<(f64, f64)> {
 /// hardware's: only there, and where there are none, errors are no larger than expected, and not much less.
 fn check_normal(case: &Case, target: &Target, found: &[f64], hardware: bool) -> Result<()> {
     let (used, error) = check(case, target, found)?;
-    let expected = case.expected()?.filter(|_| hardware || case.products == Products::Exact);
+    // What half floats lose by rounding is the same there.
+    let rounded = matches!(case.products, Products::Exact | Products::Half);
+    let expected = case.expected()?.filter(|_| hardware || rounded);
     let model = expected.map_or("unknown".to_string(), |e| format!("{e:.2e}"));
     println!(
         "{} {:?} on {}: |error|/bound {used:.4}, relative L2 {error:.2e}, expected {model}",
@@ -271,7 +288,9 @@ fn check_normal(case: &Case, target: &Target, found: &[f64], hardware: bool) -> 
 
 /// Unkind data stay within their bounds, too.
 fn check_kinds(device: &Arc<dyn Device>) -> Result<()> {
-    for case in cases()?.into_iter().filter(|c| ["f16", "bf16", "tf32", "3xtf32"].contains(&c.what)) {
+    let rewritten = rewrites()?.into_iter().filter(|c| c.products == Products::Half);
+    let direct = cases()?.into_iter().filter(|c| ["f16", "bf16", "tf32", "3xtf32"].contains(&c.what));
+    for case in direct.chain(rewritten) {
         for kind in KINDS {
             let make = |(n, t): (usize, &Tensor)| values(kind, n, t.dtype(), t.shape());
             let args = case.args.iter().enumerate().map(make).collect::<winograph::Result<_>>()?;
@@ -307,7 +326,7 @@ fn rewrites_are_within_their_bounds_in_every_arithmetic() -> Result<()> {
     let gpu = Arc::new(VirtualGpu::new("cuda:sm_90")?);
     for case in rewrites()? {
         let (program, found) = run(&case, gpu.clone())?;
-        let rounds = matches!(case.products, Products::Tf32 | Products::Tf32x3);
+        let rounds = case.products != Products::Exact;
         assert_eq!(program.kernels.iter().any(|k| !k.units.is_empty()), rounds, "{}", case.what);
         check_normal(&case, gpu.target(), &found, false)?;
     }
@@ -489,6 +508,44 @@ fn products_in_three_terms_are_taken_where_the_tolerance_admits_their_error() ->
         let on_units = split([&[2, 64, 32, 32], &[64, 64, 3, 3]], options, channels_first)?;
         assert_eq!(on_units, tolerance > ratio, "{ratio}");
     }
+    Ok(())
+}
+
+/// The matrices' outputs of a half-float convolution under `auto`, and whether its products are on units.
+fn half_auto(shapes: [&[usize]; 2], dtype: DType, options: Options) -> Result<(Vec<usize>, bool, String)> {
+    let specs = shapes.map(|s| ArgSpec::new(dtype, s));
+    let target = Target::by_name("cuda:sm_90").ok_or("no target")?;
+    let options = Options { products: Products::Auto, ..options };
+    let (program, explanation) =
+        winograph::plan(&specs, &target, &options, false, |a| Ok(vec![channels_last_alone(a)?]))?;
+    let on_units = program.kernels.iter().any(|k| !k.units.is_empty());
+    Ok((explanation.windows[0].tile.clone(), on_units, explanation.windows[0].reason.clone()))
+}
+
+/// Rounding what a rewrite multiplies to half floats is `auto`'s choice where the tolerance admits it and it is faster: not for
+/// F(4, 3) by default, nor where there are few channels, nor where no unit takes them.
+#[test]
+fn rewrites_of_half_floats_are_rounded_where_that_is_admitted_and_faster() -> Result<()> {
+    let many: [&[usize]; 2] = [&[16, 28, 28, 1024], &[1024, 3, 3, 1024]];
+    let f4 = default_transforms(4, 3).ok_or("no matrices")?;
+    let ratio = half_error_ratio(&[&f4, &f4], 1024, DType::F16);
+    assert!(ratio > 3.0, "{ratio}");
+    let tolerance =
+        |t: f64| -> Result<Options> { Ok(Options { tolerance: Some(Tolerance::new(t)?), ..Options::default() }) };
+    let (tile, on_units, why) = half_auto(many, DType::F16, Options::default())?;
+    let smaller = !tile.is_empty() && tile.iter().any(|&m| m < 4);
+    assert!(smaller && on_units && why.contains("rounded to half floats"), "{tile:?}: {why}");
+    let (tile, on_units, _) = half_auto(many, DType::F16, tolerance(1.01 * ratio)?)?;
+    assert!(tile == [4, 4] && on_units, "{tile:?}");
+    let (tile, on_units, why) = half_auto(many, DType::F16, tolerance(1.0)?)?;
+    assert!(tile.is_empty() && on_units, "{tile:?}: {why}");
+    // Direct sums on units are as fast there.
+    let (tile, on_units, why) = half_auto([&[16, 56, 56, 64], &[64, 3, 3, 64]], DType::BF16, tolerance(100.0)?)?;
+    assert!(tile.is_empty() && on_units, "{tile:?}: {why}");
+    // No unit takes 40 channels, and nothing is gained by rounding.
+    let options = Options { algorithm: Algorithm::Winograd, tile: Some(vec![4]), ..Options::default() };
+    let (tile, _, why) = half_auto([&[16, 28, 28, 40], &[64, 3, 3, 40]], DType::F16, options)?;
+    assert!(tile == [4, 4] && !why.contains("rounded"), "{why}");
     Ok(())
 }
 

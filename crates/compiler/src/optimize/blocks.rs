@@ -8,7 +8,7 @@ use super::matrix_unit::product;
 use super::plan::{Factor, Kind, Plan};
 use crate::kernel::Kernel;
 use crate::target::Gpu;
-use winograph_ir::indexed::Origin;
+use winograph_ir::indexed::{Graph, Origin, Source, Val, ValId};
 use winograph_ir::int::RangeId;
 
 /// Multiply-adds below which a launch is over before stages pay.
@@ -28,7 +28,10 @@ const VECTOR: f64 = 4.0;
 const ELEMENT: f64 = 1.5;
 /// Multiply-adds of a multiprocessor in the time in which it copies an element from the second-level cache.
 const COPY: f64 = 21.0;
-/// How much longer products take for copies beside them.
+/// The same where copies are of single elements, as those of a window's factors are: direct sums of 14 and 7 pixels a side took
+/// twice as long in blocks of 128 channels by 16 pixels, which copy more, as in blocks of 64 by 112.
+const COPY_ELEMENT: f64 = 30.0;
+/// How much longer products take for copies beside them, if those are not of single elements.
 const BESIDE: f64 = 0.25;
 /// Threads of a multiprocessor with which its units wait half of the time.
 const BUSY: f64 = 48.0;
@@ -77,9 +80,7 @@ fn candidates(kernel: &Kernel, gpu: &Gpu, most: usize) -> Option<Vec<Plan>> {
     let store = kernel.stores.first()?;
     let layout = g.buffer(store.buffer).layout.clone()?;
     let address = g.flatten(&layout, &store.index);
-    let step = |g: &mut winograph_ir::indexed::Graph, a: usize| {
-        g.ints.split_linear(address, kernel.loops[a]).map_or(i64::MAX, |s| s.0.abs())
-    };
+    let step = |g: &mut Graph, a: usize| g.ints.split_linear(address, kernel.loops[a]).map_or(i64::MAX, |s| s.0.abs());
     let steps: Vec<i64> = (0..sizes.len()).map(|a| step(&mut g, a)).collect();
     // Lanes along the axis that is contiguous in the result; the axis next to it makes the tile larger.
     let v = *classes.iter().flatten().min_by_key(|&&a| steps[a])?;
@@ -99,6 +100,7 @@ fn candidates(kernel: &Kernel, gpu: &Gpu, most: usize) -> Option<Vec<Plan>> {
         near(1 - side, u).map(|w| Some((w, false))),
     ];
     let mut found: Vec<(f64, Tile, Option<usize>)> = Vec::new();
+    let wide = [(1 - side, u), (side, v)].map(|(of, a)| copied_wide(&mut g, p.factors[of], kernel.loops[a]));
     // A row of a buffer of the compiler's own is stored in whole sectors, or all of it at once.
     let own = g.buffer(store.buffer).origin == Origin::Internal;
     let sector = (gpu.sector / g.buffer(store.buffer).dtype.size().max(1)).max(1) as i64;
@@ -135,18 +137,20 @@ fn candidates(kernel: &Kernel, gpu: &Gpu, most: usize) -> Option<Vec<Plan>> {
             let other = |a: &usize| *a != u && *a != v && second.is_none_or(|s| s.0 != *a);
             let rest: f64 = (0..sizes.len()).filter(other).map(|a| sizes[a] as f64).product();
             let all = rest * blocks(sizes[u], bu) * blocks(sizes[v], along_v) * blocks(size_w, along_w);
-            let global = (rows + cols) as f64 / (rows * cols) as f64;
             // Vectors of 7 or 14 threads where they fill their axis.
             let odd = |t: i64, block: i64, size: i64| t % 7 == 0 && size % block != 0;
             if odd(tu, bu, sizes[u]) || odd(tv, along_v, sizes[v]) {
                 continue;
             }
             // Products and copies from the second-level cache go on beside each other.
-            let (products, copies) = (1.0 + loads / (WIDE * ru * rw) as f64, global * COPY);
+            let each = wide.map(|w| if w { COPY } else { COPY_ELEMENT });
+            let copies = (rows as f64 * each[0] + cols as f64 * each[1]) / (rows * cols) as f64;
+            let products = 1.0 + loads / (WIDE * ru * rw) as f64;
             // Factors with a second axis are copied by elements.
-            let beside = if second.is_some() && !same { 1.0 } else { BESIDE };
+            let beside = if wide == [true; 2] && (second.is_none() || same) { BESIDE } else { 1.0 };
             let cost = waste * (products.max(copies) + beside * products.min(copies));
-            found.push((cost * idle(all, threads, WIDE * ru * rw, shared, gpu), tile, second.map(|s| s.0)));
+            let idle = idle(all, threads, WIDE * ru * rw, shared, wide != [false; 2], gpu);
+            found.push((cost * idle, tile, second.map(|s| s.0)));
         }
     }
     if most == 1 {
@@ -159,9 +163,19 @@ fn candidates(kernel: &Kernel, gpu: &Gpu, most: usize) -> Option<Vec<Plan>> {
     Some(found.into_iter().map(|(_, tile, w)| axes.plan(tile, w, gpu)).collect())
 }
 
+/// Whether a factor's elements along an axis are copied 16 bytes at a time: they follow each other, from a multiple of that on.
+fn copied_wide(g: &mut Graph, factor: ValId, axis: RangeId) -> bool {
+    let Val::Load { src: Source::Buffer(buffer), ref index, .. } = *g.val(factor) else { return false };
+    let (index, Some(layout)) = (index.clone(), g.buffer(buffer).layout.clone()) else { return false };
+    let address = g.flatten(&layout, &index);
+    let split = g.ints.split_linear(address, axis);
+    split.is_some_and(|(step, rest)| step == 1 && g.ints.divisor(rest).is_multiple_of(WIDE as u64))
+}
+
 /// How much longer the machine takes for so many workgroups than it would if all of its multiprocessors had the same number
-/// of them, with threads that hide each other's waits, at the same time.
-fn idle(blocks: f64, threads: i64, accumulators: i64, shared: i64, gpu: &Gpu) -> f64 {
+/// of them, with threads that hide each other's waits, at the same time. With `even_warps` workgroups wait for schedulers with
+/// more of their warps than others have; those that copy single elements wait for copies.
+fn idle(blocks: f64, threads: i64, accumulators: i64, shared: i64, even_warps: bool, gpu: &Gpu) -> f64 {
     let processors = gpu.processors as f64;
     // The one with the most workgroups is the last to end.
     let most = (blocks / processors).ceil();
@@ -172,8 +186,9 @@ fn idle(blocks: f64, threads: i64, accumulators: i64, shared: i64, gpu: &Gpu) ->
     let resident = most.min(beside) * threads as f64;
     // Warps that a scheduler has less than the others, and lanes that a warp has not: 112 threads took 1.2 times as long. Less
     // than a warp for each scheduler leaves it to other workgroups to come at the right time.
-    let even = ((warps + SCHEDULERS - 1) / SCHEDULERS) as f64;
-    let uneven = (even * (SCHEDULERS.min(warps) * lanes) as f64 / threads as f64).powf(1.5);
+    let even = ((warps + SCHEDULERS - 1) / SCHEDULERS * SCHEDULERS.min(warps)) as f64;
+    let run = if even_warps { even } else { warps as f64 };
+    let uneven = (run * lanes as f64 / threads as f64).powf(1.5);
     let few = if warps < SCHEDULERS { FEW } else { 1.0 };
     most * processors / blocks * (1.0 + BUSY / resident) * uneven * few
 }

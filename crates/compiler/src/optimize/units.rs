@@ -158,7 +158,7 @@ pub(crate) fn units(kernel: &Kernel, gpu: &Gpu, products: Products) -> Vec<Matri
         takes
             && match (u.a.dtype, products) {
                 // What a tolerance admits is decided before: `auto` is one of the others by then.
-                (DType::F32, Products::Exact | Products::Auto) => false,
+                (DType::F32, Products::Exact | Products::Half | Products::Auto) => false,
                 (DType::F32, Products::Tf32) => u.factor_bits == 11,
                 (DType::F32, Products::Tf32x3) => u.factor_bits == 22,
                 _ => true,

@@ -413,7 +413,7 @@ pub(super) fn scratch_row(elements: i64, bytes: i64) -> i64 {
 /// them is a multiple of a large power of two, which would put all of them into one set of the first-level cache, a
 /// cache line is added to it. On a GPU, where `sector` says how many bytes a sector has, they begin at sectors, and
 /// so does what follows a run of [`RUN`] elements or more.
-fn set_layout(
+pub(super) fn set_layout(
     k: &mut Kernel,
     buffer: usize,
     order: &[usize],

@@ -3,6 +3,7 @@
 pub mod block_cost;
 pub mod blocked;
 pub mod canonical;
+pub mod factors;
 pub mod flatten;
 pub mod fuse;
 pub mod layout;

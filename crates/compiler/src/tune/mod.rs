@@ -114,7 +114,8 @@ impl Sums {
     pub(crate) fn products(&self, buffer: Option<BufId>, asked: Products) -> Products {
         match asked {
             Products::Auto if buffer.is_some_and(|b| self.split.contains(&b)) => Products::Tf32x3,
-            Products::Auto => Products::Exact,
+            // What a rewrite rounds is half floats already.
+            Products::Auto | Products::Half => Products::Exact,
             asked => asked,
         }
     }

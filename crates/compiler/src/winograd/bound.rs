@@ -119,7 +119,7 @@ pub struct Arithmetic {
     pub dtype: DType,
     /// Whether values below the least normal number become 0; otherwise underflow is gradual.
     pub flush: bool,
-    /// How products of `f32` may be rounded.
+    /// How products may be rounded.
     pub products: Products,
     /// Whether products of half floats may be on matrix units.
     pub units: bool,
@@ -139,13 +139,20 @@ impl Arithmetic {
 
     /// Whether factors of products may be rounded to tf32.
     fn rounds_factors(&self) -> bool {
-        self.dtype.compute() == DType::F32 && self.products != Products::Exact
+        self.dtype.compute() == DType::F32 && !matches!(self.products, Products::Exact | Products::Half)
     }
 
-    /// The most that a factor loses where it is rounded to tf32 and is below the normal numbers: the distance of tf32's own
-    /// below them, which has the exponents of f32.
-    fn least_of_factor(&self) -> f64 {
-        if self.rounds_factors() { 2f64.powi(-136) } else { 0.0 }
+    /// The half float that X̂ and Ĝ of a rewrite may be rounded to.
+    fn half_factors(&self) -> Option<DType> {
+        let half = matches!(self.dtype, DType::F16 | DType::BF16);
+        (half && self.units && matches!(self.products, Products::Half | Products::Auto)).then_some(self.dtype)
+    }
+
+    /// The most that a factor loses where it is rounded and is below the normal numbers: the distance of tf32's own
+    /// below them, which has the exponents of f32; half of that of a half float, for factors of a rewrite.
+    fn least_of_factor(&self, rewritten: bool) -> f64 {
+        let tf32 = if self.rounds_factors() { 2f64.powi(-136) } else { 0.0 };
+        self.half_factors().filter(|_| rewritten).map_or(0.0, half_of_least).max(tf32)
     }
 
     /// How many times [`least`](Arithmetic::least) underflow takes from a product and its addition: twice, three times where a
@@ -209,6 +216,8 @@ impl Magnitudes {
 /// The bound of one convolution for given data, ready to be evaluated block by block.
 pub struct Bound {
     sizes: Sizes,
+    /// What no factor may reach.
+    largest_factor: f64,
     arithmetic: Arithmetic,
     axes: Vec<Magnitudes>,
     factor: f64,
@@ -264,10 +273,18 @@ impl Bound {
         }
         let dtype = arithmetic.dtype.compute();
         let used: Vec<&Transforms> = transforms.iter().rev().flatten().copied().collect();
-        // Transforms leave f32.
-        let as_given = arithmetic.units && used.is_empty();
-        let factors = if as_given { arithmetic.dtype } else { dtype };
+        // Transforms leave f32, or half floats where those are asked for.
+        let rewritten = !used.is_empty();
+        let half = arithmetic.half_factors().filter(|_| rewritten);
+        let as_given = arithmetic.units && !rewritten;
+        let factors = if as_given { arithmetic.dtype } else { half.unwrap_or(dtype) };
         let roundings = split::roundings(terms, factors, arithmetic.products);
+        // Where that is left to the compiler, they may as well be in f32.
+        let roundings = match arithmetic.products {
+            Products::Auto => roundings.max(split::roundings(terms, dtype, arithmetic.products)),
+            _ => roundings,
+        };
+        let roundings = roundings.saturating_add(half.map_or(0, split::factor_roundings));
         let factor = accuracy::bound_factor(&used, roundings, dtype).ok_or(BoundError::Terms { terms, dtype })?;
         let factor = factor * dtype.unit_roundoff().unwrap_or(0.0);
         let (least, start) = (arithmetic.least(), if arithmetic.flush { arithmetic.least() } else { 0.0 });
@@ -286,8 +303,10 @@ impl Bound {
         let (lost_y, mut lost_x) = (lost(0), lost(2));
         // But for f64 weights are transformed in f64 and rounded once.
         let mut lost_g = if dtype == DType::F64 { lost(1) } else { vec![least + start; lost_x.len()] };
-        lost_x.iter_mut().chain(&mut lost_g).for_each(|v| *v += arithmetic.least_of_factor());
+        lost_x.iter_mut().chain(&mut lost_g).for_each(|v| *v += arithmetic.least_of_factor(rewritten));
         let mut bound = Bound {
+            // What is near the largest may be infinite when it is rounded.
+            largest_factor: half.map_or(f64::INFINITY, |half| largest(half) * (1.0 - 2f64.powi(-10))),
             sizes: sizes.clone(),
             arithmetic,
             axes,
@@ -304,6 +323,7 @@ impl Bound {
             for (i, a) in bound.axes.iter().enumerate().rev() {
                 g = apply(&g, &mut sizes, i, 1, &a.g, &[]);
             }
+            g.iter_mut().filter(|g| **g >= bound.largest_factor).for_each(|g| *g = f64::INFINITY);
             bound.g.extend(g);
         }
         Ok(bound)
@@ -341,7 +361,8 @@ impl Bound {
         let mut of_x = vec![0.0; positions * all_tiles];
         let mut of_g = vec![0.0; count * positions];
         for c in 0..s.c {
-            let x = self.input((image * s.groups + group) * s.c + c, &tiles);
+            let mut x = self.input((image * s.groups + group) * s.c + c, &tiles);
+            x.iter_mut().filter(|x| **x >= self.largest_factor).for_each(|x| *x = f64::INFINITY);
             of_x.iter_mut().zip(&x).for_each(|(sum, x)| *sum += x);
             for k in 0..count {
                 let at = ((group * s.k + first + k) * s.c + c) * positions;
@@ -393,7 +414,7 @@ impl Bound {
         if dtype == dtype.compute() {
             return bound;
         }
-        let least = if dtype == DType::F16 { 2f64.powi(-25) } else { 2f64.powi(-134) };
+        let least = half_of_least(dtype);
         let value = (exact.abs() + bound) * OUTWARD;
         if value >= largest(dtype) {
             return f64::INFINITY;
@@ -445,6 +466,11 @@ impl Bound {
             out.push(errors[place * all_tiles + tile] + more * self.lost_y[place]);
         }
     }
+}
+
+/// Half of the least positive number of a half float.
+fn half_of_least(dtype: DType) -> f64 {
+    if dtype == DType::F16 { 2f64.powi(-25) } else { 2f64.powi(-134) }
 }
 
 fn magnitudes(values: &[f64]) -> Vec<f64> {

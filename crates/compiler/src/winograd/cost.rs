@@ -5,6 +5,7 @@ use super::cook_toom::Transforms;
 use super::detect::{MAX_ALPHA, MAX_POSITIONS, Window};
 use super::points;
 use super::split;
+use super::unit_cost::{Rewritten, Sizes, Units};
 use crate::explain::BoundReport;
 use crate::options::{Algorithm, Options, Products, Tolerance};
 use winograph_ir::indexed::{Def, Graph};
@@ -27,16 +28,28 @@ pub fn error_over_direct(transforms: &[Transforms], channels: usize) -> f64 {
     if transforms.is_empty() { 1.0 } else { accuracy::error_ratio(&inner_first(transforms), channels) }
 }
 
+/// [`error_over_direct`] of a rewrite of half floats whose X̂ and Ĝ are rounded to them, like the results of both.
+pub fn half_error_over_direct(transforms: &[Transforms], terms: usize, dtype: DType) -> f64 {
+    split::half_error_ratio(&inner_first(transforms), terms, dtype)
+}
+
 /// [`error_over_direct`] with products in three terms of tf32, whose sums are joined by additions of f32; `terms` products
 /// are summed at each position, or in all without matrices.
 pub fn split_error_over_direct(transforms: &[Transforms], terms: usize) -> f64 {
     split::split_error_ratio(&inner_first(transforms), terms)
 }
 
-/// What is known before there are data of the error of a window's rewrite; axes in the window's order.
-pub fn bound(g: &Graph, window: &Window, transforms: &[Transforms], products: Products) -> Option<BoundReport> {
+/// What is known before there are data of the error of a window's rewrite, whose X̂ and Ĝ are kept in `factors`; axes in the
+/// window's order.
+pub fn bound(
+    g: &Graph,
+    window: &Window,
+    transforms: &[Transforms],
+    factors: DType,
+    products: Products,
+) -> Option<BoundReport> {
     let (terms, dtype) = (terms(g, &window.channels), g.dtype(window.reduce).compute());
-    let terms = split::roundings(terms, dtype, products);
+    let terms = split::roundings(terms, factors, products).saturating_add(split::factor_roundings(factors));
     let factor = accuracy::bound_factor(&inner_first(transforms), terms, dtype)?;
     // The axes' matrices are applied one after the other; this is how two of them are written.
     let formula = "Σ_c [|Aᵀ|((|G||g||Gᵀ|) ⊙ (|Bᵀ||x||B|))|A|]";
@@ -67,20 +80,32 @@ fn inner_first(transforms: &[Transforms]) -> Vec<&Transforms> {
     transforms.iter().rev().collect()
 }
 
-/// The matrices for a window and why, or (inner error) why it stays direct. The outer error is a contradiction in the
-/// options. `launch` are the multiply-adds that fit into the time of a launch, 0 where stages share one.
+/// A rewrite that was chosen.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// The matrices, in the window's order.
+    pub transforms: Vec<Transforms>,
+    /// Why.
+    pub reason: String,
+    /// Whether X̂ and Ĝ are rounded to the half floats that they are made of.
+    pub rounded: bool,
+}
+
+/// The rewrite of a window, or (inner error) why it stays direct. The outer error is a contradiction in the options. `launch`
+/// are the multiply-adds that fit into the time of a launch, 0 where stages share one; `units` multiply what is summed.
 pub fn choose(
     g: &Graph,
     def: &Def,
     window: &Window,
     options: &Options,
     launch: f64,
-) -> Result<Result<(Vec<Transforms>, String), String>, String> {
-    decide(&Problem { launch, ..Problem::of(g, def, window) }, options)
+    units: Option<Units>,
+) -> Result<Result<Choice, String>, String> {
+    decide(&Problem { launch, units, ..Problem::of(g, def, window) }, options)
 }
 
 /// As [`choose`], from sizes alone: what a rival of the rewrite needs to choose the same tile.
-pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transforms>, String), String>, String> {
+pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String>, String> {
     let n = work.taps.len();
     if let Some(points) = &options.points
         && (1..points.len()).any(|i| points[..i].contains(&points[i]))
@@ -106,7 +131,6 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
             }
         }
     };
-    let channels = work.channels;
     let tolerance = options.tolerance.unwrap_or_default().get();
     let inaccurate_by = |tile: &[usize], ratio: f64| {
         let tile = title(&work.taps, tile);
@@ -123,15 +147,26 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
                     Ok(transforms) => transforms,
                     Err(why) => return Ok(Err(why)),
                 };
-                let ratio = error_over_direct(&transforms, channels as usize);
-                if options.tolerance.is_some() && ratio > tolerance {
+                let [kept, rounded] = [false, true].map(|rounded| {
+                    let ratio = work.error_over_direct(&transforms, rounded);
+                    (rounded, ratio)
+                });
+                let admitted = |c: &(bool, f64)| options.tolerance.is_none() || c.1 <= tolerance;
+                let faster = work.winograd(&tile, true) < work.winograd(&tile, false);
+                let (rounded, ratio) = match options.products {
+                    Products::Half if work.rounds(&tile) => rounded,
+                    Products::Auto if work.rounds(&tile) && rounded.1 <= tolerance && faster => rounded,
+                    _ => kept,
+                };
+                if !admitted(&(rounded, ratio)) {
                     return Ok(Err(inaccurate_by(&tile, ratio)));
                 }
                 let reason = format!(
-                    "{} as asked for; expected error {ratio:.1} times the direct sum's",
-                    title(&work.taps, &tile)
+                    "{} as asked for; {}expected error {ratio:.1} times the direct sum's",
+                    title(&work.taps, &tile),
+                    of_rounded(rounded)
                 );
-                Ok(Ok((transforms, reason)))
+                Ok(Ok(Choice { transforms, reason, rounded }))
             }
         };
     }
@@ -140,7 +175,7 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
         options.points.as_ref().is_none_or(|p| tile.iter().zip(&work.taps).all(|(m, r)| m + r - 2 == p.len()))
     };
     let direct = work.direct();
-    let mut best: Option<(f64, f64, Vec<usize>, Vec<Transforms>)> = None;
+    let mut best: Option<(f64, f64, Vec<usize>, Choice)> = None;
     let mut inaccurate: Option<String> = None;
     // Points of the caller's choice are a wish for the tile that they fit, and a large tolerance is one for large tiles.
     let wished = options.points.is_some() || tolerance > Tolerance::default().get();
@@ -149,22 +184,29 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
         if fits(&work.taps, &tile).is_err() || !fits_points(&tile) {
             continue;
         }
-        let cost = work.winograd(&tile);
-        if best.as_ref().is_some_and(|b| b.0 <= cost) {
-            continue;
-        }
-        let transforms = match build(&work.taps, &tile, options) {
-            Ok(transforms) => transforms,
-            Err(why) => return Ok(Err(why)),
+        let roundings: &[bool] = match options.products {
+            Products::Half if work.rounds(&tile) => &[true],
+            Products::Auto if work.rounds(&tile) => &[false, true],
+            _ => &[false],
         };
-        let ratio = error_over_direct(&transforms, channels as usize);
-        if ratio > tolerance {
-            inaccurate = Some(inaccurate_by(&tile, ratio));
-            continue;
+        for &rounded in roundings {
+            let cost = work.winograd(&tile, rounded);
+            if best.as_ref().is_some_and(|b| b.0 <= cost) {
+                continue;
+            }
+            let transforms = match build(&work.taps, &tile, options) {
+                Ok(transforms) => transforms,
+                Err(why) => return Ok(Err(why)),
+            };
+            let ratio = work.error_over_direct(&transforms, rounded);
+            if ratio > tolerance {
+                inaccurate = Some(inaccurate_by(&tile, ratio));
+                continue;
+            }
+            best = Some((cost, ratio, tile.clone(), Choice { transforms, reason: String::new(), rounded }));
         }
-        best = Some((cost, ratio, tile, transforms));
     }
-    let Some((cost, ratio, tile, transforms)) = best else {
+    let Some((cost, ratio, tile, choice)) = best else {
         return match (&options.points, inaccurate) {
             (Some(p), None) => Ok(Err(format!(
                 "points: no tile of 2, 3, 4 or 6 outputs uses {} points with windows of {:?} taps (F(m, r) needs m + r - 2)",
@@ -176,26 +218,42 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<(Vec<Transform
         };
     };
     let gain = direct / cost;
-    let numbers = format!("estimated cost {:.3} of the direct sum's, expected error {ratio:.1} times", cost / direct);
+    let numbers = format!(
+        "{}estimated cost {:.3} of the direct sum's, expected error {ratio:.1} times",
+        of_rounded(choice.rounded),
+        cost / direct
+    );
     if options.algorithm == Algorithm::Auto && gain < 1.05 {
         return Ok(Err(format!("direct is estimated to be faster: {} has {numbers}", title(&work.taps, &tile))));
     }
-    Ok(Ok((transforms, format!("{}: {numbers}", title(&work.taps, &tile)))))
+    Ok(Ok(Choice { reason: format!("{}: {numbers}", title(&work.taps, &tile)), ..choice }))
+}
+
+/// What a reason says of the factors.
+fn of_rounded(rounded: bool) -> &'static str {
+    if rounded { "factors rounded to half floats, " } else { "" }
 }
 
 /// Tiles that the options admit and that are not estimated to cost more than [`FAR`] times the best, the best first; none
 /// is the direct sum.
-pub(crate) fn admitted(g: &Graph, def: &Def, window: &Window, options: &Options) -> Vec<Vec<usize>> {
-    let work = Problem::of(g, def, window);
+pub(crate) fn admitted(
+    g: &Graph,
+    def: &Def,
+    window: &Window,
+    options: &Options,
+    units: Option<Units>,
+) -> Vec<Vec<usize>> {
+    let work = Problem { units, ..Problem::of(g, def, window) };
     let tolerance = options.tolerance.unwrap_or_default().get();
     let mut all: Vec<(f64, Vec<usize>)> = Vec::new();
     if options.algorithm == Algorithm::Auto {
         all.push((work.direct(), vec![]));
     }
     for tile in combinations(work.taps.len(), &TILES) {
-        let accurate = |t: Vec<Transforms>| error_over_direct(&t, work.channels as usize) <= tolerance;
+        let rounded = options.products == Products::Half && work.rounds(&tile);
+        let accurate = |t: Vec<Transforms>| work.error_over_direct(&t, rounded) <= tolerance;
         if fits(&work.taps, &tile).is_ok() && build(&work.taps, &tile, options).is_ok_and(accurate) {
-            all.push((work.winograd(&tile), tile));
+            all.push((work.winograd(&tile, rounded), tile));
         }
     }
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -255,6 +313,9 @@ const WEIGHT_COST: f64 = 8.0;
 /// its direct sums in f32.
 pub(crate) const LAUNCH_COST: f64 = 190e3;
 
+/// The same in microseconds.
+pub(super) const LAUNCH_US: f64 = 4.2;
+
 /// Cost of copying an element of what a direct sum is of into a panel, against a multiply-add, and columns of a product from
 /// which it is copied. With 6 the direct sum of 8 to 48 channels in two groups at 56 x 74 is not taken, which took 1.78 times
 /// as long as Winograd's on an EPYC with AVX2.
@@ -283,6 +344,8 @@ pub struct Problem {
     sharing: f64,
     /// Multiply-adds that fit into the time of a launch, where stages are launches of their own.
     launch: f64,
+    /// Matrix units for what is summed.
+    units: Option<Units>,
 }
 
 impl Problem {
@@ -299,6 +362,7 @@ impl Problem {
             channels: (c / groups.max(1)) as f64,
             sharing: n as f64,
             launch: 0.0,
+            units: None,
         }
     }
 
@@ -323,11 +387,49 @@ impl Problem {
         let taps = window.axes.iter().map(|a| a.size as usize).collect();
         let windowed = window.axes.iter().map(|a| size(&a.output)).collect();
         let sharing = (channels * others / weights.max(1.0)).max(1.0);
-        Problem { taps, windowed, outputs, others, data, channels, sharing, launch: 0.0 }
+        Problem { taps, windowed, outputs, others, data, channels, sharing, launch: 0.0, units: None }
     }
 
-    /// Multiply-adds of the direct sum, with the loads of weights and the copies of what it is of, tap by tap.
+    /// The expected error of a rewrite over the direct sum's.
+    fn error_over_direct(&self, transforms: &[Transforms], rounded: bool) -> f64 {
+        match self.units.and_then(Units::half).filter(|_| rounded) {
+            Some(half) => half_error_over_direct(transforms, self.channels as usize, half),
+            None => error_over_direct(transforms, self.channels as usize),
+        }
+    }
+
+    /// Whether rounding X̂ and Ĝ to half floats lets a unit multiply them.
+    fn rounds(&self, tile: &[usize]) -> bool {
+        self.units
+            .is_some_and(|u| u.half().is_some() && u.take(self.channels, self.rewritten(tile).products(self.channels)))
+    }
+
+    fn sizes(&self) -> Sizes {
+        let places = self.outputs / self.others;
+        let taps = self.taps.iter().map(|&r| r as f64).product();
+        Sizes {
+            elements: [places * self.data, self.weights(), self.outputs],
+            taps,
+            channels: self.channels,
+            sharing: self.sharing,
+            others: self.others,
+        }
+    }
+
+    fn rewritten(&self, tile: &[usize]) -> Rewritten {
+        let tiles: f64 = tile.iter().zip(&self.windowed).map(|(&m, outputs)| (outputs / m as f64).ceil()).product();
+        let positions: f64 = tile.iter().zip(&self.taps).map(|(&m, &r)| (m + r - 1) as f64).product();
+        let results = tiles * positions * self.others;
+        let elements = [tiles * positions * self.data, positions * self.weights(), results];
+        Rewritten { elements, tiles, positions }
+    }
+
+    /// What the direct sum costs: in multiply-adds, with the loads of weights and the copies of what it is of, tap by tap; in
+    /// microseconds where there are units for its products.
     fn direct(&self) -> f64 {
+        if let Some(units) = self.units {
+            return units.direct(&self.sizes());
+        }
         let taps = self.taps.iter().map(|&r| r as f64).product::<f64>();
         let places = self.outputs / self.others;
         let groups = (self.data / self.channels / self.sharing).max(1.0);
@@ -341,8 +443,12 @@ impl Problem {
         (rows * self.sharing / VECTOR).ceil() * VECTOR / self.sharing
     }
 
-    /// Multiply-adds of F(m, r), with those of the transforms weighted and the loads of weights.
-    fn winograd(&self, tile: &[usize]) -> f64 {
+    /// The same of F(m, r): multiply-adds, with those of the transforms weighted and the loads of weights, or microseconds, with
+    /// X̂ and Ĝ rounded to half floats or as they are.
+    fn winograd(&self, tile: &[usize], rounded: bool) -> f64 {
+        if let Some(units) = self.units {
+            return units.rewritten(&self.sizes(), &self.rewritten(tile), rounded);
+        }
         let tiles: f64 = tile.iter().zip(&self.windowed).map(|(&m, outputs)| (outputs / m as f64).ceil()).product();
         let positions: f64 = tile.iter().zip(&self.taps).map(|(&m, &r)| (m + r - 1) as f64).product();
         let per_element = TRANSFORM_COST * (tile.len() as f64 + 1.0);

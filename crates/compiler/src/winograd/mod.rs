@@ -9,13 +9,16 @@ pub mod points;
 pub mod rational;
 pub mod rewrite;
 pub mod split;
+pub mod unit_cost;
 
 use crate::explain::{BoundReport, WindowReport};
 use crate::options::{Algorithm, Options, Products, WindowRule};
+use crate::target::Gpu;
 use crate::tune::{Problem, Sums, TuningRule, problem};
-use cook_toom::Transforms;
+use cost::Choice;
 use detect::Window;
 use rustc_hash::{FxHashMap, FxHashSet};
+use unit_cost::Units;
 use winograph_ir::DType;
 use winograph_ir::indexed::{BufId, Def, Graph, Role, Source, Val, ValId};
 use winograph_ir::int::RangeId;
@@ -137,8 +140,8 @@ fn tuned(
     window: &Window,
     options: &Options,
     tile: &[usize],
-    launch: f64,
-) -> Result<Result<(Vec<Transforms>, String), String>, String> {
+    machine: Machine<'_>,
+) -> Result<Result<Choice, String>, String> {
     if tile.is_empty() {
         return match options.algorithm {
             Algorithm::Winograd => Err("Winograd is asked for".to_string()),
@@ -148,17 +151,31 @@ fn tuned(
     // The tolerance holds for whatever a tuning says.
     let tolerance = Some(options.tolerance.unwrap_or_default());
     let with = Options { tile: Some(tile.to_vec()), tolerance, ..options.clone() };
-    let (transforms, reason) = cost::choose(g, def, window, &with, launch)??;
-    Ok(Ok((transforms, reason.replace("as asked for", "as the tuning has it"))))
+    let chosen = cost::choose(g, def, window, &with, machine.launch, machine.units_for(g, window, options))??;
+    let reason = chosen.reason.replace("as asked for", "as the tuning has it");
+    Ok(Ok(Choice { reason, ..chosen }))
 }
 
 /// What of the target the rewrite asks for.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Machine {
+pub(crate) struct Machine<'a> {
     /// What a launch costs, in multiply-adds.
     pub(crate) launch: f64,
-    /// Whether it has matrix units.
-    pub(crate) units: bool,
+    /// The GPU that it is, where stages are launches of their own.
+    pub(crate) gpu: Option<&'a Gpu>,
+}
+
+impl<'a> Machine<'a> {
+    /// A target's.
+    pub(crate) fn of(gpu: Option<&'a Gpu>) -> Machine<'a> {
+        Machine { launch: gpu.map_or(0.0, |gpu| cost::LAUNCH_COST * gpu.processors as f64), gpu }
+    }
+
+    /// Its units for a window's products.
+    fn units_for(&self, g: &Graph, window: &Window, options: &Options) -> Option<Units> {
+        let half = unit_dtype(g, window.data).filter(|&d| unit_dtype(g, window.weights) == Some(d));
+        Units::of(self.gpu?, half.unwrap_or_else(|| g.dtype(window.reduce)), options.products)
+    }
 }
 
 /// [`run_ruled`] with what tunings decide.
@@ -167,7 +184,7 @@ pub(crate) fn run_tuned(
     options: &Options,
     rules: &Rules,
     sums: &mut Sums,
-    Machine { launch, units }: Machine,
+    machine: Machine<'_>,
 ) -> Result<Vec<WindowReport>, String> {
     let mut reports = Vec::new();
     let mut def = 0;
@@ -226,7 +243,7 @@ pub(crate) fn run_tuned(
                 sums.admit_split(g.defs[def].buffer);
             }
         }
-        let bound = direct_bound(g, reduce, options.products, units);
+        let bound = direct_bound(g, reduce, options.products, machine.gpu.is_some_and(|gpu| !gpu.units.is_empty()));
         let refused = |reason: String| WindowReport { bound, flops, ..refused(reason) };
         match found {
             Err(reason) => reports.push(refused(reason)),
@@ -242,31 +259,34 @@ pub(crate) fn run_tuned(
                     reports.push(WindowReport { taps, ..refused("the direct form was asked for".to_string()) });
                 } else {
                     let (this, own) = (g.defs[def].clone(), g.defs[def].buffer);
+                    let units = machine.units_for(g, &window, options);
                     let mut chosen = None;
                     // A tile that the options ask for is no question.
                     let asked = sums.asked(own).and_then(|t| t.tile.clone());
                     if let Some(tile) = asked.filter(|_| options.tile.is_none()) {
-                        match tuned(g, &this, &window, options, &tile, launch) {
+                        match tuned(g, &this, &window, options, &tile, machine) {
                             Ok(found) => chosen = Some(found),
                             Err(why) => sums.refuse(own, "tile", &why),
                         }
                     }
                     let chosen = match chosen {
                         Some(chosen) => chosen,
-                        None => cost::choose(g, &this, &window, options, launch)?,
+                        None => cost::choose(g, &this, &window, options, machine.launch, units)?,
                     };
                     if let Some(sum) = sums.get_mut(own) {
-                        let tile = chosen.iter().flat_map(|c| &c.0).map(|t| t.m).collect();
+                        let tile = chosen.iter().flat_map(|c| &c.transforms).map(|t| t.m).collect();
                         sum.used.tile = Some(tile);
                         if options.tile.is_none() && options.tuning != TuningRule::Stored {
-                            sum.tiles = cost::admitted(g, &this, &window, options);
+                            sum.tiles = cost::admitted(g, &this, &window, options, units);
                         }
                     }
                     match chosen {
                         Err(reason) => reports.push(WindowReport { taps, ..refused(reason) }),
-                        Ok((transforms, reason)) => {
-                            let bound = cost::bound(g, &window, &transforms, options.products);
-                            rewrite::rewrite(g, def, &window, &transforms);
+                        Ok(Choice { transforms, reason, rounded }) => {
+                            let half = units.and_then(Units::half).filter(|_| rounded);
+                            let factors = half.unwrap_or_else(|| g.dtype(window.reduce).compute());
+                            let bound = cost::bound(g, &window, &transforms, factors, options.products);
+                            rewrite::rewrite(g, def, &window, &transforms, factors);
                             let ratio = cost::split_error_over_direct(&transforms, window_terms(g, &window));
                             for stage in &g.defs[def..def + 3] {
                                 sums.stage(own, stage.buffer);

@@ -5,7 +5,7 @@
 //! `y[o] = sum over u of Aᵀ[o mod m, u] * M̂[o div m, u]`. Nothing after this pass knows about Winograd.
 //!
 //! Transforms are nested per axis: the last window axis is innermost. Weights are transformed in f64, half floats in
-//! f32.
+//! f32. X̂ and Ĝ are kept in a dtype of the caller's choice, which rounds them once; sums are in f32 or wider.
 
 use super::cook_toom::Transforms;
 use super::detect::{Window, footprint};
@@ -15,9 +15,9 @@ use winograph_ir::int::{IntId, RangeId, RangeRole};
 use winograph_ir::op::{BinaryOp, ReduceOp, SumOrder};
 use winograph_ir::{DType, Scalar};
 
-/// Rewrites the window in definition number `def` with one set of matrices per window axis; the new definitions are
-/// put in front of it.
-pub fn rewrite(g: &mut Graph, def: usize, window: &Window, transforms: &[Transforms]) {
+/// Rewrites the window in definition number `def` with one set of matrices per window axis, its factors kept in `factors`;
+/// the new definitions are put in front of it.
+pub fn rewrite(g: &mut Graph, def: usize, window: &Window, transforms: &[Transforms], factors: DType) {
     let n = window.axes.len();
     let m: Vec<i64> = transforms.iter().map(|t| t.m as i64).collect();
     let alpha: Vec<i64> = transforms.iter().map(|t| (t.m + t.r - 1) as i64).collect();
@@ -69,6 +69,7 @@ pub fn rewrite(g: &mut Graph, def: usize, window: &Window, transforms: &[Transfo
         let d = g.add(Val::Cast { x: d, dtype: work });
         let bt: Vec<TableId> = transforms.iter().map(|t| add_table(g, &t.bt.to_f64(), work)).collect();
         let value = nested(g, d, &bt, &positions, &taps);
+        let value = g.add(Val::Cast { x: value, dtype: factors });
         let axes: Vec<RangeId> = [batch, tiles, channels, positions].concat();
         define(g, format!("{name}.X"), axes, value, Role::InputTransform)
     };
@@ -84,7 +85,7 @@ pub fn rewrite(g: &mut Graph, def: usize, window: &Window, transforms: &[Transfo
         let w = g.add(Val::Cast { x: w, dtype: DType::F64 });
         let gm: Vec<TableId> = transforms.iter().map(|t| add_table(g, &t.g.to_f64(), DType::F64)).collect();
         let value = nested(g, w, &gm, &positions, &taps);
-        let value = g.add(Val::Cast { x: value, dtype: work });
+        let value = g.add(Val::Cast { x: value, dtype: factors });
         let axes: Vec<RangeId> = [batch, channels, positions].concat();
         define(g, format!("{name}.W"), axes, value, Role::WeightTransform)
     };
@@ -107,8 +108,9 @@ pub fn rewrite(g: &mut Graph, def: usize, window: &Window, transforms: &[Transfo
             .iter()
             .flat_map(|r| place(g, r))
             .collect();
-        let x = g.load(Source::Buffer(input), &at_data, &[], Scalar::zero(work));
-        let w = g.load(Source::Buffer(weights), &at_weights, &[], Scalar::zero(work));
+        let x = g.load(Source::Buffer(input), &at_data, &[], Scalar::zero(factors));
+        let w = g.load(Source::Buffer(weights), &at_weights, &[], Scalar::zero(factors));
+        let [x, w] = [x, w].map(|x| g.add(Val::Cast { x, dtype: work }));
         let mut value = g.binary(BinaryOp::Mul, x, w);
         let summed: Vec<RangeId> = channels.into_iter().filter(|&c| g.ints.const_size(c) != Some(1)).collect();
         if !summed.is_empty() {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use crate::tensor::conv::{Checked, ConvOptions};
 use winograph_compiler::winograd::cook_toom::Transforms;
-use winograph_compiler::winograd::cost::{self, Problem};
+use winograph_compiler::winograd::cost::{self, Choice, Problem};
 use winograph_compiler::winograd::detect::unsupported_taps;
 use winograph_compiler::winograd::rational::Rational;
 use winograph_compiler::{Algorithm, Options};
@@ -192,7 +192,7 @@ impl Checked {
                 Err(Error::argument(name, "the tile or the points", &shapes, wrong))
             }
             Ok(Err(reason)) => no(reason),
-            Ok(Ok((transforms, reason))) => {
+            Ok(Ok(Choice { transforms, reason, .. })) => {
                 // F(1, 1) where nothing slides.
                 let one = || vec![vec![1.0]];
                 let mut tile = vec![1; window.len()];
