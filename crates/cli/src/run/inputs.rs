@@ -144,8 +144,8 @@ impl Pixels {
         }
     }
 
-    /// The picture that a tensor's values stand for.
-    pub(super) fn picture(&self, name: &str, t: &Tensor) -> Result<Picture> {
+    /// The picture that a tensor's values stand for: they are rounded and cut to 0 to 255, what is no number is 0.
+    pub(super) fn picture(&self, name: &str, t: &Tensor) -> Result<Picture<u8>> {
         let shape: Vec<Option<usize>> = t.shape().iter().map(|&s| Some(s)).collect();
         let Some(axes) = self.axes(&shape) else {
             let text = format!("--output {name}: shape {} is none of a picture", sizes(&shape));
@@ -154,12 +154,12 @@ impl Pixels {
         let (channels, h, w) = (t.shape()[axes.channel], t.shape()[axes.height], t.shape()[axes.width]);
         let failed = |e| Error::of("cannot read the output", e);
         let data = t.cast(DType::F32).and_then(|t| t.to_vec::<f32>()).map_err(failed)?;
-        let mut values = vec![0.0; data.len()];
+        let mut values = vec![0; data.len()];
         for i in 0..h * w {
             for c in 0..channels {
                 let at = if axes.channel > axes.height { i * channels + c } else { c * h * w + i };
                 let v = data[at] / Pixels::of(&self.scale, c) + Pixels::of(&self.mean, c);
-                values[i * channels + self.place(c, channels)] = v;
+                values[i * channels + self.place(c, channels)] = v.round() as u8;
             }
         }
         Ok(Picture { width: w, height: h, channels, values })
@@ -264,7 +264,7 @@ mod tests {
                 let how = pixels(layout, order);
                 let t = how.tensor("x", p.clone(), DType::F32, &shape).unwrap();
                 let back = how.picture("x", &t).unwrap();
-                assert!(back.values.iter().zip(&p.values).all(|(a, b)| (a - b).abs() < 1e-3));
+                assert!(back.values.iter().zip(&p.values).all(|(&a, &b)| f32::from(a) == b));
             }
         }
         let t = pixels(LayoutOfPictures::Nchw, Some(ChannelsArg::Bgr));

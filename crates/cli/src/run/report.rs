@@ -43,34 +43,57 @@ pub(super) struct Value {
     file: Option<String>,
 }
 
-/// The elements of a tensor; those of one that has been computed without a kernel, since there may be no compiler.
-fn numbers(t: &Tensor) -> winograph::Result<Vec<f64>> {
+/// What is told of the elements of a tensor, which are looked at one after another: a large result is in memory once more.
+#[derive(Default)]
+struct Summary {
+    /// Least, greatest and sum of those that are finite.
+    finite: Option<(f64, f64, f64)>,
+    count: usize,
+    not_finite: usize,
+}
+
+impl Summary {
+    fn of(values: impl Iterator<Item = f64>) -> Summary {
+        let mut summary = Summary::default();
+        for v in values {
+            if !v.is_finite() {
+                summary.not_finite += 1;
+                continue;
+            }
+            let (min, max, sum) = summary.finite.unwrap_or((v, v, 0.0));
+            summary.finite = Some((min.min(v), max.max(v), sum + v));
+            summary.count += 1;
+        }
+        summary
+    }
+}
+
+/// Of the elements of a tensor that has been computed; without a kernel, since there may be no compiler.
+fn summary(t: &Tensor) -> winograph::Result<Summary> {
     Ok(match t.dtype() {
-        DType::Bool => t.to_vec::<bool>()?.into_iter().map(f64::from).collect(),
-        DType::U8 => t.to_vec::<u8>()?.into_iter().map(f64::from).collect(),
-        DType::I8 => t.to_vec::<i8>()?.into_iter().map(f64::from).collect(),
-        DType::I32 => t.to_vec::<i32>()?.into_iter().map(f64::from).collect(),
-        DType::I64 => t.to_vec::<i64>()?.into_iter().map(|v| v as f64).collect(),
-        DType::F16 => t.to_vec::<winograph::f16>()?.into_iter().map(f64::from).collect(),
-        DType::BF16 => t.to_vec::<winograph::bf16>()?.into_iter().map(f64::from).collect(),
-        DType::F32 => t.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
-        DType::F64 => t.to_vec::<f64>()?,
+        DType::Bool => Summary::of(t.to_vec::<bool>()?.into_iter().map(f64::from)),
+        DType::U8 => Summary::of(t.to_vec::<u8>()?.into_iter().map(f64::from)),
+        DType::I8 => Summary::of(t.to_vec::<i8>()?.into_iter().map(f64::from)),
+        DType::I32 => Summary::of(t.to_vec::<i32>()?.into_iter().map(f64::from)),
+        DType::I64 => Summary::of(t.to_vec::<i64>()?.into_iter().map(|v| v as f64)),
+        DType::F16 => Summary::of(t.to_vec::<winograph::f16>()?.into_iter().map(f64::from)),
+        DType::BF16 => Summary::of(t.to_vec::<winograph::bf16>()?.into_iter().map(f64::from)),
+        DType::F32 => Summary::of(t.to_vec::<f32>()?.into_iter().map(f64::from)),
+        DType::F64 => Summary::of(t.to_vec::<f64>()?.into_iter()),
     })
 }
 
 impl Value {
     pub(super) fn of(name: &str, t: &Tensor, file: Option<String>) -> winograph::Result<Value> {
-        let values = numbers(t)?;
-        let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-        let some = |v: f64| (!finite.is_empty()).then_some(v);
+        let Summary { finite, count, not_finite } = summary(t)?;
         Ok(Value {
             name: name.to_string(),
             dtype: t.dtype().to_string(),
             shape: t.shape().to_vec(),
-            min: some(finite.iter().copied().fold(f64::INFINITY, f64::min)),
-            max: some(finite.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
-            mean: some(finite.iter().sum::<f64>() / finite.len() as f64),
-            not_finite: values.len() - finite.len(),
+            min: finite.map(|f| f.0),
+            max: finite.map(|f| f.1),
+            mean: finite.map(|f| f.2 / count as f64),
+            not_finite,
             file,
         })
     }

@@ -39,7 +39,7 @@ fn of_file(text: &str, out: &mut BTreeSet<String>) {
         }
         if line.starts_with(['i', 'p', 'm']) && line.ends_with('{') || line == "}" {
             own = owner(line).unwrap_or("");
-            in_trait = line.contains("trait ");
+            in_trait = line.starts_with("pub trait ") || line.starts_with("pub unsafe trait ");
             open = None;
             if let Some(rest) = line.strip_prefix("macro_rules! ") {
                 macros.push(identifier(rest));
