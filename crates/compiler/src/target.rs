@@ -11,6 +11,8 @@ pub struct Target {
     pub vector_bytes: usize,
     /// Vector registers that code may use.
     pub vector_registers: usize,
+    /// Bytes of vectors whose multiply-adds one core begins in a cycle.
+    pub multiply_bytes: usize,
     /// First-level data cache of one core.
     pub l1: usize,
     /// Second-level cache of one core.
@@ -48,12 +50,14 @@ pub struct Gpu {
 }
 
 impl Target {
-    /// A CPU with vectors of `vector_bytes` bytes: 64 for AVX-512, 32 for AVX2, 16 for SSE and NEON.
+    /// A CPU with vectors of `vector_bytes` bytes: 64 for AVX-512, 32 for AVX2, 16 for SSE and NEON; its cores have two units
+    /// for multiply-adds.
     pub fn cpu(vector_bytes: usize) -> Target {
         Target {
             name: "cpu".to_string(),
             vector_bytes,
             vector_registers: if vector_bytes >= 64 { 32 } else { 16 },
+            multiply_bytes: 2 * vector_bytes,
             l1: 32 << 10,
             l2: 1 << 20,
             l3: 32 << 20,
@@ -80,6 +84,7 @@ impl Target {
                 name: name.to_string(),
                 vector_bytes: 16,
                 vector_registers: 64,
+                multiply_bytes: 32,
                 l1: 128 << 10,
                 l2: 40 << 20,
                 l3: 40 << 20,

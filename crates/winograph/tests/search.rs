@@ -80,6 +80,28 @@ fn neighbours_are_other_programs_with_the_same_bits() {
     assert!(others >= 4 && refused < others, "{others} other programs, {refused} refused");
 }
 
+#[test]
+fn an_operand_that_threads_share_is_computed_in_a_launch_before() {
+    let (device, x, w) = (device(None), input(), weight());
+    let base = build(&device, TuningRule::Given(vec![]), &w, false).unwrap();
+    let report = sum(&base);
+    let &[.., height, width] = &report.extents.as_ref().unwrap().rows[..] else { panic!("{:?}", report.extents) };
+    for text in [
+        format!("stages=shared block=1,{height},{width} columns=16 parts=1\n"),
+        format!("stages=shared block=1,{height},{width} columns=8 parts=2\n"),
+        format!("stages=shared block=1,2,{width} columns=16 parts=2\n"),
+    ] {
+        let tuning = Tuning::parse(&text).unwrap();
+        let rule = TuningRule::Given(vec![(report.problem.key(), tuning.clone())]);
+        let f = build(&device, rule, &w, false).unwrap();
+        assert_eq!((sum(&f).used.stages, &sum(&f).refused[..]), (tuning.stages, &[][..]), "{text}");
+        assert_eq!(f.program().run.len(), 2, "{text}");
+        let footprint = f.program().footprint().unwrap();
+        assert!(footprint.arena > 0 && footprint.scratch > 0, "{text}: {footprint:?}");
+        assert_eq!(bits(&f, &x), bits(&base, &x), "{text}");
+    }
+}
+
 /// Stores a tuning for the convolution; gives the files.
 fn stored(dir: &Path, device: &Arc<dyn Device>, w: &Tensor, tuning: &str) -> (Vec<PathBuf>, Tuning) {
     let base = build(device, TuningRule::Given(vec![]), w, false).unwrap();

@@ -2,7 +2,8 @@
 //!
 //! Blocks are `depth` by `height` by `width` rows of the product and some of its columns: several of an outer axis only
 //! where the inner ones are whole, so that rows of small arrays fill vectors together. A work item computes the product's
-//! first operand for its rows once, and then, columns by columns, the product and what is read from it.
+//! first operand for its rows once, and then, columns by columns, the product and what is read from it. Where the first
+//! operand is *shared*, a launch before computes it once, and all threads read it.
 
 use super::layout;
 use super::narrow::Block;
@@ -45,6 +46,9 @@ const ROW_CYCLES: f64 = 18.0;
 /// Bytes a cycle at which a core reads the first operand again for each block of columns, where its second-level cache
 /// holds it.
 const AGAIN_RATE: f64 = 32.0;
+/// The same of an operand that threads share, from a cache behind: at 512 channels and 28 x 28, on an EPYC of family 25, model 17,
+/// blocks of 32 and 64 columns take 0.97 and 1.00 of the time of 16, and 256 take 1.15.
+const SHARED_RATE: f64 = 48.0;
 /// Bytes a cycle that a core gets from its second-level cache and from behind it.
 const NEAR_RATE: f64 = 48.0;
 const FAR_RATE: f64 = 8.0;
@@ -53,11 +57,14 @@ const SPILL_RATE: f64 = 4.0;
 /// Cycles to begin another block of columns, and to launch a kernel.
 const COLUMNS_CYCLES: f64 = 300.0;
 const LAUNCH_CYCLES: f64 = 8000.0;
-/// Most bytes of scratch memory of a thread.
+/// Most bytes of scratch memory of a thread, with its part of what threads share.
 const MOST_SCRATCH: f64 = (4 << 20) as f64;
 
-/// A way to cut a chain. Parts of the columns compute the first operand again, each for itself.
-type Cut = Blocks;
+impl Sizes {
+    fn all_rows(&self) -> f64 {
+        self.rows.iter().map(|a| a.size as f64).product()
+    }
+}
 
 impl Blocks {
     fn rows(&self) -> i64 {
@@ -72,8 +79,10 @@ pub struct Extents {
     pub rows: Vec<i64>,
     /// The axis of the columns that is cut.
     pub columns: i64,
-    /// The blocks that are estimated to be the fastest.
-    pub best: Option<Blocks>,
+    /// Whether an operand is computed that threads may share.
+    pub shares: bool,
+    /// Where stages live, and their blocks, that is estimated to be the fastest beside separate launches.
+    pub best: Option<Staging>,
 }
 
 /// What was decided about the blocks of a launch.
@@ -108,7 +117,8 @@ fn fits(asked: Blocks, [width, height, depth]: [i64; 3], columns: i64) -> Result
 /// The blocks that are asked for, or the best ones; or why separate launches are better.
 pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> Chosen {
     let columns = sizes.columns.as_ref().map_or(1, |c| c.size);
-    let mut extents = Extents { rows: sizes.rows.iter().map(|a| a.size).collect(), columns, best: None };
+    let rows = sizes.rows.iter().map(|a| a.size).collect();
+    let mut extents = Extents { rows, columns, shares: sizes.computed, best: None };
     let apart = |extents, why: String, refused| Chosen {
         blocks: Err(why),
         staging: Staging::Global,
@@ -123,15 +133,19 @@ pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> 
     let (heights, depths) = (outer.next().unwrap_or(1), outer.next().unwrap_or(1));
     let mut refused = None;
     let mut given = None;
-    if let Some(Staging::Scratch(cut)) = asked {
+    if let Some((staging, cut)) = asked.and_then(|s| Some((s, s.blocks()?))) {
+        let bytes = scratch(sizes, staging, target);
         match fits(cut, [last.size, heights, depths], columns) {
-            Ok(()) if scratch(sizes, cut) <= MOST_SCRATCH => given = Some(cut),
-            Ok(()) => refused = Some(format!("{:.0} bytes of scratch memory", scratch(sizes, cut))),
+            Ok(()) if staging == Staging::Shared(cut) && !sizes.computed => {
+                refused = Some("no operand that threads could share".to_string());
+            }
+            Ok(()) if bytes <= MOST_SCRATCH => given = Some(staging),
+            Ok(()) => refused = Some(format!("{bytes:.0} bytes of scratch memory")),
             Err(why) => refused = Some(why),
         }
     }
     let splits = [1, 2, 4, 8, 16].into_iter().filter(|&s| s == 1 || (s <= target.threads as i64 && columns % s == 0));
-    let mut best: Option<(f64, Cut)> = None;
+    let mut best: Option<(f64, Staging)> = None;
     for width in divisors(last.size) {
         let whole = |height: i64| width == last.size && height == heights;
         let areas = (1..=heights).flat_map(|h| (1..=if whole(h) { depths } else { 1 }).map(move |d| (d, h)));
@@ -139,13 +153,18 @@ pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> 
             for split in splits.clone() {
                 let part = columns / split;
                 for columns in divisors(part).into_iter().filter(|&b| b >= 8 || b == part) {
-                    let cut = Cut { depth, height, width, columns, parts: split };
-                    if scratch(sizes, cut) > MOST_SCRATCH {
-                        continue;
-                    }
-                    let cycles = cycles(sizes, cut, target);
-                    if best.is_none_or(|b| cycles < b.0 * 0.999) {
-                        best = Some((cycles, cut));
+                    let cut = Blocks { depth, height, width, columns, parts: split };
+                    // Rows of parts of an operand in memory do not follow each other, and fill no vectors together.
+                    let all = sizes.computed && cut.rows() as f64 == sizes.all_rows();
+                    let shared = all.then_some(Staging::Shared(cut));
+                    for staging in [Some(Staging::Scratch(cut)), shared].into_iter().flatten() {
+                        if scratch(sizes, staging, target) > MOST_SCRATCH {
+                            continue;
+                        }
+                        let cycles = cycles(sizes, staging, target);
+                        if best.is_none_or(|b| cycles < b.0 * 0.999) {
+                            best = Some((cycles, staging));
+                        }
                     }
                 }
             }
@@ -156,8 +175,8 @@ pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> 
         return apart(extents, "separate launches, as the tuning has it".into(), None);
     }
     let separate = separate(sizes, target);
-    let (cycles, cut) = match (given, best) {
-        (Some(cut), _) => (cycles(sizes, cut, target), cut),
+    let (cycles, staging) = match (given, best) {
+        (Some(staging), _) => (cycles(sizes, staging, target), staging),
         (None, None) => return apart(extents, "no block fits into a core's scratch memory".into(), refused),
         (None, Some((cycles, _))) if cycles > separate => {
             let why = format!(
@@ -167,6 +186,7 @@ pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> 
         }
         (None, Some(best)) => best,
     };
+    let Some(cut) = staging.blocks() else { return apart(extents, "no blocks".into(), refused) };
     let mut blocks = Vec::new();
     if let (true, Some(c)) = (cut.parts > 1, &sizes.columns) {
         blocks.push(Block { axis: c.reader, size: columns / cut.parts, kind: LoopKind::Grid });
@@ -185,37 +205,53 @@ pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> 
     }
     let deep = if cut.depth > 1 { format!("{}x", cut.depth) } else { String::new() };
     let reason = format!(
-        "{}blocks of {deep}{}x{} rows and {} columns, {:.0} KiB of scratch memory: estimated at {cycles:.0} cycles a thread, separate launches at {separate:.0}",
+        "{}blocks of {deep}{}x{} rows and {} columns, {:.0} KiB of scratch memory{}: estimated at {cycles:.0} cycles a thread, separate launches at {separate:.0}",
         if given.is_some() { "as the tuning has it, " } else { "" },
         cut.height,
         cut.width,
         cut.columns as f64 * sizes.beside,
-        scratch(sizes, cut) / 1024.0,
+        scratch(sizes, staging, target) / 1024.0,
+        if staging == Staging::Shared(cut) { ", a thread's part of the operand that they share with it" } else { "" },
     );
-    Chosen { blocks: Ok((blocks, reason)), staging: Staging::Scratch(cut), extents, cycles, refused }
+    Chosen { blocks: Ok((blocks, reason)), staging, extents, cycles, refused }
 }
 
 /// Bytes of the first operand, and of the product, of a block.
-fn buffers(sizes: &Sizes, cut: Cut) -> (f64, f64) {
+fn buffers(sizes: &Sizes, cut: Blocks) -> (f64, f64) {
     let rows = cut.rows() as f64;
     (sizes.batch * sizes.terms * rows * 4.0, sizes.batch * cut.columns as f64 * sizes.beside * rows * 4.0)
 }
 
 /// Bytes of both as they are laid out: rows and, where positions would fall into few sets of a cache, what is between these.
-fn scratch(sizes: &Sizes, cut: Cut) -> f64 {
+/// Of an operand that threads share, a thread's part counts.
+fn scratch(sizes: &Sizes, staging: Staging, target: &Target) -> f64 {
+    let Some(cut) = staging.blocks() else { return 0.0 };
+    let gap = layout::LINE as f64 / 4.0;
     let row = layout::scratch_row(cut.rows(), 4) as f64;
-    sizes.batch * (row * (sizes.terms + cut.columns as f64) + 2.0 * layout::LINE as f64 / 4.0) * 4.0
+    let operand = match staging {
+        Staging::Shared(_) => (sizes.all_rows() * sizes.terms + gap) / target.threads.max(1) as f64,
+        _ => row * sizes.terms + gap,
+    };
+    sizes.batch * (operand + row * cut.columns as f64 + gap) * 4.0
 }
 
-/// Estimated cycles of a thread where the chain is one launch.
-fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
+/// Vectors of multiply-adds that a core begins in a cycle.
+fn multiply_rate(target: &Target) -> f64 {
+    target.multiply_bytes as f64 / target.vector_bytes.max(1) as f64
+}
+
+/// Estimated cycles of a thread where the chain is one launch, or one beside that of an operand that threads share.
+fn cycles(sizes: &Sizes, staging: Staging, target: &Target) -> f64 {
+    let Some(cut) = staging.blocks() else { return f64::INFINITY };
+    let shared = staging == Staging::Shared(cut);
+    let threads = target.threads.max(1) as f64;
     let lanes = target.lanes(4) as f64;
     let (rows, height, width) = (cut.rows() as f64, cut.height as f64, cut.width as f64);
     let all = sizes.columns.as_ref().map_or(1, |c| c.size) as f64;
     let rounds = all / (cut.parts * cut.columns) as f64;
     let columns = all * sizes.beside / cut.parts as f64;
 
-    // The product: two vectors of multiply-adds a cycle, less where few vectors share what is loaded.
+    // The product: less than a core's multiply-adds where few vectors share what is loaded.
     let full = (rows / lanes).floor();
     let rest = rows - full * lanes;
     let vectors = full + if rest == 0.0 { 0.0 } else { (rest / lanes + 0.25).min(1.0) };
@@ -224,7 +260,7 @@ fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
         v if v < 3.0 => 0.8,
         _ => 0.9,
     };
-    let multiply = sizes.batch * sizes.terms * columns * vectors / 2.0 / efficiency;
+    let multiply = sizes.batch * sizes.terms * columns * vectors / multiply_rate(target) / efficiency;
 
     // Several short rows share a vector. Many take a window for each row and more shuffles, and rows' ends are read
     // twice.
@@ -234,7 +270,7 @@ fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
     let transform = sizes.batch * cut.depth as f64 * groups * spread;
     let whole = sizes.rows.last().is_none_or(|a| a.size == cut.width);
     let parts = if whole { 0.0 } else { sizes.batch * height };
-    let operand = match sizes.computed {
+    let operand = match sizes.computed && !shared {
         true => sizes.terms * (transform * COMPUTE_CYCLES + parts * ROW_CYCLES),
         false => 0.0,
     };
@@ -246,7 +282,10 @@ fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
     let rate = if weights < 0.5 * target.l2 as f64 { NEAR_RATE } else { FAR_RATE };
     let mut moved = weights / rate;
     let mut again = 0.0;
-    if x + m > 0.8 * target.l2 as f64 {
+    if shared {
+        again = x * rounds / SHARED_RATE;
+        again += if m > 0.8 * target.l2 as f64 { 2.0 * m * rounds / SPILL_RATE } else { 0.0 };
+    } else if x + m > 0.8 * target.l2 as f64 {
         moved += (x * (2.0 + rounds) + 2.0 * m * rounds) / SPILL_RATE;
     } else {
         again = x * (rounds - 1.0) / AGAIN_RATE;
@@ -258,15 +297,22 @@ fn cycles(sizes: &Sizes, cut: Cut, target: &Target) -> f64 {
         items *= axes.next().map_or(1.0, |a| ((a.size + block - 1) / block) as f64);
     }
     items *= axes.map(|a| a.size as f64).product::<f64>();
-    (items / target.threads.max(1) as f64).ceil() * item
+    // All threads wait for the launch before.
+    let before = if shared {
+        let vectors = sizes.batch * (sizes.all_rows() / lanes).ceil() * sizes.terms;
+        vectors * (COMPUTE_CYCLES + target.vector_bytes as f64 / FAR_RATE) / threads + LAUNCH_CYCLES
+    } else {
+        0.0
+    };
+    before + (items / threads).ceil() * item
 }
 
 /// Estimated cycles of a thread where each kernel is a launch.
 fn separate(sizes: &Sizes, target: &Target) -> f64 {
-    let rows: f64 = sizes.rows.iter().map(|a| a.size as f64).product();
+    let rows = sizes.all_rows();
     let columns = sizes.columns.as_ref().map_or(1.0, |c| c.size as f64) * sizes.beside;
     let vectors = (rows / target.lanes(4) as f64).ceil();
-    let multiply = sizes.batch * sizes.terms * columns * vectors / 2.0 / 0.7;
+    let multiply = sizes.batch * sizes.terms * columns * vectors / multiply_rate(target) / 0.7;
     let bytes = sizes.batch * 4.0 * (2.0 * rows * (sizes.terms + columns) + sizes.terms * columns);
     let transforms = sizes.batch * vectors * (COMPUTE_CYCLES * sizes.terms + RESULT_CYCLES * columns);
     (multiply + transforms + bytes / FAR_RATE) / target.threads.max(1) as f64 + 3.0 * LAUNCH_CYCLES
@@ -304,17 +350,21 @@ const GROUP: i64 = 3;
 pub(super) fn product(p: &Product, target: &Target, asked: Option<Staging>) -> Option<Chosen> {
     let (last, outer) = p.rows.split_last()?;
     let (column, others) = p.columns.split_first()?;
-    let mut extents = Extents { rows: p.rows.iter().map(|a| a.size).collect(), columns: column.size, best: None };
+    let rows = p.rows.iter().map(|a| a.size).collect();
+    let mut extents = Extents { rows, columns: column.size, shares: false, best: None };
     let beside: f64 = others.iter().map(|a| a.size as f64).product();
     let heights = outer.last().map_or(1, |a| a.size);
     // Rows of the result follow each other in memory where they are whole.
-    let too_large = |cut: Cut| {
+    let too_large = |cut: Blocks| {
         let first = if p.copied { layout::scratch_row(cut.rows(), 4) as f64 } else { 0.0 };
         let all = (column.size / cut.parts) as f64 * beside;
         let second = if p.other == Other::Copied { all } else { 0.0 };
         p.terms * (first + second) * 4.0 > MOST_SCRATCH
     };
     let (mut refused, mut given) = (None, None);
+    if matches!(asked, Some(Staging::Shared(_))) {
+        refused = Some("no operand that threads could share".to_string());
+    }
     if let Some(Staging::Scratch(cut)) = asked {
         match fits(cut, [last.size, heights, 1], column.size) {
             Ok(()) if cut.height > 1 && cut.width != last.size => {
@@ -331,13 +381,13 @@ pub(super) fn product(p: &Product, target: &Target, asked: Option<Staging>) -> O
     let splits = [1, 2, 4, 8, 16]
         .into_iter()
         .filter(|&s| s == 1 || (s <= target.threads as i64 && column.size % s == 0 && column.size / s >= 8));
-    let mut best: Option<(f64, Cut)> = None;
+    let mut best: Option<(f64, Blocks)> = None;
     for width in widths {
         for height in 1..=if width == last.size { heights } else { 1 } {
             for split in splits.clone() {
                 let part = column.size / split;
                 for columns in divisors(part).into_iter().filter(|&b| b >= 8 || b == part) {
-                    let cut = Cut { depth: 1, height, width, columns, parts: split };
+                    let cut = Blocks { depth: 1, height, width, columns, parts: split };
                     if too_large(cut) {
                         continue;
                     }
@@ -349,7 +399,7 @@ pub(super) fn product(p: &Product, target: &Target, asked: Option<Staging>) -> O
             }
         }
     }
-    extents.best = best.map(|b| b.1);
+    extents.best = best.map(|b| Staging::Scratch(b.1));
     let apart = |extents, why: &str, refused| {
         let (blocks, cycles) = (Err(why.to_string()), f64::INFINITY);
         Some(Chosen { blocks, staging: Staging::Global, extents, cycles, refused })
@@ -387,7 +437,7 @@ pub(super) fn product(p: &Product, target: &Target, asked: Option<Staging>) -> O
 }
 
 /// Estimated cycles of a thread for a product in blocks. `beside` is what the columns' other axes multiply to.
-fn product_cycles(p: &Product, cut: Cut, columns: f64, beside: f64, target: &Target) -> f64 {
+fn product_cycles(p: &Product, cut: Blocks, columns: f64, beside: f64, target: &Target) -> f64 {
     let lanes = target.lanes(4) as f64;
     let rows = (cut.height * cut.width) as f64;
     let columns = columns / cut.parts as f64;
@@ -401,7 +451,7 @@ fn product_cycles(p: &Product, cut: Cut, columns: f64, beside: f64, target: &Tar
         v if (v - full).abs() > 0.0 || full % GROUP as f64 != 0.0 => 0.86,
         _ => 0.9,
     };
-    let multiply = p.terms * columns * beside * vectors / 2.0 / efficiency;
+    let multiply = p.terms * columns * beside * vectors / multiply_rate(target) / efficiency;
     let (l2, groups) = (target.l2 as f64, (vectors / GROUP as f64).ceil());
     let panel = p.terms * rows * 4.0;
     let block = p.terms * cut.columns as f64 * beside * 4.0;

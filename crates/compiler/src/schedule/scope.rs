@@ -11,7 +11,7 @@ use crate::kernel::{Kernel, Launch};
 use crate::optimize::heuristic;
 use crate::options::StageRule;
 use crate::target::Target;
-use crate::tune::Sums;
+use crate::tune::{Staging, Sums};
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Origin, Source, Val};
 use winograph_ir::int::{IntId, RangeId};
@@ -64,20 +64,23 @@ pub fn scope(
             if chain.iter().any(|&k| fused[k].is_some()) {
                 continue;
             }
-            let names = chain.iter().map(|&k| kernels[k].output_name()).collect();
+            let names = |chain: &[usize]| chain.iter().map(|&k| kernels[k].output_name()).collect();
             let written = own_output(&kernels[n]);
             let asked = written.and_then(|b| sums.asked(b)).and_then(|t| t.stages);
             let found = sizes(kernels, &chain, n).map(|s| block_cost::choose(&s, target, asked));
+            let staging = found.as_ref().map_or(Staging::Global, |chosen| chosen.staging);
             let (blocks, reason) = match found.and_then(|chosen| settled(chosen, written, sums)) {
                 Ok(found) => found,
                 Err(reason) => {
-                    choices.push(Choice { buffers: names, fused: false, reason });
+                    choices.push(Choice { buffers: names(&chain), fused: false, reason });
                     continue;
                 }
             };
-            match narrow(kernels, &chain, &blocks) {
+            let chain = within(&chain, staging);
+            let names = names(chain);
+            match narrow(kernels, chain, &blocks) {
                 Ok(launch) => {
-                    for &k in &chain {
+                    for &k in chain {
                         fused[k] = Some(launches.len());
                     }
                     launches.push(launch);
@@ -97,6 +100,14 @@ pub fn scope(
         }
     }
     (out, choices)
+}
+
+/// The kernels of a chain that become one launch: those behind an operand that threads share, where there is one.
+fn within(chain: &[usize], staging: Staging) -> &[usize] {
+    match staging {
+        Staging::Shared(_) => &chain[chain.len().saturating_sub(2)..],
+        _ => chain,
+    }
 }
 
 /// The blocks of a choice, after it has been noted for the sum that a buffer belongs to.
@@ -188,8 +199,9 @@ pub(super) fn is_chained(
 ) -> bool {
     let Some(chain) = chain(kernels, users, constant, at).filter(|chain| chain.len() > 2) else { return false };
     let asked = own_output(&kernels[at]).and_then(|b| sums.asked(b)).and_then(|t| t.stages);
-    let found = sizes(kernels, &chain, at).and_then(|s| block_cost::choose(&s, target, asked).blocks);
-    found.is_ok_and(|(blocks, _)| {
+    let Ok(chosen) = sizes(kernels, &chain, at).map(|s| block_cost::choose(&s, target, asked)) else { return false };
+    let chain = within(&chain, chosen.staging);
+    chosen.blocks.is_ok_and(|(blocks, _)| {
         let mut own: Vec<Kernel> = chain.iter().map(|&k| kernels[k].clone()).collect();
         let places: Vec<usize> = (0..own.len()).collect();
         narrow(&mut own, &places, &blocks).is_ok()

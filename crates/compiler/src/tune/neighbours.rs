@@ -35,11 +35,14 @@ pub fn neighbours(sum: &SumReport, number: usize, nests: &[&NestReport], target:
     }
     if let Some(extents) = &sum.extents {
         match used.stages {
-            Some(Staging::Scratch(blocks)) => {
-                out.extend(near(blocks, extents, target).into_iter().map(|b| staged(Staging::Scratch(b))));
+            Some(of @ (Staging::Scratch(blocks) | Staging::Shared(blocks))) => {
+                let other =
+                    if of == Staging::Shared(blocks) { Staging::Scratch(blocks) } else { Staging::Shared(blocks) };
+                out.extend(extents.shares.then(|| staged(other)));
+                out.extend(near(blocks, extents, target).into_iter().map(|b| staged(of.with(b))));
                 out.push(staged(Staging::Global));
             }
-            _ => out.extend(extents.best.map(|b| staged(Staging::Scratch(b)))),
+            _ => out.extend(extents.best.map(staged)),
         }
         let other = match used.ends {
             Some(Ends::Masked) => Some(Ends::Turned),
@@ -324,7 +327,7 @@ mod tests {
 
     #[test]
     fn blocks_stay_within_their_axes() {
-        let extents = Extents { rows: vec![14, 14], columns: 64, best: None };
+        let extents = Extents { rows: vec![14, 14], columns: 64, shares: false, best: None };
         let of = Blocks { depth: 1, height: 2, width: 14, columns: 32, parts: 1 };
         let all = near(of, &extents, &Target::cpu(64));
         assert!(all.contains(&Blocks { height: 4, ..of }) && all.contains(&Blocks { columns: 64, ..of }));

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Each line may be missing. A tile of no outputs, `tile=direct`, is the direct sum; `stages=global` makes each kernel a
-//! launch of its own; plans are those of kernels by their role, as in a file of [stored plans].
+//! launch of its own, `stages=shared` with blocks the one that computes the product's operand; plans are those of kernels by their role, as in a file of [stored plans].
 //!
 //! [stored plans]: crate::optimize::stored
 
@@ -60,6 +60,27 @@ pub enum Staging {
     Global,
     /// In a thread's scratch memory, block by block.
     Scratch(Blocks),
+    /// The product in scratch memory, block by block; the operand that is computed for it in a launch before, once for all
+    /// threads.
+    Shared(Blocks),
+}
+
+impl Staging {
+    /// The blocks that there are.
+    pub fn blocks(self) -> Option<Blocks> {
+        match self {
+            Staging::Global => None,
+            Staging::Scratch(blocks) | Staging::Shared(blocks) => Some(blocks),
+        }
+    }
+
+    /// The same with other blocks.
+    pub(crate) fn with(self, blocks: Blocks) -> Staging {
+        match self {
+            Staging::Shared(_) => Staging::Shared(blocks),
+            _ => Staging::Scratch(blocks),
+        }
+    }
 }
 
 /// Blocks of a product's result that are computed at a time.
@@ -107,10 +128,16 @@ impl Ends {
 
 impl fmt::Display for Staging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Staging::Global => write!(f, "stages=global"),
-            Staging::Scratch(Blocks { depth, height, width, columns, parts }) => {
-                write!(f, "stages=scratch block={depth},{height},{width} columns={columns} parts={parts}")
+        let name = match self {
+            Staging::Global => "global",
+            Staging::Scratch(_) => "scratch",
+            Staging::Shared(_) => "shared",
+        };
+        write!(f, "stages={name}")?;
+        match self.blocks() {
+            None => Ok(()),
+            Some(Blocks { depth, height, width, columns, parts }) => {
+                write!(f, " block={depth},{height},{width} columns={columns} parts={parts}")
             }
         }
     }
@@ -207,14 +234,23 @@ impl Tuning {
                         return twice();
                     }
                 }
-                Some([("stages", "scratch"), ("block", block), ("columns", columns), ("parts", parts)]) => {
+                Some(
+                    [
+                        ("stages", name @ ("scratch" | "shared")),
+                        ("block", block),
+                        ("columns", columns),
+                        ("parts", parts),
+                    ],
+                ) => {
                     let sizes: Option<Vec<i64>> = block.split(',').map(number).collect();
                     let (Some(&[depth, height, width]), Some(columns), Some(parts)) =
                         (sizes.as_deref(), number(columns), number(parts))
                     else {
-                        return Err(at("expected stages=scratch block=D,H,W columns=N parts=N"));
+                        return Err(at(&format!("expected stages={name} block=D,H,W columns=N parts=N")));
                     };
-                    if of.stages.replace(Staging::Scratch(Blocks { depth, height, width, columns, parts })).is_some() {
+                    let blocks = Blocks { depth, height, width, columns, parts };
+                    let stages = if *name == "shared" { Staging::Shared(blocks) } else { Staging::Scratch(blocks) };
+                    if of.stages.replace(stages).is_some() {
                         return twice();
                     }
                 }
@@ -254,7 +290,8 @@ mod tests {
         assert_eq!(tuning.tile.as_deref(), Some(&[4, 4][..]));
         assert_eq!(tuning.registers, Some(Registers { vectors: 3, copies: 8 }));
         assert!(tuning.plan(Role::Multiply).is_some() && tuning.plan(Role::Direct).is_none());
-        for text in ["tile=direct\n", "stages=global\n", "ends=turned\n", ""] {
+        let shared = "stages=shared block=1,7,7 columns=64 parts=2\n";
+        for text in ["tile=direct\n", "stages=global\n", shared, "ends=turned\n", ""] {
             assert_eq!(Tuning::parse(text).unwrap().to_string(), text);
         }
         assert!(Tuning::parse("").unwrap().is_empty());
