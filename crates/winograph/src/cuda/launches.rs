@@ -153,6 +153,8 @@ impl Launches {
         if let Some(names) = names {
             self.device.faults.launched(number, names);
         }
+        // The end of a copy to another GPU that was forgotten leaves that one's context current, and null would be its queue.
+        self.device.enter()?;
         launch()
     }
 
