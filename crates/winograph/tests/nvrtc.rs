@@ -9,6 +9,7 @@ use kernels::*;
 use std::path::PathBuf;
 use winograph::cuda::{Architecture, Binary, KernelResources, Nvrtc};
 use winograph::{ArgSpec, ConvOptions, Options, PoolOptions, Tensor, plan};
+use winograph_compiler::optimize::matrix_unit::CUDA_UNITS;
 use winograph_compiler::options::Products;
 use winograph_compiler::render::{CudaSource, render_cuda};
 use winograph_compiler::{Algorithm, Target};
@@ -30,10 +31,13 @@ fn nvrtc() -> Option<Nvrtc> {
     }
 }
 
-/// Compiles kernels for both machines and checks that nothing is said but what they take.
+/// Compiles kernels for both machines, those on units that the older one lacks for the newer one, and checks that nothing is
+/// said but what they take.
 fn compile(nvrtc: &Nvrtc, codes: &[Code]) -> (CudaSource, Vec<Binary>) {
     let source = render_cuda(codes, &Target::cpu(16)).unwrap();
-    let binaries = [80, 90].map(|a| {
+    let newer = codes.iter().flat_map(|k| &k.units).any(|u| !CUDA_UNITS.contains(&u.name.as_str()));
+    let machines = if newer { &[90][..] } else { &[80, 90] };
+    let binaries = machines.iter().map(|&a| {
         let binary = nvrtc.compile(&source.text, Architecture::Machine(a));
         let binary = binary.unwrap_or_else(|e| panic!("sm_{a}: {e}\n{}", source.text));
         let warnings: Vec<_> = binary.log.lines().filter(|l| !l.starts_with("ptxas") && !l.is_empty()).collect();
@@ -45,7 +49,8 @@ fn compile(nvrtc: &Nvrtc, codes: &[Code]) -> (CudaSource, Vec<Binary>) {
         assert_eq!(names, symbols, "sm_{a}");
         binary
     });
-    (source, binaries.into())
+    let binaries = binaries.collect();
+    (source, binaries)
 }
 
 fn resources(binary: &Binary, symbol: &str) -> KernelResources {
