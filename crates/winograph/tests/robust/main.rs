@@ -12,6 +12,7 @@ use operations::{Call, Pool};
 use proptest::prelude::*;
 use source::{FEW, Source};
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 use winograph::{DType, Tensor};
@@ -34,7 +35,8 @@ fn watched<R>(name: &str, f: impl FnOnce() -> R) -> R {
                 std::thread::sleep(Duration::from_secs(1));
                 let now = NOW.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some((_, name, _)) = now.iter().find(|c| c.2.elapsed() > LONGEST) {
-                    eprintln!("{name} has not returned after {LONGEST:?}");
+                    // Not by a macro, whose output is kept until the test ends.
+                    let _ = writeln!(std::io::stderr(), "{name} has not returned after {LONGEST:?}");
                     std::process::exit(101);
                 }
             }
