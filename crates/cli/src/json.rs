@@ -47,6 +47,8 @@ pub(crate) struct Memory {
     threads: usize,
     /// Of one thread.
     scratch_bytes: usize,
+    /// Between launches, for all threads: operands that they share among them.
+    intermediate_bytes: usize,
     /// Input, output, prepared weights, intermediates and the scratch memory of all threads.
     peak_bytes: usize,
 }
@@ -54,14 +56,23 @@ pub(crate) struct Memory {
 impl Memory {
     /// With so many bytes of input and output.
     pub(crate) fn new(held: &Footprint, io: usize, threads: usize) -> Memory {
-        Memory { threads, scratch_bytes: held.scratch, peak_bytes: held.total(threads).saturating_add(io) }
+        Memory {
+            threads,
+            scratch_bytes: held.scratch,
+            intermediate_bytes: held.arena,
+            peak_bytes: held.total(threads).saturating_add(io),
+        }
     }
 }
 
 impl std::fmt::Display for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let s = if self.threads == 1 { "" } else { "s" };
-        write!(f, "{} bytes of scratch memory a thread, {} bytes in all ", self.scratch_bytes, self.peak_bytes)?;
+        write!(f, "{} bytes of scratch memory a thread, ", self.scratch_bytes)?;
+        if self.intermediate_bytes > 0 {
+            write!(f, "{} bytes of intermediates that threads share, ", self.intermediate_bytes)?;
+        }
+        write!(f, "{} bytes in all ", self.peak_bytes)?;
         write!(f, "with input, output and {} thread{s}", self.threads)
     }
 }

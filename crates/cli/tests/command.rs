@@ -85,6 +85,7 @@ fn json_has_every_field() {
             "expected_err_over_direct",
             "first_ms",
             "gflops",
+            "intermediate_bytes",
             "kernels",
             "max_abs_err",
             "max_err_over_bound",
