@@ -50,7 +50,7 @@ const UNIT_LOSS: f64 = 0.9 / 8.0;
 /// result rounded to them: in a rewrite X̂ and Ĝ are rounded as well, from f32 and f64.
 ///
 /// With k = u_h/u each of these roundings has k² times the variance of one of f32; that of the result comes once, those of X̂ and Ĝ
-/// once for each product. The rounding of Ĝ that [`expected`] counts is in it.
+/// once for each product. The rounding of Ĝ is in it.
 pub fn expected_error_half(axes: &[&Transforms], terms: usize, dtype: DType) -> f64 {
     let k = units_of_f32(dtype);
     let sums = (UNIT_LOSS * terms as f64).powi(2) / ROUNDING_VARIANCE;
