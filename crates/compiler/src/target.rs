@@ -13,6 +13,8 @@ pub struct Target {
     pub vector_registers: usize,
     /// Bytes of vectors whose multiply-adds one core begins in a cycle.
     pub multiply_bytes: usize,
+    /// Bytes a cycle that one core reads from the cache behind its own, in long runs.
+    pub far_bytes: usize,
     /// First-level data cache of one core.
     pub l1: usize,
     /// Second-level cache of one core.
@@ -58,6 +60,7 @@ impl Target {
             vector_bytes,
             vector_registers: if vector_bytes >= 64 { 32 } else { 16 },
             multiply_bytes: 2 * vector_bytes,
+            far_bytes: 8,
             l1: 32 << 10,
             l2: 1 << 20,
             l3: 32 << 20,
@@ -85,6 +88,7 @@ impl Target {
                 vector_bytes: 16,
                 vector_registers: 64,
                 multiply_bytes: 32,
+                far_bytes: 32,
                 l1: 128 << 10,
                 l2: 40 << 20,
                 l3: 40 << 20,

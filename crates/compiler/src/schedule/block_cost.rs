@@ -46,9 +46,6 @@ const ROW_CYCLES: f64 = 18.0;
 /// Bytes a cycle at which a core reads the first operand again for each block of columns, where its second-level cache
 /// holds it.
 const AGAIN_RATE: f64 = 32.0;
-/// The same of an operand that threads share, from a cache behind: at 512 channels and 28 x 28, on an EPYC of family 25, model 17,
-/// blocks of 32 and 64 columns take 0.97 and 1.00 of the time of 16, and 256 take 1.15.
-const SHARED_RATE: f64 = 48.0;
 /// Bytes a cycle that a core gets from its second-level cache and from behind it.
 const NEAR_RATE: f64 = 48.0;
 const FAR_RATE: f64 = 8.0;
@@ -283,7 +280,7 @@ fn cycles(sizes: &Sizes, staging: Staging, target: &Target) -> f64 {
     let mut moved = weights / rate;
     let mut again = 0.0;
     if shared {
-        again = x * rounds / SHARED_RATE;
+        again = x * rounds / target.far_bytes.max(1) as f64;
         again += if m > 0.8 * target.l2 as f64 { 2.0 * m * rounds / SPILL_RATE } else { 0.0 };
     } else if x + m > 0.8 * target.l2 as f64 {
         moved += (x * (2.0 + rounds) + 2.0 * m * rounds) / SPILL_RATE;
