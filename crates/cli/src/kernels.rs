@@ -20,6 +20,9 @@ pub(crate) struct Touch {
     pub(crate) space: &'static str,
     /// Elements that one access moves as a vector: lanes at neighbouring addresses; else 1.
     pub(crate) vector: u32,
+    /// Whether whole vectors are stored past the caches.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) streamed: bool,
     /// What a launch on a GPU moves.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) moved: Option<Moved>,
@@ -32,6 +35,9 @@ impl std::fmt::Display for Touch {
             n => format!("vectors of {n}"),
         };
         write!(f, "{} {} ({}) by {elements}", self.kind, self.buffer, self.space)?;
+        if self.streamed {
+            write!(f, ", past the caches")?;
+        }
         let Some(m) = &self.moved else { return Ok(()) };
         match self.space {
             "global" => write!(
@@ -105,16 +111,16 @@ pub(crate) fn touches(program: &Program, step: &Step, moved: Option<&[SiteCounts
         let mine = moved.and_then(|m| m.get(site)).map(Moved::of);
         let together = all.get(site).map_or(1, |s| s.width);
         site += 1;
-        let (buffer, scope) = match access.mem {
+        let (buffer, scope, streamed) = match access.mem {
             Memory::Arg(i) => {
                 // Steps may share a kernel, so names come from the step's own buffers.
                 let named = step.args.get(i as usize).and_then(|&b| program.buffers.get(b)).map(|b| b.name.clone());
                 let decl = &code.args[i as usize];
-                (named.unwrap_or_else(|| decl.name.clone()), decl.scope)
+                (named.unwrap_or_else(|| decl.name.clone()), decl.scope, decl.streamed && kind == "store")
             }
             Memory::Local(i) => {
                 let decl = &code.locals[i as usize];
-                (decl.name.clone(), decl.scope)
+                (decl.name.clone(), decl.scope, false)
             }
             Memory::Table(_) => return,
         };
@@ -125,7 +131,7 @@ pub(crate) fn touches(program: &Program, step: &Step, moved: Option<&[SiteCounts
             None if neighbours => lanes,
             None => 1,
         };
-        let touch = Touch { buffer, kind, space: space(scope), vector, moved: None };
+        let touch = Touch { buffer, kind, space: space(scope), vector, streamed, moved: None };
         let same = |t: &&mut Touch| Touch { moved: None, ..(*t).clone() } == touch;
         match (out.iter_mut().find(same), mine) {
             (Some(Touch { moved: Some(sum), .. }), Some(m)) => {

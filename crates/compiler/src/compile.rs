@@ -3,7 +3,7 @@
 use crate::explain::{Explanation, KernelReport, NestReport, Observer, PassReport, Silent};
 use crate::kernel::{Kernel, Launch};
 use crate::lower::link::{self, Part};
-use crate::lower::{emit, legalize, neighbours, prefetch, shared, whole};
+use crate::lower::{emit, legalize, neighbours, prefetch, shared, stream, whole};
 use crate::optimize::blocks;
 use crate::optimize::contract;
 use crate::optimize::grid::{self, GridReport};
@@ -450,8 +450,25 @@ fn finish(
         ),
     }
     let names: Vec<String> = codes.iter().map(|c| c.name.clone()).collect();
-    let (codes, args): (Vec<Code>, Vec<Vec<BufId>>) =
+    let (mut codes, args): (Vec<Code>, Vec<Vec<BufId>>) =
         driver.pass("link", || launched(&kernels, &scheduled, &launches, codes).into_iter().unzip(), |_| String::new());
+    if target.gpu.is_none() {
+        let stored = driver.pass(
+            "stream",
+            || {
+                let stored = codes.iter_mut().zip(&args).flat_map(|(code, args)| {
+                    let sums = &sums;
+                    args.iter().enumerate().filter_map(move |(n, &buffer)| {
+                        let asked = sums.asked(buffer).and_then(|t| t.stores);
+                        Some((buffer, stream::stream(code, n, target, asked)?))
+                    })
+                });
+                stored.collect::<Vec<_>>()
+            },
+            |stored| stored.iter().map(|(b, s)| format!("{}: {}\n", g.buffer(*b).name, s.name())).collect(),
+        );
+        stored.into_iter().for_each(|(buffer, stores)| sums.note(buffer, Note::Stores(stores)));
+    }
     let verified =
         driver.pass("verify", || parallel::map(workers, &codes, |_, c| verify::linear::verify(c)), |_| String::new());
     for (code, result) in codes.iter().zip(verified) {

@@ -25,6 +25,7 @@ fn memory(ints: &mut Ints, name: &str, shape: &[IntId], written: bool) -> Memory
         origin: Origin::Internal,
         written,
         swizzle: 0,
+        streamed: false,
     }
 }
 
@@ -376,6 +377,18 @@ fn blocked_layouts_and_tables() {
     c.tables[0].values.pop();
     assert_eq!(verify(&c).unwrap_err().invariant, "memory");
     assert!(run(&c, &mut args, &[]).is_err());
+}
+
+#[test]
+fn streamed_memory_is_global_and_written() {
+    let mut c = double(|i| i.constant(16), true);
+    c.args[1].streamed = true;
+    verify(&c).unwrap();
+    let mut args = [f32s(&[1.5; 16]), f32s(&[0.0; 16])];
+    run(&c, &mut args, &[]).unwrap();
+    assert_eq!(to_f64s(&args[1]), [3.0; 16]);
+    c.args[0].streamed = true;
+    assert_eq!(verify(&c).unwrap_err().invariant, "memory");
 }
 
 #[test]

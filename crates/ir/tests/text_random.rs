@@ -269,6 +269,7 @@ fn random_linear(entropy: Vec<u64>) -> Code {
         origin,
         written: true,
         swizzle: 0,
+        streamed: false,
     };
     let args = vec![memory("x", Origin::Argument(0), Scope::Global)];
     let locals = vec![memory("y", Origin::Internal, Scope::Shared)];

@@ -384,11 +384,12 @@ fn every_instruction_and_statement() {
         origin,
         written,
         swizzle: 0,
+        streamed: false,
     };
     let args = vec![
         decl("x", Origin::Argument(0), Scope::Global, false),
         decl("lane", Origin::Constant(1), Scope::Global, true),
-        decl("r0", Origin::Output(2), Scope::Global, true),
+        MemoryDecl { streamed: true, ..decl("r0", Origin::Output(2), Scope::Global, true) },
     ];
     let locals =
         vec![decl("s", Origin::Internal, Scope::Shared, true), decl("t0", Origin::Internal, Scope::Scratch, false)];

@@ -9,7 +9,7 @@ use winograph::env::Env;
 use winograph::search::{Outcome, PlanStore, SearchOptions, Unwatched, Watch, search};
 use winograph::{ArgSpec, ConvOptions, DType, Function, FunctionOptions, Options, Tensor, TensorBuffer, compile_with};
 use winograph_compiler::explain::NestReport;
-use winograph_compiler::tune::{Origin, Staging, SumReport, Tuning, TuningRule, neighbours};
+use winograph_compiler::tune::{Origin, Staging, Stores, SumReport, Tuning, TuningRule, neighbours};
 
 fn device(plans: Option<PathBuf>) -> Arc<dyn Device> {
     let options = CpuOptions { plan_dir: plans, threads: Some(2), ..CpuOptions::from_env(&Env::read().unwrap()) };
@@ -35,9 +35,19 @@ fn conv(x: &Tensor, w: &Tensor, more: bool) -> winograph::Result<Vec<Tensor>> {
 }
 
 fn build(device: &Arc<dyn Device>, tuning: TuningRule, w: &Tensor, more: bool) -> winograph::Result<Function> {
+    build_of(&INPUT, device, tuning, w, more)
+}
+
+fn build_of(
+    input: &[usize],
+    device: &Arc<dyn Device>,
+    tuning: TuningRule,
+    w: &Tensor,
+    more: bool,
+) -> winograph::Result<Function> {
     let options = Options { tuning, ..Options::default() };
     let how = FunctionOptions { device: Some(device.clone()), compiler: Some(options), dumps: false };
-    compile_with(&[ArgSpec::new(DType::F32, &INPUT)], &how, |a| conv(&a[0], w, more))
+    compile_with(&[ArgSpec::new(DType::F32, input)], &how, |a| conv(&a[0], w, more))
 }
 
 fn bits(f: &Function, x: &Tensor) -> Vec<u32> {
@@ -100,6 +110,38 @@ fn an_operand_that_threads_share_is_computed_in_a_launch_before() {
         assert!(footprint.arena > 0 && footprint.scratch > 0, "{text}: {footprint:?}");
         assert_eq!(bits(&f, &x), bits(&base, &x), "{text}");
     }
+}
+
+#[test]
+fn large_results_are_stored_past_the_caches_where_that_is_asked_for() {
+    let (input, w) = ([1, 16, 128, 128], weight());
+    let x = Tensor::randn(&input, DType::F32, 1).unwrap();
+    let of = |device: &Arc<dyn Device>, tuning: &[(String, Tuning)]| {
+        build_of(&input, device, TuningRule::Given(tuning.to_vec()), &w, false).unwrap()
+    };
+    // Builtins of their own store so with each compiler and each width.
+    let with = |cc: &str, bytes: usize| -> Option<Arc<dyn Device>> {
+        let env = CpuOptions::from_env(&Env::read().unwrap());
+        let options = CpuOptions { cc: Some(cc.into()), plan_dir: None, vector_bytes: Some(bytes), ..env };
+        Some(Arc::new(CpuDevice::new(options).ok()?))
+    };
+    let compilers = ["gcc", "clang"].into_iter().flat_map(|cc| [16, 32, 64].map(|bytes| (cc, bytes)));
+    let devices = compilers.filter_map(|(cc, bytes)| with(cc, bytes)).chain([device(None)]);
+    for device in devices {
+        let base = of(&device, &[]);
+        let report = sum(&base);
+        assert_eq!((report.used.stores, base.source().contains("wg_stream")), (Some(Stores::Cached), false));
+        let toggled = |t: &Tuning| t.stores == Some(Stores::Streamed);
+        let near = neighbours(report, 0, &nests(&base), device.target());
+        let tuning = near.into_iter().find(toggled).expect("a neighbour that stores so");
+        let f = of(&device, &[(report.problem.key(), tuning)]);
+        assert_eq!((sum(&f).used.stores, &sum(&f).refused[..]), (Some(Stores::Streamed), &[][..]));
+        assert!(f.source().contains("wg_stream_") && f.source().contains("wg_streamed()"));
+        assert_eq!(bits(&f, &x), bits(&base, &x));
+    }
+    let device = device(None);
+    let report = build(&device, TuningRule::Given(vec![]), &w, false).unwrap();
+    assert_eq!(sum(&report).used.stores, None, "a small result is no question");
 }
 
 /// Stores a tuning for the convolution; gives the files.

@@ -108,6 +108,7 @@ impl Emit {
                 origin: b.origin,
                 written: written.contains(&id),
                 swizzle: 0,
+                streamed: false,
             };
             Some((self.locals.contains(&id), decl))
         });

@@ -342,6 +342,7 @@ fn store(e: &mut Emit, matrix: &MatrixRanges, point: &Point, sum: Reg, places: &
         origin: Origin::Internal,
         written: true,
         swizzle: 0,
+        streamed: false,
     });
     let at = |addr: IntId, lane: Option<RangeId>| Access {
         mem,

@@ -14,6 +14,7 @@ mod permute;
 pub mod prefetch;
 mod rows;
 pub mod shared;
+pub mod stream;
 #[cfg(test)]
 mod testing;
 pub mod unroll;

@@ -11,7 +11,7 @@ pub mod tuning;
 
 pub use neighbours::neighbours;
 pub use problem::Problem;
-pub use tuning::{Blocks, Ends, Registers, Staging, Tuning, TuningRule};
+pub use tuning::{Blocks, Ends, Registers, Staging, Stores, Tuning, TuningRule};
 
 use crate::optimize::plan::Plan;
 use crate::options::Products;
@@ -71,6 +71,8 @@ pub struct SumReport {
 pub(crate) enum Note {
     /// A tuning's plan for kernels of a role is taken.
     Plan(Role, Plan),
+    /// Results are stored so.
+    Stores(Stores),
     /// A part of a tuning is not, and why.
     Refused(String, String),
     /// The register block and what became of rows that fill no vector.
@@ -171,6 +173,7 @@ impl Sums {
             (Note::Registers(registers, ends), Some(sum)) => {
                 (sum.used.registers, sum.used.ends) = (registers, ends);
             }
+            (Note::Stores(stores), Some(sum)) => sum.used.stores = Some(stores),
             (Note::Refused(what, why), Some(_)) => self.refuse(buffer, &what, &why),
             (_, None) => {}
         }

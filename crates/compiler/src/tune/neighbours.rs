@@ -4,7 +4,7 @@
 //! Not every neighbour fits; what does not is said by the compilation that tries it.
 
 use super::SumReport;
-use super::tuning::{Blocks, Ends, Registers, Staging, Tuning};
+use super::tuning::{Blocks, Ends, Registers, Staging, Stores, Tuning};
 use crate::explain::NestReport;
 use crate::optimize::plan::{Factor, Kind, Plan};
 use crate::schedule::block_cost::Extents;
@@ -27,6 +27,12 @@ pub fn neighbours(sum: &SumReport, number: usize, nests: &[&NestReport], target:
     for tile in sum.tiles.iter().filter(|t| Some(*t) != used.tile.as_ref()) {
         out.push(Tuning { tile: Some(tile.clone()), ..Tuning::default() });
     }
+    let other = match used.stores {
+        Some(Stores::Cached) => Some(Stores::Streamed),
+        Some(Stores::Streamed) => Some(Stores::Cached),
+        None => None,
+    };
+    out.extend(other.map(|stores| Tuning { stores: Some(stores), ..used.clone() }));
     // Plans are about kernels of one size.
     let staged = |stages: Staging| Tuning { stages: Some(stages), plans: vec![], ..used.clone() };
     if let (Some(registers), Some(_)) = (used.registers, &sum.extents) {

@@ -5,6 +5,7 @@
 //! stages=scratch block=1,2,14 columns=32 parts=1
 //! registers=3x8
 //! ends=masked
+//! stores=streamed
 //! plan output_transform: a0=grid a1=vector:16 order=a0,a1
 //! ```
 //!
@@ -49,6 +50,8 @@ pub struct Tuning {
     pub registers: Option<Registers>,
     /// What becomes of rows that do not fill a vector.
     pub ends: Option<Ends>,
+    /// How results are stored that are larger than a cache, or nearly so.
+    pub stores: Option<Stores>,
     /// Plans of kernels by role.
     pub plans: Vec<(Role, Plan)>,
 }
@@ -126,6 +129,25 @@ impl Ends {
     }
 }
 
+/// How the results of a sum are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stores {
+    /// Into the caches.
+    Cached,
+    /// Whole vectors past them.
+    Streamed,
+}
+
+impl Stores {
+    /// Name in the text form.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stores::Cached => "cached",
+            Stores::Streamed => "streamed",
+        }
+    }
+}
+
 impl fmt::Display for Staging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
@@ -158,6 +180,9 @@ impl fmt::Display for Tuning {
         }
         if let Some(ends) = self.ends {
             writeln!(f, "ends={}", ends.name())?;
+        }
+        if let Some(stores) = self.stores {
+            writeln!(f, "stores={}", stores.name())?;
         }
         for (role, plan) in &self.plans {
             writeln!(f, "plan {}: {plan}", role.name())?;
@@ -267,7 +292,14 @@ impl Tuning {
                         return twice();
                     }
                 }
-                _ => return Err(at("expected tile=, stages=, registers=, ends= or `plan ROLE: PLAN`")),
+                Some([("stores", stores)]) => {
+                    let found = [Stores::Cached, Stores::Streamed].into_iter().find(|s| s.name() == *stores);
+                    let found = found.ok_or_else(|| at("expected stores=cached or stores=streamed"))?;
+                    if of.stores.replace(found).is_some() {
+                        return twice();
+                    }
+                }
+                _ => return Err(at("expected tile=, stages=, registers=, ends=, stores= or `plan ROLE: PLAN`")),
             }
         }
         of.plans.sort_by_key(|p| p.0.name());
@@ -279,7 +311,7 @@ impl Tuning {
 mod tests {
     use super::*;
 
-    const ALL: &str = "tile=4,4\nstages=scratch block=1,2,14 columns=32 parts=1\nregisters=3x8\nends=masked\n\
+    const ALL: &str = "tile=4,4\nstages=scratch block=1,2,14 columns=32 parts=1\nregisters=3x8\nends=masked\nstores=streamed\n\
                        plan multiply: a0=grid a1=loop,vector:16 r0=loop order=a0,a1\n\
                        plan output_transform: a0=grid order=a0\n";
 
@@ -291,7 +323,7 @@ mod tests {
         assert_eq!(tuning.registers, Some(Registers { vectors: 3, copies: 8 }));
         assert!(tuning.plan(Role::Multiply).is_some() && tuning.plan(Role::Direct).is_none());
         let shared = "stages=shared block=1,7,7 columns=64 parts=2\n";
-        for text in ["tile=direct\n", "stages=global\n", shared, "ends=turned\n", ""] {
+        for text in ["tile=direct\n", "stages=global\n", shared, "ends=turned\n", "stores=cached\n", ""] {
             assert_eq!(Tuning::parse(text).unwrap().to_string(), text);
         }
         assert!(Tuning::parse("").unwrap().is_empty());
@@ -310,6 +342,8 @@ mod tests {
             "registers=0x8",
             "registers=3x99999999999",
             "ends=cut",
+            "stores=here",
+            "stores=cached\nstores=cached",
             "stages=scratch block=1,2 columns=3 parts=4",
             "plan multiply a0=grid",
             "plan y: a0=grid",

@@ -162,11 +162,12 @@ impl Parser<'_> {
             false => 0,
         };
         let written = self.c.accept_word("written");
+        let streamed = self.c.accept_word("streamed");
         if !quoted {
             self.plain.insert(name.clone());
         }
         self.memory.insert(name.clone(), memory);
-        Ok(MemoryDecl { name, dtype, shape, layout, scope, origin, written, swizzle })
+        Ok(MemoryDecl { name, dtype, shape, layout, scope, origin, written, swizzle, streamed })
     }
 
     /// `{`, statements, `}`.

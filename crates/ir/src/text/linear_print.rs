@@ -70,7 +70,8 @@ impl Printer<'_> {
         if m.swizzle > 0 {
             let _ = write!(self.out, " swizzle {}", m.swizzle);
         }
-        self.out.push_str(if m.written { " written\n" } else { "\n" });
+        self.out.push_str(if m.written { " written" } else { "" });
+        self.out.push_str(if m.streamed { " streamed\n" } else { "\n" });
     }
 
     fn unit(&mut self, u: &MatrixUnit) {

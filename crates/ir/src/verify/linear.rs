@@ -4,7 +4,7 @@
 //! - `integers`: no expression overflowed; each belongs to the code's arena.
 //! - `memory`: the layout of each argument and local maps every index into `0..len`; arguments are global; a table
 //!   has as many elements as its shape says, all of its dtype; what is swizzled is shared, of a constant multiple of
-//!   [`SWIZZLE_BYTES`], for rows of 32, 64 or 128 bytes.
+//!   [`SWIZZLE_BYTES`], for rows of 32, 64 or 128 bytes; what is streamed is global and written.
 //! - `loops`: grid loops are outermost, a loop's range is not bound already, and sizes depend on no range.
 //! - `threads`: where there are thread loops, the code is one perfect nest of grid loops, thread loops of constant sizes
 //!   and a body; there are at most [`MAX_THREADS`] threads. Shared memory needs thread loops.
@@ -32,8 +32,8 @@ use crate::indexed::{Layout, LayoutDim, Scope};
 use crate::int::{IntId, Ints, RangeId};
 use crate::interp::linear_in;
 use crate::linear::{
-    Access, Code, Instr, LoopKind, MAX_THREADS, Memory, ROW_BYTES, ROWS_WARP, Reg, SWIZZLE_BYTES, Stmt, TILE_ROW, Tile,
-    Type,
+    Access, Code, Instr, LoopKind, MAX_THREADS, Memory, MemoryDecl, ROW_BYTES, ROWS_WARP, Reg, SWIZZLE_BYTES, Stmt,
+    TILE_ROW, Tile, Type,
 };
 
 /// Checks the invariants at the top of this file.
@@ -84,6 +84,11 @@ fn memories(code: &Code, ints: &mut Ints) -> Result<(), VerifyError> {
             let found = format!("is swizzled for rows of {} bytes, {:?}, {bytes:?} bytes", decl.swizzle, decl.scope);
             return refuse("memory", &format!("{}: memory `{}`", code.name, decl.name), found);
         }
+    }
+    let streamed = |d: &&MemoryDecl| d.streamed && !(d.written && d.scope == Scope::Global);
+    if let Some(decl) = code.args.iter().chain(&code.locals).find(streamed) {
+        let found = format!("is streamed, {:?}{}", decl.scope, if decl.written { "" } else { ", not written" });
+        return refuse("memory", &format!("{}: memory `{}`", code.name, decl.name), found);
     }
     if let Some(decl) = code.args.iter().find(|d| d.scope != Scope::Global) {
         return refuse("memory", &format!("{}: argument `{}`", code.name, decl.name), format!("is {:?}", decl.scope));

@@ -49,6 +49,7 @@ impl Builder {
             origin: Origin::Internal,
             written,
             swizzle: 0,
+            streamed: false,
         }
     }
 

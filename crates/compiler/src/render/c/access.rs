@@ -6,8 +6,11 @@
 //! on the lane need no mask: where they do not hold, contiguous loads read the fill value from an array of it.
 
 use super::kernel::{Kernel, Value};
-use super::memory::{between, gather, masked_gather, masked_load, masked_scatter, masked_store, scatter};
+use super::memory::{
+    between, gather, masked_gather, masked_load, masked_scatter, masked_store, scatter, streamed_store,
+};
 use super::types::{CType, Elem, int_literal};
+use crate::lower::stream::is_aligned;
 use crate::render::RenderError;
 use crate::render::clike::{clamp, condition, floor_div, literal};
 use winograph_ir::linear::{Access, Memory, Reg, Type};
@@ -261,10 +264,13 @@ impl Kernel<'_> {
         let v = self.bytes(ty, &value);
         let (cond, call) = match interval {
             Interval::Uniform(cond) if ty.lanes == 1 => (cond, format!("{p}[{off}] = {v};")),
-            Interval::Uniform(cond) if at.stride == 1 => {
-                let m = self.prelude.memory_ty(raw);
-                (cond, format!("*({m} *)({p} + ({off})) = {v};"))
-            }
+            Interval::Uniform(cond) if at.stride == 1 => match self.streams(access, raw) {
+                Some(past) => (cond, format!("{}({p} + ({off}), {v}, {past});", streamed_store(self.prelude, raw))),
+                None => {
+                    let m = self.prelude.memory_ty(raw);
+                    (cond, format!("*({m} *)({p} + ({off})) = {v};"))
+                }
+            },
             Interval::Uniform(cond) => {
                 let f = scatter(self.prelude, raw);
                 (cond, format!("{f}({p} + ({off}), {}, {v});", int_literal(at.stride)))
@@ -282,6 +288,15 @@ impl Kernel<'_> {
             None => self.line(&call),
         }
         Ok(())
+    }
+
+    /// The variable that says whether vectors of a type are stored past the caches, where they may be.
+    fn streams(&self, access: &Access, raw: CType) -> Option<String> {
+        let Memory::Arg(n) = access.mem else { return None };
+        let streamed = self.code.args.get(n as usize).is_some_and(|m| m.streamed);
+        let fits = matches!(raw.bytes(), 16 | 32 | 64);
+        (streamed && fits && is_aligned(&self.code.ints, access, raw.lanes as i64))
+            .then(|| format!("past_{}", self.arg_name(n)))
     }
 
     /// A value as it lies in memory.

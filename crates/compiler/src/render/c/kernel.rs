@@ -1,6 +1,7 @@
 //! One kernel as a C function.
 
 use super::held::Held;
+use super::memory::streamed_end;
 use super::prelude::Prelude;
 use super::types::{CType, Elem, identifier};
 use crate::render::RenderError;
@@ -81,6 +82,9 @@ impl<'a> Kernel<'a> {
             let (e, name) = (Elem::of(m.dtype).name(), k.arg_name(i as u32));
             let qualifier = if m.written { "" } else { "const " };
             k.line(&format!("{qualifier}{e} *const {name} = ({qualifier}{e} *)args[{i}];"));
+            if m.streamed {
+                k.line(&format!("const int past_{name} = ((uptr){name} & 63) == 0;"));
+            }
         }
         for (i, t) in code.tables.iter().enumerate() {
             let (e, name) = (Elem::of(t.dtype).name(), k.table_name(i as u32));
@@ -111,6 +115,10 @@ impl<'a> Kernel<'a> {
                     k.line("}");
                 }
             }
+        }
+        if code.args.iter().any(|m| m.streamed) {
+            let f = streamed_end(k.prelude);
+            k.line(&format!("{f}();"));
         }
         k.out.push_str("}\n");
         Ok(k.out)

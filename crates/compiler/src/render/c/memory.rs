@@ -21,6 +21,36 @@ pub(super) fn scatter(p: &mut Prelude, t: CType) -> String {
     })
 }
 
+/// `f(p, v, past)`: neighbouring elements, past the caches if `past`; `p` is a multiple of the vector's size then.
+pub(super) fn streamed_store(p: &mut Prelude, t: CType) -> String {
+    p.helper(format!("wg_stream_{}", t.name()), |p, n| {
+        let (ty, m, e, bytes) = (p.ty(t), p.memory_ty(t), t.elem.name(), t.bytes());
+        let (isa, builtin) = match bytes {
+            64 => ("__AVX512F__", "movntps512"),
+            32 => ("__AVX__", "movntps256"),
+            _ => ("__SSE__", "movntps"),
+        };
+        format!(
+            "WG_INLINE void {n}({e} *p, {ty} v, int past) {{\n  \
+             if (!past) {{ *({m} *)p = v; return; }}\n\
+             #if __has_builtin(__builtin_nontemporal_store)\n  __builtin_nontemporal_store(v, ({ty} *)p);\n\
+             #elif defined({isa})\n  typedef float wg_lanes __attribute__((vector_size({bytes})));\n  \
+             __builtin_ia32_{builtin}((float *)p, (wg_lanes)v);\n\
+             #else\n  *({m} *)p = v;\n#endif\n}}\n"
+        )
+    })
+}
+
+/// `f()`: what was stored past the caches is there before what is stored after it.
+pub(super) fn streamed_end(p: &mut Prelude) -> String {
+    p.helper("wg_streamed".into(), |_, n| {
+        format!(
+            "WG_INLINE void {n}(void) {{\n#if defined(__SSE__)\n  __builtin_ia32_sfence();\n\
+             #else\n  __atomic_thread_fence(__ATOMIC_SEQ_CST);\n#endif\n}}\n"
+        )
+    })
+}
+
 /// `f(p, offset, lo, hi, fill)`: neighbouring elements in lanes `lo..hi`, `fill` in the others.
 pub(super) fn masked_load(p: &mut Prelude, t: CType) -> String {
     let name = format!("wg_load_{}", t.name());
