@@ -52,9 +52,23 @@ fn product(kernel: &Kernel, target: &Target) -> Option<Product> {
     // The other operand's own axis; of several the longest.
     let own = |r: &RangeId| others.iter().any(|t| depends(t, *r)) && !along.iter().any(|t| depends(t, *r));
     let candidates = kernel.loops.iter().copied().filter(own);
-    let tile = candidates.rev().max_by_key(|&r| g.ints.const_size(r).unwrap_or(0))?;
+    // What copies read at once lies side by side where the operand is contiguous along their axis.
+    let side_by_side = |r: RangeId| {
+        let mut g = kernel.graph.clone();
+        others.iter().any(|t| {
+            let inner = access::inner_axis(&g, t.buffer);
+            access::stride(&mut g, t, r, inner) == Stride::Contiguous
+        })
+    };
+    let tile = candidates.rev().max_by_key(|&r| {
+        let size = g.ints.const_size(r).unwrap_or(0);
+        (size.min(FEW_COPIES), side_by_side(r), size)
+    })?;
     Some(Product { lane, tile, others, along })
 }
+
+/// Copies that are enough for accumulators to hide what a multiply-add waits.
+const FEW_COPIES: i64 = 7;
 
 /// How operands of a kernel that are read element by element are to be packed: buffer, axis, elements of the axis that
 /// are neighbours in memory.
