@@ -392,6 +392,7 @@ fn finish(
         planned.push(plans);
     }
     // Regions take the place of their kernels.
+    let of: Vec<usize> = planned.iter().enumerate().flat_map(|(n, p)| vec![n; p.len()]).collect();
     let mut launches = launches;
     let mut first = 0;
     let places: Vec<std::ops::Range<usize>> = planned
@@ -450,8 +451,11 @@ fn finish(
         ),
     }
     let names: Vec<String> = codes.iter().map(|c| c.name.clone()).collect();
-    let (mut codes, args): (Vec<Code>, Vec<Vec<BufId>>) =
-        driver.pass("link", || launched(&kernels, &scheduled, &launches, codes).into_iter().unzip(), |_| String::new());
+    let (mut codes, args): (Vec<Code>, Vec<Vec<BufId>>) = driver.pass(
+        "link",
+        || launched(&kernels, &scheduled, &launches, codes, &of).into_iter().unzip(),
+        |_| String::new(),
+    );
     if target.gpu.is_none() {
         let stored = driver.pass(
             "stream",
@@ -658,6 +662,7 @@ fn launched(
     scheduled: &[Scheduled],
     launches: &[Launch],
     codes: Vec<Code>,
+    of: &[usize],
 ) -> Vec<(Code, Vec<BufId>)> {
     let mut codes: Vec<Option<Code>> = codes.into_iter().map(Some).collect();
     launches
@@ -673,7 +678,7 @@ fn launched(
             let parts = launch
                 .kernels
                 .iter()
-                .filter_map(|&n| Some(Part { kernel: &scheduled[n].kernel, code: codes[n].take()? }))
+                .filter_map(|&n| Some(Part { kernel: &scheduled[n].kernel, code: codes[n].take()?, of: of[n] }))
                 .collect();
             link::link(launch, parts, name)
         })

@@ -189,7 +189,11 @@ impl Way {
                 scheduled.push(plan.apply(&kernel).map_err(|e| e.to_string())?);
             }
         }
-        let parts = scheduled.iter().map(|s| Part { kernel: &s.kernel, code: lower::emit::lower(s, compile::name(s)) });
+        let parts = scheduled.iter().enumerate().map(|(of, s)| Part {
+            kernel: &s.kernel,
+            code: lower::emit::lower(s, compile::name(s)),
+            of,
+        });
         let (code, _) = link::link(launch, parts.collect(), "linked".to_string());
         verify::linear::verify(&code).map_err(|e| format!("after link: {e}"))?;
         Ok(print_linear(&code))

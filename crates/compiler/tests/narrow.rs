@@ -10,9 +10,9 @@ use winograph_compiler::optimize::{contract, heuristic};
 use winograph_compiler::schedule::narrow::{Block, narrow};
 use winograph_compiler::schedule::{flatten, fuse, layout, rangeify, split};
 use winograph_compiler::{Algorithm, Options, Target, lower, winograd};
-use winograph_ir::indexed::Origin;
+use winograph_ir::indexed::{BufId, Origin};
 use winograph_ir::interp::linear;
-use winograph_ir::linear::LoopKind;
+use winograph_ir::linear::{Code, LoopKind, Stmt};
 use winograph_ir::text::parse_tensor;
 use winograph_ir::verify;
 
@@ -69,31 +69,45 @@ fn kernels(convolutions: usize, algorithm: Algorithm) -> (Vec<Kernel>, Vec<winog
     (split::split(&g, 1), g.buffers)
 }
 
-/// Runs launches of kernels by the interpreter and gives the bytes of the output.
-fn run(mut kernels: Vec<Kernel>, buffers: &[winograph_ir::indexed::Buffer], launches: &[Launch]) -> Vec<u8> {
+/// The code of a launch, with what its kernels are planned to be on a small processor, and its arguments; `of` numbers the
+/// kernel of each region.
+fn linked(kernels: &[Kernel], launch: &Launch, of: impl Fn(usize, usize) -> usize) -> (Code, Vec<BufId>) {
+    let target = Target::cpu(16);
+    let inside = launch.kernels.len() > 1;
+    let mut scheduled = Vec::new();
+    for &n in &launch.kernels {
+        let k = &kernels[n];
+        let whole = || vec![(k.clone(), heuristic::plan(k, &target))];
+        let serial = || vec![(k.clone(), heuristic::plan(k, &target).serial())];
+        let regions = match inside {
+            true => contract::regions(k, &target, (None, None)).map_or_else(serial, |r| r.parts),
+            false => whole(),
+        };
+        scheduled.extend(regions.into_iter().enumerate().map(|(i, (k, p))| (of(n, i), p.apply(&k).unwrap())));
+    }
+    let parts = scheduled.iter().map(|(of, s)| Part {
+        kernel: &s.kernel,
+        code: lower::emit::lower(s, "part".to_string()),
+        of: *of,
+    });
+    link::link(launch, parts.collect(), "launch".to_string())
+}
+
+/// Kernels whose buffers have layouts.
+fn laid_out(mut kernels: Vec<Kernel>, buffers: &[winograph_ir::indexed::Buffer]) -> Vec<Kernel> {
     let target = Target::cpu(16);
     flatten::flatten(&mut kernels, target.lanes(4), false, &|_, _| true);
     layout::layout(&mut kernels, buffers, &target, Default::default(), 1);
+    kernels
+}
+
+/// Runs launches of kernels by the interpreter and gives the bytes of the output.
+fn run(kernels: Vec<Kernel>, buffers: &[winograph_ir::indexed::Buffer], launches: &[Launch]) -> Vec<u8> {
+    let kernels = laid_out(kernels, buffers);
     let mut memory: Vec<Option<Vec<u8>>> = vec![None; buffers.len()];
     let mut output = Vec::new();
     for launch in launches {
-        let inside = launch.kernels.len() > 1;
-        let mut scheduled = Vec::new();
-        for &n in &launch.kernels {
-            let k = &kernels[n];
-            let whole = || vec![(k.clone(), heuristic::plan(k, &target))];
-            let serial = || vec![(k.clone(), heuristic::plan(k, &target).serial())];
-            let regions = match inside {
-                true => contract::regions(k, &target, (None, None)).map_or_else(serial, |r| r.parts),
-                false => whole(),
-            };
-            scheduled.extend(regions.into_iter().map(|(k, p)| p.apply(&k).unwrap()));
-        }
-        let mut parts = Vec::new();
-        for s in &scheduled {
-            parts.push(Part { kernel: &s.kernel, code: lower::emit::lower(s, "part".to_string()) });
-        }
-        let (code, ids) = link::link(launch, parts, "launch".to_string());
+        let (code, ids) = linked(&kernels, launch, |kernel, _| kernel);
         verify::linear::verify(&code).unwrap();
         let mut args: Vec<Vec<u8>> = Vec::new();
         for (decl, id) in code.args.iter().zip(&ids) {
@@ -159,6 +173,41 @@ proptest! {
         let weights = Launch::single(at_weights(&all));
         prop_assert_eq!(run(all, &buffers, &[weights, launch]), wanted);
     }
+}
+
+/// Loops over positions, 24 of F(4,3)xF(2,3), and how many regions sum products inside of each.
+fn positions(code: &Code) -> Vec<usize> {
+    fn sums(body: &[Stmt]) -> usize {
+        body.iter().map(|s| if let Stmt::Loop { body, .. } = s { sums(body).max(1) } else { 0 }).sum()
+    }
+    fn look(code: &Code, body: &[Stmt], out: &mut Vec<usize>) {
+        for s in body {
+            let Stmt::Loop { range, body, .. } = s else { continue };
+            match code.ints.const_size(*range) {
+                Some(24) => out.push(sums(body)),
+                _ => look(code, body, out),
+            }
+        }
+    }
+    let mut out = Vec::new();
+    look(code, &code.body, &mut out);
+    out
+}
+
+#[test]
+fn regions_of_a_product_share_the_loop_over_positions() {
+    let (mut all, buffers) = kernels(1, Algorithm::Winograd);
+    let at = |role: &str| all.iter().position(|k| k.role.name() == role).unwrap();
+    let chain = [at("input_transform"), at("multiply"), at("output_transform")];
+    // Ten tiles: two vectors of four and two tiles.
+    let whole = [Block { axis: 1, size: 2, kind: LoopKind::Grid }];
+    let launch = narrow(&mut all, &chain, &whole).unwrap();
+    let all = laid_out(all, &buffers);
+    let shared = linked(&all, &launch, |kernel, _| kernel).0;
+    let apart = linked(&all, &launch, |kernel, region| 100 * kernel + region).0;
+    let (shared, apart) = (positions(&shared), positions(&apart));
+    assert!(apart.len() >= 2 && shared.len() == 1, "{shared:?} {apart:?}");
+    assert_eq!(shared[0], apart.iter().sum::<usize>());
 }
 
 fn at_weights(kernels: &[Kernel]) -> usize {

@@ -1,8 +1,9 @@
 //! From the codes of a launch's kernels to the code of the launch.
 //!
 //! Takes one code per kernel, in which the ranges around it are free; leaves one code in which each kernel's statements
-//! stand inside of the launch's loops that it sits under, in order. Buffers of scope `scratch` or `shared` become memory
-//! of the code's own.
+//! stand inside of the launch's loops that it sits under, in order. Regions of one kernel that begin with the same loops, as a
+//! product's over positions, share these: what they read stays in a cache from one region to the next. Buffers of scope
+//! `scratch` or `shared` become memory of the code's own.
 
 use crate::kernel::{Kernel, Launch};
 use rustc_hash::FxHashMap;
@@ -16,19 +17,31 @@ pub struct Part<'a> {
     pub kernel: &'a Kernel,
     /// Its code.
     pub code: Code,
+    /// The number of the kernel that it is a region of, or is.
+    pub of: usize,
 }
 
 /// The code of a launch, and the program's buffer behind each of its arguments.
 pub fn link(launch: &Launch, parts: Vec<Part<'_>>, name: String) -> (Code, Vec<BufId>) {
     let mut linker = Linker::new(&parts, name);
     let outer = linker.outer(&parts);
-    let pieces: Vec<(usize, Vec<Stmt>)> = parts
-        .iter()
-        .map(|part| {
-            let under = part.kernel.outer.len();
-            (under, linker.part(part, &outer[..under]))
-        })
-        .collect();
+    let mut pieces: Vec<(usize, Vec<Stmt>)> = Vec::with_capacity(parts.len());
+    // The region before, its ranges, and how many loops all regions of its kernel share.
+    let mut before: Option<(&Part<'_>, Vec<RangeId>, usize)> = None;
+    for part in &parts {
+        let under = part.kernel.outer.len();
+        let shared = before.as_ref().filter(|b| b.0.of == part.of && b.0.kernel.outer.len() == under);
+        let common: Vec<RangeId> =
+            shared.map(|(p, _, most)| leading(p, part).into_iter().take(*most).collect()).unwrap_or_default();
+        let known = common.iter().filter_map(|&r| Some((r, shared?.1[r.0 as usize]))).collect();
+        let (body, ranges) = linker.part(part, &outer[..under], known);
+        let last = pieces.last_mut().filter(|_| !common.is_empty());
+        match last {
+            Some(last) => merge(&mut last.1, body, common.len()),
+            None => pieces.push((under, body)),
+        }
+        before = Some((part, ranges, if common.is_empty() { usize::MAX } else { common.len() }));
+    }
     let roles: Vec<Role> = parts.iter().map(|p| p.kernel.role).collect();
     let mut code = linker.code;
     code.role = match roles[..] {
@@ -37,6 +50,32 @@ pub fn link(launch: &Launch, parts: Vec<Part<'_>>, name: String) -> (Code, Vec<B
     };
     code.body = nest(&launch.outer, &outer, 0, pieces);
     (code, linker.args)
+}
+
+/// Serial loops with which two regions begin, the outermost first, and outside of which they have nothing.
+fn leading(a: &Part<'_>, b: &Part<'_>) -> Vec<RangeId> {
+    let (mut out, mut bodies) = (Vec::new(), (&a.code.body[..], &b.code.body[..]));
+    while let (
+        [Stmt::Loop { range: r, kind: LoopKind::Serial, body: x }],
+        [Stmt::Loop { range: s, kind: LoopKind::Serial, body: y }],
+    ) = bodies
+    {
+        let sizes = [(&a.code, *r), (&b.code, *s)].map(|(code, r)| code.ints.const_size(r));
+        if r != s || !a.kernel.loops.contains(r) || sizes[0].is_none() || sizes[0] != sizes[1] {
+            break;
+        }
+        out.push(*r);
+        bodies = (x, y);
+    }
+    out
+}
+
+/// Puts a region's statements into the loops that it shares with those before.
+fn merge(all: &mut Vec<Stmt>, mut region: Vec<Stmt>, shared: usize) {
+    match (&mut all[..], region.pop()) {
+        ([Stmt::Loop { body: all, .. }], Some(Stmt::Loop { body, .. })) if shared > 0 => merge(all, body, shared - 1),
+        (_, last) => all.extend(region.into_iter().chain(last)),
+    }
 }
 
 /// Statements inside of the loops they sit under, from loop number `depth` on.
@@ -102,15 +141,23 @@ impl Linker {
             .collect()
     }
 
-    /// Takes over a kernel's statements.
-    fn part(&mut self, part: &Part<'_>, outer: &[RangeId]) -> Vec<Stmt> {
+    /// Takes over a kernel's statements; gives its ranges as well. `known` are some of them as they are already.
+    fn part(
+        &mut self,
+        part: &Part<'_>,
+        outer: &[RangeId],
+        known: FxHashMap<RangeId, RangeId>,
+    ) -> (Vec<Stmt>, Vec<RangeId>) {
         let from = &part.code;
         let mut memo = FxHashMap::default();
-        let ranges = (0..from.ints.range_count())
+        let ranges: Vec<RangeId> = (0..from.ints.range_count())
             .map(|r| {
                 let r = RangeId(r as u32);
                 if let Some(at) = part.kernel.outer.iter().position(|&o| o == r) {
                     return outer[at];
+                }
+                if let Some(&known) = known.get(&r) {
+                    return known;
                 }
                 let info = from.ints.range_info(r);
                 let size = self.code.ints.import(&from.ints, info.size, &|_| None, &mut memo);
@@ -166,7 +213,8 @@ impl Linker {
             }
             renaming.memories.insert(Memory::Table(i as u32), Memory::Table(at));
         }
-        from.body.iter().map(|s| self.stmt(s, &mut renaming)).collect()
+        let body = from.body.iter().map(|s| self.stmt(s, &mut renaming)).collect();
+        (body, renaming.ranges)
     }
 
     fn declare(&mut self, decl: &MemoryDecl, renaming: &mut Renaming<'_>) -> MemoryDecl {
