@@ -13,6 +13,7 @@ mod conv_transpose;
 mod create;
 mod element;
 mod elementwise;
+pub(crate) mod gradient;
 mod graph;
 mod index;
 mod math;

@@ -39,7 +39,7 @@ pub(crate) struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    fn get(&self, name: &str) -> Option<&Value> {
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
         let mut scope = self;
         loop {
             if let Some(v) = scope.values.get(name) {
@@ -53,6 +53,10 @@ impl Scope<'_> {
 impl<'a> Importer<'a> {
     pub(crate) fn new(model: &'a OnnxModel, eager: bool, args: Vec<(String, Value)>) -> Importer<'a> {
         Importer { model, eager, args, steps: Cell::new(0), depth: Cell::new(0) }
+    }
+
+    pub(super) fn is_eager(&self) -> bool {
+        self.eager
     }
 
     pub(super) fn folder(&self) -> Option<&Path> {
@@ -242,6 +246,9 @@ fn needed(nodes: &[NodeProto], outputs: &[&str]) -> Vec<bool> {
         if node.output.iter().any(|o| names.contains(o.as_str())) {
             *flag = true;
             names.extend(node.input.iter().map(String::as_str));
+            // `Gradient` names what it is of.
+            let named = node.attribute.iter().filter(|a| node.op_type == "Gradient" && a.name == "y");
+            names.extend(named.filter_map(|a| std::str::from_utf8(&a.s).ok()));
             captured(node, &mut names, 0);
         }
     }

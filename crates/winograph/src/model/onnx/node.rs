@@ -56,6 +56,16 @@ impl Node<'_> {
         }
     }
 
+    /// A value by its name in the graph.
+    pub(crate) fn value(&self, name: &str) -> Option<&Value> {
+        self.scope.get(name)
+    }
+
+    /// Whether elements that sizes depend on are computed while importing.
+    pub(crate) fn is_eager(&self) -> bool {
+        self.importer.is_eager()
+    }
+
     /// An operand that may be missing.
     pub(crate) fn opt(&self, i: usize) -> Option<&Tensor> {
         self.inputs.get(i).and_then(Value::tensor)

@@ -18,14 +18,17 @@ mod reduce;
 mod resize;
 mod sample;
 mod select;
+mod training;
 mod window;
 
 use super::node::Lowering;
 
 /// The lowering of an operator; the domain is empty for ONNX's own.
 pub(super) fn find(domain: &str, op: &str) -> Option<Lowering> {
-    if !domain.is_empty() {
-        return None;
+    match domain {
+        "" => {}
+        "ai.onnx.preview.training" => return training::find(op),
+        _ => return None,
     }
     const FAMILIES: [fn(&str) -> Option<Lowering>; 18] = [
         arithmetic::find,
