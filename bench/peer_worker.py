@@ -3,6 +3,7 @@
     {"prepare": layer}   build the layer, check some of its outputs in f64, warm up
     {"time": seconds}    time calls for about so long: {"min": ms, "median": ms, "disturbed": 0 to 2, "calls": [n, n, n]}
 """
+import ctypes
 import json
 import os
 import statistics
@@ -169,6 +170,70 @@ def ncnn_calls(layer, x, w, threads, winograd):
     return call, lambda y: np.array(y[0]) if "matmul" in layer else np.stack([np.array(o) for o in y])
 
 
+class RustJob:
+    """A layer in the library of rust_peers, whose path is in the variable WINOGRAPH_RUST_PEERS."""
+
+    def __init__(self, function, *args):
+        lib = self.lib = ctypes.CDLL(os.environ["WINOGRAPH_RUST_PEERS"])
+        for name, kind in (("peer_tract", ctypes.c_void_p), ("peer_candle", ctypes.c_void_p),
+                           ("peer_output", ctypes.c_ssize_t)):
+            getattr(lib, name).restype = kind
+        self.job = None
+        self.job = ctypes.c_void_p(getattr(lib, function)(*args) or self.fail())
+
+    def fail(self):
+        message = ctypes.create_string_buffer(400)
+        self.lib.peer_error(message, ctypes.c_size_t(len(message)))
+        raise ValueError(message.value.decode(errors="replace"))
+
+    def __call__(self):
+        if self.lib.peer_call(self.job) != 0:
+            self.fail()
+
+    def result(self, shape):
+        out = np.full(shape, np.nan, np.float32)
+        got = self.lib.peer_output(self.job, ctypes.c_void_p(out.ctypes.data), ctypes.c_size_t(out.size))
+        if got < 0:
+            self.fail()
+        if got != out.size:
+            raise ValueError(f"a result of {got} elements, expected {out.size}")
+        return out
+
+    def __del__(self):
+        if self.job is not None:
+            self.lib.peer_end(self.job)
+
+
+def sizes(shape):
+    return (ctypes.c_size_t * len(shape))(*shape)
+
+
+def output_shape(layer, x, w):
+    if "matmul" in layer:
+        return x.shape[0], w.shape[1]
+    places = [(size + 2 * p - r) // layer["stride"] + 1
+              for size, p, r in zip(x.shape[2:], layer["padding"], layer["r"])]
+    return x.shape[0], w.shape[0], *places
+
+
+def tract_calls(layer, x, w, threads):
+    model = onnx_model(layer, x, w)
+    job = RustJob("peer_tract", model, ctypes.c_size_t(len(model)), ctypes.c_void_p(x.ctypes.data), sizes(x.shape),
+                  ctypes.c_size_t(x.ndim), ctypes.c_size_t(threads))
+    return job, lambda _: job.result(output_shape(layer, x, w))
+
+
+def candle_calls(layer, x, w, threads):
+    conv = None
+    if "matmul" not in layer:
+        if layer["padding"][0] != layer["padding"][1]:
+            return None  # it has one padding for both axes
+        conv = sizes((layer["stride"], layer["padding"][0], layer["groups"]))
+    job = RustJob("peer_candle", ctypes.c_void_p(x.ctypes.data), sizes(x.shape), ctypes.c_void_p(w.ctypes.data),
+                  sizes(w.shape), ctypes.c_size_t(x.ndim), conv)
+    return job, lambda _: job.result(output_shape(layer, x, w))
+
+
 CALLS = {
     "torch": lambda *a: torch_calls(*a, "NCHW"),
     "torch-nhwc": lambda *a: torch_calls(*a, "NHWC"),
@@ -177,6 +242,8 @@ CALLS = {
     "openvino": openvino_calls,
     "ncnn": lambda *a: ncnn_calls(*a, True),
     "ncnn-direct": lambda *a: ncnn_calls(*a, False),
+    "tract": tract_calls,
+    "candle": candle_calls,
 }
 
 

@@ -13,6 +13,7 @@ is not quiet is said in peer_worker.py. Needs Linux.
     python3 bench/peers.py --peers none --layers reference --rounds 1     Winograph alone
     python3 bench/peers.py --vector-bytes 32                              AVX2, also for those that can be told
     python3 bench/peers.py --cc clang --cc gcc                            with both C compilers
+    python3 bench/peers.py --peers tract,candle                           Rust's: built from crates.io, which takes minutes
     python3 bench/peers.py --json out.json --svg out.svg --markdown out.md
 """
 import argparse
@@ -37,6 +38,8 @@ LIBRARIES = {
     "openvino": ["openvino"],
     "ncnn": ["ncnn", "ncnn-direct"],
 }
+# Only on request: a library that cargo builds outside of the repository.
+RUST = {"tract": ["tract"], "candle": ["candle"]}
 # What keeps a library to AVX2. ncnn and ONNX Runtime look at the processor alone.
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 CAPPED = ["torch"]
@@ -68,12 +71,23 @@ def set_up(folder, libraries):
     return python
 
 
+def build_rust_peers(folder):
+    """The library of rust_peers, built with all that the processor has."""
+    target = os.path.join(folder, "rust_peers")
+    print(f"building tract and candle in {target}", file=sys.stderr)
+    manifest = os.path.join(HERE, "rust_peers", "Cargo.toml")
+    flags = dict(os.environ, RUSTFLAGS="-C target-cpu=native")
+    subprocess.run(["cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", manifest, "--target-dir",
+                    target], check=True, env=flags)
+    return os.path.join(target, "release", "libwinograph_rust_peers.so")
+
+
 class Process:
     """A process that answers lines of JSON; stopped when it is not asked."""
 
     def __init__(self, name, threads, command, env=None):
         self.name, self.threads = name, threads
-        env = dict(os.environ, OMP_NUM_THREADS=str(threads), **(env or {}))
+        env = dict(os.environ, OMP_NUM_THREADS=str(threads), RAYON_NUM_THREADS=str(threads), **(env or {}))
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env,
                                         stderr=subprocess.DEVNULL)
 
@@ -254,8 +268,9 @@ def arguments():
     parser.add_argument("--markdown", help="file for tables")
     args = parser.parse_args()
     args.peers = [] if args.peers == "none" else args.peers.split(",")
-    if unknown := set(args.peers) - set(LIBRARIES):
-        parser.error(f"--peers: unknown {', '.join(sorted(unknown))}; known are {', '.join(LIBRARIES)}")
+    if unknown := set(args.peers) - {*LIBRARIES, *RUST}:
+        known = ", ".join([*LIBRARIES, *RUST])
+        parser.error(f"--peers: unknown {', '.join(sorted(unknown))}; known are {known}")
     if args.rounds < 1 or not 0 < args.seconds <= 60:
         parser.error("--rounds has to be 1 or more, --seconds above 0 and at most 60")
     if not shutil.which(args.binary):
@@ -272,13 +287,15 @@ def main():
             print(f"left out, since they cannot be kept from wider vectors: {', '.join(left_out)}", file=sys.stderr)
         args.peers = [p for p in args.peers if p in CAPPED]
     python = set_up(args.venv, args.peers) if args.peers else None
+    if set(args.peers) & set(RUST):
+        env = dict(env, WINOGRAPH_RUST_PEERS=build_rust_peers(args.venv))
     chosen = layers(args.layers.split(","))
     out = {"machine": machine(), "versions": versions(python), "vector_bytes": args.vector_bytes,
            "rounds": args.rounds, "seconds": args.seconds, "results": []}
     for threads in map(int, args.threads.split(",")):
         processes = winographs(args, threads)
         try:
-            processes += [Peer(python, name, threads, env) for p in args.peers for name in LIBRARIES[p]]
+            processes += [Peer(python, name, threads, env) for p in args.peers for name in {**LIBRARIES, **RUST}[p]]
             print(peer_report.heading(threads), flush=True)
             for layer in chosen:
                 result = dict(run_layer(layer, processes, args), threads=threads)

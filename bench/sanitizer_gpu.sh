@@ -14,6 +14,6 @@ for test in "$@"; do
         # Orders of copies and launches are no matter of shared memory, and their long kernels take minutes there.
         case $tool in racecheck|synccheck) skip='--skip order::' ;; *) skip= ;; esac
         "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 5 "$test" --test-threads 1 --nocapture \
-            --skip memory_that_ran_out --skip what_cannot_be_is_an_error --skip a_search_is_found --skip nvrtc_compiles --skip calls_return_before $skip
+            --skip fault:: --skip nobody_waits_for_an_allocation --skip memory_that_ran_out --skip what_cannot_be_is_an_error --skip a_search_is_found --skip nvrtc_compiles --skip calls_return_before $skip
     done
 done
