@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use std::cell::RefCell;
 use std::sync::Arc;
 use tract_linalg::multithread::{Executor, set_default_executor};
-use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, TValue, TypedRunnableModel, onnx, tvec};
+use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, TValue, TVec, TypedRunnableModel, onnx, tvec};
 
 thread_local! {
     static ERROR: RefCell<String> = const { RefCell::new(String::new()) };
@@ -27,41 +27,37 @@ pub enum Job {
     },
 }
 
-impl Job {
-    fn run(&self) -> Result<Vec<f32>, String> {
-        self.compute(|values| values.to_vec())
-    }
+/// A result as the library has it.
+enum Output {
+    Tract(TVec<TValue>),
+    Candle(Tensor),
+}
 
-    /// Computes the layer and hands the result over.
-    fn compute<R>(&self, take: impl FnOnce(&[f32]) -> R) -> Result<R, String> {
+impl Job {
+    fn compute(&self) -> Result<Output, String> {
         match self {
             Job::Tract { model, input } => {
-                let out = model.run(tvec!(input.clone())).map_err(|e| format!("{e:#}"))?;
-                let view = out[0].to_plain_array_view::<f32>().map_err(|e| format!("{e:#}"))?;
-                Ok(take(view.as_slice().ok_or("a result that is not in one piece")?))
+                model.run(tvec!(input.clone())).map(Output::Tract).map_err(|e| format!("{e:#}"))
             }
-            Job::Candle { .. } => {
-                let values = self.candle().and_then(|y| y.flatten_all()?.to_vec1::<f32>());
-                Ok(take(&values.map_err(|e| e.to_string())?))
+            Job::Candle { input, weight, conv } => {
+                let y = match conv {
+                    Some([stride, padding, groups]) => input.conv2d(weight, *padding, *stride, 1, *groups),
+                    None => input.matmul(weight),
+                };
+                y.map(Output::Candle).map_err(|e| e.to_string())
             }
         }
     }
+}
 
-    fn candle(&self) -> candle_core::Result<Tensor> {
+impl Output {
+    fn values(&self) -> Result<Vec<f32>, String> {
         match self {
-            Job::Candle { input, weight, conv: Some([stride, padding, groups]) } => {
-                input.conv2d(weight, *padding, *stride, 1, *groups)
+            Output::Tract(y) => {
+                let view = y[0].to_plain_array_view::<f32>().map_err(|e| format!("{e:#}"))?;
+                Ok(view.iter().copied().collect())
             }
-            Job::Candle { input, weight, conv: None } => input.matmul(weight),
-            Job::Tract { .. } => Err(candle_core::Error::Msg("a job of tract's".to_string())),
-        }
-    }
-
-    /// Computes the layer and drops the result.
-    fn call(&self) -> Result<(), String> {
-        match self {
-            Job::Tract { model, input } => model.run(tvec!(input.clone())).map(drop).map_err(|e| format!("{e:#}")),
-            Job::Candle { .. } => self.candle().map(drop).map_err(|e| e.to_string()),
+            Output::Candle(y) => y.flatten_all().and_then(|y| y.to_vec1::<f32>()).map_err(|e| e.to_string()),
         }
     }
 }
@@ -144,8 +140,8 @@ pub unsafe extern "C" fn peer_candle(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peer_call(job: *const Job) -> i32 {
     // SAFETY: as the caller promises.
-    match unsafe { &*job }.call() {
-        Ok(()) => 0,
+    match unsafe { &*job }.compute() {
+        Ok(_) => 0,
         Err(e) => {
             note(e);
             -1
@@ -161,7 +157,7 @@ pub unsafe extern "C" fn peer_call(job: *const Job) -> i32 {
 pub unsafe extern "C" fn peer_output(job: *const Job, out: *mut f32, len: usize) -> isize {
     // SAFETY: as the caller promises.
     let (job, out) = unsafe { (&*job, std::slice::from_raw_parts_mut(out, len)) };
-    match job.run() {
+    match job.compute().and_then(|y| y.values()) {
         Ok(values) => {
             out.iter_mut().zip(&values).for_each(|(to, from)| *to = *from);
             values.len() as isize
