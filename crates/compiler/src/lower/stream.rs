@@ -13,7 +13,8 @@ use winograph_ir::linear::{Access, Code, Instr, Memory, Stmt};
 /// Smaller results stay in caches, whatever these are: nothing else is worth a try.
 const LEAST: i64 = 1 << 20;
 /// Most bytes of a last-level cache that count for a thread: many cores share one that is larger. A core of a Xeon with 480 MiB
-/// writes 64 MiB again and again at 23 GB/s, 128 MiB at 10, and past the caches at 25, two of them twice that.
+/// writes 64 MiB again and again at 23 GB/s, 128 MiB at 10, and past the caches at 25, two of them twice that
+/// (`bench/bandwidth.c`).
 const MOST_CACHE: i64 = 32 << 20;
 
 /// How the memory of argument `n` is stored, where that is a question; streamed if it is asked for or, by the size, nothing is.

@@ -51,18 +51,15 @@ fn product(kernel: &Kernel, target: &Target) -> Option<Product> {
     }
     // The other operand's own axis; of several the longest.
     let own = |r: &RangeId| others.iter().any(|t| depends(t, *r)) && !along.iter().any(|t| depends(t, *r));
-    let candidates = kernel.loops.iter().copied().filter(own);
+    let candidates: Vec<RangeId> = kernel.loops.iter().copied().filter(own).collect();
     // What copies read at once lies side by side where the operand is contiguous along their axis.
-    let side_by_side = |r: RangeId| {
-        let mut g = kernel.graph.clone();
-        others.iter().any(|t| {
+    let tile = candidates.into_iter().rev().max_by_key(|&r| {
+        let size = g.ints.const_size(r).unwrap_or(0);
+        let side_by_side = others.iter().any(|t| {
             let inner = access::inner_axis(&g, t.buffer);
             access::stride(&mut g, t, r, inner) == Stride::Contiguous
-        })
-    };
-    let tile = candidates.rev().max_by_key(|&r| {
-        let size = g.ints.const_size(r).unwrap_or(0);
-        (size.min(FEW_COPIES), side_by_side(r), size)
+        });
+        (size.min(FEW_COPIES), side_by_side, size)
     })?;
     Some(Product { lane, tile, others, along })
 }
@@ -214,9 +211,9 @@ pub fn regions(kernel: &Kernel, target: &Target, asked: (Option<Registers>, Opti
     Some(Regions { parts: out, registers: used, ends, refused })
 }
 
-/// Terms of a sum from which on two vectors by fourteen columns beat four by four: 256 and 512 take 0.87 to 0.91 of the time in
-/// resnet50 on a Xeon with AVX-512, 64 take 1.05, where storing more accumulators tells. In products of many positions two
-/// by twelve take 1.2 times as long.
+/// Terms of a sum from which on two vectors by fourteen columns beat four by four: 256 and 512 take 0.87 to 0.96 of the time in
+/// resnet50 on a Xeon with AVX-512 (`winograph run --profile`), 64 take 1.02 to 1.11, where storing more accumulators tells. In
+/// products of many positions two by twelve take 1.2 to 1.3 times as long.
 const LONG: i64 = 256;
 
 /// Registers from which on three vectors beside each other have copies enough.

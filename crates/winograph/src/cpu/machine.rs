@@ -44,7 +44,7 @@ fn multiply_bytes(info: &str) -> usize {
 
 /// Bytes a cycle that a core reads from the last-level cache. AMD's cores share one of theirs with few others: at 512 channels and
 /// 28 x 28, on an EPYC of family 25, model 17, blocks of 32 and 64 columns, between which all of the shared operand is read
-/// again, take 0.97 and 1.00 of the time of 16. Others have a mesh or a ring between: 29 GB/s, at 3.7 GHz, of a Xeon of
+/// again, take 0.97 and 1.00 of the time of 16. Others have a mesh or a ring between: 29 GB/s (`bench/bandwidth.c`), at 3.7 GHz, of a Xeon of
 /// family 6, model 167.
 fn far_bytes(info: &str) -> usize {
     if first(info, "vendor_id") == Some(AMD) { 48 } else { 8 }

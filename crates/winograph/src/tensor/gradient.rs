@@ -22,11 +22,13 @@ fn key(t: &Tensor) -> Key {
 /// depend on one. Where `Max`, `Min` and reductions by them have equal candidates each gets an equal share; what is rounded,
 /// compared or an integer has no gradient. Known elements are no variables: what is made of them may have forgotten it.
 ///
+/// `step` is asked before each tensor that is looked at: gradients of gradients grow with each.
+///
 /// # Errors
-/// Operations whose gradient is not known: looking up by index, and products whose factors may be zero.
-pub(crate) fn gradients(y: &Tensor, of: &[&Tensor]) -> Result<Vec<Tensor>> {
+/// Operations whose gradient is not known: looking up by index, and products whose factors may be zero. What `step` says.
+pub(crate) fn gradients(y: &Tensor, of: &[&Tensor], step: &dyn Fn() -> Result<()>) -> Result<Vec<Tensor>> {
     let leaves: FxHashSet<Key> = of.iter().map(|x| key(x)).collect();
-    let order = dependent(y, &leaves);
+    let order = dependent(y, &leaves, step)?;
     let mut known: FxHashMap<Key, Tensor> = FxHashMap::default();
     if order.iter().any(|t| key(t) == key(y)) {
         known.insert(key(y), y.full_like(1.0)?);
@@ -51,7 +53,7 @@ pub(crate) fn gradients(y: &Tensor, of: &[&Tensor]) -> Result<Vec<Tensor>> {
 }
 
 /// The floating tensors between `leaves` and `y`, both included; operands come before their users.
-fn dependent(y: &Tensor, leaves: &FxHashSet<Key>) -> Vec<Tensor> {
+fn dependent(y: &Tensor, leaves: &FxHashSet<Key>, step: &dyn Fn() -> Result<()>) -> Result<Vec<Tensor>> {
     let mut depends: FxHashMap<Key, bool> = FxHashMap::default();
     let mut out = Vec::new();
     // A tensor is visited before its operands and again after them.
@@ -68,6 +70,7 @@ fn dependent(y: &Tensor, leaves: &FxHashSet<Key>) -> Vec<Tensor> {
             op.for_each_child(|c| operands.push(c.clone()));
         }
         if !after {
+            step()?;
             depends.insert(at, false);
             pending.push((t, true));
             pending.extend(operands.into_iter().map(|c| (c, false)));
@@ -79,7 +82,7 @@ fn dependent(y: &Tensor, leaves: &FxHashSet<Key>) -> Vec<Tensor> {
             out.push(t);
         }
     }
-    out
+    Ok(out)
 }
 
 /// What each operand that `wanted` holds for gets of the gradient `g` of `t`, which is `op`.
@@ -252,7 +255,7 @@ mod tests {
         let variable = |t: &Tensor| t.neg().unwrap().neg().unwrap();
         let xs: Vec<Tensor> = known.iter().map(variable).collect();
         let y = f(&xs).unwrap();
-        let got = gradients(&y, &xs.iter().collect::<Vec<_>>()).unwrap();
+        let got = gradients(&y, &xs.iter().collect::<Vec<_>>(), &|| Ok(())).unwrap();
         const H: f64 = 1e-6;
         for (n, g) in got.iter().enumerate() {
             assert_eq!((g.shape(), g.dtype()), (xs[n].shape(), DType::F64));
@@ -303,12 +306,14 @@ mod tests {
     #[test]
     fn what_is_not_reached_has_none_and_what_has_no_rule_says_so() {
         let [a, b] = [1, 2].map(|seed| Tensor::randn(&[3], DType::F32, seed).unwrap().neg().unwrap());
-        let got = gradients(&a.mul(2.0).unwrap(), &[&a, &b]).unwrap();
+        let got = gradients(&a.mul(2.0).unwrap(), &[&a, &b], &|| Ok(())).unwrap();
         let values: Vec<Vec<f32>> = got.iter().map(|g| g.to_vec().unwrap()).collect();
         assert_eq!(values, [vec![2.0; 3], vec![0.0; 3]]);
-        let of_itself = gradients(&a, &[&a]).unwrap()[0].to_vec::<f32>().unwrap();
+        let of_itself = gradients(&a, &[&a], &|| Ok(())).unwrap()[0].to_vec::<f32>().unwrap();
         assert_eq!(of_itself, [1.0; 3]);
         let product = a.prod(&[0], false).unwrap();
-        assert!(gradients(&product, &[&a]).unwrap_err().to_string().contains("a product of all elements"));
+        let stop = || Err(unknown("as many tensors"));
+        assert!(gradients(&a.mul(2.0).unwrap(), &[&a], &stop).unwrap_err().to_string().contains("as many tensors"));
+        assert!(gradients(&product, &[&a], &|| Ok(())).unwrap_err().to_string().contains("a product of all elements"));
     }
 }
