@@ -1,7 +1,7 @@
 //! The driver: runs the passes in order, times them through the caller's observer, keeps what they decided.
 
 use crate::explain::{Explanation, KernelReport, NestReport, Observer, PassReport, Silent};
-use crate::kernel::{Kernel, Launch};
+use crate::kernel::{Kernel, Launch, constant_kernels};
 use crate::lower::link::{self, Part};
 use crate::lower::{emit, legalize, neighbours, prefetch, shared, stream, whole};
 use crate::optimize::blocks;
@@ -630,30 +630,6 @@ fn legalize(k: &mut Kernel) {
     for i in 0..k.stores.len() {
         k.stores[i].value = legalize::legalize(&mut k.graph, k.stores[i].value);
     }
-}
-
-/// Which kernels depend on constants alone, and write no output: they are prepared.
-fn constant_kernels(kernels: &[Kernel]) -> Vec<bool> {
-    let mut known: FxHashMap<BufId, bool> = FxHashMap::default();
-    kernels
-        .iter()
-        .map(|k| {
-            let (mut reads_any, mut all) = (false, true);
-            let written: Vec<BufId> = k.stores.iter().map(|s| s.buffer).collect();
-            for (i, b) in k.graph.buffers.iter().enumerate().filter(|(i, _)| !written.contains(&BufId(*i as u32))) {
-                reads_any = true;
-                all &= match b.origin {
-                    Origin::Constant(_) => true,
-                    Origin::Internal => known.get(&k.args[i]).copied().unwrap_or(false),
-                    _ => false,
-                };
-            }
-            let to_output = written.iter().any(|&b| matches!(k.graph.buffer(b).origin, Origin::Output(_)));
-            let constant = reads_any && all && !to_output;
-            known.extend(written.iter().map(|b| (k.args[b.0 as usize], constant)));
-            constant
-        })
-        .collect()
 }
 
 /// The code of each launch and the program's buffers behind its arguments.

@@ -1,7 +1,7 @@
 //! A kernel before and while it is scheduled: one launch, in a graph of its own.
 
 use rustc_hash::FxHashMap;
-use winograph_ir::indexed::{BufId, Gate, Graph, Role, Source, Val, ValId};
+use winograph_ir::indexed::{BufId, Gate, Graph, Origin, Role, Source, Val, ValId};
 use winograph_ir::int::{IntId, Ints, RangeId};
 use winograph_ir::linear::LoopKind;
 use winograph_ir::text::{NestStore, print_nest};
@@ -222,4 +222,28 @@ pub fn in_bounds(ints: &mut Ints, shape: &[IntId], index: &[IntId], gate: &[IntI
         let room = ints.sum(&[(size, 1), (i, -1)], -1);
         ints.prove_nonneg(i, gate) && ints.prove_nonneg(room, gate)
     })
+}
+
+/// Which kernels depend on constants alone, and write no output: they are prepared.
+pub fn constant_kernels(kernels: &[Kernel]) -> Vec<bool> {
+    let mut known: FxHashMap<BufId, bool> = FxHashMap::default();
+    kernels
+        .iter()
+        .map(|k| {
+            let (mut reads_any, mut all) = (false, true);
+            let written: Vec<BufId> = k.stores.iter().map(|s| s.buffer).collect();
+            for (i, b) in k.graph.buffers.iter().enumerate().filter(|(i, _)| !written.contains(&BufId(*i as u32))) {
+                reads_any = true;
+                all &= match b.origin {
+                    Origin::Constant(_) => true,
+                    Origin::Internal => known.get(&k.args[i]).copied().unwrap_or(false),
+                    _ => false,
+                };
+            }
+            let to_output = written.iter().any(|&b| matches!(k.graph.buffer(b).origin, Origin::Output(_)));
+            let constant = reads_any && all && !to_output;
+            known.extend(written.iter().map(|b| (k.args[b.0 as usize], constant)));
+            constant
+        })
+        .collect()
 }

@@ -9,6 +9,6 @@ pub mod heuristic;
 pub mod matrix_unit;
 mod merge;
 pub mod plan;
-mod rows;
+pub mod rows;
 pub mod stored;
 pub mod units;

@@ -29,7 +29,8 @@ pub(super) fn fold(
     candidates.into_iter().find_map(|outer| {
         let mut flat = false;
         for t in touches {
-            match along(g, t, outer, lane, row)? {
+            let inner = inner(g, t.buffer)?;
+            match along(g, t, outer, lane, row, inner)? {
                 Along::Flat => flat = true,
                 Along::Other => {}
             }
@@ -39,6 +40,45 @@ pub(super) fn fold(
     })
 }
 
+/// Two loops that could share a vector: `rows` values of the outer one and the whole of the lane's, of `row` values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Folded {
+    outer: RangeId,
+    lane: RangeId,
+    row: i64,
+    rows: i64,
+}
+
+/// The pairs of a kernel's loops that could share vectors of `most` lanes, as [`fold`] would have it where buffers lie so.
+pub fn options(g: &Graph, loops: &[RangeId], unrolled: &[RangeId], most: i64) -> Vec<Folded> {
+    let free = |r: &&RangeId| !unrolled.contains(r) && g.ints.const_size(**r) > Some(1);
+    let pairs = loops.iter().filter(free).flat_map(|&lane| {
+        let row = g.ints.const_size(lane).filter(|row| 2 * row <= most);
+        let outers = loops.iter().filter(free).filter(move |r| **r != lane);
+        outers.filter_map(move |&outer| {
+            let row = row?;
+            Some(Folded { outer, lane, row, rows: (most / row).min(g.ints.const_size(outer)?) })
+        })
+    });
+    pairs.collect()
+}
+
+/// The cost of an access with lanes along two loops, in vector instructions over the whole kernel, if the buffer's axis
+/// `inner` is the contiguous one; infinite where it would be one of single elements. A vector takes a window and a permute
+/// of each of its rows where these do not follow each other.
+pub fn touch_cost(g: &mut Graph, t: &Touch, folded: Folded, inner: usize) -> f64 {
+    let Folded { outer, lane, row, rows } = folded;
+    let vectors = t.runs / (row * rows) as f64;
+    let moves = |r: RangeId| t.index.iter().any(|&e| g.ints.depends_on(e, r));
+    let cost = match (moves(lane) || moves(outer), along(g, t, outer, lane, row, inner)) {
+        (_, None) => return f64::INFINITY,
+        (true, Some(Along::Other)) => rows as f64,
+        _ => 1.0,
+    };
+    let gated = t.gate.iter().any(|&c| g.ints.depends_on(c, lane) || g.ints.depends_on(c, outer));
+    vectors * (cost + if gated { 1.0 } else { 0.0 })
+}
+
 enum Along {
     /// The next row is where this one ends.
     Flat,
@@ -46,9 +86,9 @@ enum Along {
     Other,
 }
 
-/// How an access goes along rows; `None` where it would be one of single elements.
-fn along(g: &mut Graph, t: &Touch, outer: RangeId, lane: RangeId, row: i64) -> Option<Along> {
-    let inner = inner(g, t.buffer)?;
+/// How an access goes along rows, if the buffer's axis `inner` is the contiguous one; `None` where it would be one of single
+/// elements.
+fn along(g: &mut Graph, t: &Touch, outer: RangeId, lane: RangeId, row: i64, inner: usize) -> Option<Along> {
     if t.dynamic {
         return None;
     }

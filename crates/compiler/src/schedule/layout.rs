@@ -4,10 +4,10 @@
 //! that is contiguous is the one that lets the kernels' best lanes load and store vectors, the ranges that kernels
 //! unroll (transform positions) are slowest, and the rest keeps its order.
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, constant_kernels};
 use crate::optimize::access::{self, Touch};
 use crate::optimize::matrix_unit::product;
-use crate::optimize::{blocks, contract, grid, heuristic, units};
+use crate::optimize::{blocks, contract, grid, heuristic, rows, units};
 use crate::options::{LayoutRule, Products};
 use crate::parallel;
 use crate::target::{Gpu, Target};
@@ -44,8 +44,12 @@ struct Facts {
     costs: Vec<Vec<Vec<f64>>>,
     /// The arithmetic of sums that stay loops, `[lane option]`, in vector instructions: narrower lanes take more.
     arithmetic: Vec<f64>,
+    /// How much its instructions count.
+    weight: f64,
 }
 
+/// How much instructions count that run once, when constants are prepared, beside those of every run.
+const ONCE: f64 = 0.01;
 /// Bytes of a cache line.
 pub(super) const LINE: i64 = 64;
 /// Distances that are multiples of so many bytes fall into few sets of a first-level cache.
@@ -58,13 +62,18 @@ const RUN: i64 = 128;
 const MAX_COMBINATIONS: usize = 4096;
 
 impl Facts {
-    fn new(k: &mut Kernel, target: &Target) -> Facts {
+    fn new(k: &mut Kernel, once: bool, target: &Target) -> Facts {
         let unrolled = heuristic::unrolled(k);
         let touches = access::touches(k, &unrolled);
         let max_lanes = heuristic::full_lanes(k, target);
         let options = heuristic::lane_options(target, &k.graph, &touches, &k.loops, &unrolled, max_lanes);
+        let loops = |r: &RangeId| !unrolled.contains(r);
+        let folded = match target.gpu.is_none() && !k.reduce_ranges().iter().any(loops) {
+            true => rows::options(&k.graph, &k.loops, &unrolled, max_lanes),
+            false => Vec::new(),
+        };
         let g = &mut k.graph;
-        let costs = options
+        let mut costs: Vec<Vec<Vec<f64>>> = options
             .iter()
             .map(|&lane| {
                 touches
@@ -77,13 +86,21 @@ impl Facts {
                     .collect()
             })
             .collect();
+        costs.extend(folded.iter().map(|&f| {
+            let of = |t: &Touch| (0..t.index.len().max(1)).map(|axis| rows::touch_cost(g, t, f, axis)).collect();
+            touches.iter().map(of).collect()
+        }));
         let buffers = touches.iter().map(|t| k.args[t.buffer.0 as usize].0 as usize).collect();
         let terms = touches.iter().filter(|t| t.in_loop && !t.write).map(|t| t.runs).fold(0.0, f64::max);
         let arithmetic = match target.gpu {
             Some(_) => vec![0.0; options.len()],
-            None => options.iter().map(|lane| terms / lane.map_or(1, |l| l.1) as f64).collect(),
+            None => {
+                let alone = options.iter().map(|lane| terms / lane.map_or(1, |l| l.1) as f64);
+                alone.chain(folded.iter().map(|_| 0.0)).collect()
+            }
         };
-        Facts { touches, unrolled, buffers, costs, arithmetic }
+        let weight = if once && target.gpu.is_none() { ONCE } else { 1.0 };
+        Facts { touches, unrolled, buffers, costs, arithmetic, weight }
     }
 
     /// The cost of the kernel with its best lane.
@@ -96,6 +113,7 @@ impl Facts {
                 accesses.map(|(axes, &b)| axes[inner[b].min(axes.len() - 1)]).sum::<f64>() + arithmetic
             })
             .fold(f64::INFINITY, f64::min)
+            * self.weight
     }
 }
 
@@ -115,7 +133,8 @@ struct Axes {
 
 impl Axes {
     fn new(kernels: &[Kernel], buffers: &[Buffer], target: &Target, rule: LayoutRule, workers: usize) -> Axes {
-        let facts: Vec<Facts> = parallel::map(workers, kernels, |_, k| Facts::new(&mut k.clone(), target));
+        let once = constant_kernels(kernels);
+        let facts: Vec<Facts> = parallel::map(workers, kernels, |n, k| Facts::new(&mut k.clone(), once[n], target));
         // Kernels may see fewer axes than the program's list says.
         let mut ranks: Vec<usize> = buffers.iter().map(|b| b.shape.len()).collect();
         for k in kernels.iter() {
@@ -351,11 +370,12 @@ fn layout_of(k: &Kernel, buffer: usize) -> Option<&Layout> {
 fn packing(kernels: &[Kernel], is_own: &[bool], target: &Target) -> FxHashMap<usize, (usize, i64)> {
     let mut out: FxHashMap<usize, (usize, i64)> = FxHashMap::default();
     let mut asking: FxHashSet<(usize, usize)> = FxHashSet::default();
-    // Kernels that only move elements may as well write panels.
-    let moves = |k: &Kernel| k.reduces().is_empty() && heuristic::unrolled(k).is_empty();
+    // Kernels that only move elements, or run once, may as well write panels.
+    let once = constant_kernels(kernels);
+    let moves = |n: usize, k: &Kernel| once[n] || (k.reduces().is_empty() && heuristic::unrolled(k).is_empty());
     let copied = |b: usize| {
-        let writes = |k: &&Kernel| k.stores.iter().any(|s| k.args[s.buffer.0 as usize].0 as usize == b);
-        kernels.iter().filter(writes).all(moves)
+        let writes = |k: &Kernel| k.stores.iter().any(|s| k.args[s.buffer.0 as usize].0 as usize == b);
+        kernels.iter().enumerate().filter(|(_, k)| writes(k)).all(|(n, k)| moves(n, k))
     };
     for (n, k) in kernels.iter().enumerate() {
         let panels = contract::panels(k, target);
