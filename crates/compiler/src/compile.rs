@@ -3,7 +3,7 @@
 use crate::explain::{Explanation, KernelReport, NestReport, Observer, PassReport, Silent};
 use crate::kernel::{Kernel, Launch, constant_kernels};
 use crate::lower::link::{self, Part};
-use crate::lower::{emit, legalize, neighbours, prefetch, shared, stream, whole};
+use crate::lower::{emit, in_place, legalize, neighbours, prefetch, shared, stream, whole};
 use crate::optimize::blocks;
 use crate::optimize::contract;
 use crate::optimize::grid::{self, GridReport};
@@ -451,7 +451,7 @@ fn finish(
         ),
     }
     let names: Vec<String> = codes.iter().map(|c| c.name.clone()).collect();
-    let (mut codes, args): (Vec<Code>, Vec<Vec<BufId>>) = driver.pass(
+    let (mut codes, mut args): (Vec<Code>, Vec<Vec<BufId>>) = driver.pass(
         "link",
         || launched(&kernels, &scheduled, &launches, codes, &of).into_iter().unzip(),
         |_| String::new(),
@@ -472,6 +472,15 @@ fn finish(
             |stored| stored.iter().map(|(b, s)| format!("{}: {}\n", g.buffer(*b).name, s.name())).collect(),
         );
         stored.into_iter().for_each(|(buffer, stores)| sums.note(buffer, Note::Stores(stores)));
+        driver.pass(
+            "in place",
+            || in_place::in_place(&mut codes, &mut args, &prepared),
+            |merged| {
+                let line =
+                    |(from, to): &(BufId, BufId)| format!("{} in {}\n", g.buffer(*from).name, g.buffer(*to).name);
+                merged.iter().map(line).collect()
+            },
+        );
     }
     let verified =
         driver.pass("verify", || parallel::map(workers, &codes, |_, c| verify::linear::verify(c)), |_| String::new());

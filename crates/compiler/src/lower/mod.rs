@@ -3,6 +3,7 @@
 mod axes;
 pub mod barriers;
 pub mod emit;
+pub mod in_place;
 mod lane_groups;
 pub mod legalize;
 pub mod link;
