@@ -78,8 +78,8 @@ fn fits(code: &Code, result: Memory, operand: Memory) -> bool {
     let mut found = Found { stored: 0, sound: true, loaded: false };
     found.look(code, &code.body, result, operand, 1);
     let Memory::Arg(n) = result else { return false };
-    let shape = code.args[n as usize].shape.iter().map(|&s| code.ints.as_const(s));
-    let elements = shape.fold(Some(1i64), |all, s| all?.checked_mul(s?));
+    let mut shape = code.args[n as usize].shape.iter().map(|&s| code.ints.as_const(s));
+    let elements = shape.try_fold(1i64, |all, s| all.checked_mul(s?));
     // All elements of a result are stored: where there are no more stores than elements, none is stored twice.
     found.sound && found.loaded && elements == Some(found.stored)
 }
@@ -193,8 +193,10 @@ mod tests {
         .unwrap()
     }
 
+    type Merged = (Vec<Code>, Vec<Vec<BufId>>, Vec<(BufId, BufId)>);
+
     /// A first launch writes buffer 0 and 1; the others are `codes`, with these buffers.
-    fn run(codes: Vec<Code>, args: &[[u32; 3]], prepared: bool) -> (Vec<Code>, Vec<Vec<BufId>>, Vec<(BufId, BufId)>) {
+    fn run(codes: Vec<Code>, args: &[[u32; 3]], prepared: bool) -> Merged {
         let first = parse_linear(
             "kernel first other\narg a: f32[4, 32] internal global layout [0:32, 1:1] len 128 written\n\
              arg b: f32[4, 32] internal global layout [0:32, 1:1] len 128 written\nbody {\n}\n",

@@ -49,7 +49,7 @@ pub struct Folded {
     rows: i64,
 }
 
-/// The pairs of a kernel's loops that could share vectors of `most` lanes, as [`fold`] would have it where buffers lie so.
+/// The pairs of a kernel's loops that could share vectors of `most` lanes, as plans have it where buffers lie so.
 pub fn options(g: &Graph, loops: &[RangeId], unrolled: &[RangeId], most: i64) -> Vec<Folded> {
     let free = |r: &&RangeId| !unrolled.contains(r) && g.ints.const_size(**r) > Some(1);
     let pairs = loops.iter().filter(free).flat_map(|&lane| {

@@ -119,6 +119,26 @@ impl Buffer {
     }
 }
 
+impl Buffer {
+    /// So many bytes of a file from `at` on, mapped: nothing is copied, and what is written stays in this process. `None` where
+    /// the system does not map them, as where `at` is no multiple of a page. The file must have them as long as the buffer lives.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn of_file(file: &std::fs::File, at: u64, bytes: usize) -> Option<Buffer> {
+        use std::os::fd::AsRawFd as _;
+        let offset = libc::off_t::try_from(at).ok()?;
+        let buffer = mapped(bytes, false)?;
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_FIXED);
+        // SAFETY: it takes the place of the first pages of the buffer, which nobody has touched; what is behind them stays as
+        // it was.
+        let there = unsafe { libc::mmap(buffer.at.as_ptr().cast(), bytes, access, kind, file.as_raw_fd(), offset) };
+        if there != buffer.at.as_ptr().cast() {
+            return None;
+        }
+        buffer.touch_behind();
+        Some(buffer)
+    }
+}
+
 /// Memory that the system maps, beginning at a multiple of large pages, and on such if `large`. That they are refused changes
 /// nothing but speed.
 #[cfg(target_os = "linux")]

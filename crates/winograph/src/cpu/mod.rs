@@ -1,6 +1,6 @@
 //! The CPU: kernels as C, compiled by the system's compiler, loaded into this process, run by a pool of threads.
 
-mod buffer;
+pub(crate) mod buffer;
 mod cache;
 mod checked;
 mod compiler;

@@ -19,6 +19,12 @@ pub(super) const PREAMBLE: usize = 48;
 /// Bytes of a header at most: of a program of a million launches it has fewer.
 pub(super) const MAX_HEADER: u32 = 256 << 20;
 
+/// Sections of so many bytes and more begin at a multiple of [`PAGE`].
+pub(super) const MAPPED: u64 = 8 << 20;
+
+/// A multiple of the pages of every system.
+const PAGE: u64 = 64 << 10;
+
 /// Most axes of an input or output.
 const MAX_RANK: usize = 64;
 
@@ -103,10 +109,16 @@ impl Header {
         serde_json::from_slice(text).map_err(|e| ExportError::header("JSON", e.to_string()))
     }
 
-    /// Bytes of all sections, if they can be counted.
-    pub(super) fn section_bytes(&self) -> Result<u64, ExportError> {
-        let total = self.sections.iter().try_fold(0u64, |n, s| n.checked_add(s.bytes));
-        total.ok_or_else(|| ExportError::header("sections", "their sizes overflow"))
+    /// Where each section is in the file, whose sections begin at `start`, and where the file ends.
+    pub(super) fn places(&self, start: u64) -> Result<(Vec<u64>, u64), ExportError> {
+        let mut end = Some(start);
+        let place = |s: &Section| {
+            let at = end.and_then(|end| place(end, s.bytes));
+            end = at.and_then(|at| at.checked_add(s.bytes));
+            at
+        };
+        let places: Option<Vec<u64>> = self.sections.iter().map(place).collect();
+        places.zip(end).ok_or_else(|| ExportError::header("sections", "their sizes overflow"))
     }
 
     /// Bytes of a section.
@@ -146,6 +158,14 @@ impl Header {
         let program = outline.check(&self.machine, &room).map_err(|(part, cause)| ExportError::header(part, cause))?;
         let specs = |list: Vec<(ArgSpec, usize)>| list.into_iter().map(|(spec, _)| spec).collect();
         Ok(Sound { program, inputs: specs(inputs), outputs: specs(outputs) })
+    }
+}
+
+/// Where a section of so many bytes is that comes after `end`: a large one where memory can be mapped to it.
+pub(super) fn place(end: u64, bytes: u64) -> Option<u64> {
+    match bytes >= MAPPED {
+        true => end.checked_next_multiple_of(PAGE),
+        false => Some(end),
     }
 }
 

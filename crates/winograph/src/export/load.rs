@@ -1,7 +1,11 @@
 //! Reading an exported file.
 
+#[cfg(target_os = "linux")]
+use super::format::MAPPED;
 use super::format::{FIXED_SECTIONS, Header, MAGIC, MAX_HEADER, Named, PREAMBLE, Section, Sound, digest};
 use super::{ExportError, FORMAT};
+#[cfg(target_os = "linux")]
+use crate::cpu::buffer::Buffer;
 use crate::device::{Device, Memory, host_bytes};
 use crate::error::Result;
 use crate::execute::{Compiled, Ready};
@@ -22,8 +26,8 @@ pub struct Exported {
     source: Source,
     header: Header,
     sound: Sound,
-    /// Where the sections begin.
-    start: u64,
+    /// Where the sections begin, one by one.
+    places: Vec<u64>,
 }
 
 /// Where the bytes are.
@@ -47,6 +51,15 @@ impl Source {
             #[cfg(unix)]
             Source::File(file) => file.metadata().map(|m| m.len()),
             Source::Bytes(bytes) => Ok(bytes.len() as u64),
+        }
+    }
+
+    /// A large part of a file as memory of the host, where the system maps files.
+    fn map(&self, at: u64, bytes: usize) -> Option<Box<dyn Memory>> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Source::File(file) if bytes as u64 >= MAPPED => Some(Box::new(Buffer::of_file(file, at, bytes)?)),
+            _ => None,
         }
     }
 
@@ -120,12 +133,11 @@ impl Exported {
         }
         let header = Header::parse(&text)?;
         let sound = header.check()?;
-        let expected = start.checked_add(header.section_bytes()?);
-        let expected = expected.ok_or_else(|| ExportError::header("sections", "their sizes overflow"))?;
+        let (places, expected) = header.places(start)?;
         if found != expected {
             return Err(ExportError::Length { found, expected });
         }
-        Ok(Exported { name, source, header, sound, start })
+        Ok(Exported { name, source, header, sound, places })
     }
 
     /// The machines it runs on.
@@ -195,21 +207,25 @@ impl Exported {
     /// The sections, with the machine and their hashes checked.
     fn read(&self, device: &Arc<dyn Device>) -> Result<Read, ExportError> {
         device.accepts(&self.header.machine)?;
-        let mut sections = self.header.sections.iter();
-        let mut library = zeros(sections.next().map_or(0, |s| s.bytes))?;
-        let memory = |s: &Section| match usize::try_from(s.bytes) {
-            Ok(bytes) => Ok(device.allocate(bytes)?),
+        let mut sections = self.header.sections.iter().zip(&self.places);
+        let mut library = zeros(sections.next().map_or(0, |s| s.0.bytes))?;
+        let memory = |(s, &at): (&Section, &u64)| match usize::try_from(s.bytes) {
+            Ok(bytes) => Ok(match self.source.map(at, bytes) {
+                Some(mapped) => Held { memory: mapped, mapped: true },
+                None => Held { memory: device.allocate(bytes)?, mapped: false },
+            }),
             Err(_) => Err(ExportError::OutOfMemory { bytes: s.bytes }),
         };
         let (mut others, mut staged) = (Vec::new(), Vec::new());
         match device.is_host() {
-            true => others = sections.map(memory).collect::<Result<Vec<_>, _>>()?,
-            false => staged = sections.map(|s| zeros(s.bytes)).collect::<Result<_, _>>()?,
+            true => others = sections.map(memory).collect::<Result<Vec<Held>, ExportError>>()?,
+            false => staged = sections.map(|s| zeros(s.0.bytes)).collect::<Result<_, _>>()?,
         }
-        let mut targets = vec![&mut library[..]];
-        targets.extend(others.iter_mut().filter_map(|m| host_bytes(&mut **m)));
-        targets.extend(staged.iter_mut().map(|bytes: &mut Vec<u8>| &mut bytes[..]));
+        let mut targets = vec![(&mut library[..], false)];
+        targets.extend(others.iter_mut().filter_map(|h| Some((host_bytes(&mut *h.memory)?, h.mapped))));
+        targets.extend(staged.iter_mut().map(|bytes: &mut Vec<u8>| (&mut bytes[..], false)));
         self.fill(targets)?;
+        let mut others: Vec<Box<dyn Memory>> = others.into_iter().map(|h| h.memory).collect();
         for bytes in staged {
             others.push(device.upload(&bytes)?);
         }
@@ -220,22 +236,24 @@ impl Exported {
         }
     }
 
-    /// Reads the sections to where they belong and checks them, several parts at a time.
-    fn fill(&self, targets: Vec<&mut [u8]>) -> Result<(), ExportError> {
+    /// Reads the sections to where they belong, but for those that are mapped there, and checks them, several parts at a time.
+    fn fill(&self, targets: Vec<(&mut [u8], bool)>) -> Result<(), ExportError> {
         let mut tasks = Vec::new();
         let mut hashes = Vec::new();
-        let mut at = self.start;
-        for (section, target) in targets.into_iter().enumerate() {
+        for (section, ((target, mapped), &place)) in targets.into_iter().zip(&self.places).enumerate() {
+            let mut at = place;
             for part in target.chunks_mut(PART) {
                 let bytes = part.len() as u64;
-                tasks.push((hashes.len(), at, part));
+                tasks.push((hashes.len(), (!mapped).then_some(at), part));
                 hashes.push((section, None));
                 at = at.saturating_add(bytes);
             }
         }
         let hashes = Mutex::new(hashes);
-        let done = in_parts(tasks, |(number, at, part): (usize, u64, &mut [u8])| {
-            self.source.read(at, part)?;
+        let done = in_parts(tasks, |(number, from, part): (usize, Option<u64>, &mut [u8])| {
+            if let Some(at) = from {
+                self.source.read(at, part)?;
+            }
             let hash = blake3::hash(part);
             if let Some(to) = hashes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
                 to.1 = Some(hash);
@@ -258,6 +276,13 @@ impl Exported {
         }
         Ok(())
     }
+}
+
+/// Memory for a section.
+struct Held {
+    memory: Box<dyn Memory>,
+    /// Whether the section is there already.
+    mapped: bool,
 }
 
 /// What the sections hold.

@@ -1,6 +1,6 @@
 //! Writing an exported file.
 
-use super::format::{Header, MAGIC, MAX_HEADER, Named, Section, digest};
+use super::format::{Header, MAGIC, MAX_HEADER, Named, Section, digest, place};
 use super::{ExportError, FORMAT};
 use crate::error::Result;
 use crate::files::{PART, replace};
@@ -8,7 +8,7 @@ use crate::function::{ArgSpec, Function};
 use crate::image::Image;
 use crate::outline::{At, Buffer, Kernel, Launch};
 use std::borrow::Cow;
-use std::io::Write as _;
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 /// Names of a program's arguments and results.
@@ -43,7 +43,14 @@ pub(crate) fn write(path: &Path, function: &Function, names: Names, about: About
     let written = replace(path, |out| {
         out.write_all(&preamble)?;
         out.write_all(&text)?;
-        sections.iter().try_for_each(|s| out.write_all(s))
+        let mut end = (preamble.len() + text.len()) as u64;
+        for s in &sections {
+            let at = place(end, s.len() as u64).unwrap_or(end);
+            io::copy(&mut io::repeat(0).take(at - end), out)?;
+            out.write_all(s)?;
+            end = at + s.len() as u64;
+        }
+        Ok(())
     });
     written.map_err(|source| in_file(ExportError::Io { action: "written", source }))
 }
