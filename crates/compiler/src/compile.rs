@@ -1,7 +1,7 @@
 //! The driver: runs the passes in order, times them through the caller's observer, keeps what they decided.
 
 use crate::explain::{Explanation, KernelReport, NestReport, Observer, PassReport, Silent};
-use crate::kernel::{Kernel, Launch, constant_kernels};
+use crate::kernel::{HostLoops, Kernel, Launch, constant_kernels};
 use crate::lower::link::{self, Part};
 use crate::lower::{emit, in_place, legalize, neighbours, prefetch, shared, stream, whole};
 use crate::optimize::blocks;
@@ -159,6 +159,7 @@ impl Driver<'_> {
                 used: Tuning::default(),
                 tiles: Vec::new(),
                 extents: None,
+                chunks: 1,
             };
             sums.add(buffer, report);
         }
@@ -488,13 +489,23 @@ fn finish(
         result.map_err(|error| CompileError::Refused { kernel: code.name.clone(), error })?;
     }
     let served = provenance::of_launches(&kernels, &launches, std::mem::take(&mut driver.notes.1));
-    let (program, order) = driver.pass("memory", || assemble(&args, codes, &prepared, workers), |_| String::new());
+    let (program, order) =
+        driver.pass("memory", || assemble(&args, codes, &launches, &prepared, workers), |_| String::new());
     driver.sketch(|| Sketch::of_program(&program));
+    let mut told: FxHashMap<usize, usize> = FxHashMap::default();
     for (prepare, at) in order {
         let steps = if prepare.is_some() { &program.prepare } else { &program.run };
         let step = &steps[prepare.unwrap_or(at.1)];
         let code = &program.kernels[step.kernel];
         let launch = &launches[at.0];
+        // What a loop of the host repeats has been told.
+        if let Some(first) = told.get(&at.0).filter(|_| !step.is_first()) {
+            let first: &KernelReport = &driver.explanation.kernels[*first];
+            let again = KernelReport { host: step.host.clone(), ..first.clone() };
+            driver.explanation.kernels.push(again);
+            continue;
+        }
+        told.insert(at.0, driver.explanation.kernels.len());
         let nests: Vec<NestReport> = launch
             .kernels
             .iter()
@@ -521,6 +532,7 @@ fn finish(
             role: code.role,
             kernel: step.kernel,
             prepare: prepare.is_some(),
+            host: step.host.clone(),
             serves: served[at.0].iter().map(|&n| driver.notes.0[n as usize].clone()).collect(),
             nests,
         });
@@ -716,8 +728,15 @@ pub fn name(s: &Scheduled) -> String {
 
 type Order = Vec<(Option<usize>, (usize, usize))>;
 
-/// Puts launches into program order: those that are `prepared` run once; equal kernels are there once.
-fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>, prepared: &[bool], workers: usize) -> (Program, Order) {
+/// Puts launches into program order: those that are `prepared` run once, those in loops of the host again and again; equal
+/// kernels are there once.
+fn assemble(
+    launch_args: &[Vec<BufId>],
+    codes: Vec<Code>,
+    launches: &[Launch],
+    prepared: &[bool],
+    workers: usize,
+) -> (Program, Order) {
     let mut program = Program::default();
     let mut index: FxHashMap<usize, usize> = FxHashMap::default();
     let mut constant: FxHashMap<usize, bool> = FxHashMap::default();
@@ -727,7 +746,7 @@ fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>, prepared: &[bool], wor
     let texts =
         parallel::map(workers, &codes, |_, c| names.get(&*c.name).is_some_and(|&n| n > 1).then(|| canonical_text(c)));
     let mut known: FxHashMap<String, usize> = FxHashMap::default();
-    let mut order = Vec::new();
+    let mut steps = Vec::with_capacity(codes.len());
     for ((n, (ids, code)), text) in launch_args.iter().zip(codes).enumerate().zip(texts) {
         let mut args = Vec::with_capacity(ids.len());
         for (decl, &id) in code.args.iter().zip(ids) {
@@ -760,11 +779,23 @@ fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>, prepared: &[bool], wor
         if kernel == next {
             program.kernels.push(code);
         }
-        let step = Step { kernel, args };
-        let list = if prepare { &mut program.prepare } else { &mut program.run };
-        list.push(step);
-        let at = list.len() - 1;
-        order.push((prepare.then_some(at), (n, at)));
+        steps.push(Step { kernel, args, host: Vec::new() });
+    }
+    let mut order = Vec::new();
+    let mut next = 0;
+    for together in launches.chunk_by(|a, b| a.host.is_some() && a.host == b.host) {
+        let values = together.first().and_then(|l| l.host.as_ref()).map_or_else(|| vec![vec![]], HostLoops::values);
+        let places = next..next + together.len();
+        next = places.end;
+        for host in values {
+            for (n, step) in places.clone().zip(&steps[places.clone()]) {
+                let prepare = prepared[n];
+                let list = if prepare { &mut program.prepare } else { &mut program.run };
+                list.push(Step { host: host.clone(), ..step.clone() });
+                let at = list.len() - 1;
+                order.push((prepare.then_some(at), (n, at)));
+            }
+        }
     }
     let mut used_by_run = vec![false; program.buffers.len()];
     program.run.iter().flat_map(|s| &s.args).for_each(|&i| used_by_run[i] = true);
@@ -789,7 +820,7 @@ fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>, prepared: &[bool], wor
         }
     }
     program.prepared_bytes = offset;
-    order.sort_by_key(|o| (o.0.is_none(), o.1));
+    order.sort_by_key(|o| (o.0.is_none(), o.1.1));
     (program, order)
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Takes kernels; leaves launches. A product that is summed in a loop, what computes its operands and what reads its
 //! result become one launch under loops over blocks of the result where that is estimated to be faster: the operands
-//! and the product of one block then stay in a core's cache. Elsewhere each kernel is a launch of its own.
+//! and the product of one block then stay in a core's cache. Elsewhere each kernel is a launch of its own, on request in
+//! loops of the host: the launches of a chain for one chunk of the result, then those for the next one.
 
 use super::block_cost::{self, Axis, Sizes};
+use super::host;
 use super::narrow::{Block, narrow};
 use super::operands::Staged;
 use crate::kernel::{Kernel, Launch};
@@ -23,6 +25,8 @@ pub struct Choice {
     pub buffers: Vec<String>,
     /// Whether they are one launch.
     pub fused: bool,
+    /// The chunks of the result for which their launches are repeated, if they are.
+    pub chunks: Option<i64>,
     /// Why.
     pub reason: String,
 }
@@ -49,9 +53,9 @@ pub fn scope(
                     fused[k] = Some(launches.len());
                 }
                 launches.push(launch);
-                choices.push(Choice { buffers: names, fused: true, reason: product.reason.clone() });
+                choices.push(Choice { buffers: names, fused: true, chunks: None, reason: product.reason.clone() });
             }
-            Err(e) => choices.push(Choice { buffers: names, fused: false, reason: e.to_string() }),
+            Err(e) => choices.push(Choice { buffers: names, fused: false, chunks: None, reason: e.to_string() }),
         }
     }
     if target.gpu.is_none() && rule == StageRule::Auto {
@@ -72,7 +76,7 @@ pub fn scope(
             let (blocks, reason) = match found.and_then(|chosen| settled(chosen, written, sums)) {
                 Ok(found) => found,
                 Err(reason) => {
-                    choices.push(Choice { buffers: names(&chain), fused: false, reason });
+                    choices.push(Choice { buffers: names(&chain), fused: false, chunks: None, reason });
                     continue;
                 }
             };
@@ -84,22 +88,123 @@ pub fn scope(
                         fused[k] = Some(launches.len());
                     }
                     launches.push(launch);
-                    choices.push(Choice { buffers: names, fused: true, reason });
+                    choices.push(Choice { buffers: names, fused: true, chunks: None, reason });
                 }
-                Err(e) => choices.push(Choice { buffers: names, fused: false, reason: e.to_string() }),
+                Err(e) => choices.push(Choice { buffers: names, fused: false, chunks: None, reason: e.to_string() }),
             }
         }
     }
-    // A launch runs where its last kernel did: what the others read has been written by then.
+    let mut repeated: Vec<Vec<Launch>> = launches.into_iter().map(|l| vec![l]).collect();
+    if target.gpu.is_some() || matches!(rule, StageRule::Chunks(_)) {
+        let users = users(kernels);
+        for n in 0..kernels.len() {
+            if constant[n] || fused[n].is_some() {
+                continue;
+            }
+            let Some(chain) = chain(kernels, &users, constant, n).filter(|c| c.iter().all(|&k| fused[k].is_none()))
+            else {
+                continue;
+            };
+            let (choice, made) = chunked(kernels, &chain, n, repeated.len(), rule, sums);
+            choices.extend(choice);
+            if let Some(made) = made {
+                chain.iter().for_each(|&k| fused[k] = Some(repeated.len()));
+                repeated.push(made);
+            }
+        }
+    }
+    // Launches run where their last kernel did: what the others read has been written by then.
     let mut out = Vec::new();
     for (n, at) in fused.into_iter().enumerate() {
         match at {
             None => out.push(Launch::single(n)),
-            Some(at) if launches[at].kernels.last() == Some(&n) => out.push(launches[at].clone()),
+            Some(at) if repeated[at].last().and_then(|l| l.kernels.last()) == Some(&n) => {
+                out.extend(repeated[at].iter().cloned());
+            }
             Some(_) => {}
         }
     }
     (out, choices)
+}
+
+/// Puts a chain around the product of kernel `at` into loops of the host, numbered `number`, where a rule or the sum's
+/// tuning asks for chunks; says why or why not.
+fn chunked(
+    kernels: &mut [Kernel],
+    chain: &[usize],
+    at: usize,
+    number: usize,
+    rule: StageRule,
+    sums: &mut Sums,
+) -> (Option<Choice>, Option<Vec<Launch>>) {
+    let written = own_output(&kernels[at]);
+    let stages = written.and_then(|b| sums.asked(b)).and_then(|t| t.stages);
+    let wanted = match (rule, stages) {
+        (StageRule::Global, _) => None,
+        (_, Some(Staging::Chunks(n))) => Some(n),
+        (StageRule::Chunks(n), None) => Some(i64::from(n)),
+        _ => None,
+    };
+    let axes = sizes(kernels, chain, at).and_then(|s| match s.rows.is_empty() {
+        true => Err("its result has no axis to cut".to_string()),
+        false => Ok(s.rows.iter().map(|a| (a.reader, a.size)).collect::<Vec<_>>()),
+    });
+    let most = axes.as_ref().map_or(1, |a| a.iter().map(|a| a.1).product::<i64>().min(host::MOST_CHUNKS));
+    let writers = &chain[..chain.len().saturating_sub(1)];
+    let between = |kernels: &[Kernel]| writers.iter().map(|&k| bytes(&kernels[k])).sum::<f64>();
+    let before = between(kernels);
+    let made: Option<Result<(i64, Vec<Launch>), String>> = wanted.filter(|&n| n > 1).map(|n| {
+        let axes = axes?;
+        let blocks = host::blocks(&axes, n);
+        let made = host::repeat(kernels, chain, &blocks, number).map_err(|e| e.to_string())?;
+        Ok((host::count(&axes, &blocks), made))
+    });
+    let told = (stages.is_some() || matches!(rule, StageRule::Chunks(_))) && rule != StageRule::Global;
+    let used = match &made {
+        Some(Ok((count, _))) => Staging::Chunks(*count),
+        _ => Staging::Global,
+    };
+    if let Some(buffer) = written {
+        if let (Some(Err(why)), Some(_)) = (&made, stages) {
+            sums.refuse(buffer, "stages", why);
+        }
+        if let Some(sum) = sums.get_mut(buffer) {
+            sum.chunks = most;
+            sum.used.stages = told.then_some(used);
+        }
+    }
+    let buffers = chain.iter().map(|&k| kernels[k].output_name()).collect();
+    let choice = |chunks, reason| Some(Choice { buffers, fused: false, chunks, reason });
+    let megabytes = |bytes: f64| format!("{:.1} MB", bytes / 1e6);
+    match made {
+        Some(Ok((count, launches))) => {
+            let reason = format!(
+                "as asked; what is between the kernels takes {} for each chunk, {} for the whole result",
+                megabytes(between(kernels)),
+                megabytes(before)
+            );
+            (choice(Some(count), reason), Some(launches))
+        }
+        Some(Err(why)) => (choice(None, why), None),
+        None if wanted.is_some() => (choice(None, "one chunk is the whole result".to_string()), None),
+        None => {
+            let reason = format!(
+                "what is between the kernels takes {}; chunks of it are only taken where they are asked for",
+                megabytes(before)
+            );
+            (choice(None, reason).filter(|_| most > 1 && rule == StageRule::Auto), None)
+        }
+    }
+}
+
+/// Bytes of what a kernel writes.
+fn bytes(k: &Kernel) -> f64 {
+    let of = |b: BufId| {
+        let buffer = k.graph.buffer(b);
+        let elements: f64 = buffer.shape.iter().map(|&s| k.graph.ints.bounds(s).1 as f64).product();
+        elements * buffer.dtype.size() as f64
+    };
+    k.stores.first().map_or(0.0, |s| of(s.buffer))
 }
 
 /// The kernels of a chain that become one launch: those behind an operand that threads share, where there is one.

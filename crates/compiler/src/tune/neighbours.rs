@@ -35,6 +35,16 @@ pub fn neighbours(sum: &SumReport, number: usize, nests: &[&NestReport], target:
     out.extend(other.map(|stores| Tuning { stores: Some(stores), ..used.clone() }));
     // Plans are about kernels of one size.
     let staged = |stages: Staging| Tuning { stages: Some(stages), plans: vec![], ..used.clone() };
+    if sum.chunks > 1 {
+        let some = |n: &i64| (2..=sum.chunks).contains(n);
+        match used.stages {
+            Some(Staging::Chunks(n)) => {
+                out.extend([2 * n, n / 2].into_iter().filter(some).map(|n| staged(Staging::Chunks(n))));
+                out.push(staged(Staging::Global));
+            }
+            _ => out.extend([4, 2, 8, 16].into_iter().filter(some).map(|n| staged(Staging::Chunks(n)))),
+        }
+    }
     if let (Some(registers), Some(_)) = (used.registers, &sum.extents) {
         let of = |registers: Registers| Tuning { registers: Some(registers), plans: vec![], ..used.clone() };
         out.extend(register_blocks(registers, target.vector_registers as i64).into_iter().map(of));

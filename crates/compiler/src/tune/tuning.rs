@@ -10,11 +10,13 @@
 //! ```
 //!
 //! Each line may be missing. A tile of no outputs, `tile=direct`, is the direct sum; `stages=global` makes each kernel a
-//! launch of its own, `stages=shared` with blocks the one that computes the product's operand; plans are those of kernels by their role, as in a file of [stored plans].
+//! launch of its own, `stages=shared` with blocks the one that computes the product's operand, `stages=chunks:4` all of them
+//! for each of four chunks; plans are those of kernels by their role, as in a file of [stored plans].
 //!
 //! [stored plans]: crate::optimize::stored
 
 use crate::optimize::plan::Plan;
+use crate::schedule::host::MOST_CHUNKS;
 use std::fmt;
 use winograph_ir::indexed::Role;
 
@@ -66,13 +68,16 @@ pub enum Staging {
     /// The product in scratch memory, block by block; the operand that is computed for it in a launch before, once for all
     /// threads.
     Shared(Blocks),
+    /// In global memory for one of about so many chunks of the result at a time, each kernel a launch for each chunk. On a
+    /// GPU.
+    Chunks(i64),
 }
 
 impl Staging {
     /// The blocks that there are.
     pub fn blocks(self) -> Option<Blocks> {
         match self {
-            Staging::Global => None,
+            Staging::Global | Staging::Chunks(_) => None,
             Staging::Scratch(blocks) | Staging::Shared(blocks) => Some(blocks),
         }
     }
@@ -151,6 +156,7 @@ impl Stores {
 impl fmt::Display for Staging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
+            Staging::Chunks(n) => return write!(f, "stages=chunks:{n}"),
             Staging::Global => "global",
             Staging::Scratch(_) => "scratch",
             Staging::Shared(_) => "shared",
@@ -259,6 +265,14 @@ impl Tuning {
                         return twice();
                     }
                 }
+                Some([("stages", chunks)]) if chunks.starts_with("chunks:") => {
+                    let chunks = chunks.strip_prefix("chunks:").and_then(number).filter(|&n| n <= MOST_CHUNKS);
+                    let chunks =
+                        chunks.ok_or_else(|| at(&format!("expected stages=chunks:N, at most {MOST_CHUNKS}")))?;
+                    if of.stages.replace(Staging::Chunks(chunks)).is_some() {
+                        return twice();
+                    }
+                }
                 Some(
                     [
                         ("stages", name @ ("scratch" | "shared")),
@@ -323,7 +337,9 @@ mod tests {
         assert_eq!(tuning.registers, Some(Registers { vectors: 3, copies: 8 }));
         assert!(tuning.plan(Role::Multiply).is_some() && tuning.plan(Role::Direct).is_none());
         let shared = "stages=shared block=1,7,7 columns=64 parts=2\n";
-        for text in ["tile=direct\n", "stages=global\n", shared, "ends=turned\n", "stores=cached\n", ""] {
+        for text in
+            ["tile=direct\n", "stages=global\n", "stages=chunks:16\n", shared, "ends=turned\n", "stores=cached\n", ""]
+        {
             assert_eq!(Tuning::parse(text).unwrap().to_string(), text);
         }
         assert!(Tuning::parse("").unwrap().is_empty());
@@ -338,6 +354,10 @@ mod tests {
             "tile=4\ntile=2",
             "stages=shared",
             "stages=scratch",
+            "stages=chunks:",
+            "stages=chunks:0",
+            "stages=chunks:1025",
+            "stages=chunks:4\nstages=global",
             "registers=3",
             "registers=0x8",
             "registers=3x99999999999",

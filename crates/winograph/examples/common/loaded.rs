@@ -49,7 +49,7 @@ impl<'a> Loaded<'a> {
         let args: Vec<_> = step.args.iter().filter_map(|&a| self.memory[a].arg(0, self.memory[a].bytes())).collect();
         // SAFETY: each buffer has memory of its own that lives as long as `self`, which is dropped after a
         // synchronisation; one queue runs the launches in order; the kernels have passed the verifier.
-        unsafe { self.module.launch(step.kernel, &args, &[]) }
+        unsafe { self.module.launch(step.kernel, &args, &step.host) }
     }
 
     /// Queues a call.
