@@ -11,7 +11,8 @@
 //! - `target=metal`, `layout=creation`, `grid=range-id`, `plan=seed`, for `rules`, which plans the whole program: a GPU, the
 //!   rules for layouts and grids, and a stored plan.
 //! - `chain=0,1` and `blocks=1:4:grid,2:4:serial`, for `narrow` and `link`: which kernels become one launch, and blocks of
-//!   the last one's loops by number, size and kind, outermost first.
+//!   the last one's loops by number, size and kind, outermost first. For `host`: which launches are repeated.
+//! - `stages=chunks:2`, for `scope` and `memory`: the rule for stages.
 //!
 //! `prefetch` takes linear code, for a first-level cache of 1 KiB; `neighbours` takes it for accesses of 16 bytes, and
 //! makes conditions of whole vectors free of the lane too. `flatten` with a GPU as `target=` has all kernels walk along
@@ -30,10 +31,10 @@ use winograph_compiler::optimize::grid;
 use winograph_compiler::optimize::heuristic;
 use winograph_compiler::optimize::plan::{Plan, Scheduled};
 use winograph_compiler::optimize::stored::StoredPlans;
-use winograph_compiler::options::{GridRule, LayoutRule};
+use winograph_compiler::options::{GridRule, LayoutRule, StageRule};
 use winograph_compiler::schedule::narrow::{Block, narrow};
 use winograph_compiler::schedule::{
-    blocked, canonical, flatten, fuse, layout, operands, parts, rangeify, scope, split,
+    blocked, canonical, flatten, fuse, host, layout, operands, parts, rangeify, scope, split,
 };
 use winograph_compiler::tune::Sums;
 use winograph_compiler::winograd::rational::Rational;
@@ -74,7 +75,9 @@ fn options(header: &Header) -> Result<Options, String> {
         Some(name) => StoredPlans::known(name).ok_or_else(|| format!("no stored plan `{name}`"))?,
         None => StoredPlans::default(),
     };
-    Ok(Options { algorithm, tile: list(header, "tile")?, points, layout, grid, plans, ..Options::default() })
+    let stages = header.get("stages").unwrap_or("auto");
+    let stages = StageRule::parse(stages).ok_or_else(|| format!("no rule `{stages}` for stages"))?;
+    Ok(Options { algorithm, tile: list(header, "tile")?, points, layout, grid, stages, plans, ..Options::default() })
 }
 
 fn checked(g: &Graph, pass: &str) -> Result<(), String> {
@@ -147,6 +150,19 @@ impl Way {
     /// The kernels and the launches that `chain=` and `blocks=` ask for.
     fn narrowed(&mut self) -> Result<(Vec<Kernel>, Vec<Launch>), String> {
         let mut kernels = self.kernels()?;
+        let (chain, blocks) = self.blocks(kernels.len())?;
+        let launch = narrow(&mut kernels, &chain, &blocks).map_err(|e| e.to_string())?;
+        if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
+            return Err(format!("after narrow: {what}"));
+        }
+        let others = (0..kernels.len()).filter(|n| !chain.contains(n)).map(Launch::single);
+        let mut launches: Vec<Launch> = others.collect();
+        launches.push(launch);
+        Ok((kernels, launches))
+    }
+
+    /// What `chain=` and `blocks=` ask for, of so many kernels.
+    fn blocks(&self, kernels: usize) -> Result<(Vec<usize>, Vec<Block>), String> {
         let chain = list::<usize>(&self.header, "chain")?.ok_or("chain= is missing")?;
         let text = self.header.get("blocks").ok_or("blocks= is missing")?;
         let mut blocks = Vec::new();
@@ -161,17 +177,23 @@ impl Way {
             let (axis, size) = axis.parse().ok().zip(size.parse().ok()).ok_or_else(bad)?;
             blocks.push(Block { axis, size, kind });
         }
-        if let Some(n) = chain.iter().find(|n| **n >= kernels.len()) {
+        if let Some(n) = chain.iter().find(|n| **n >= kernels) {
             return Err(format!("chain: no kernel {n}"));
         }
-        let launch = narrow(&mut kernels, &chain, &blocks).map_err(|e| e.to_string())?;
+        Ok((chain, blocks))
+    }
+
+    /// The kernels of the chain that `chain=` asks for, in loops of the host.
+    fn repeated(&mut self) -> Result<String, String> {
+        let mut kernels = self.kernels()?;
+        let (chain, blocks) = self.blocks(kernels.len())?;
+        let launches = host::repeat(&mut kernels, &chain, &blocks, 0).map_err(|e| e.to_string())?;
         if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
-            return Err(format!("after narrow: {what}"));
+            return Err(format!("after host: {what}"));
         }
-        let others = (0..kernels.len()).filter(|n| !chain.contains(n)).map(Launch::single);
-        let mut launches: Vec<Launch> = others.collect();
-        launches.push(launch);
-        Ok((kernels, launches))
+        let loops = launches.first().and_then(|l| l.host.as_ref()).ok_or("no loops")?;
+        let nests = chain.iter().map(|&n| kernels[n].text() + "\n");
+        Ok(std::iter::once(format!("; loops {:?}\n", loops.sizes)).chain(nests).collect())
     }
 
     /// The code of the launch that `chain=` asks for.
@@ -231,7 +253,8 @@ impl Way {
         for (list, steps) in [("prepare", &program.prepare), ("run", &program.run)] {
             for s in steps {
                 let names: Vec<&str> = s.args.iter().map(|&a| program.buffers[a].name.as_str()).collect();
-                out += &format!("{list} {} {}\n", program.kernels[s.kernel].name, names.join(" "));
+                let chunk = if s.host.is_empty() { String::new() } else { format!(" chunk {:?}", s.host) };
+                out += &format!("{list} {} {}{chunk}\n", program.kernels[s.kernel].name, names.join(" "));
             }
         }
         Ok(out)
@@ -363,14 +386,20 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             // Weights are arguments here, so that nothing is prepared.
             let constant = vec![false; kernels.len()];
             let (launches, choices) =
-                scope::scope(&mut kernels, &constant, &[], &way.target, Default::default(), &mut Sums::default());
+                scope::scope(&mut kernels, &constant, &[], &way.target, way.options.stages, &mut Sums::default());
             if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
                 return Err(format!("after scope: {what}"));
             }
-            let fused = |c: &scope::Choice| format!("; {}: one launch: {}\n", c.buffers.join(", "), c.fused);
+            let fused = |c: &scope::Choice| match c.chunks {
+                Some(n) => format!("; {}: {n} chunks: {}\n", c.buffers.join(", "), c.reason),
+                None => format!("; {}: one launch: {}\n", c.buffers.join(", "), c.fused),
+            };
             let launched = |l: &Launch| {
                 let names: Vec<String> = l.kernels.iter().map(|&n| kernels[n].output_name()).collect();
-                format!("launch {} under {} loops\n", names.join(", "), l.outer.len())
+                match &l.host {
+                    Some(host) => format!("launch {} for each of {:?}\n", names.join(", "), host.sizes),
+                    None => format!("launch {} under {} loops\n", names.join(", "), l.outer.len()),
+                }
             };
             Ok(choices.iter().map(fused).chain(launches.iter().map(launched)).collect())
         }
@@ -381,6 +410,7 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             Ok(scheduled.iter().map(|(_, s)| format!("{}\n{}\n", compile::name(s), s.kernel.text())).collect())
         }
         "memory" => way.program(),
+        "host" => way.repeated(),
         "narrow" => {
             let (kernels, launches) = way.narrowed()?;
             let chain = &launches[launches.len() - 1].kernels;
@@ -482,6 +512,11 @@ fn split() {
 #[test]
 fn narrow_to_blocks() {
     folder("narrow");
+}
+
+#[test]
+fn host_loops_around_launches() {
+    folder("host");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use winograph::device::{Device, DeviceError};
 use winograph::virtual_gpu::VirtualGpu;
 use winograph::{ArgSpec, ConvOptions, DType, FunctionOptions, Options, PoolOptions, Result, Tensor, compile_with};
-use winograph_compiler::options::{GridRule, LayoutRule};
+use winograph_compiler::options::{GridRule, LayoutRule, StageRule};
 use winograph_compiler::{Algorithm, Target};
 use winograph_ir::interp::InterpError;
 use winograph_ir::interp::gpu::GpuModel;
@@ -293,5 +293,40 @@ fn what_cannot_be_is_an_error() -> Result<()> {
     assert_eq!(f(8)?.call(&[&Tensor::ones(&[8], DType::F32)?])?[0].to_vec::<f32>()?, [-1.0; 8]);
     let e = f(4096).expect_err("too much work").to_string();
     assert!(e.contains("at most 1000 of one launch: take a smaller size"), "{e}");
+    Ok(())
+}
+
+/// Launches that are repeated for chunks of the batch leave the bits of those for the whole batch, in less memory; what each
+/// moves was predicted. Five images in two chunks: the last one has fewer.
+#[test]
+fn chunks_of_the_batch_are_the_same_bits_in_less_memory() -> Result<()> {
+    let (x, w, b) = (randn(&[5, 8, 14, 14], 1)?, randn(&[8, 8, 3, 3], 2)?, randn(&[8], 3)?);
+    Tensor::realize_all(&[&x, &w, &b])?;
+    for target in TARGETS {
+        let device = Arc::new(gpu(target));
+        let build = |stages| {
+            let compiler = Options { algorithm: Algorithm::Winograd, stages, ..Options::default() };
+            let how = FunctionOptions { device: Some(device.clone()), compiler: Some(compiler), dumps: false };
+            compile_with(&[ArgSpec::new(DType::F32, x.shape())], &how, |a| {
+                Ok(vec![a[0].conv2d(&w, Some(&b), &ConvOptions::padding(1))?.relu()?])
+            })
+        };
+        let bits = |f: &winograph::Function| -> Result<Vec<u32>> {
+            Ok(f.call(&[&x])?[0].to_vec::<f32>()?.into_iter().map(f32::to_bits).collect())
+        };
+        let (whole, chunked) = (build(StageRule::Global)?, build(StageRule::Chunks(2))?);
+        assert_eq!(bits(&chunked)?, bits(&whole)?, "{target}");
+        let arena = |f: &winograph::Function| f.program().arena_bytes;
+        assert!(arena(&chunked) * 5 <= arena(&whole) * 3, "{} and {} bytes", arena(&chunked), arena(&whole));
+        device.take_launches();
+        chunked.call(&[&x])?;
+        let (program, launches) = (chunked.program(), device.take_launches());
+        assert_eq!((program.run.len(), launches.len()), (6, 6));
+        for (step, launch) in program.run.iter().zip(launches) {
+            let code = &program.kernels[step.kernel];
+            let counted = sectors::count(code, &step.params(&[]), &GpuModel::default());
+            assert_eq!(Some(&launch.counts.sites), counted.as_ref());
+        }
+    }
     Ok(())
 }

@@ -175,13 +175,16 @@ fn chunked(
     }
     let buffers = chain.iter().map(|&k| kernels[k].output_name()).collect();
     let choice = |chunks, reason| Some(Choice { buffers, fused: false, chunks, reason });
-    let megabytes = |bytes: f64| format!("{:.1} MB", bytes / 1e6);
+    let amount = |bytes: f64| match bytes {
+        1e6.. => format!("{:.1} MB", bytes / 1e6),
+        _ => format!("{:.1} kB", bytes / 1e3),
+    };
     match made {
         Some(Ok((count, launches))) => {
             let reason = format!(
                 "as asked; what is between the kernels takes {} for each chunk, {} for the whole result",
-                megabytes(between(kernels)),
-                megabytes(before)
+                amount(between(kernels)),
+                amount(before)
             );
             (choice(Some(count), reason), Some(launches))
         }
@@ -190,7 +193,7 @@ fn chunked(
         None => {
             let reason = format!(
                 "what is between the kernels takes {}; chunks of it are only taken where they are asked for",
-                megabytes(before)
+                amount(before)
             );
             (choice(None, reason).filter(|_| most > 1 && rule == StageRule::Auto), None)
         }
