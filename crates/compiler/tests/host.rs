@@ -2,19 +2,30 @@
 
 mod common;
 
-use common::{Conv, bytes};
+use common::{Conv, bytes, error, floats};
 use proptest::prelude::*;
-use winograph_compiler::options::StageRule;
+use winograph_compiler::options::{Products, StageRule};
 use winograph_compiler::{Algorithm, Explanation, Options, Place, Program, Target, compile};
 use winograph_ir::interp::gpu::{self, GpuModel};
 use winograph_ir::interp::{linear, sectors};
 use winograph_ir::verify;
 
 fn planned(conv: &Conv, target: &Target, stages: StageRule, tile: usize) -> (Program, Explanation) {
+    planned_with(conv, target, stages, tile, Products::Exact)
+}
+
+fn planned_with(
+    conv: &Conv,
+    target: &Target,
+    stages: StageRule,
+    tile: usize,
+    products: Products,
+) -> (Program, Explanation) {
     let options = Options {
         algorithm: Algorithm::Winograd,
         tile: Some(vec![tile]),
         stages,
+        products,
         verify_each_pass: true,
         ..Options::default()
     };
@@ -92,6 +103,24 @@ fn chunks_of_the_batch_give_the_bits_of_the_whole_batch() {
             let (x, y) = (inputs(&conv), (chunked.arena_bytes, whole.arena_bytes));
             assert!(y.0 < y.1, "{}: {y:?} bytes", target.name);
             assert_eq!(run(&chunked, &target, &x), run(&whole, &target, &x), "{} {images} {asked}", target.name);
+        }
+    }
+}
+
+#[test]
+fn products_on_matrix_units_are_of_chunks_too() {
+    for target in ["cuda:sm_80", "cuda:sm_90"].map(|t| Target::by_name(t).unwrap()) {
+        for images in [4, 5] {
+            let conv = Conv::conv2d(images, 32, 28, 28, 64);
+            let of = |stages| planned_with(&conv, &target, stages, 4, Products::Tf32x3).0;
+            let (whole, chunked) = (of(StageRule::Global), of(StageRule::Chunks(2)));
+            assert!(chunked.run.len() == 6 && chunked.kernels.iter().any(|k| !k.units.is_empty()));
+            let (x, w) = conv.inputs();
+            let reference = conv.reference(&x, &w);
+            for program in [whole, chunked] {
+                let e = error(&floats(&run(&program, &target, &inputs(&conv))), &reference);
+                assert!(e < 5e-6, "{} {images}: relative error {e:e}", target.name);
+            }
         }
     }
 }

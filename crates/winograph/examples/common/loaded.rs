@@ -70,6 +70,16 @@ impl<'a> Loaded<'a> {
         self.gpu.time_launches(20, &mut || self.run())
     }
 
+    /// Times of 20 calls by the device, each replayed as one graph of launches; `None` where there are no graphs.
+    #[allow(dead_code)]
+    pub(crate) fn replayed(&self) -> Result<Option<Vec<Duration>>, DeviceError> {
+        let Some(recording) = self.gpu.record(&mut || self.run())? else { return Ok(None) };
+        // SAFETY: that of `launch`; the recording is dropped before the memory and the module are, and waits.
+        let mut replay = || unsafe { recording.replay() };
+        (0..3).try_for_each(|_| replay())?;
+        self.gpu.time_launches(20, &mut replay).map(Some)
+    }
+
     /// Times of 20 launches of a step by the device.
     pub(crate) fn step_times(&self, n: usize) -> Result<Vec<Duration>, DeviceError> {
         self.gpu.time_launches(20, &mut || self.step(n))
