@@ -7,6 +7,7 @@ use crate::lower::{emit, in_place, legalize, neighbours, prefetch, shared, strea
 use crate::optimize::blocks;
 use crate::optimize::contract;
 use crate::optimize::grid::{self, GridReport};
+use crate::optimize::group;
 use crate::optimize::heuristic;
 use crate::optimize::plan::{Factor, Plan, PlanError, Scheduled};
 use crate::optimize::stored;
@@ -160,6 +161,7 @@ impl Driver<'_> {
                 tiles: Vec::new(),
                 extents: None,
                 chunks: 1,
+                fused: None,
             };
             sums.add(buffer, report);
         }
@@ -333,7 +335,7 @@ fn finish(
     let written = |k: &Kernel| k.stores.first().map(|s| k.args[s.buffer.0 as usize]);
     let products: Vec<Products> = kernels.iter().map(|k| sums.products(written(k), options.products)).collect();
     // On a GPU the products that are staged in shared memory by blocks; a plan that is asked for knows axes as they are.
-    let staged = |n: usize, k: &Kernel| products[n] == Products::Exact && blocks::is_large(k);
+    let staged = |n: usize, k: &Kernel| products[n] == Products::Exact && k.outer.is_empty() && blocks::is_large(k);
     let as_asked = options.plans.plans.is_empty() && options.grid == GridRule::Auto;
     if auto && (target.gpu.is_none() || as_asked) {
         driver.pass(
@@ -377,7 +379,7 @@ fn finish(
                     plans_of(k, inside[n], asked.unwrap_or(&Tuning::default()), target, options, &mut notes);
                 // Only a search asks what else there is.
                 let searched = asked.is_some() && matches!(options.tuning, TuningRule::Given(_));
-                if let (Some(gpu), true, [one]) = (&target.gpu, searched, &mut plans[..]) {
+                if let (Some(gpu), true, false, [one]) = (&target.gpu, searched, inside[n], &mut plans[..]) {
                     one.others = others_of(k, gpu, options);
                 }
                 (plans, notes)
@@ -551,13 +553,21 @@ fn plans_of(
     options: &Options,
     notes: &mut Vec<Note>,
 ) -> Vec<Planned> {
+    // Threads of a workgroup that runs several kernels share no factors of one of them.
+    let grouped = |plan: &Plan| match &target.gpu {
+        Some(gpu) if inside => group::check(plan, gpu),
+        _ => Ok(()),
+    };
     let given = options.plans.plan(k, target, options.grid);
+    let given = given.map(|fit| fit.and_then(|plan| grouped(&plan).map(|()| plan)));
     let stored = match (given, asked.plan(k.role)) {
         (None, Some(plan)) => {
             // Plans on a matrix unit are those of the kernel that `units` leaves.
             let unit = plan.unit.is_some().then(|| units::merge(k)).flatten().map(|m| m.0);
             let of = unit.as_ref().unwrap_or(k);
-            let fit = admitted(of, plan, target, options).and_then(|()| stored::fit(of, plan, target, options.grid));
+            let fit = grouped(plan)
+                .and_then(|()| admitted(of, plan, target, options))
+                .and_then(|()| stored::fit(of, plan, target, options.grid));
             notes.push(match &fit {
                 Ok(_) => Note::Plan(k.role, plan.clone()),
                 Err(why) => Note::Refused(format!("plan {}", k.role.name()), why.to_string()),
@@ -571,6 +581,9 @@ fn plans_of(
     let of = |kernel, plan, grid, stored| vec![Planned { kernel, plan: settled(plan), grid, stored, others: vec![] }];
     let planned = |plan, grid, stored| of(k.clone(), plan, grid, stored);
     let refused = match stored {
+        Some(Ok((kernel, plan))) if inside && target.gpu.is_some() => {
+            return of(kernel, plan, GridReport::default(), Some(Ok(())));
+        }
         Some(Ok((kernel, plan))) => {
             let given = |gpu| grid::given(&kernel, gpu, &plan, options.grid, "a stored plan");
             let report = target.gpu.as_ref().map(given).unwrap_or_default();
@@ -579,6 +592,9 @@ fn plans_of(
         Some(Err(why)) => Some(Err(why.to_string())),
         None => None,
     };
+    if let Some(gpu) = target.gpu.as_ref().filter(|_| inside) {
+        return planned(group::plan(k, gpu), GridReport::default(), refused);
+    }
     if let Some(gpu) = &target.gpu {
         if let Some((kernel, plan)) = units::plan(k, gpu, options.products)
             && let Ok(plan) = grid::complete(&kernel, &plan, gpu, options.grid)

@@ -57,6 +57,8 @@ pub enum StageRule {
     Global,
     /// The same, for about so many chunks of the result one after another: the memory between the kernels holds one chunk.
     Chunks(u32),
+    /// On a GPU in a workgroup's shared memory, where one block of the result fits: one launch.
+    Fused,
 }
 
 impl StageRule {
@@ -65,6 +67,7 @@ impl StageRule {
         match self {
             StageRule::Auto => "auto".to_string(),
             StageRule::Global => "global".to_string(),
+            StageRule::Fused => "fused".to_string(),
             StageRule::Chunks(n) => format!("chunks:{n}"),
         }
     }
@@ -74,6 +77,7 @@ impl StageRule {
         match name {
             "auto" => Some(StageRule::Auto),
             "global" => Some(StageRule::Global),
+            "fused" => Some(StageRule::Fused),
             _ => {
                 let chunks: u32 = name.strip_prefix("chunks:")?.parse().ok()?;
                 (1..=MOST_CHUNKS).contains(&i64::from(chunks)).then_some(StageRule::Chunks(chunks))

@@ -181,3 +181,22 @@ proptest! {
         prop_assert_eq!(run(&chunked, target, &x), run(&whole, target, &x));
     }
 }
+
+/// Kernels of a chain as one launch of workgroups, which share what is between them.
+#[test]
+fn workgroups_that_run_all_kernels_give_the_same_bits() {
+    for target in ["cuda:sm_80", "cuda:sm_90", "metal"].map(|t| Target::by_name(t).unwrap()) {
+        for (conv, tile) in [
+            (Conv::conv2d(1, 16, 32, 32, 16), 4),
+            (Conv::conv2d(2, 5, 11, 14, 7), 2),
+            (Conv::conv2d(1, 8, 19, 12, 24), 4),
+        ] {
+            let (whole, _) = planned(&conv, &target, StageRule::Global, tile);
+            let (fused, why) = planned(&conv, &target, StageRule::Fused, tile);
+            assert!(why.scopes[0].fused, "{}: {:?}", target.name, why.scopes);
+            assert_eq!((fused.run.len(), fused.arena_bytes), (1, 0), "{:?}", why.scopes);
+            let x = inputs(&conv);
+            assert_eq!(run(&fused, &target, &x), run(&whole, &target, &x), "{} {conv:?}", target.name);
+        }
+    }
+}

@@ -113,7 +113,8 @@ fn fits(asked: Blocks, [width, height, depth]: [i64; 3], columns: i64) -> Result
 
 /// Why chunks of launches are not taken where blocks can be.
 fn chunks_refused(asked: Option<Staging>) -> Option<String> {
-    matches!(asked, Some(Staging::Chunks(_))).then(|| "chunks of several launches are plans of a GPU".to_string())
+    matches!(asked, Some(Staging::Chunks(_) | Staging::Fused(_)))
+        .then(|| "chunks of several launches and workgroups are plans of a GPU".to_string())
 }
 
 /// The blocks that are asked for, or the best ones; or why separate launches are better.
@@ -135,7 +136,8 @@ pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> 
     let (heights, depths) = (outer.next().unwrap_or(1), outer.next().unwrap_or(1));
     let mut refused = chunks_refused(asked);
     let mut given = None;
-    if let Some((staging, cut)) = asked.and_then(|s| Some((s, s.blocks()?))) {
+    let asked_here = asked.filter(|s| !matches!(s, Staging::Fused(_)));
+    if let Some((staging, cut)) = asked_here.and_then(|s| Some((s, s.blocks()?))) {
         let bytes = scratch(sizes, staging, target);
         match fits(cut, [last.size, heights, depths], columns) {
             Ok(()) if staging == Staging::Shared(cut) && !sizes.computed => {

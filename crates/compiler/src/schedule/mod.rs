@@ -14,5 +14,6 @@ pub mod nest;
 pub mod operands;
 pub mod parts;
 pub mod rangeify;
+mod requested;
 pub mod scope;
 pub mod split;

@@ -6,9 +6,9 @@
 //! loops of the host: the launches of a chain for one chunk of the result, then those for the next one.
 
 use super::block_cost::{self, Axis, Sizes};
-use super::host;
 use super::narrow::{Block, narrow};
 use super::operands::Staged;
+use super::requested;
 use crate::kernel::{Kernel, Launch};
 use crate::optimize::heuristic;
 use crate::options::StageRule;
@@ -105,7 +105,7 @@ pub fn scope(
             else {
                 continue;
             };
-            let (choice, made) = chunked(kernels, &chain, n, repeated.len(), rule, sums);
+            let (choice, made) = requested::staged(kernels, &chain, n, repeated.len(), target, rule, sums);
             choices.extend(choice);
             if let Some(made) = made {
                 chain.iter().for_each(|&k| fused[k] = Some(repeated.len()));
@@ -125,89 +125,6 @@ pub fn scope(
         }
     }
     (out, choices)
-}
-
-/// Puts a chain around the product of kernel `at` into loops of the host, numbered `number`, where a rule or the sum's
-/// tuning asks for chunks; says why or why not.
-fn chunked(
-    kernels: &mut [Kernel],
-    chain: &[usize],
-    at: usize,
-    number: usize,
-    rule: StageRule,
-    sums: &mut Sums,
-) -> (Option<Choice>, Option<Vec<Launch>>) {
-    let written = own_output(&kernels[at]);
-    let stages = written.and_then(|b| sums.asked(b)).and_then(|t| t.stages);
-    let wanted = match (rule, stages) {
-        (StageRule::Global, _) => None,
-        (_, Some(Staging::Chunks(n))) => Some(n),
-        (StageRule::Chunks(n), None) => Some(i64::from(n)),
-        _ => None,
-    };
-    let axes = sizes(kernels, chain, at).and_then(|s| match s.rows.is_empty() {
-        true => Err("its result has no axis to cut".to_string()),
-        false => Ok(s.rows.iter().map(|a| (a.reader, a.size)).collect::<Vec<_>>()),
-    });
-    let most = axes.as_ref().map_or(1, |a| a.iter().map(|a| a.1).product::<i64>().min(host::MOST_CHUNKS));
-    let writers = &chain[..chain.len().saturating_sub(1)];
-    let between = |kernels: &[Kernel]| writers.iter().map(|&k| bytes(&kernels[k])).sum::<f64>();
-    let before = between(kernels);
-    let made: Option<Result<(i64, Vec<Launch>), String>> = wanted.filter(|&n| n > 1).map(|n| {
-        let axes = axes?;
-        let blocks = host::blocks(&axes, n);
-        let made = host::repeat(kernels, chain, &blocks, number).map_err(|e| e.to_string())?;
-        Ok((host::count(&axes, &blocks), made))
-    });
-    let told = (stages.is_some() || matches!(rule, StageRule::Chunks(_))) && rule != StageRule::Global;
-    let used = match &made {
-        Some(Ok((count, _))) => Staging::Chunks(*count),
-        _ => Staging::Global,
-    };
-    if let Some(buffer) = written {
-        if let (Some(Err(why)), Some(_)) = (&made, stages) {
-            sums.refuse(buffer, "stages", why);
-        }
-        if let Some(sum) = sums.get_mut(buffer) {
-            sum.chunks = most;
-            sum.used.stages = told.then_some(used);
-        }
-    }
-    let buffers = chain.iter().map(|&k| kernels[k].output_name()).collect();
-    let choice = |chunks, reason| Some(Choice { buffers, fused: false, chunks, reason });
-    let amount = |bytes: f64| match bytes {
-        1e6.. => format!("{:.1} MB", bytes / 1e6),
-        _ => format!("{:.1} kB", bytes / 1e3),
-    };
-    match made {
-        Some(Ok((count, launches))) => {
-            let reason = format!(
-                "as asked; what is between the kernels takes {} for each chunk, {} for the whole result",
-                amount(between(kernels)),
-                amount(before)
-            );
-            (choice(Some(count), reason), Some(launches))
-        }
-        Some(Err(why)) => (choice(None, why), None),
-        None if wanted.is_some() => (choice(None, "one chunk is the whole result".to_string()), None),
-        None => {
-            let reason = format!(
-                "what is between the kernels takes {}; chunks of it are only taken where they are asked for",
-                amount(before)
-            );
-            (choice(None, reason).filter(|_| most > 1 && rule == StageRule::Auto), None)
-        }
-    }
-}
-
-/// Bytes of what a kernel writes.
-fn bytes(k: &Kernel) -> f64 {
-    let of = |b: BufId| {
-        let buffer = k.graph.buffer(b);
-        let elements: f64 = buffer.shape.iter().map(|&s| k.graph.ints.bounds(s).1 as f64).product();
-        elements * buffer.dtype.size() as f64
-    };
-    k.stores.first().map_or(0.0, |s| of(s.buffer))
 }
 
 /// The kernels of a chain that become one launch: those behind an operand that threads share, where there is one.
@@ -257,7 +174,7 @@ pub(super) fn users(kernels: &[Kernel]) -> FxHashMap<BufId, Vec<usize>> {
 }
 
 /// The buffer a kernel writes, as its place in the program, if it is the compiler's own and still in global memory.
-fn own_output(k: &Kernel) -> Option<BufId> {
+pub(super) fn own_output(k: &Kernel) -> Option<BufId> {
     let [store] = &k.stores[..] else { return None };
     let b = k.graph.buffer(store.buffer);
     (b.origin == Origin::Internal && k.outer.is_empty()).then(|| k.args[store.buffer.0 as usize])
@@ -317,7 +234,7 @@ pub(super) fn is_chained(
 }
 
 /// What block costs are estimated from.
-fn sizes(kernels: &[Kernel], chain: &[usize], at: usize) -> Result<Sizes, String> {
+pub(super) fn sizes(kernels: &[Kernel], chain: &[usize], at: usize) -> Result<Sizes, String> {
     let reader = chain[chain.len() - 1];
     let buffer = own_output(&kernels[at]).ok_or("its result is not the compiler's own")?;
     let operands: Vec<BufId> = chain[..chain.len() - 2].iter().filter_map(|&k| own_output(&kernels[k])).collect();

@@ -66,6 +66,8 @@ pub struct SumReport {
     pub extents: Option<Extents>,
     /// Chunks at most for which its launches can be repeated; 1 where they cannot.
     pub chunks: i64,
+    /// Blocks in which a workgroup could run all of its kernels, on a GPU.
+    pub fused: Option<Blocks>,
 }
 
 /// What planning one kernel leaves for the report of its sum.

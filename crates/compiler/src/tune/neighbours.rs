@@ -35,6 +35,22 @@ pub fn neighbours(sum: &SumReport, number: usize, nests: &[&NestReport], target:
     out.extend(other.map(|stores| Tuning { stores: Some(stores), ..used.clone() }));
     // Plans are about kernels of one size.
     let staged = |stages: Staging| Tuning { stages: Some(stages), plans: vec![], ..used.clone() };
+    if let Some(blocks) = sum.fused.filter(|_| !matches!(used.stages, Some(Staging::Fused(_)))) {
+        out.push(staged(Staging::Fused(blocks)));
+    }
+    if let Some(Staging::Fused(of)) = used.stages {
+        let all = [
+            Blocks { width: 2 * of.width, ..of },
+            Blocks { width: of.width / 2, ..of },
+            Blocks { height: 2 * of.height, ..of },
+            Blocks { height: of.height / 2, ..of },
+            Blocks { parts: 2 * of.parts, columns: of.columns / 2, ..of },
+            Blocks { parts: of.parts / 2, columns: 2 * of.columns, ..of },
+        ];
+        let sound = |b: &Blocks| b.width > 0 && b.height > 0 && b.parts > 0 && b.columns > 0;
+        out.extend(all.into_iter().filter(sound).map(|b| staged(Staging::Fused(b))));
+        out.push(staged(Staging::Global));
+    }
     if sum.chunks > 1 {
         let some = |n: &i64| (2..=sum.chunks).contains(n);
         match used.stages {

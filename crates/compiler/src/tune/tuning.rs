@@ -11,7 +11,7 @@
 //!
 //! Each line may be missing. A tile of no outputs, `tile=direct`, is the direct sum; `stages=global` makes each kernel a
 //! launch of its own, `stages=shared` with blocks the one that computes the product's operand, `stages=chunks:4` all of them
-//! for each of four chunks; plans are those of kernels by their role, as in a file of [stored plans].
+//! for each of four chunks, `stages=fused` with blocks all of them one of a GPU; plans are those of kernels by their role, as in a file of [stored plans].
 //!
 //! [stored plans]: crate::optimize::stored
 
@@ -71,6 +71,8 @@ pub enum Staging {
     /// In global memory for one of about so many chunks of the result at a time, each kernel a launch for each chunk. On a
     /// GPU.
     Chunks(i64),
+    /// In a workgroup's shared memory, block by block: all kernels are one launch, on a GPU.
+    Fused(Blocks),
 }
 
 impl Staging {
@@ -78,7 +80,7 @@ impl Staging {
     pub fn blocks(self) -> Option<Blocks> {
         match self {
             Staging::Global | Staging::Chunks(_) => None,
-            Staging::Scratch(blocks) | Staging::Shared(blocks) => Some(blocks),
+            Staging::Scratch(blocks) | Staging::Shared(blocks) | Staging::Fused(blocks) => Some(blocks),
         }
     }
 
@@ -86,6 +88,7 @@ impl Staging {
     pub(crate) fn with(self, blocks: Blocks) -> Staging {
         match self {
             Staging::Shared(_) => Staging::Shared(blocks),
+            Staging::Fused(_) => Staging::Fused(blocks),
             _ => Staging::Scratch(blocks),
         }
     }
@@ -160,6 +163,7 @@ impl fmt::Display for Staging {
             Staging::Global => "global",
             Staging::Scratch(_) => "scratch",
             Staging::Shared(_) => "shared",
+            Staging::Fused(_) => "fused",
         };
         write!(f, "stages={name}")?;
         match self.blocks() {
@@ -275,7 +279,7 @@ impl Tuning {
                 }
                 Some(
                     [
-                        ("stages", name @ ("scratch" | "shared")),
+                        ("stages", name @ ("scratch" | "shared" | "fused")),
                         ("block", block),
                         ("columns", columns),
                         ("parts", parts),
@@ -288,7 +292,11 @@ impl Tuning {
                         return Err(at(&format!("expected stages={name} block=D,H,W columns=N parts=N")));
                     };
                     let blocks = Blocks { depth, height, width, columns, parts };
-                    let stages = if *name == "shared" { Staging::Shared(blocks) } else { Staging::Scratch(blocks) };
+                    let stages = match *name {
+                        "shared" => Staging::Shared(blocks),
+                        "fused" => Staging::Fused(blocks),
+                        _ => Staging::Scratch(blocks),
+                    };
                     if of.stages.replace(stages).is_some() {
                         return twice();
                     }
@@ -337,6 +345,8 @@ mod tests {
         assert_eq!(tuning.registers, Some(Registers { vectors: 3, copies: 8 }));
         assert!(tuning.plan(Role::Multiply).is_some() && tuning.plan(Role::Direct).is_none());
         let shared = "stages=shared block=1,7,7 columns=64 parts=2\n";
+        let fused = "stages=fused block=1,1,4 columns=16 parts=1\n";
+        assert_eq!(Tuning::parse(fused).unwrap().to_string(), fused);
         for text in
             ["tile=direct\n", "stages=global\n", "stages=chunks:16\n", shared, "ends=turned\n", "stores=cached\n", ""]
         {
