@@ -188,7 +188,8 @@ pub(crate) struct ConvArgs {
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) grid: GridArg,
     /// Where stages live: auto, wherever that costs least; global, each in a kernel of its own, Winograd in three; chunks:N,
-    /// the same for about N chunks of the result one after another, in less memory
+    /// the same for about N chunks of the result one after another, in less memory; fused, on a GPU, in the shared memory of
+    /// workgroups, of which each computes a block of the result: one launch
     #[arg(long, value_name = "RULE", default_value = "auto", value_parser = stages)]
     pub(crate) stages: StageRule,
     /// How products may be rounded on GPUs with matrix units
@@ -435,7 +436,8 @@ pub(crate) enum ProductsArg {
 
 /// Reads a `--stages`.
 fn stages(text: &str) -> Result<StageRule, String> {
-    StageRule::parse(text).ok_or_else(|| format!("expected auto, global or chunks:N with N of 1 to {MOST_CHUNKS}"))
+    StageRule::parse(text)
+        .ok_or_else(|| format!("expected auto, global, fused or chunks:N with N of 1 to {MOST_CHUNKS}"))
 }
 
 /// Arguments of `explain conv`.

@@ -244,6 +244,12 @@ fn finish(
     mut sums: Sums,
 ) -> Result<(Program, Explanation), CompileError> {
     let workers = driver.workers;
+    // What a workgroup of a GPU does a thread of a CPU does anyway.
+    let stages = match options.stages {
+        StageRule::Fused if target.gpu.is_none() => StageRule::Auto,
+        stages => stages,
+    };
+    let options = &Options { stages, ..options.clone() };
     let verifies = options.verify_each_pass || cfg!(debug_assertions);
     let check_kernel = |k: &Kernel, pass: &'static str| match k.unproved() {
         Some(what) if verifies => {

@@ -11,7 +11,8 @@
 //! - `target=metal`, `layout=creation`, `grid=range-id`, `plan=seed`, for `rules`, which plans the whole program: a GPU, the
 //!   rules for layouts and grids, and a stored plan.
 //! - `chain=0,1` and `blocks=1:4:grid,2:4:serial`, for `narrow` and `link`: which kernels become one launch, and blocks of
-//!   the last one's loops by number, size and kind, outermost first. For `host`: which launches are repeated.
+//!   the last one's loops by number, size and kind, outermost first. For `host`: which launches are repeated. With a GPU as
+//!   `target=`, `link` has a workgroup run the kernels, with what is between them in shared memory.
 //! - `stages=chunks:2`, for `scope` and `memory`: the rule for stages.
 //!
 //! `prefetch` takes linear code, for a first-level cache of 1 KiB; `neighbours` takes it for accesses of 16 bytes, and
@@ -28,6 +29,7 @@ use winograph_compiler::lower::link::{self, Part};
 use winograph_compiler::lower::{neighbours, prefetch, whole};
 use winograph_compiler::optimize::contract;
 use winograph_compiler::optimize::grid;
+use winograph_compiler::optimize::group;
 use winograph_compiler::optimize::heuristic;
 use winograph_compiler::optimize::plan::{Plan, Scheduled};
 use winograph_compiler::optimize::stored::StoredPlans;
@@ -36,10 +38,11 @@ use winograph_compiler::schedule::narrow::{Block, narrow};
 use winograph_compiler::schedule::{
     blocked, canonical, flatten, fuse, host, layout, operands, parts, rangeify, scope, split,
 };
+use winograph_compiler::target::Gpu;
 use winograph_compiler::tune::Sums;
 use winograph_compiler::winograd::rational::Rational;
 use winograph_compiler::{Algorithm, Options, Target, compile, lower, winograd};
-use winograph_ir::indexed::Graph;
+use winograph_ir::indexed::{Graph, Scope};
 use winograph_ir::interp::gpu::{AccessKind, GpuModel, sites};
 use winograph_ir::interp::sectors;
 use winograph_ir::linear::{LoopKind, Memory};
@@ -199,6 +202,9 @@ impl Way {
     /// The code of the launch that `chain=` asks for.
     fn linked(&mut self) -> Result<String, String> {
         let (mut kernels, launches) = self.narrowed()?;
+        if let Some(gpu) = self.target.gpu.clone() {
+            return self.grouped(kernels, &launches, &gpu);
+        }
         flatten::flatten(&mut kernels, self.target.lanes(4), false, &|_, _| true);
         layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default(), 1);
         let launch = launches.last().ok_or("no launch")?;
@@ -216,6 +222,27 @@ impl Way {
             code: lower::emit::lower(s, compile::name(s)),
             of,
         });
+        let (code, _) = link::link(launch, parts.collect(), "linked".to_string());
+        verify::linear::verify(&code).map_err(|e| format!("after link: {e}"))?;
+        Ok(print_linear(&code))
+    }
+
+    /// The code of the last launch, run by the threads of a workgroup.
+    fn grouped(&mut self, mut kernels: Vec<Kernel>, launches: &[Launch], gpu: &Gpu) -> Result<String, String> {
+        let launch = launches.last().ok_or("no launch")?;
+        for k in launch.kernels.iter().copied() {
+            let scratch = kernels[k].graph.buffers.iter_mut().filter(|b| b.scope == Scope::Scratch);
+            scratch.for_each(|b| b.scope = Scope::Shared);
+        }
+        layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default(), 1);
+        let mut scheduled = Vec::new();
+        for &n in &launch.kernels {
+            scheduled.push(group::plan(&kernels[n], gpu).apply(&kernels[n]).map_err(|e| e.to_string())?);
+        }
+        let part = |(of, s): (usize, &Scheduled)| lower::emit::lower(s, compile::name(&scheduled[of]));
+        let codes: Vec<_> = scheduled.iter().enumerate().map(part).collect();
+        let parts = scheduled.iter().zip(codes).enumerate();
+        let parts = parts.map(|(of, (s, code))| Part { kernel: &s.kernel, code, of });
         let (code, _) = link::link(launch, parts.collect(), "linked".to_string());
         verify::linear::verify(&code).map_err(|e| format!("after link: {e}"))?;
         Ok(print_linear(&code))

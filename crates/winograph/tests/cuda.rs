@@ -597,7 +597,7 @@ fn a_search_is_found_again_in_the_store() -> winograph::Result<()> {
 }
 
 /// Launches that are repeated for chunks of the batch leave the bits of those for the whole batch, in recorded calls too. The
-/// last chunk has fewer images where their number is odd.
+/// last chunk has fewer images where their number is odd. So does one launch of workgroups.
 #[test]
 fn chunks_of_the_batch_are_the_same_bits() -> winograph::Result<()> {
     let Some(gpu) = gpu(None) else { return Ok(()) };
@@ -617,12 +617,16 @@ fn chunks_of_the_batch_are_the_same_bits() -> winograph::Result<()> {
         assert_eq!(chunked.explanation().scopes[0].chunks, Some(count));
         assert_eq!(chunked.program().run.len(), 3 * count as usize);
         assert!(chunked.program().arena_bytes < whole.program().arena_bytes);
+        let fused = build(StageRule::Fused)?;
+        assert_eq!((fused.program().run.len(), fused.program().arena_bytes), (1, 0));
         // The third call and those after it are replayed.
         for x in &x {
             let bits = |f: &Function| -> winograph::Result<Vec<u32>> {
                 Ok(f.call(&[x])?[0].to_vec::<f32>()?.into_iter().map(f32::to_bits).collect())
             };
-            assert!(bits(&chunked)? == bits(&whole)?, "{images} images in {chunks} chunks");
+            let want = bits(&whole)?;
+            assert!(bits(&chunked)? == want, "{images} images in {chunks} chunks");
+            assert!(bits(&fused)? == want, "{images} images in one launch");
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f.wg");

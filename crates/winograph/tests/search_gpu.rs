@@ -159,7 +159,9 @@ fn a_batch_has_neighbours_in_chunks() {
         let all = conv.neighbours(f).into_iter().filter_map(|t| t.stages);
         all.map(|s| s.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(stages(&base)[..2], ["stages=chunks:4", "stages=chunks:2"]);
+    let told = stages(&base);
+    assert!(told[0].starts_with("stages=fused block="), "{told:?}");
+    assert_eq!(told[1..3], ["stages=chunks:4", "stages=chunks:2"]);
     let tuning = conv.neighbours(&base).into_iter().find(|t| t.stages == Some(Staging::Chunks(4))).unwrap();
     let chunked = conv.build(vec![(key.clone(), tuning)]);
     assert!(sum(&chunked).refused.is_empty(), "{:?}", sum(&chunked).refused);
@@ -174,7 +176,42 @@ fn a_batch_has_neighbours_in_chunks() {
     let used = sum(&chunked).used.to_string();
     assert!(used.contains("stages=chunks:4\n"), "{used}");
     let again = conv.build(vec![(key.clone(), Tuning::parse(&used).unwrap())]);
-    assert_eq!((again.source(), &again.program().run), (chunked.source(), &chunked.program().run));
+    assert!(again.source() == chunked.source() && again.program().run == chunked.program().run);
     let f = conv.build(vec![(key, Tuning::parse("stages=global").unwrap())]);
-    assert_eq!((f.source(), sum(&f).used.stages), (base.source(), Some(Staging::Global)));
+    assert!(f.source() == base.source() && sum(&f).used.stages == Some(Staging::Global));
+}
+
+/// A workgroup that runs all kernels of a sum is a tuning too; its blocks have neighbours.
+#[test]
+fn one_launch_of_workgroups_is_tried() {
+    let conv = Conv::new(&[1, 16, 24, 24], 16, Options { algorithm: Algorithm::Winograd, ..Options::default() });
+    let base = conv.build(vec![]);
+    let key = sum(&base).problem.key();
+    let is_fused = |t: &Tuning| matches!(t.stages, Some(Staging::Fused(_)));
+    let tuning = conv.neighbours(&base).into_iter().find(is_fused).unwrap();
+    let fused = conv.build(vec![(key.clone(), tuning)]);
+    assert!(sum(&fused).refused.is_empty(), "{:?}", sum(&fused).refused);
+    assert_eq!((conv.run(&fused), fused.program().run.len()), (conv.run(&base), 1));
+    let used = sum(&fused).used.clone();
+    let again = conv.build(vec![(key.clone(), Tuning::parse(&used.to_string()).unwrap())]);
+    assert!(again.source() == fused.source());
+    let (mut ran, nvrtc) = (0, nvrtc());
+    for tuning in conv.neighbours(&fused).into_iter().filter(|t| is_fused(t) || t.plans.len() == 1) {
+        let f = conv.build(vec![(key.clone(), tuning.clone())]);
+        if !sum(&f).refused.is_empty() {
+            continue;
+        }
+        assert_eq!(conv.run(&f), conv.run(&base), "{tuning}");
+        if let Some(nvrtc) = nvrtc.as_ref().filter(|_| ran % 4 == 0) {
+            let source = render_cuda(&f.program().kernels, conv.device.target()).unwrap();
+            nvrtc.compile(&source.text, Architecture::Machine(90)).unwrap_or_else(|e| panic!("{tuning}: {e}"));
+        }
+        ran += 1;
+    }
+    assert!(ran >= 6, "{ran} neighbours fit");
+    for bad in ["block=1,1,100 columns=16 parts=1", "block=1,1,1 columns=4 parts=2"] {
+        let f = conv.build(vec![(key.clone(), Tuning::parse(&format!("stages=fused {bad}")).unwrap())]);
+        assert!(f.source() == base.source(), "{bad}");
+        assert!(sum(&f).refused[0].starts_with("stages: "), "{:?}", sum(&f).refused);
+    }
 }

@@ -297,7 +297,7 @@ fn what_cannot_be_is_an_error() -> Result<()> {
 }
 
 /// Launches that are repeated for chunks of the batch leave the bits of those for the whole batch, in less memory; what each
-/// moves was predicted. Five images in two chunks: the last one has fewer.
+/// moves was predicted. Five images in two chunks: the last one has fewer. One launch of workgroups leaves the same bits.
 #[test]
 fn chunks_of_the_batch_are_the_same_bits_in_less_memory() -> Result<()> {
     let (x, w, b) = (randn(&[5, 8, 14, 14], 1)?, randn(&[8, 8, 3, 3], 2)?, randn(&[8], 3)?);
@@ -318,6 +318,8 @@ fn chunks_of_the_batch_are_the_same_bits_in_less_memory() -> Result<()> {
         assert_eq!(bits(&chunked)?, bits(&whole)?, "{target}");
         let arena = |f: &winograph::Function| f.program().arena_bytes;
         assert!(arena(&chunked) * 5 <= arena(&whole) * 3, "{} and {} bytes", arena(&chunked), arena(&whole));
+        let fused = build(StageRule::Fused)?;
+        assert_eq!((bits(&fused)?, arena(&fused)), (bits(&whole)?, 0), "{target}");
         device.take_launches();
         chunked.call(&[&x])?;
         let (program, launches) = (chunked.program(), device.take_launches());

@@ -26,7 +26,7 @@ pub struct Part<'a> {
 pub fn link(launch: &Launch, parts: Vec<Part<'_>>, name: String) -> (Code, Vec<BufId>) {
     let mut linker = Linker::new(&parts, name);
     let outer = linker.outer(&parts);
-    if parts.iter().any(|p| p.code.nest().is_some_and(|n| !n.threads.is_empty())) {
+    if parts.iter().any(|p| p.code.args.iter().any(|a| a.scope == Scope::Shared)) {
         return linker.group(launch, &parts, &outer);
     }
     let mut pieces: Vec<(usize, Vec<Stmt>)> = Vec::with_capacity(parts.len());
@@ -104,6 +104,9 @@ fn nest(kinds: &[LoopKind], ranges: &[RangeId], depth: usize, pieces: Vec<(usize
     out
 }
 
+/// Threads of a workgroup at least: fewer leave lanes of a warp idle in any case.
+const WARP: i64 = 32;
+
 struct Linker {
     code: Code,
     args: Vec<BufId>,
@@ -156,7 +159,7 @@ impl Linker {
             threads.into_iter().map(|r| (r, p.code.ints.max_size(r).max(1))).collect()
         };
         let count = |p: &Part<'_>| sizes(p).iter().map(|t| t.1).product::<i64>();
-        let all = parts.iter().map(count).max().unwrap_or(1);
+        let all = parts.iter().map(count).fold(WARP, i64::max);
         let size = self.code.ints.constant(all);
         let thread = self.code.ints.new_range(size, RangeRole::Map);
         let number = self.code.ints.range(thread);

@@ -72,8 +72,8 @@ pub(super) fn staged(
                     return Err("a launch of workgroups is a plan of a GPU".to_string());
                 };
                 let cut = given.or(best).ok_or("no block fits into shared memory")?;
-                let blocks = cut_into(&sizes, cut, gpu)?;
-                let launch = workgroups(kernels, chain, &blocks)?;
+                let blocks = cut_into(&sizes, cut)?;
+                let launch = workgroups(kernels, chain, &blocks, gpu.shared as f64 - padding(&sizes))?;
                 let why = format!(
                     "blocks of {}x{}x{} rows and {} columns, {} of shared memory",
                     cut.depth,
@@ -135,9 +135,21 @@ fn bytes(k: &Kernel) -> f64 {
     k.stores.first().map_or(0.0, |s| of(s.buffer))
 }
 
-/// Makes a chain one launch of workgroups over blocks, with what is between its kernels in shared memory.
-fn workgroups(kernels: &mut [Kernel], chain: &[usize], blocks: &[Block]) -> Result<Launch, String> {
+/// Bytes that layouts of what is between the kernels may add to it: planes begin at sectors.
+fn padding(sizes: &Sizes) -> f64 {
+    sizes.batch * 128.0
+}
+
+/// Makes a chain one launch of workgroups over blocks, with what is between its kernels in shared memory, of which there are
+/// `most` bytes. On an error nothing has changed.
+fn workgroups(kernels: &mut [Kernel], chain: &[usize], blocks: &[Block], most: f64) -> Result<Launch, String> {
+    let before: Vec<Kernel> = chain.iter().map(|&k| kernels[k].clone()).collect();
     let launch = narrow(kernels, chain, blocks).map_err(|e| e.to_string())?;
+    let taken: f64 = chain[..chain.len().saturating_sub(1)].iter().map(|&k| bytes(&kernels[k])).sum();
+    if launch.outer.is_empty() || taken > most {
+        chain.iter().zip(before).for_each(|(&k, kernel)| kernels[k] = kernel);
+        return Err(format!("a block takes {taken:.0} bytes of shared memory, {most:.0} are left for it"));
+    }
     for &k in chain {
         for b in kernels[k].graph.buffers.iter_mut().filter(|b| b.scope == Scope::Scratch) {
             b.scope = Scope::Shared;
@@ -153,15 +165,15 @@ fn extents(sizes: &Sizes) -> [i64; 3] {
     of
 }
 
-/// Bytes of shared memory that a block takes. Planes begin at sectors.
+/// Bytes of shared memory that a block of f32 takes.
 fn shared(sizes: &Sizes, cut: Blocks) -> f64 {
-    let plane = |elements: f64| (elements / 8.0).ceil() * 32.0;
     let rows = (cut.depth * cut.height * cut.width) as f64;
-    sizes.batch * (plane(rows * sizes.terms) + plane(rows * cut.columns as f64 * sizes.beside))
+    let elements = rows * sizes.terms + rows * cut.columns as f64 * sizes.beside;
+    sizes.batch * elements * 4.0 + padding(sizes)
 }
 
 /// The loops over blocks.
-fn cut_into(sizes: &Sizes, cut: Blocks, gpu: &Gpu) -> Result<Vec<Block>, String> {
+fn cut_into(sizes: &Sizes, cut: Blocks) -> Result<Vec<Block>, String> {
     let columns = sizes.columns.as_ref().map_or(1, |c| c.size);
     let Blocks { depth, height, width, columns: own, parts } = cut;
     let [w, h, d] = extents(sizes);
@@ -170,10 +182,6 @@ fn cut_into(sizes: &Sizes, cut: Blocks, gpu: &Gpu) -> Result<Vec<Block>, String>
     }
     if parts < 1 || columns % parts != 0 || own != columns / parts {
         return Err(format!("{own} columns in {parts} parts are not the {columns} that there are"));
-    }
-    let bytes = shared(sizes, cut);
-    if bytes > gpu.shared as f64 {
-        return Err(format!("{bytes:.0} bytes of shared memory, the target has {}", gpu.shared));
     }
     let mut blocks = Vec::new();
     if let (true, Some(c)) = (parts > 1, &sizes.columns) {
@@ -189,11 +197,13 @@ fn cut_into(sizes: &Sizes, cut: Blocks, gpu: &Gpu) -> Result<Vec<Block>, String>
 /// Threads that a workgroup has at most.
 const THREADS: f64 = 256.0;
 /// Cycles of a thread for an element of what the chain's first and last kernel compute, per position; for a multiply-add whose
-/// factors come from shared memory and a cache; and for waiting, once a workgroup. Guesses: nothing is decided by them but
+/// factors come from shared memory and a cache; and for waiting, once a workgroup. Guesses, all of these: nothing is decided by them but
 /// the block that a request without one gets.
 const TRANSFORM: f64 = 10.0;
 const PRODUCT: f64 = 4.0;
 const WAITING: f64 = 3000.0;
+/// Bytes a cycle that a multiprocessor gets from the second-level cache.
+const CACHE_RATE: f64 = 24.0;
 
 /// The blocks that are guessed to be the fastest.
 fn best(sizes: &Sizes, gpu: &Gpu) -> Option<Blocks> {
@@ -217,7 +227,11 @@ fn best(sizes: &Sizes, gpu: &Gpu) -> Option<Blocks> {
                 let block = transforms * sizes.batch * TRANSFORM + products * PRODUCT + WAITING;
                 let outer: i64 = sizes.rows.iter().rev().skip(3).map(|a| a.size).product();
                 let blocks = (parts * (w / width) * (h / height) * d * outer) as f64;
-                let cycles = (blocks / (2.0 * gpu.processors as f64)).ceil() * block;
+                let processors = gpu.processors as f64;
+                // The other operand, and what the first one is computed from: short rows of it leave sectors half empty.
+                let input = rows * (1.0 + 2.0 / width as f64);
+                let moved = sizes.batch * sizes.terms * (own + input) * 4.0 / CACHE_RATE;
+                let cycles = (blocks / (2.0 * processors)).ceil() * block + (blocks / processors).ceil() * moved;
                 if best.is_none_or(|b| cycles < b.0) {
                     best = Some((cycles, cut));
                 }
