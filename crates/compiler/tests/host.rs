@@ -178,7 +178,12 @@ proptest! {
         let (whole, _) = planned(&conv, target, StageRule::Global, tile);
         let (chunked, _) = planned(&conv, target, StageRule::Chunks(chunks), tile);
         let x = inputs(&conv);
-        prop_assert_eq!(run(&chunked, target, &x), run(&whole, target, &x));
+        let wanted = run(&whole, target, &x);
+        prop_assert_eq!(&run(&chunked, target, &x), &wanted);
+        if target.gpu.is_some() {
+            let (fused, _) = planned(&conv, target, StageRule::Fused, tile);
+            prop_assert_eq!(run(&fused, target, &x), wanted);
+        }
     }
 }
 

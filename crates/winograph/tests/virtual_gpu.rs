@@ -332,3 +332,29 @@ fn chunks_of_the_batch_are_the_same_bits_in_less_memory() -> Result<()> {
     }
     Ok(())
 }
+
+/// Each convolution of a network has its own chunks, one after the other, and its own workgroups.
+#[test]
+fn convolutions_of_a_network_are_in_chunks_one_by_one() -> Result<()> {
+    let (x, w) = (randn(&[3, 8, 12, 12], 1)?, randn(&[8, 8, 3, 3], 2)?.mul(0.2)?);
+    Tensor::realize_all(&[&x, &w])?;
+    let device = Arc::new(gpu("cuda:sm_90"));
+    let build = |stages| {
+        let compiler = Options { algorithm: Algorithm::Winograd, stages, ..Options::default() };
+        let how = FunctionOptions { device: Some(device.clone()), compiler: Some(compiler), dumps: false };
+        compile_with(&[ArgSpec::new(DType::F32, x.shape())], &how, |a| {
+            let y = a[0].conv2d(&w, None, &ConvOptions::padding(1))?.relu()?;
+            Ok(vec![y.conv2d(&w.transpose(0, 1)?, None, &ConvOptions::padding(1))?.add(&a[0])?])
+        })
+    };
+    let bits = |f: &winograph::Function| -> Result<Vec<u32>> {
+        Ok(f.call(&[&x])?[0].to_vec::<f32>()?.into_iter().map(f32::to_bits).collect())
+    };
+    let want = bits(&build(StageRule::Global)?)?;
+    for (stages, launches) in [(StageRule::Chunks(2), 12), (StageRule::Chunks(3), 18), (StageRule::Fused, 2)] {
+        let f = build(stages)?;
+        assert_eq!(f.program().run.len(), launches, "{stages:?}: {:?}", f.explanation().scopes);
+        assert_eq!(bits(&f)?, want, "{stages:?}");
+    }
+    Ok(())
+}
