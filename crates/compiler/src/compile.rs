@@ -245,11 +245,10 @@ fn finish(
 ) -> Result<(Program, Explanation), CompileError> {
     let workers = driver.workers;
     // What a workgroup of a GPU does a thread of a CPU does anyway.
-    let stages = match options.stages {
+    let rule = match options.stages {
         StageRule::Fused if target.gpu.is_none() => StageRule::Auto,
         stages => stages,
     };
-    let options = &Options { stages, ..options.clone() };
     let verifies = options.verify_each_pass || cfg!(debug_assertions);
     let check_kernel = |k: &Kernel, pass: &'static str| match k.unproved() {
         Some(what) if verifies => {
@@ -319,7 +318,7 @@ fn finish(
         kernels.iter().try_for_each(|k| check_kernel(k, "canonical"))?;
     }
     let mut staged = Vec::new();
-    if target.gpu.is_none() && options.stages == StageRule::Auto && auto {
+    if target.gpu.is_none() && rule == StageRule::Auto && auto {
         let constant = constant_kernels(&kernels);
         staged = driver.pass(
             "operands",
@@ -331,7 +330,7 @@ fn finish(
     let constant = constant_kernels(&kernels);
     let (launches, scopes) = driver.pass(
         "scope",
-        || scope::scope(&mut kernels, &constant, &staged, target, options.stages, &mut sums),
+        || scope::scope(&mut kernels, &constant, &staged, target, rule, &mut sums),
         |(launches, _)| launches.iter().map(|l| format!("{l:?}\n")).collect(),
     );
     driver.explanation.scopes = scopes;
