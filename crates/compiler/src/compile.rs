@@ -480,9 +480,10 @@ fn finish(
             |stored| stored.iter().map(|(b, s)| format!("{}: {}\n", g.buffer(*b).name, s.name())).collect(),
         );
         stored.into_iter().for_each(|(buffer, stores)| sums.note(buffer, Note::Stores(stores)));
+        let repeated: Vec<bool> = launches.iter().map(|l| l.host.is_some()).collect();
         driver.pass(
             "in place",
-            || in_place::in_place(&mut codes, &mut args, &prepared),
+            || in_place::in_place(&mut codes, &mut args, &prepared, &repeated),
             |merged| {
                 let line =
                     |(from, to): &(BufId, BufId)| format!("{} in {}\n", g.buffer(*from).name, g.buffer(*to).name);
