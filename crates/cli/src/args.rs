@@ -3,6 +3,8 @@
 use clap::builder::ArgPredicate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use winograph_compiler::options::StageRule;
+use winograph_compiler::schedule::host::MOST_CHUNKS;
 
 /// A tensor compiler with Winograd convolution as a graph rewrite.
 #[derive(Debug, Parser)]
@@ -185,9 +187,11 @@ pub(crate) struct ConvArgs {
     /// How a GPU's parallel axes are bound to blocks and threads
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) grid: GridArg,
-    /// Where stages of one kernel live
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(crate) stages: StagesArg,
+    /// Where stages live: auto, wherever that costs least; global, each in a kernel of its own, Winograd in three; chunks:N,
+    /// the same for about N chunks of the result one after another, in less memory; fused, on a GPU, in the shared memory of
+    /// workgroups, of which each computes a block of the result: one launch
+    #[arg(long, value_name = "RULE", default_value = "auto", value_parser = stages)]
+    pub(crate) stages: StageRule,
     /// How products may be rounded on GPUs with matrix units
     #[arg(long, value_enum, default_value = "exact")]
     pub(crate) products: ProductsArg,
@@ -430,13 +434,10 @@ pub(crate) enum ProductsArg {
     Auto,
 }
 
-/// A rule for stages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum StagesArg {
-    /// Wherever that costs least
-    Auto,
-    /// Each in a kernel of its own: Winograd in three
-    Global,
+/// Reads a `--stages`.
+fn stages(text: &str) -> Result<StageRule, String> {
+    StageRule::parse(text)
+        .ok_or_else(|| format!("expected auto, global, fused or chunks:N with N of 1 to {MOST_CHUNKS}"))
 }
 
 /// Arguments of `explain conv`.

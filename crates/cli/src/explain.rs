@@ -31,7 +31,7 @@ struct Report {
     /// The rules asked for.
     layout: &'static str,
     grid: &'static str,
-    stage_rule: &'static str,
+    stage_rule: String,
     vector_bytes: usize,
     shape: Shape,
     algo: &'static str,
@@ -114,7 +114,19 @@ struct Scope {
     buffers: Vec<String>,
     /// Whether they are one launch.
     fused: bool,
+    /// The chunks of the result for which their launches are repeated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunks: Option<i64>,
     reason: String,
+}
+
+/// What became of a chain of kernels, in words.
+pub(crate) fn launched(fused: bool, chunks: Option<i64>) -> String {
+    match chunks {
+        Some(n) => format!("separate launches for each of {n} chunks"),
+        None if fused => "one launch".to_string(),
+        None => "separate launches".to_string(),
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -135,11 +147,18 @@ struct Contiguous {
     cost: f64,
 }
 
+fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct Kernel {
     #[serde(flatten)]
     pub(crate) launch: json::Kernel,
     pub(crate) prepare: bool,
+    /// Launches of one run: more than 1 where loops of the host repeat it.
+    #[serde(skip_serializing_if = "is_one")]
+    times: usize,
     output: String,
     /// What runs in it, in order.
     pub(crate) nests: Vec<Nest>,
@@ -352,6 +371,8 @@ fn report(
     let prepared = program.prepare.iter().filter_map(|s| Some(program.kernels.get(s.kernel)?.role.name()));
     let roles = prepared.chain(kernels::roles(program, algo == Algo::Tensor && verdict.applied));
     let kernels = explanation.kernels.iter().zip(steps).zip(roles);
+    // What loops of the host repeat is told once.
+    let kernels = kernels.filter(|((k, _), _)| k.is_first());
     let kernels = kernels.filter_map(|((k, step), role)| kernel(k, program, step, role, target)).collect();
     let passes = explanation.passes.into_iter();
     Report {
@@ -398,7 +419,7 @@ fn report(
         scopes: explanation
             .scopes
             .into_iter()
-            .map(|c| Scope { buffers: c.buffers, fused: c.fused, reason: c.reason })
+            .map(|c| Scope { buffers: c.buffers, fused: c.fused, chunks: c.chunks, reason: c.reason })
             .collect(),
         layouts: explanation
             .layouts
@@ -489,10 +510,13 @@ pub(crate) fn kernel(
         shape: shape(code, decl),
     });
     let counts = target.gpu.as_ref().and_then(|gpu| kernels::counts(code, gpu));
+    let again = |s: &&Step| s.kernel == step.kernel && s.args == step.args;
+    let times = if step.host.is_empty() { 1 } else { program.run.iter().filter(again).count().max(1) };
     Some(Kernel {
         // Nothing is run.
         launch: json::Kernel::new(program, step, role, f64::NAN, counts.as_deref())?,
         prepare: k.prepare,
+        times,
         output: k.nests.last().map(|n| n.output.clone()).unwrap_or_default(),
         nests: k.nests.iter().map(nest).collect(),
         loops: loops(code),
@@ -602,7 +626,7 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
         writeln!(out, "\nLaunches (scope): chains of kernels around a sum of products")?;
     }
     for s in &r.scopes {
-        let what = if s.fused { "one launch" } else { "separate launches" };
+        let what = launched(s.fused, s.chunks);
         writeln!(out, "  {}: {what}: {}", s.buffers.join(", "), s.reason)?;
     }
     writeln!(out, "\nLayouts (layout): axes from slowest to contiguous")?;
@@ -629,7 +653,11 @@ fn write_text(out: &mut String, r: &Report, with_plans: bool) -> std::fmt::Resul
 }
 
 pub(crate) fn write_kernel(out: &mut String, k: &Kernel, with_plan: bool) -> std::fmt::Result {
-    let when = if k.prepare { ", once, in prepare" } else { "" };
+    let when = match (k.prepare, k.times) {
+        (true, _) => ", once, in prepare".to_string(),
+        (false, 1) => String::new(),
+        (false, n) => format!(", for each of {n} chunks"),
+    };
     writeln!(out, "  {} ({}{when}) writes {}", k.launch.name, k.launch.role, k.output)?;
     let sizes = |list: &[i64]| match list {
         [] => "none".to_string(),

@@ -119,6 +119,10 @@ pub(crate) fn run(args: &ExplainModel) -> Result<()> {
     for (report, step) in explanation.kernels.iter().zip(all) {
         let number = &mut numbers[usize::from(!report.prepare)];
         *number += 1;
+        // What loops of the host repeat is told once.
+        if !report.is_first() {
+            continue;
+        }
         let kernel = explain::kernel(report, &program, step, report.role.name(), &target);
         let Some(launch) = kernel.map(|k| launch(report, step, &program, &explanation, k, *number)) else { continue };
         if launch.copy && !report.prepare {
@@ -183,7 +187,7 @@ fn launch(
     });
     let chains = explanation.scopes.iter().filter(|c| c.buffers.iter().any(writes)).map(|c| Why {
         buffers: c.buffers.clone(),
-        what: if c.fused { "one launch" } else { "separate launches" }.to_string(),
+        what: explain::launched(c.fused, c.chunks),
         reason: c.reason.clone(),
     });
     let layouts = explanation.layouts.iter().filter(|l| writes(&l.buffer)).map(|l| Layout {

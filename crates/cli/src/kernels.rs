@@ -80,7 +80,7 @@ impl Moved {
 /// What a kernel's accesses move in a launch on a GPU, exactly; `None` where an address depends on data or there are too
 /// many kinds of warps to go through.
 pub(crate) fn counts(code: &Code, gpu: &Gpu) -> Option<Vec<SiteCounts>> {
-    let params: Vec<i64> = code.ints.params().iter().map(|p| p.hi).collect();
+    let params: Vec<i64> = code.ints.params().iter().map(|p| p.typical()).collect();
     sectors::count(code, &params, &model(gpu))
 }
 

@@ -1,11 +1,11 @@
 //! The convolution that is asked for: lists are read and checked here.
 
-use crate::args::{ConvArgs, GridArg, LayoutArg, ProductsArg, StagesArg, Weights};
+use crate::args::{ConvArgs, GridArg, LayoutArg, ProductsArg, Weights};
 use crate::error::{Error, Result};
 use crate::machine::Name;
 use winograph::{ConvOptions, DType, Tensor, Tolerance, WindowRule};
 use winograph_compiler::Options;
-use winograph_compiler::options::{GridRule, LayoutRule, Products, StageRule};
+use winograph_compiler::options::{GridRule, LayoutRule, Products};
 use winograph_compiler::winograd::cost::TILES;
 use winograph_compiler::winograd::detect::unsupported_taps;
 use winograph_compiler::winograd::rational::Rational;
@@ -199,10 +199,7 @@ fn rules(args: &ConvArgs) -> Result<Options> {
             GridArg::Auto => GridRule::Auto,
             GridArg::RangeId => GridRule::RangeId,
         },
-        stages: match args.stages {
-            StagesArg::Auto => StageRule::Auto,
-            StagesArg::Global => StageRule::Global,
-        },
+        stages: args.stages,
         products: match args.products {
             ProductsArg::Exact => Products::Exact,
             ProductsArg::Tf32 => Products::Tf32,

@@ -73,7 +73,7 @@ fn warp(
     let total: i64 = threads.iter().map(|t| t.1).product();
     let warps = (total + lanes - 1) / lanes;
     let first = (warps - 1) / 2 * lanes;
-    let param = |p: winograph_ir::ParamId| code.ints.param_info(p).hi;
+    let param = |p: winograph_ir::ParamId| code.ints.param_info(p).typical();
     (first..(first + lanes).min(total))
         .map(|thread| {
             let mut values = values.clone();

@@ -480,6 +480,30 @@ fn global_stages_are_three_kernels() {
 }
 
 #[test]
+fn stages_in_chunks_are_launched_for_each() {
+    let case = ["--input", "5,8,12,12", "--weight", "8,8,3,3", "--padding", "1", "--algo", "graph"];
+    let of = |stages| [&["explain", "conv", "--target", "cuda:sm_90", "--stages", stages][..], &case].concat();
+    let said = succeeds(&of("chunks:2"));
+    assert!(said.contains("separate launches for each of 2 chunks: as asked"), "{said}");
+    assert_eq!(said.matches(", for each of 2 chunks) writes").count(), 3, "{said}");
+    let whole = json(&[&of("auto")[..], &["--json"]].concat());
+    let chunked = json(&[&of("chunks:2")[..], &["--json"]].concat());
+    assert_eq!((&chunked["stage_rule"], &chunked["scopes"][0]["chunks"]), (&"chunks:2".into(), &2.into()));
+    let bytes = |v: &Value| v["arena_bytes"].as_u64().unwrap();
+    assert!(bytes(&chunked) * 5 <= bytes(&whole) * 3, "{} of {}", bytes(&chunked), bytes(&whole));
+    let why = whole["scopes"][0]["reason"].as_str().unwrap();
+    assert!(why.contains("only taken where they are asked for"), "{why}");
+    let fused = json(&[&of("fused")[..], &["--json"]].concat());
+    assert_eq!((&fused["scopes"][0]["fused"], bytes(&fused)), (&true.into(), 0));
+    let bench = ["bench", "conv", "--device", "virtual:cuda:sm_90", "--runs", "1", "--stages", "chunks:2"];
+    succeeds(&[&bench[..], &case].concat());
+    for bad in ["chunks", "chunks:", "chunks:0", "chunks:1025", "chunks:x", "some"] {
+        let said = fails(2, &mut winograph(&of(bad)));
+        assert!(said.contains("chunks:N"), "{said}");
+    }
+}
+
+#[test]
 fn tolerance_limits_the_rewrite() {
     let of = |more: &[&str]| json(&bench(&[&SMALL[..], &["--algo", "tensor,graph", "--padding", "1"], more].concat()));
     let tiles = |v: &Value| -> Vec<(bool, String)> {

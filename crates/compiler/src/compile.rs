@@ -1,12 +1,13 @@
 //! The driver: runs the passes in order, times them through the caller's observer, keeps what they decided.
 
 use crate::explain::{Explanation, KernelReport, NestReport, Observer, PassReport, Silent};
-use crate::kernel::{Kernel, Launch, constant_kernels};
+use crate::kernel::{HostLoops, Kernel, Launch, constant_kernels};
 use crate::lower::link::{self, Part};
 use crate::lower::{emit, in_place, legalize, neighbours, prefetch, shared, stream, whole};
 use crate::optimize::blocks;
 use crate::optimize::contract;
 use crate::optimize::grid::{self, GridReport};
+use crate::optimize::group;
 use crate::optimize::heuristic;
 use crate::optimize::plan::{Factor, Plan, PlanError, Scheduled};
 use crate::optimize::stored;
@@ -159,6 +160,8 @@ impl Driver<'_> {
                 used: Tuning::default(),
                 tiles: Vec::new(),
                 extents: None,
+                chunks: 1,
+                fused: None,
             };
             sums.add(buffer, report);
         }
@@ -241,6 +244,11 @@ fn finish(
     mut sums: Sums,
 ) -> Result<(Program, Explanation), CompileError> {
     let workers = driver.workers;
+    // What a workgroup of a GPU does a thread of a CPU does anyway.
+    let rule = match options.stages {
+        StageRule::Fused if target.gpu.is_none() => StageRule::Auto,
+        stages => stages,
+    };
     let verifies = options.verify_each_pass || cfg!(debug_assertions);
     let check_kernel = |k: &Kernel, pass: &'static str| match k.unproved() {
         Some(what) if verifies => {
@@ -310,7 +318,7 @@ fn finish(
         kernels.iter().try_for_each(|k| check_kernel(k, "canonical"))?;
     }
     let mut staged = Vec::new();
-    if target.gpu.is_none() && options.stages == StageRule::Auto && auto {
+    if target.gpu.is_none() && rule == StageRule::Auto && auto {
         let constant = constant_kernels(&kernels);
         staged = driver.pass(
             "operands",
@@ -322,7 +330,7 @@ fn finish(
     let constant = constant_kernels(&kernels);
     let (launches, scopes) = driver.pass(
         "scope",
-        || scope::scope(&mut kernels, &constant, &staged, target, options.stages, &mut sums),
+        || scope::scope(&mut kernels, &constant, &staged, target, rule, &mut sums),
         |(launches, _)| launches.iter().map(|l| format!("{l:?}\n")).collect(),
     );
     driver.explanation.scopes = scopes;
@@ -332,7 +340,7 @@ fn finish(
     let written = |k: &Kernel| k.stores.first().map(|s| k.args[s.buffer.0 as usize]);
     let products: Vec<Products> = kernels.iter().map(|k| sums.products(written(k), options.products)).collect();
     // On a GPU the products that are staged in shared memory by blocks; a plan that is asked for knows axes as they are.
-    let staged = |n: usize, k: &Kernel| products[n] == Products::Exact && blocks::is_large(k);
+    let staged = |n: usize, k: &Kernel| products[n] == Products::Exact && k.outer.is_empty() && blocks::is_large(k);
     let as_asked = options.plans.plans.is_empty() && options.grid == GridRule::Auto;
     if auto && (target.gpu.is_none() || as_asked) {
         driver.pass(
@@ -376,7 +384,7 @@ fn finish(
                     plans_of(k, inside[n], asked.unwrap_or(&Tuning::default()), target, options, &mut notes);
                 // Only a search asks what else there is.
                 let searched = asked.is_some() && matches!(options.tuning, TuningRule::Given(_));
-                if let (Some(gpu), true, [one]) = (&target.gpu, searched, &mut plans[..]) {
+                if let (Some(gpu), true, false, [one]) = (&target.gpu, searched, inside[n], &mut plans[..]) {
                     one.others = others_of(k, gpu, options);
                 }
                 (plans, notes)
@@ -472,9 +480,10 @@ fn finish(
             |stored| stored.iter().map(|(b, s)| format!("{}: {}\n", g.buffer(*b).name, s.name())).collect(),
         );
         stored.into_iter().for_each(|(buffer, stores)| sums.note(buffer, Note::Stores(stores)));
+        let repeated: Vec<bool> = launches.iter().map(|l| l.host.is_some()).collect();
         driver.pass(
             "in place",
-            || in_place::in_place(&mut codes, &mut args, &prepared),
+            || in_place::in_place(&mut codes, &mut args, &prepared, &repeated),
             |merged| {
                 let line =
                     |(from, to): &(BufId, BufId)| format!("{} in {}\n", g.buffer(*from).name, g.buffer(*to).name);
@@ -488,13 +497,23 @@ fn finish(
         result.map_err(|error| CompileError::Refused { kernel: code.name.clone(), error })?;
     }
     let served = provenance::of_launches(&kernels, &launches, std::mem::take(&mut driver.notes.1));
-    let (program, order) = driver.pass("memory", || assemble(&args, codes, &prepared, workers), |_| String::new());
+    let (program, order) =
+        driver.pass("memory", || assemble(&args, codes, &launches, &prepared, workers), |_| String::new());
     driver.sketch(|| Sketch::of_program(&program));
+    let mut told: FxHashMap<usize, usize> = FxHashMap::default();
     for (prepare, at) in order {
         let steps = if prepare.is_some() { &program.prepare } else { &program.run };
         let step = &steps[prepare.unwrap_or(at.1)];
         let code = &program.kernels[step.kernel];
         let launch = &launches[at.0];
+        // What a loop of the host repeats has been told.
+        if let Some(first) = told.get(&at.0).filter(|_| !step.is_first()) {
+            let first: &KernelReport = &driver.explanation.kernels[*first];
+            let again = KernelReport { host: step.host.clone(), ..first.clone() };
+            driver.explanation.kernels.push(again);
+            continue;
+        }
+        told.insert(at.0, driver.explanation.kernels.len());
         let nests: Vec<NestReport> = launch
             .kernels
             .iter()
@@ -521,6 +540,7 @@ fn finish(
             role: code.role,
             kernel: step.kernel,
             prepare: prepare.is_some(),
+            host: step.host.clone(),
             serves: served[at.0].iter().map(|&n| driver.notes.0[n as usize].clone()).collect(),
             nests,
         });
@@ -539,13 +559,21 @@ fn plans_of(
     options: &Options,
     notes: &mut Vec<Note>,
 ) -> Vec<Planned> {
+    // Threads of a workgroup that runs several kernels share no factors of one of them.
+    let grouped = |plan: &Plan| match &target.gpu {
+        Some(gpu) if inside => group::check(plan, gpu),
+        _ => Ok(()),
+    };
     let given = options.plans.plan(k, target, options.grid);
+    let given = given.map(|fit| fit.and_then(|plan| grouped(&plan).map(|()| plan)));
     let stored = match (given, asked.plan(k.role)) {
         (None, Some(plan)) => {
             // Plans on a matrix unit are those of the kernel that `units` leaves.
             let unit = plan.unit.is_some().then(|| units::merge(k)).flatten().map(|m| m.0);
             let of = unit.as_ref().unwrap_or(k);
-            let fit = admitted(of, plan, target, options).and_then(|()| stored::fit(of, plan, target, options.grid));
+            let fit = grouped(plan)
+                .and_then(|()| admitted(of, plan, target, options))
+                .and_then(|()| stored::fit(of, plan, target, options.grid));
             notes.push(match &fit {
                 Ok(_) => Note::Plan(k.role, plan.clone()),
                 Err(why) => Note::Refused(format!("plan {}", k.role.name()), why.to_string()),
@@ -559,6 +587,9 @@ fn plans_of(
     let of = |kernel, plan, grid, stored| vec![Planned { kernel, plan: settled(plan), grid, stored, others: vec![] }];
     let planned = |plan, grid, stored| of(k.clone(), plan, grid, stored);
     let refused = match stored {
+        Some(Ok((kernel, plan))) if inside && target.gpu.is_some() => {
+            return of(kernel, plan, GridReport::default(), Some(Ok(())));
+        }
         Some(Ok((kernel, plan))) => {
             let given = |gpu| grid::given(&kernel, gpu, &plan, options.grid, "a stored plan");
             let report = target.gpu.as_ref().map(given).unwrap_or_default();
@@ -567,6 +598,9 @@ fn plans_of(
         Some(Err(why)) => Some(Err(why.to_string())),
         None => None,
     };
+    if let Some(gpu) = target.gpu.as_ref().filter(|_| inside) {
+        return planned(group::plan(k, gpu), GridReport::default(), refused);
+    }
     if let Some(gpu) = &target.gpu {
         if let Some((kernel, plan)) = units::plan(k, gpu, options.products)
             && let Ok(plan) = grid::complete(&kernel, &plan, gpu, options.grid)
@@ -716,8 +750,15 @@ pub fn name(s: &Scheduled) -> String {
 
 type Order = Vec<(Option<usize>, (usize, usize))>;
 
-/// Puts launches into program order: those that are `prepared` run once; equal kernels are there once.
-fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>, prepared: &[bool], workers: usize) -> (Program, Order) {
+/// Puts launches into program order: those that are `prepared` run once, those in loops of the host again and again; equal
+/// kernels are there once.
+fn assemble(
+    launch_args: &[Vec<BufId>],
+    codes: Vec<Code>,
+    launches: &[Launch],
+    prepared: &[bool],
+    workers: usize,
+) -> (Program, Order) {
     let mut program = Program::default();
     let mut index: FxHashMap<usize, usize> = FxHashMap::default();
     let mut constant: FxHashMap<usize, bool> = FxHashMap::default();
@@ -727,7 +768,7 @@ fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>, prepared: &[bool], wor
     let texts =
         parallel::map(workers, &codes, |_, c| names.get(&*c.name).is_some_and(|&n| n > 1).then(|| canonical_text(c)));
     let mut known: FxHashMap<String, usize> = FxHashMap::default();
-    let mut order = Vec::new();
+    let mut steps = Vec::with_capacity(codes.len());
     for ((n, (ids, code)), text) in launch_args.iter().zip(codes).enumerate().zip(texts) {
         let mut args = Vec::with_capacity(ids.len());
         for (decl, &id) in code.args.iter().zip(ids) {
@@ -760,11 +801,23 @@ fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>, prepared: &[bool], wor
         if kernel == next {
             program.kernels.push(code);
         }
-        let step = Step { kernel, args };
-        let list = if prepare { &mut program.prepare } else { &mut program.run };
-        list.push(step);
-        let at = list.len() - 1;
-        order.push((prepare.then_some(at), (n, at)));
+        steps.push(Step { kernel, args, host: Vec::new() });
+    }
+    let mut order = Vec::new();
+    let mut next = 0;
+    for together in launches.chunk_by(|a, b| a.host.is_some() && a.host == b.host) {
+        let values = together.first().and_then(|l| l.host.as_ref()).map_or_else(|| vec![vec![]], HostLoops::values);
+        let places = next..next + together.len();
+        next = places.end;
+        for host in values {
+            for (n, step) in places.clone().zip(&steps[places.clone()]) {
+                let prepare = prepared[n];
+                let list = if prepare { &mut program.prepare } else { &mut program.run };
+                list.push(Step { host: host.clone(), ..step.clone() });
+                let at = list.len() - 1;
+                order.push((prepare.then_some(at), (n, at)));
+            }
+        }
     }
     let mut used_by_run = vec![false; program.buffers.len()];
     program.run.iter().flat_map(|s| &s.args).for_each(|&i| used_by_run[i] = true);
@@ -789,7 +842,7 @@ fn assemble(launch_args: &[Vec<BufId>], codes: Vec<Code>, prepared: &[bool], wor
         }
     }
     program.prepared_bytes = offset;
-    order.sort_by_key(|o| (o.0.is_none(), o.1));
+    order.sort_by_key(|o| (o.0.is_none(), o.1.1));
     (program, order)
 }
 

@@ -94,10 +94,19 @@ pub struct KernelReport {
     pub kernel: usize,
     /// Whether it runs once, in `prepare`.
     pub prepare: bool,
+    /// Values of the loops of the host that repeat it, as in [`Step::host`](crate::Step::host).
+    pub host: Vec<i64>,
     /// What the tensors were made for that it computes, as the tensor graph's notes call it: the nodes of a model.
     pub serves: Vec<String>,
     /// What runs in it, in order: one loop nest, or several under common loops.
     pub nests: Vec<NestReport>,
+}
+
+impl KernelReport {
+    /// Whether it is the first of those that loops of the host repeat, or none of them.
+    pub fn is_first(&self) -> bool {
+        self.host.iter().all(|&n| n == 0)
+    }
 }
 
 /// One loop nest of a kernel.

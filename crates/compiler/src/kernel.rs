@@ -37,12 +37,34 @@ pub struct Launch {
     pub outer: Vec<LoopKind>,
     /// Places in the list of kernels, in the order in which they run.
     pub kernels: Vec<usize>,
+    /// Loops of the host that it is repeated in.
+    pub host: Option<HostLoops>,
+}
+
+/// Loops that span launches: those that follow each other in the same loops are repeated together. Each of their kernels
+/// has a parameter for each loop, after the parameters of the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostLoops {
+    /// Tells these loops from others.
+    pub number: usize,
+    /// Sizes, outermost first.
+    pub sizes: Vec<i64>,
+}
+
+impl HostLoops {
+    /// The values of the loops, in the order in which they run.
+    pub fn values(&self) -> Vec<Vec<i64>> {
+        let deeper = |all: Vec<Vec<i64>>, &size: &i64| -> Vec<Vec<i64>> {
+            all.iter().flat_map(|v| (0..size).map(|i| [&v[..], &[i]].concat())).collect()
+        };
+        self.sizes.iter().fold(vec![Vec::new()], deeper)
+    }
 }
 
 impl Launch {
     /// A kernel on its own.
     pub fn single(kernel: usize) -> Launch {
-        Launch { outer: Vec::new(), kernels: vec![kernel] }
+        Launch { outer: Vec::new(), kernels: vec![kernel], host: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a caller may ask of the compiler: one hashable value, read from nowhere else.
 
 use crate::optimize::stored::StoredPlans;
+use crate::schedule::host::MOST_CHUNKS;
 use crate::tune::TuningRule;
 use crate::winograd::rational::Rational;
 pub use winograph_ir::rule::{Algorithm, Tolerance, WindowRule};
@@ -54,14 +55,33 @@ pub enum StageRule {
     Auto,
     /// In global memory, each computed by a kernel of its own.
     Global,
+    /// The same, for about so many chunks of the result one after another: the memory between the kernels holds one chunk.
+    Chunks(u32),
+    /// On a GPU in a workgroup's shared memory, where one block of the result fits: one launch.
+    Fused,
 }
 
 impl StageRule {
     /// Name on the command line.
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> String {
         match self {
-            StageRule::Auto => "auto",
-            StageRule::Global => "global",
+            StageRule::Auto => "auto".to_string(),
+            StageRule::Global => "global".to_string(),
+            StageRule::Fused => "fused".to_string(),
+            StageRule::Chunks(n) => format!("chunks:{n}"),
+        }
+    }
+
+    /// The rule of a name.
+    pub fn parse(name: &str) -> Option<StageRule> {
+        match name {
+            "auto" => Some(StageRule::Auto),
+            "global" => Some(StageRule::Global),
+            "fused" => Some(StageRule::Fused),
+            _ => {
+                let chunks: u32 = name.strip_prefix("chunks:")?.parse().ok()?;
+                (1..=MOST_CHUNKS).contains(&i64::from(chunks)).then_some(StageRule::Chunks(chunks))
+            }
         }
     }
 }

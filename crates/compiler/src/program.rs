@@ -78,6 +78,21 @@ pub struct Step {
     pub kernel: usize,
     /// A place in [`Program::buffers`] for each of the kernel's `args`.
     pub args: Vec<usize>,
+    /// Values of the kernel's last parameters, after those of the program: the numbers of loops of the host, in which
+    /// launches are repeated.
+    pub host: Vec<i64>,
+}
+
+impl Step {
+    /// Values of all the kernel's parameters, of which the program's are given.
+    pub fn params(&self, program: &[i64]) -> Vec<i64> {
+        [program, &self.host].concat()
+    }
+
+    /// Whether it is the first of those that loops of the host repeat, or none of them.
+    pub fn is_first(&self) -> bool {
+        self.host.iter().all(|&n| n == 0)
+    }
 }
 
 /// A piece of memory.

@@ -11,7 +11,9 @@
 //! - `target=metal`, `layout=creation`, `grid=range-id`, `plan=seed`, for `rules`, which plans the whole program: a GPU, the
 //!   rules for layouts and grids, and a stored plan.
 //! - `chain=0,1` and `blocks=1:4:grid,2:4:serial`, for `narrow` and `link`: which kernels become one launch, and blocks of
-//!   the last one's loops by number, size and kind, outermost first.
+//!   the last one's loops by number, size and kind, outermost first. For `host`: which launches are repeated. With a GPU as
+//!   `target=`, `link` has a workgroup run the kernels, with what is between them in shared memory.
+//! - `stages=chunks:2`, for `scope` and `memory`: the rule for stages.
 //!
 //! `prefetch` takes linear code, for a first-level cache of 1 KiB; `neighbours` takes it for accesses of 16 bytes, and
 //! makes conditions of whole vectors free of the lane too. `flatten` with a GPU as `target=` has all kernels walk along
@@ -27,18 +29,20 @@ use winograph_compiler::lower::link::{self, Part};
 use winograph_compiler::lower::{neighbours, prefetch, whole};
 use winograph_compiler::optimize::contract;
 use winograph_compiler::optimize::grid;
+use winograph_compiler::optimize::group;
 use winograph_compiler::optimize::heuristic;
 use winograph_compiler::optimize::plan::{Plan, Scheduled};
 use winograph_compiler::optimize::stored::StoredPlans;
-use winograph_compiler::options::{GridRule, LayoutRule};
+use winograph_compiler::options::{GridRule, LayoutRule, StageRule};
 use winograph_compiler::schedule::narrow::{Block, narrow};
 use winograph_compiler::schedule::{
-    blocked, canonical, flatten, fuse, layout, operands, parts, rangeify, scope, split,
+    blocked, canonical, flatten, fuse, host, layout, operands, parts, rangeify, scope, split,
 };
+use winograph_compiler::target::Gpu;
 use winograph_compiler::tune::Sums;
 use winograph_compiler::winograd::rational::Rational;
 use winograph_compiler::{Algorithm, Options, Target, compile, lower, winograd};
-use winograph_ir::indexed::Graph;
+use winograph_ir::indexed::{Graph, Scope};
 use winograph_ir::interp::gpu::{AccessKind, GpuModel, sites};
 use winograph_ir::interp::sectors;
 use winograph_ir::linear::{LoopKind, Memory};
@@ -74,7 +78,9 @@ fn options(header: &Header) -> Result<Options, String> {
         Some(name) => StoredPlans::known(name).ok_or_else(|| format!("no stored plan `{name}`"))?,
         None => StoredPlans::default(),
     };
-    Ok(Options { algorithm, tile: list(header, "tile")?, points, layout, grid, plans, ..Options::default() })
+    let stages = header.get("stages").unwrap_or("auto");
+    let stages = StageRule::parse(stages).ok_or_else(|| format!("no rule `{stages}` for stages"))?;
+    Ok(Options { algorithm, tile: list(header, "tile")?, points, layout, grid, stages, plans, ..Options::default() })
 }
 
 fn checked(g: &Graph, pass: &str) -> Result<(), String> {
@@ -147,6 +153,19 @@ impl Way {
     /// The kernels and the launches that `chain=` and `blocks=` ask for.
     fn narrowed(&mut self) -> Result<(Vec<Kernel>, Vec<Launch>), String> {
         let mut kernels = self.kernels()?;
+        let (chain, blocks) = self.blocks(kernels.len())?;
+        let launch = narrow(&mut kernels, &chain, &blocks).map_err(|e| e.to_string())?;
+        if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
+            return Err(format!("after narrow: {what}"));
+        }
+        let others = (0..kernels.len()).filter(|n| !chain.contains(n)).map(Launch::single);
+        let mut launches: Vec<Launch> = others.collect();
+        launches.push(launch);
+        Ok((kernels, launches))
+    }
+
+    /// What `chain=` and `blocks=` ask for, of so many kernels.
+    fn blocks(&self, kernels: usize) -> Result<(Vec<usize>, Vec<Block>), String> {
         let chain = list::<usize>(&self.header, "chain")?.ok_or("chain= is missing")?;
         let text = self.header.get("blocks").ok_or("blocks= is missing")?;
         let mut blocks = Vec::new();
@@ -161,22 +180,31 @@ impl Way {
             let (axis, size) = axis.parse().ok().zip(size.parse().ok()).ok_or_else(bad)?;
             blocks.push(Block { axis, size, kind });
         }
-        if let Some(n) = chain.iter().find(|n| **n >= kernels.len()) {
+        if let Some(n) = chain.iter().find(|n| **n >= kernels) {
             return Err(format!("chain: no kernel {n}"));
         }
-        let launch = narrow(&mut kernels, &chain, &blocks).map_err(|e| e.to_string())?;
+        Ok((chain, blocks))
+    }
+
+    /// The kernels of the chain that `chain=` asks for, in loops of the host.
+    fn repeated(&mut self) -> Result<String, String> {
+        let mut kernels = self.kernels()?;
+        let (chain, blocks) = self.blocks(kernels.len())?;
+        let launches = host::repeat(&mut kernels, &chain, &blocks, 0).map_err(|e| e.to_string())?;
         if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
-            return Err(format!("after narrow: {what}"));
+            return Err(format!("after host: {what}"));
         }
-        let others = (0..kernels.len()).filter(|n| !chain.contains(n)).map(Launch::single);
-        let mut launches: Vec<Launch> = others.collect();
-        launches.push(launch);
-        Ok((kernels, launches))
+        let loops = launches.first().and_then(|l| l.host.as_ref()).ok_or("no loops")?;
+        let nests = chain.iter().map(|&n| kernels[n].text() + "\n");
+        Ok(std::iter::once(format!("; loops {:?}\n", loops.sizes)).chain(nests).collect())
     }
 
     /// The code of the launch that `chain=` asks for.
     fn linked(&mut self) -> Result<String, String> {
         let (mut kernels, launches) = self.narrowed()?;
+        if let Some(gpu) = self.target.gpu.clone() {
+            return self.grouped(kernels, &launches, &gpu);
+        }
         flatten::flatten(&mut kernels, self.target.lanes(4), false, &|_, _| true);
         layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default(), 1);
         let launch = launches.last().ok_or("no launch")?;
@@ -194,6 +222,27 @@ impl Way {
             code: lower::emit::lower(s, compile::name(s)),
             of,
         });
+        let (code, _) = link::link(launch, parts.collect(), "linked".to_string());
+        verify::linear::verify(&code).map_err(|e| format!("after link: {e}"))?;
+        Ok(print_linear(&code))
+    }
+
+    /// The code of the last launch, run by the threads of a workgroup.
+    fn grouped(&mut self, mut kernels: Vec<Kernel>, launches: &[Launch], gpu: &Gpu) -> Result<String, String> {
+        let launch = launches.last().ok_or("no launch")?;
+        for k in launch.kernels.iter().copied() {
+            let scratch = kernels[k].graph.buffers.iter_mut().filter(|b| b.scope == Scope::Scratch);
+            scratch.for_each(|b| b.scope = Scope::Shared);
+        }
+        layout::layout(&mut kernels, &self.graph.buffers, &self.target, Default::default(), 1);
+        let mut scheduled = Vec::new();
+        for &n in &launch.kernels {
+            scheduled.push(group::plan(&kernels[n], gpu).apply(&kernels[n]).map_err(|e| e.to_string())?);
+        }
+        let part = |(of, s): (usize, &Scheduled)| lower::emit::lower(s, compile::name(&scheduled[of]));
+        let codes: Vec<_> = scheduled.iter().enumerate().map(part).collect();
+        let parts = scheduled.iter().zip(codes).enumerate();
+        let parts = parts.map(|(of, (s, code))| Part { kernel: &s.kernel, code, of });
         let (code, _) = link::link(launch, parts.collect(), "linked".to_string());
         verify::linear::verify(&code).map_err(|e| format!("after link: {e}"))?;
         Ok(print_linear(&code))
@@ -231,7 +280,8 @@ impl Way {
         for (list, steps) in [("prepare", &program.prepare), ("run", &program.run)] {
             for s in steps {
                 let names: Vec<&str> = s.args.iter().map(|&a| program.buffers[a].name.as_str()).collect();
-                out += &format!("{list} {} {}\n", program.kernels[s.kernel].name, names.join(" "));
+                let chunk = if s.host.is_empty() { String::new() } else { format!(" chunk {:?}", s.host) };
+                out += &format!("{list} {} {}{chunk}\n", program.kernels[s.kernel].name, names.join(" "));
             }
         }
         Ok(out)
@@ -363,14 +413,20 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             // Weights are arguments here, so that nothing is prepared.
             let constant = vec![false; kernels.len()];
             let (launches, choices) =
-                scope::scope(&mut kernels, &constant, &[], &way.target, Default::default(), &mut Sums::default());
+                scope::scope(&mut kernels, &constant, &[], &way.target, way.options.stages, &mut Sums::default());
             if let Some(what) = kernels.iter().find_map(Kernel::unproved) {
                 return Err(format!("after scope: {what}"));
             }
-            let fused = |c: &scope::Choice| format!("; {}: one launch: {}\n", c.buffers.join(", "), c.fused);
+            let fused = |c: &scope::Choice| match c.chunks {
+                Some(n) => format!("; {}: {n} chunks: {}\n", c.buffers.join(", "), c.reason),
+                None => format!("; {}: one launch: {}\n", c.buffers.join(", "), c.fused),
+            };
             let launched = |l: &Launch| {
                 let names: Vec<String> = l.kernels.iter().map(|&n| kernels[n].output_name()).collect();
-                format!("launch {} under {} loops\n", names.join(", "), l.outer.len())
+                match &l.host {
+                    Some(host) => format!("launch {} for each of {:?}\n", names.join(", "), host.sizes),
+                    None => format!("launch {} under {} loops\n", names.join(", "), l.outer.len()),
+                }
             };
             Ok(choices.iter().map(fused).chain(launches.iter().map(launched)).collect())
         }
@@ -381,6 +437,7 @@ fn run(header: &Header, input: &str) -> Result<String, String> {
             Ok(scheduled.iter().map(|(_, s)| format!("{}\n{}\n", compile::name(s), s.kernel.text())).collect())
         }
         "memory" => way.program(),
+        "host" => way.repeated(),
         "narrow" => {
             let (kernels, launches) = way.narrowed()?;
             let chain = &launches[launches.len() - 1].kernels;
@@ -482,6 +539,11 @@ fn split() {
 #[test]
 fn narrow_to_blocks() {
     folder("narrow");
+}
+
+#[test]
+fn host_loops_around_launches() {
+    folder("host");
 }
 
 #[test]

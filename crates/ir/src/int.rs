@@ -55,6 +55,16 @@ pub struct ParamInfo {
     pub lo: i64,
     /// Greatest value.
     pub hi: i64,
+    /// Whether it counts the launches of a loop of the host: the steps of a program give it, not who calls the program.
+    pub host: bool,
+}
+
+impl ParamInfo {
+    /// The value for which costs are estimated: sizes are as large as they get, and a loop of the host begins. The last of
+    /// its launches may have less to do.
+    pub fn typical(&self) -> i64 {
+        if self.host { self.lo } else { self.hi }
+    }
 }
 
 /// One node of the arena. Build nodes with the methods of [`Ints`], which keep the normal form.
@@ -148,8 +158,25 @@ impl Ints {
 
     /// A new parameter with values `lo..=hi`.
     pub fn new_param(&mut self, name: &str, lo: i64, hi: i64) -> ParamId {
-        self.params.push(ParamInfo { name: name.to_string(), lo, hi });
+        self.declare_param(ParamInfo { name: name.to_string(), lo, hi, host: false })
+    }
+
+    /// A parameter as it is described; names are told apart by who declares them.
+    pub(crate) fn declare_param(&mut self, info: ParamInfo) -> ParamId {
+        self.params.push(info);
         ParamId(self.params.len() as u32 - 1)
+    }
+
+    /// A new parameter for a loop of the host, with values `0..count`. Its name is one that no other parameter has.
+    pub fn new_host_param(&mut self, count: i64) -> ParamId {
+        let mut name = "chunk".to_string();
+        for n in 1.. {
+            if self.params.iter().all(|p| p.name != name) {
+                break;
+            }
+            name = format!("chunk{n}");
+        }
+        self.declare_param(ParamInfo { name, lo: 0, hi: count.max(1) - 1, host: true })
     }
 
     /// A range's data.

@@ -83,6 +83,10 @@ impl Choices {
 fn atoms(c: &mut Choices, ints: &mut Ints) -> (Vec<IntId>, Vec<RangeId>) {
     let (n, m) = (ints.new_param("n", 1, 8), ints.new_param("m!", 2, 1000));
     let mut atoms = vec![ints.param(n), ints.param(m)];
+    if c.below(4) == 0 {
+        let chunk = ints.new_host_param(7);
+        atoms.push(ints.param(chunk));
+    }
     let ranges: Vec<RangeId> = (0..6)
         .map(|_| {
             let size = match c.below(3) {

@@ -5,6 +5,7 @@
 //! cargo run --release -p winograph --example gpu_layers -- errors > e.csv    # speed against error, N = 16
 //! cargo run --release -p winograph --example gpu_layers -- plans             # the plans, without a GPU
 //! cargo run --release -p winograph --example gpu_layers -- quick 16 res4+res5 "f32 F4+3xtf32 F4"   # some of them
+//! cargo run --release -p winograph --example gpu_layers -- quick 64 res2 "f32 F4+f32 F4 chunks:4"  # launches for 4 chunks
 //! python3 bench/cudnn.py ours.csv                                            # beside cuDNN, on the same machine
 //! ```
 //!
@@ -12,7 +13,9 @@
 //! of 20 by device events after 5 warm-ups. Before anything is timed, 4,096 outputs are compared with sums in f64: none is
 //! further from them than its a-priori bound. Columns after the times: the kernel that takes longest and what it takes; over the
 //! root of the mean square of the sums the relative L2 error, the largest error and the largest bound; the largest share
-//! of a bound that was used.
+//! of a bound that was used. `quick` prints another line for each way: the time of a call that is replayed as one graph of
+//! launches, as functions do from their third call on, the bytes of memory between the kernels, and a hash of the results'
+//! bits. Where launches are repeated for chunks, the times by kernel are those of the first chunk.
 
 #[cfg(feature = "cuda")]
 #[path = "common/loaded.rs"]
@@ -50,7 +53,7 @@ mod measured {
     use winograph::cuda::CudaDevice;
     use winograph::device::Device;
     use winograph::{ArgSpec, ConvOptions, DType, Tensor};
-    use winograph_compiler::options::Products;
+    use winograph_compiler::options::{Products, StageRule};
     use winograph_compiler::winograd::bound::{Arithmetic, Bound, Sizes};
     use winograph_compiler::winograd::cook_toom::Transforms;
     use winograph_compiler::winograd::points::default_transforms;
@@ -83,10 +86,31 @@ mod measured {
         /// Outputs of a tile; 0 is the direct sum, [`AUTO`] what the compiler chooses.
         tile: usize,
         channels_last: bool,
+        /// Where stages live: `auto` unless the way's name is followed by `chunks:N`.
+        stages: StageRule,
     }
 
     const fn way(name: &'static str, dtype: DType, products: Products, tile: usize, last: bool) -> Way {
-        Way { name, dtype, products, tile, channels_last: last }
+        Way { name, dtype, products, tile, channels_last: last, stages: StageRule::Auto }
+    }
+
+    impl Way {
+        /// The way of this name, which a rule for stages may follow.
+        fn named(text: &str) -> Option<Way> {
+            let plain = |name: &str| WAYS.into_iter().find(|w| w.name == name);
+            let ruled = || {
+                let (name, rule) = text.rsplit_once(' ')?;
+                Some(Way { stages: StageRule::parse(rule)?, ..plain(name)? })
+            };
+            plain(text).or_else(ruled)
+        }
+
+        fn label(&self) -> String {
+            match self.stages {
+                StageRule::Auto => self.name.to_string(),
+                stages => format!("{} {}", self.name, stages.name()),
+            }
+        }
     }
 
     const EXACT: Products = Products::Exact;
@@ -179,6 +203,7 @@ mod measured {
             },
             tile: (!matches!(way.tile, 0 | AUTO)).then(|| vec![way.tile]),
             products: way.products,
+            stages: way.stages,
             ..Options::default()
         };
         let pad = ConvOptions::padding(1);
@@ -299,7 +324,7 @@ mod measured {
     }
 
     /// Checks and times one way, and prints a line.
-    fn measure(gpu: &CudaDevice, data: &Data, n: usize, way: Way) -> Fallible<()> {
+    fn measure(gpu: &CudaDevice, data: &Data, n: usize, way: Way, more: bool) -> Fallible<()> {
         let (name, c, h, w, _) = data.layer;
         let (program, explanation) = planned(data, n, way, gpu.target())?;
         let tile = explanation.windows.first().map_or(&[][..], |w| &w.tile);
@@ -314,11 +339,12 @@ mod measured {
         loaded.prepare()?;
         loaded.run()?;
         gpu.synchronize()?;
-        let y = values(way.dtype, &loaded.result()?);
+        let result = loaded.result()?;
+        let y = values(way.dtype, &result);
         let e = errors_of((data.layer, n, way), &transforms, gpu.target(), [&x, &weight, &y])?;
         let errors = format!("{:.1e},{:.1e},{:.1e},{:.1e}", e.l2, e.largest, e.bound, e.used);
         if e.used > 1.0 {
-            println!("wrong,{name},{n},{},{errors}", way.name);
+            println!("wrong,{name},{n},{},{errors}", way.label());
             return Ok(());
         }
         for _ in 0..5 {
@@ -327,7 +353,7 @@ mod measured {
         let whole = median(loaded.times()?);
         let mut steps = Vec::new();
         let (mut most, mut slowest) = (0.0, 0);
-        for s in 0..program.run.len() {
+        for s in (0..program.run.len()).filter(|&s| program.run[s].is_first()) {
             let us = median(loaded.step_times(s)?);
             if us > most {
                 (most, slowest) = (us, s);
@@ -336,7 +362,12 @@ mod measured {
         }
         let kernel = &program.kernels[program.run[slowest].kernel].name;
         let takes = loaded.takes(slowest);
-        println!("ours,{name},{n},{},{whole:.1},{},{kernel},{takes},{errors}", way.name, steps.join("+"));
+        println!("ours,{name},{n},{},{whole:.1},{},{kernel},{takes},{errors}", way.label(), steps.join("+"));
+        if more {
+            let replayed = loaded.replayed()?.map_or_else(|| "-".to_string(), |t| format!("{:.1}", median(t)));
+            let bits = blake3::hash(&result).to_hex();
+            println!("more,{name},{n},{},{replayed},{},{:.8}", way.label(), program.arena_bytes, bits.as_str());
+        }
         Ok(())
     }
 
@@ -348,7 +379,7 @@ mod measured {
             for n in [1, 16, 64] {
                 // A direct sum in f32 is for comparison.
                 for way in WAYS.into_iter().take(7).filter(|w| n < 64 || w.name != "f32 direct") {
-                    measure(&gpu, &data, n, way)?;
+                    measure(&gpu, &data, n, way, false)?;
                 }
             }
         }
@@ -359,8 +390,9 @@ mod measured {
         let gpu = CudaDevice::new(0)?;
         for layer in LAYERS.into_iter().filter(|l| layers.split('+').any(|a| a == l.0)) {
             let data = Data::new(n, layer);
-            for way in WAYS.into_iter().filter(|w| ways.split('+').any(|a| a == w.name)) {
-                measure(&gpu, &data, n, way)?;
+            for way in ways.split('+') {
+                let way = Way::named(way).ok_or_else(|| format!("there is no way `{way}`"))?;
+                measure(&gpu, &data, n, way, true)?;
             }
         }
         Ok(())
@@ -371,7 +403,7 @@ mod measured {
         for layer in LAYERS.into_iter().filter(|l| ["vgg3.2", "res4"].contains(&l.0)) {
             let data = Data::new(16, layer);
             for way in WAYS {
-                measure(&gpu, &data, 16, way)?;
+                measure(&gpu, &data, 16, way, false)?;
             }
         }
         Ok(())

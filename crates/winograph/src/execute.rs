@@ -535,6 +535,6 @@ impl Compiled {
         // is freed and results are read only after that. The workspace belongs to this call alone; prepared memory is
         // written by `new` alone. The program's memory plan keeps buffers that are in use together apart, and its
         // kernels have passed the verifier of linear code.
-        unsafe { module.launch(step.kernel, &launch_args, params) }.map_err(|e| failed(op, e))
+        unsafe { module.launch(step.kernel, &launch_args, &step.params(params)) }.map_err(|e| failed(op, e))
     }
 }

@@ -119,8 +119,7 @@ impl<'a> Place<'a> {
             Some(Unit { name: u.name, kernels: u.kernels.into_iter().map(&mut kernel).collect::<Option<_>>()? })
         };
         let Some(units) = units.into_iter().map(unit).collect::<Option<Vec<_>>>() else { return };
-        let launches =
-            |list: &[Step]| list.iter().map(|s| Launch { kernel: s.kernel, args: s.args.clone() }).collect::<Vec<_>>();
+        let launches = |list: &[Step]| list.iter().map(|s| Launch::new(s, s.args.clone())).collect::<Vec<_>>();
         let entry = Entry {
             units,
             buffers: program.buffers.iter().map(|b| Buffer::new(b, At::from(b.place))).collect(),

@@ -3,6 +3,7 @@
 use crate::device::{Arg, DeviceError};
 use serde::{Deserialize, Serialize};
 use winograph_compiler::render::{frame, grid_items};
+use winograph_ir::int::IntId;
 use winograph_ir::linear::{Code, MemoryDecl};
 
 /// What a kernel takes.
@@ -17,8 +18,13 @@ pub(crate) struct Signature {
 /// What depends on parameters.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Sizes {
-    /// Nothing: the number of items and the bytes of each argument.
-    Fixed { items: i64, bytes: Vec<usize> },
+    /// Nothing: the number of items, the bytes of each argument, and the least and greatest value of each parameter.
+    Fixed {
+        items: i64,
+        bytes: Vec<usize>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        params: Vec<(i64, i64)>,
+    },
     /// To be computed from the code.
     #[serde(skip)]
     Symbolic(Box<Code>),
@@ -41,9 +47,14 @@ pub(crate) fn arg_bytes(code: &Code, params: &[i64]) -> Option<Vec<usize>> {
 impl Signature {
     /// What `code` takes. Arguments must be aligned to an element, and to `alignment` bytes.
     pub(crate) fn new(code: &Code, alignment: usize) -> Result<Signature, DeviceError> {
-        let sizes = if code.ints.params().is_empty() {
-            match grid_items(code, &[]).zip(arg_bytes(code, &[])) {
-                Some((items, bytes)) => Sizes::Fixed { items, bytes },
+        let infos = code.ints.params();
+        let fixed = |e: IntId| code.ints.as_const(e).is_some();
+        let sizes = if code.grid().into_iter().chain(code.args.iter().map(|m| m.layout.len)).all(fixed) {
+            let least: Vec<i64> = infos.iter().map(|p| p.lo).collect();
+            match grid_items(code, &least).zip(arg_bytes(code, &least)) {
+                Some((items, bytes)) => {
+                    Sizes::Fixed { items, bytes, params: infos.iter().map(|p| (p.lo, p.hi)).collect() }
+                }
                 None => return Err(refuse(&code.name, "sizes overflow")),
             }
         } else {
@@ -72,32 +83,38 @@ impl Signature {
             && self.alignments.iter().all(|a| a.is_power_of_two())
     }
 
+    /// Compares values of parameters with those that there may be; the error says what is wrong.
+    pub(crate) fn check_params(&self, params: &[i64]) -> Result<(), String> {
+        let check = |count: usize, bounds: &mut dyn Iterator<Item = (i64, i64)>| {
+            if params.len() != count {
+                return Err(format!("{} parameters where {count} are needed", params.len()));
+            }
+            let mut all = params.iter().zip(bounds).enumerate();
+            match all.find(|(_, (x, (lo, hi)))| !(lo..=hi).contains(x)) {
+                Some((n, (x, (lo, hi)))) => Err(format!("parameter {n} is {x}, not within {lo}..={hi}")),
+                None => Ok(()),
+            }
+        };
+        match &self.sizes {
+            Sizes::Fixed { params, .. } => check(params.len(), &mut params.iter().copied()),
+            Sizes::Symbolic(code) => {
+                let infos = code.ints.params();
+                check(infos.len(), &mut infos.iter().map(|p| (p.lo, p.hi)))
+            }
+        }
+    }
+
     /// The number of items, once arguments and parameters are found to be right.
     pub(crate) fn check(&self, args: &[Arg], params: &[i64]) -> Result<i64, DeviceError> {
         if args.len() != self.alignments.len() {
             let reason = format!("{} arguments where {} are needed", args.len(), self.alignments.len());
             return Err(refuse(&self.name, reason));
         }
+        self.check_params(params).map_err(|reason| refuse(&self.name, reason))?;
         let symbolic;
         let (items, bytes) = match &self.sizes {
-            Sizes::Fixed { items, bytes } => {
-                if !params.is_empty() {
-                    return Err(refuse(&self.name, format!("{} parameters where none is needed", params.len())));
-                }
-                (*items, bytes)
-            }
+            Sizes::Fixed { items, bytes, .. } => (*items, bytes),
             Sizes::Symbolic(code) => {
-                let infos = code.ints.params();
-                if params.len() != infos.len() {
-                    let reason = format!("{} parameters where {} are needed", params.len(), infos.len());
-                    return Err(refuse(&self.name, reason));
-                }
-                for (p, &x) in infos.iter().zip(params) {
-                    if x < p.lo || x > p.hi {
-                        let reason = format!("parameter {} is {x}, not within {}..={}", p.name, p.lo, p.hi);
-                        return Err(refuse(&self.name, reason));
-                    }
-                }
                 let items = grid_items(code, params);
                 symbolic = arg_bytes(code, params).ok_or_else(|| refuse(&self.name, "sizes overflow"))?;
                 (items.ok_or_else(|| refuse(&self.name, "sizes overflow"))?, &symbolic)

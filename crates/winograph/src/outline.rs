@@ -40,6 +40,16 @@ pub(crate) enum At {
 pub(crate) struct Launch {
     pub(crate) kernel: usize,
     pub(crate) args: Vec<usize>,
+    /// Numbers of the loops of the host that repeat it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) host: Vec<i64>,
+}
+
+impl Launch {
+    /// A step whose buffers may have other numbers in a file.
+    pub(crate) fn new(step: &Step, args: Vec<usize>) -> Launch {
+        Launch { kernel: step.kernel, args, host: step.host.clone() }
+    }
 }
 
 impl From<Place> for At {
@@ -156,7 +166,8 @@ impl Outline<'_> {
                 return Err(wrong(format!("buffer {at} is beyond the {arena} bytes for intermediates")));
             }
         }
-        Ok(Step { kernel: launch.kernel, args: launch.args.clone() })
+        kernel.launch.signature().check_params(&launch.host).map_err(wrong)?;
+        Ok(Step { kernel: launch.kernel, args: launch.args.clone(), host: launch.host.clone() })
     }
 }
 

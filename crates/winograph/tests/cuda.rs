@@ -19,6 +19,7 @@ use winograph::cuda::{CudaDevice, CudaOptions};
 use winograph::device::{Device, DeviceError, Memory, Module};
 use winograph::search::{Outcome, SearchOptions, Unwatched, search};
 use winograph::{ArgSpec, ConvOptions, DType, Function, FunctionOptions, Options, Tensor, compile_with};
+use winograph_compiler::options::StageRule;
 use winograph_compiler::tune::{Origin, TuningRule};
 use winograph_compiler::{Algorithm, Target};
 use winograph_ir::Scalar;
@@ -592,5 +593,46 @@ fn a_search_is_found_again_in_the_store() -> winograph::Result<()> {
     let (new, old) = (values(&again)?, values(&build(TuningRule::Off)?)?);
     let norm = (old.iter().map(|v| v * v).sum::<f32>() / old.len() as f32).sqrt();
     assert!(new.iter().zip(&old).all(|(a, b)| (a - b).abs() <= 1e-4 * norm));
+    Ok(())
+}
+
+/// Launches that are repeated for chunks of the batch leave the bits of those for the whole batch, in recorded calls too. The
+/// last chunk has fewer images where their number is odd. So does one launch of workgroups.
+#[test]
+fn chunks_of_the_batch_are_the_same_bits() -> winograph::Result<()> {
+    let Some(gpu) = gpu(None) else { return Ok(()) };
+    let gpu: Arc<dyn Device> = Arc::new(gpu);
+    for (images, chunks, count) in [(8, 4, 4), (7, 3, 3), (2, 8, 8)] {
+        let w = Tensor::randn(&[48, 32, 3, 3], DType::F32, 1)?;
+        let x: Vec<Tensor> =
+            (0..4).map(|n| Tensor::randn(&[images, 32, 30, 30], DType::F32, 7 + n)).collect::<Result<_, _>>()?;
+        let build = |stages| {
+            let compiler = Options { algorithm: Algorithm::Winograd, stages, ..Options::default() };
+            let how = FunctionOptions { device: Some(gpu.clone()), compiler: Some(compiler), dumps: false };
+            compile_with(&[ArgSpec::new(DType::F32, x[0].shape())], &how, |a| {
+                Ok(vec![a[0].conv2d(&w, None, &ConvOptions::padding(1))?.relu()?])
+            })
+        };
+        let (whole, chunked) = (build(StageRule::Global)?, build(StageRule::Chunks(chunks))?);
+        assert_eq!(chunked.explanation().scopes[0].chunks, Some(count));
+        assert_eq!(chunked.program().run.len(), 3 * count as usize);
+        assert!(chunked.program().arena_bytes < whole.program().arena_bytes);
+        let fused = build(StageRule::Fused)?;
+        assert_eq!((fused.program().run.len(), fused.program().arena_bytes), (1, 0));
+        // The third call and those after it are replayed.
+        for x in &x {
+            let bits = |f: &Function| -> winograph::Result<Vec<u32>> {
+                Ok(f.call(&[x])?[0].to_vec::<f32>()?.into_iter().map(f32::to_bits).collect())
+            };
+            let want = bits(&whole)?;
+            assert!(bits(&chunked)? == want, "{images} images in {chunks} chunks");
+            assert!(bits(&fused)? == want, "{images} images in one launch");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.wg");
+        chunked.export(&path)?;
+        let loaded = Function::load(&path, &gpu)?;
+        assert!(loaded.call(&[&x[0]])?[0].to_vec::<f32>()? == whole.call(&[&x[0]])?[0].to_vec::<f32>()?);
+    }
     Ok(())
 }

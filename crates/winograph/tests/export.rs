@@ -266,3 +266,35 @@ fn a_model_is_exported_for_the_shapes_it_was_compiled_for() {
     std::fs::copy(&path, &other).unwrap();
     assert!(winograph::Model::load(&other).is_err());
 }
+
+/// Launches that are repeated have the numbers of their chunks in the file; numbers that there are not are refused.
+#[test]
+fn launches_of_chunks_are_the_same_without_a_compiler() {
+    let w = Tensor::randn(&[4, 4, 3, 3], DType::F32, 1).unwrap();
+    w.realize().unwrap();
+    let stages = winograph_compiler::options::StageRule::Chunks(2);
+    let compiler =
+        winograph::Options { algorithm: winograph::Algorithm::Winograd, stages, ..winograph::Options::default() };
+    let options = FunctionOptions { compiler: Some(compiler), ..FunctionOptions::default() };
+    let f = compile_with(&[ArgSpec::new(DType::F32, &[3, 4, 8, 8])], &options, |a| {
+        Ok(vec![a[0].conv2d(&w, None, &ConvOptions::padding(1))?])
+    })
+    .unwrap();
+    assert!(f.program().run.iter().any(|s| s.host == [1]));
+    let x = Tensor::rand(&[3, 4, 8, 8], DType::F32, 4).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f.wg");
+    f.export(&path).unwrap();
+    let g = Function::load(&path, &bare(2)).unwrap();
+    assert_eq!(bits(&g.call(&[&x]).unwrap()[0]), bits(&f.call(&[&x]).unwrap()[0]));
+    let good = std::fs::read(&path).unwrap();
+    for (from, to) in [("\"host\":[1]", "\"host\":[2]"), ("\"host\":[1]", "\"host\":[-1]"), (",\"host\":[1]", "")] {
+        let bad = with_header(&good, |header| {
+            assert!(header.contains(from), "{header}");
+            header.replacen(from, to, 1)
+        });
+        std::fs::write(&path, bad).unwrap();
+        let e = Function::load(&path, &bare(2)).unwrap_err().to_string();
+        assert!(e.contains("parameter"), "{e}");
+    }
+}

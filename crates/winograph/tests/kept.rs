@@ -173,3 +173,16 @@ fn entries_that_do_not_fit_are_refused() {
     refused("a kernel without a name", &|e| e["units"][0]["name"] = "../../x".into());
     refused("a field of its own", &|e| e["more"] = 1.into());
 }
+
+#[test]
+fn launches_of_chunks_are_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let stages = winograph_compiler::options::StageRule::Chunks(2);
+    let options = Options { algorithm: Algorithm::Winograd, stages, ..defaults() };
+    let first = network(&device(dir.path(), |_| {}), 1, &options);
+    assert!(first.program().run.iter().any(|s| s.host.contains(&1)), "{:?}", first.program().run);
+    let again = network(&device(dir.path(), |_| {}), 1, &options);
+    assert!(again.times().kept, "it is found");
+    assert_eq!(again.outline().run, first.program().run);
+    assert_eq!(results(&again), results(&first));
+}

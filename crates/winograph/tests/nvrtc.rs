@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use winograph::cuda::{Architecture, Binary, KernelResources, Nvrtc};
 use winograph::{ArgSpec, ConvOptions, Options, PoolOptions, Tensor, plan};
 use winograph_compiler::optimize::matrix_unit::CUDA_UNITS;
-use winograph_compiler::options::Products;
+use winograph_compiler::options::{Products, StageRule};
 use winograph_compiler::render::{CudaSource, render_cuda};
 use winograph_compiler::{Algorithm, Target};
 use winograph_ir::indexed::Scope;
@@ -198,6 +198,9 @@ fn programs_of_gpus() -> winograph::Result<()> {
     let pad = ConvOptions::padding(1);
     let exact = Options::default();
     let graph = Options { algorithm: Algorithm::Winograd, ..Options::default() };
+    let chunks = Options { stages: StageRule::Chunks(3), ..graph.clone() };
+    let fused = Options { stages: StageRule::Fused, ..graph.clone() };
+    let w = Tensor::randn(&[16, 16, 3, 3], DType::F32, 1)?;
     let tf32 = Options { products: Products::Tf32, ..Options::default() };
     let square = [(); 2].map(|()| ArgSpec::new(DType::F16, &[512, 512]));
     let rows = [ArgSpec::new(DType::F32, &[64, 300])];
@@ -211,6 +214,8 @@ fn programs_of_gpus() -> winograph::Result<()> {
         let programs = [
             planned(&conv(DType::F32, 16, 24, 16), &graph, &|x| x[0].conv2d(&x[1], None, &pad)?.relu())?,
             planned(&conv(DType::F32, 128, 56, 128), &graph, &|x| x[0].conv2d(&x[1], None, &pad))?,
+            planned(&[ArgSpec::new(DType::F32, &[5, 16, 28, 28])], &chunks, &|x| x[0].conv2d(&w, None, &pad))?,
+            planned(&[ArgSpec::new(DType::F32, &[1, 16, 64, 64])], &fused, &|x| x[0].conv2d(&w, None, &pad))?,
             planned(&conv(DType::F32, 128, 56, 128), &exact, &|x| x[0].conv_direct(&x[1], None, &pad))?,
             planned(&conv(DType::F32, 128, 56, 128), &tf32, &|x| x[0].conv_direct(&x[1], None, &pad))?,
             planned(&square, &exact, &|x| x[0].matmul(&x[1]))?,

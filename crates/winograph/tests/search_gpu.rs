@@ -12,7 +12,7 @@ use winograph_compiler::Algorithm;
 use winograph_compiler::explain::NestReport;
 use winograph_compiler::options::Products;
 use winograph_compiler::render::render_cuda;
-use winograph_compiler::tune::{SumReport, Tuning, TuningRule, neighbours};
+use winograph_compiler::tune::{Staging, SumReport, Tuning, TuningRule, neighbours};
 use winograph_ir::indexed::Role;
 
 fn nvrtc() -> Option<Nvrtc> {
@@ -52,7 +52,7 @@ impl Conv {
 
     fn neighbours(&self, f: &Function) -> Vec<Tuning> {
         let nests: Vec<&NestReport> =
-            f.explanation().kernels.iter().filter(|k| !k.prepare).flat_map(|k| &k.nests).collect();
+            f.explanation().kernels.iter().filter(|k| !k.prepare && k.is_first()).flat_map(|k| &k.nests).collect();
         neighbours(sum(f), 0, &nests, self.device.target())
     }
 }
@@ -146,4 +146,72 @@ fn products_on_matrix_units_have_other_tiles_and_units() {
     let f = conv.build(vec![(sum(&base).problem.key(), tuning)]);
     assert!(sum(&f).refused[0].contains("none that the options admit"), "{:?}", sum(&f).refused);
     assert_eq!(f.source(), base.source());
+}
+
+/// Chunks of the batch are tunings as others are: tried, told, and the same program when they are given back.
+#[test]
+fn a_batch_has_neighbours_in_chunks() {
+    let conv = Conv::new(&[4, 16, 16, 16], 16, Options { algorithm: Algorithm::Winograd, ..Options::default() });
+    let base = conv.build(vec![]);
+    assert_eq!(sum(&base).used.stages, None, "chunks are not taken unasked");
+    let key = sum(&base).problem.key();
+    let stages = |f: &Function| {
+        let all = conv.neighbours(f).into_iter().filter_map(|t| t.stages);
+        all.map(|s| s.to_string()).collect::<Vec<_>>()
+    };
+    let told = stages(&base);
+    assert!(told[0].starts_with("stages=fused block="), "{told:?}");
+    assert_eq!(told[1..3], ["stages=chunks:4", "stages=chunks:2"]);
+    let tuning = conv.neighbours(&base).into_iter().find(|t| t.stages == Some(Staging::Chunks(4))).unwrap();
+    let chunked = conv.build(vec![(key.clone(), tuning)]);
+    assert!(sum(&chunked).refused.is_empty(), "{:?}", sum(&chunked).refused);
+    assert_eq!(conv.run(&chunked), conv.run(&base));
+    assert_eq!(chunked.explanation().scopes[0].chunks, Some(4));
+    // Kernels of single images have plans of their own to try, and other numbers of chunks.
+    let all = stages(&chunked);
+    for want in ["stages=chunks:8", "stages=chunks:2", "stages=global"] {
+        assert!(all.iter().any(|s| s == want), "{want} is not among {all:?}");
+    }
+    assert!(!plans(&conv.neighbours(&chunked), Role::Multiply).is_empty());
+    let used = sum(&chunked).used.to_string();
+    assert!(used.contains("stages=chunks:4\n"), "{used}");
+    let again = conv.build(vec![(key.clone(), Tuning::parse(&used).unwrap())]);
+    assert!(again.source() == chunked.source() && again.program().run == chunked.program().run);
+    let f = conv.build(vec![(key, Tuning::parse("stages=global").unwrap())]);
+    assert!(f.source() == base.source() && sum(&f).used.stages == Some(Staging::Global));
+}
+
+/// A workgroup that runs all kernels of a sum is a tuning too; its blocks have neighbours.
+#[test]
+fn one_launch_of_workgroups_is_tried() {
+    let conv = Conv::new(&[1, 16, 24, 24], 16, Options { algorithm: Algorithm::Winograd, ..Options::default() });
+    let base = conv.build(vec![]);
+    let key = sum(&base).problem.key();
+    let is_fused = |t: &Tuning| matches!(t.stages, Some(Staging::Fused(_)));
+    let tuning = conv.neighbours(&base).into_iter().find(is_fused).unwrap();
+    let fused = conv.build(vec![(key.clone(), tuning)]);
+    assert!(sum(&fused).refused.is_empty(), "{:?}", sum(&fused).refused);
+    assert_eq!((conv.run(&fused), fused.program().run.len()), (conv.run(&base), 1));
+    let used = sum(&fused).used.clone();
+    let again = conv.build(vec![(key.clone(), Tuning::parse(&used.to_string()).unwrap())]);
+    assert!(again.source() == fused.source());
+    let (mut ran, nvrtc) = (0, nvrtc());
+    for tuning in conv.neighbours(&fused).into_iter().filter(|t| is_fused(t) || t.plans.len() == 1) {
+        let f = conv.build(vec![(key.clone(), tuning.clone())]);
+        if !sum(&f).refused.is_empty() {
+            continue;
+        }
+        assert_eq!(conv.run(&f), conv.run(&base), "{tuning}");
+        if let Some(nvrtc) = nvrtc.as_ref().filter(|_| ran % 4 == 0) {
+            let source = render_cuda(&f.program().kernels, conv.device.target()).unwrap();
+            nvrtc.compile(&source.text, Architecture::Machine(90)).unwrap_or_else(|e| panic!("{tuning}: {e}"));
+        }
+        ran += 1;
+    }
+    assert!(ran >= 6, "{ran} neighbours fit");
+    for bad in ["block=1,1,100 columns=16 parts=1", "block=1,1,1 columns=4 parts=2"] {
+        let f = conv.build(vec![(key.clone(), Tuning::parse(&format!("stages=fused {bad}")).unwrap())]);
+        assert!(f.source() == base.source(), "{bad}");
+        assert!(sum(&f).refused[0].starts_with("stages: "), "{:?}", sum(&f).refused);
+    }
 }

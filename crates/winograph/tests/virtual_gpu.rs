@@ -8,7 +8,7 @@ use std::sync::Arc;
 use winograph::device::{Device, DeviceError};
 use winograph::virtual_gpu::VirtualGpu;
 use winograph::{ArgSpec, ConvOptions, DType, FunctionOptions, Options, PoolOptions, Result, Tensor, compile_with};
-use winograph_compiler::options::{GridRule, LayoutRule};
+use winograph_compiler::options::{GridRule, LayoutRule, StageRule};
 use winograph_compiler::{Algorithm, Target};
 use winograph_ir::interp::InterpError;
 use winograph_ir::interp::gpu::GpuModel;
@@ -293,5 +293,68 @@ fn what_cannot_be_is_an_error() -> Result<()> {
     assert_eq!(f(8)?.call(&[&Tensor::ones(&[8], DType::F32)?])?[0].to_vec::<f32>()?, [-1.0; 8]);
     let e = f(4096).expect_err("too much work").to_string();
     assert!(e.contains("at most 1000 of one launch: take a smaller size"), "{e}");
+    Ok(())
+}
+
+/// Launches that are repeated for chunks of the batch leave the bits of those for the whole batch, in less memory; what each
+/// moves was predicted. Five images in two chunks: the last one has fewer. One launch of workgroups leaves the same bits.
+#[test]
+fn chunks_of_the_batch_are_the_same_bits_in_less_memory() -> Result<()> {
+    let (x, w, b) = (randn(&[5, 8, 14, 14], 1)?, randn(&[8, 8, 3, 3], 2)?, randn(&[8], 3)?);
+    Tensor::realize_all(&[&x, &w, &b])?;
+    for target in TARGETS {
+        let device = Arc::new(gpu(target));
+        let build = |stages| {
+            let compiler = Options { algorithm: Algorithm::Winograd, stages, ..Options::default() };
+            let how = FunctionOptions { device: Some(device.clone()), compiler: Some(compiler), dumps: false };
+            compile_with(&[ArgSpec::new(DType::F32, x.shape())], &how, |a| {
+                Ok(vec![a[0].conv2d(&w, Some(&b), &ConvOptions::padding(1))?.relu()?])
+            })
+        };
+        let bits = |f: &winograph::Function| -> Result<Vec<u32>> {
+            Ok(f.call(&[&x])?[0].to_vec::<f32>()?.into_iter().map(f32::to_bits).collect())
+        };
+        let (whole, chunked) = (build(StageRule::Global)?, build(StageRule::Chunks(2))?);
+        assert_eq!(bits(&chunked)?, bits(&whole)?, "{target}");
+        let arena = |f: &winograph::Function| f.program().arena_bytes;
+        assert!(arena(&chunked) * 5 <= arena(&whole) * 3, "{} and {} bytes", arena(&chunked), arena(&whole));
+        let fused = build(StageRule::Fused)?;
+        assert_eq!((bits(&fused)?, arena(&fused)), (bits(&whole)?, 0), "{target}");
+        device.take_launches();
+        chunked.call(&[&x])?;
+        let (program, launches) = (chunked.program(), device.take_launches());
+        assert_eq!((program.run.len(), launches.len()), (6, 6));
+        for (step, launch) in program.run.iter().zip(launches) {
+            let code = &program.kernels[step.kernel];
+            let counted = sectors::count(code, &step.params(&[]), &GpuModel::default());
+            assert_eq!(Some(&launch.counts.sites), counted.as_ref());
+        }
+    }
+    Ok(())
+}
+
+/// Each convolution of a network has its own chunks, one after the other, and its own workgroups.
+#[test]
+fn convolutions_of_a_network_are_in_chunks_one_by_one() -> Result<()> {
+    let (x, w) = (randn(&[3, 8, 12, 12], 1)?, randn(&[8, 8, 3, 3], 2)?.mul(0.2)?);
+    Tensor::realize_all(&[&x, &w])?;
+    let device = Arc::new(gpu("cuda:sm_90"));
+    let build = |stages| {
+        let compiler = Options { algorithm: Algorithm::Winograd, stages, ..Options::default() };
+        let how = FunctionOptions { device: Some(device.clone()), compiler: Some(compiler), dumps: false };
+        compile_with(&[ArgSpec::new(DType::F32, x.shape())], &how, |a| {
+            let y = a[0].conv2d(&w, None, &ConvOptions::padding(1))?.relu()?;
+            Ok(vec![y.conv2d(&w.transpose(0, 1)?, None, &ConvOptions::padding(1))?.add(&a[0])?])
+        })
+    };
+    let bits = |f: &winograph::Function| -> Result<Vec<u32>> {
+        Ok(f.call(&[&x])?[0].to_vec::<f32>()?.into_iter().map(f32::to_bits).collect())
+    };
+    let want = bits(&build(StageRule::Global)?)?;
+    for (stages, launches) in [(StageRule::Chunks(2), 12), (StageRule::Chunks(3), 18), (StageRule::Fused, 2)] {
+        let f = build(stages)?;
+        assert_eq!(f.program().run.len(), launches, "{stages:?}: {:?}", f.explanation().scopes);
+        assert_eq!(bits(&f)?, want, "{stages:?}");
+    }
     Ok(())
 }

@@ -138,7 +138,7 @@ fn check_kernels(program: &Program, kernels: &CheckedKernels, inputs: &[Value]) 
         .collect();
     for step in program.prepare.iter().chain(&program.run) {
         let mut args: Vec<Vec<u8>> = step.args.iter().map(|&a| memory[a].clone()).collect();
-        check_step(kernels, step.kernel, &program.kernels[step.kernel], &mut args, &[])?;
+        check_step(kernels, step.kernel, &program.kernels[step.kernel], &mut args, &step.host)?;
         for (&at, bytes) in step.args.iter().zip(args) {
             memory[at] = bytes;
         }

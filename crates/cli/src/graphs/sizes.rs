@@ -320,6 +320,7 @@ impl Sized {
             .collect();
         for step in program.prepare.iter().chain(&program.run) {
             let code = &program.kernels[step.kernel];
+            let params = &step.params(params)[..];
             let mut args: Vec<Vec<u8>> = Vec::new();
             for (decl, &at) in code.args.iter().zip(&step.args) {
                 let len = code.ints.eval(decl.layout.len, &|_| 0, &|p| params[p.0 as usize]).unwrap_or(0).max(0);

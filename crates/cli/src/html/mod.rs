@@ -77,6 +77,7 @@ fn shown<'a>(side: &'a Side, target: &Target) -> Vec<Shown<'a>> {
         .kernels
         .iter()
         .zip(steps)
+        .filter(|(report, _)| report.is_first())
         .filter_map(|(report, step): (&KernelReport, &Step)| {
             let code = side.program.kernels.get(step.kernel)?;
             let counts = target.gpu.as_ref().and_then(|gpu| kernels::counts(code, gpu));

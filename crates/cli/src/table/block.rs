@@ -68,7 +68,7 @@ impl Walk<'_> {
             None if self.grid.contains(&r) => (ints.max_size(r) - 1) / 2,
             None => 0,
         };
-        ints.eval(e, &range, &|p| ints.param_info(p).hi)
+        ints.eval(e, &range, &|p| ints.param_info(p).typical())
     }
 
     /// All values of some ranges for some expressions: one row each.

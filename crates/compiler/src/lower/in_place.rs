@@ -11,9 +11,14 @@ use winograph_ir::indexed::{BufId, Origin, Scope};
 use winograph_ir::int::RangeId;
 use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, Stmt};
 
-/// Makes what results can be take the place of operands. `prepared` says which launches run once; gives the buffers that
-/// are gone with those that took them in.
-pub fn in_place(codes: &mut [Code], args: &mut [Vec<BufId>], prepared: &[bool]) -> Vec<(BufId, BufId)> {
+/// Makes what results can be take the place of operands. `prepared` says which launches run once, `repeated` which are in
+/// loops of the host; gives the buffers that are gone with those that took them in.
+pub fn in_place(
+    codes: &mut [Code],
+    args: &mut [Vec<BufId>],
+    prepared: &[bool],
+    repeated: &[bool],
+) -> Vec<(BufId, BufId)> {
     let mut last: FxHashMap<BufId, usize> = FxHashMap::default();
     let mut writers: FxHashMap<BufId, Vec<usize>> = FxHashMap::default();
     for (n, (code, list)) in codes.iter().zip(args.iter()).enumerate() {
@@ -26,8 +31,8 @@ pub fn in_place(codes: &mut [Code], args: &mut [Vec<BufId>], prepared: &[bool]) 
     }
     let mut out = Vec::new();
     for n in 0..codes.len() {
-        // Memory that is prepared is read again in the next run.
-        if prepared[n] {
+        // Memory that is prepared is read again in the next run, an operand of a chunk perhaps in that of the next one.
+        if prepared[n] || repeated[n] {
             continue;
         }
         let runs =
@@ -205,7 +210,7 @@ mod tests {
         let ids = |list: &[u32]| list.iter().map(|&b| BufId(b)).collect::<Vec<BufId>>();
         let mut args: Vec<Vec<BufId>> = std::iter::once(ids(&[0, 1])).chain(args.iter().map(|a| ids(a))).collect();
         let once: Vec<bool> = (0..codes.len()).map(|n| n == 0 && prepared).collect();
-        let merged = in_place(&mut codes, &mut args, &once);
+        let merged = in_place(&mut codes, &mut args, &once, &vec![false; once.len()]);
         (codes, args, merged)
     }
 
@@ -220,6 +225,21 @@ mod tests {
         let text = print_linear(&codes[1]);
         assert!(!text.contains("arg b:") && text.contains("c[r1, 16*r2 + r3]"), "{text}");
         winograph_ir::verify::linear::verify(&codes[1]).unwrap();
+    }
+
+    #[test]
+    fn launches_that_are_repeated_keep_their_operands() {
+        let mut codes = vec![add("i", 1, OWN), add("i", 1, OWN)];
+        let ids = |list: [u32; 3]| list.map(BufId).to_vec();
+        let mut args = vec![ids([0, 1, 2]), ids([0, 1, 3])];
+        // Nobody has written the operands before.
+        let first = in_place(&mut codes.clone(), &mut args.clone(), &[false; 2], &[false; 2]);
+        assert_eq!(first, []);
+        codes[0].args[0].written = true;
+        codes[0].args[1].written = true;
+        let merged = in_place(&mut codes.clone(), &mut args.clone(), &[false; 2], &[false; 2]);
+        assert_eq!(merged, [(BufId(3), BufId(0))]);
+        assert_eq!(in_place(&mut codes, &mut args, &[false; 2], &[false, true]), []);
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //! product's over positions, share these: what they read stays in a cache from one region to the next. Buffers of scope
 //! `scratch` or `shared` become memory of the code's own.
 
+use super::barriers;
 use crate::kernel::{Kernel, Launch};
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Gate, Layout, LayoutDim, Role, Scope, Table};
-use winograph_ir::int::{IntId, Ints, RangeId};
+use winograph_ir::int::{IntId, Ints, RangeId, RangeRole};
 use winograph_ir::linear::{Access, Code, Instr, LoopKind, Memory, MemoryDecl, Reg, Stmt, Tile};
 
 /// A kernel, its code, and the program's buffer behind each of the code's arguments.
@@ -25,6 +26,9 @@ pub struct Part<'a> {
 pub fn link(launch: &Launch, parts: Vec<Part<'_>>, name: String) -> (Code, Vec<BufId>) {
     let mut linker = Linker::new(&parts, name);
     let outer = linker.outer(&parts);
+    if parts.iter().any(|p| p.code.args.iter().any(|a| a.scope == Scope::Shared)) {
+        return linker.group(launch, &parts, &outer);
+    }
     let mut pieces: Vec<(usize, Vec<Stmt>)> = Vec::with_capacity(parts.len());
     // The region before, its ranges, and how many loops all regions of its kernel share.
     let mut before: Option<(&Part<'_>, Vec<RangeId>, usize)> = None;
@@ -100,6 +104,9 @@ fn nest(kinds: &[LoopKind], ranges: &[RangeId], depth: usize, pieces: Vec<(usize
     out
 }
 
+/// Threads of a workgroup at least: fewer leave lanes of a warp idle in any case.
+const WARP: i64 = 32;
+
 struct Linker {
     code: Code,
     args: Vec<BufId>,
@@ -112,6 +119,8 @@ struct Linker {
 struct Renaming<'a> {
     from: &'a Code,
     ranges: Vec<RangeId>,
+    /// Thread loops of the kernel's own, as expressions of the launch's.
+    threads: FxHashMap<RangeId, IntId>,
     ints: FxHashMap<IntId, IntId>,
     regs: u32,
     units: u32,
@@ -141,12 +150,66 @@ impl Linker {
             .collect()
     }
 
+    /// The code of kernels that a workgroup runs one after another: its threads are as many as the kernel with the most has, and
+    /// those of each kernel are the first of them. Between two kernels threads wait for each other where the second one reads
+    /// what the first one wrote.
+    fn group(mut self, launch: &Launch, parts: &[Part<'_>], outer: &[RangeId]) -> (Code, Vec<BufId>) {
+        let sizes = |p: &Part<'_>| -> Vec<(RangeId, i64)> {
+            let threads = p.code.nest().map(|n| n.threads).unwrap_or_default();
+            threads.into_iter().map(|r| (r, p.code.ints.max_size(r).max(1))).collect()
+        };
+        let count = |p: &Part<'_>| sizes(p).iter().map(|t| t.1).product::<i64>();
+        let all = parts.iter().map(count).fold(WARP, i64::max);
+        let size = self.code.ints.constant(all);
+        let thread = self.code.ints.new_range(size, RangeRole::Map);
+        let number = self.code.ints.range(thread);
+        let mut body = Vec::new();
+        for part in parts {
+            let ints = &mut self.code.ints;
+            let (mut threads, mut inner) = (FxHashMap::default(), 1);
+            for (range, size) in sizes(part).into_iter().rev() {
+                let rest = ints.div_const(number, inner);
+                threads.insert(range, ints.rem_const(rest, size));
+                inner *= size;
+            }
+            let own = part.code.nest().map_or(&part.code.body[..], |n| n.body);
+            let outer = &outer[..part.kernel.outer.len()];
+            let (stmts, _) = self.statements(part, own, outer, FxHashMap::default(), threads);
+            if inner < all {
+                let gate = [self.code.ints.sum(&[(number, -1)], inner - 1)].into();
+                body.push(Stmt::If { gate, body: stmts });
+            } else {
+                body.extend(stmts);
+            }
+        }
+        let mut code = self.code;
+        code.role = Role::Fused;
+        code.body = vec![Stmt::Loop { range: thread, kind: LoopKind::Thread, body }];
+        for (&range, &kind) in outer.iter().zip(&launch.outer).rev() {
+            code.body = vec![Stmt::Loop { range, kind, body: code.body }];
+        }
+        barriers::place(&mut code);
+        (code, self.args)
+    }
+
     /// Takes over a kernel's statements; gives its ranges as well. `known` are some of them as they are already.
     fn part(
         &mut self,
         part: &Part<'_>,
         outer: &[RangeId],
         known: FxHashMap<RangeId, RangeId>,
+    ) -> (Vec<Stmt>, Vec<RangeId>) {
+        self.statements(part, &part.code.body, outer, known, FxHashMap::default())
+    }
+
+    /// Takes over some of a kernel's statements, with its thread loops as expressions where they are given.
+    fn statements(
+        &mut self,
+        part: &Part<'_>,
+        body: &[Stmt],
+        outer: &[RangeId],
+        known: FxHashMap<RangeId, RangeId>,
+        threads: FxHashMap<RangeId, IntId>,
     ) -> (Vec<Stmt>, Vec<RangeId>) {
         let from = &part.code;
         let mut memo = FxHashMap::default();
@@ -167,6 +230,7 @@ impl Linker {
         let mut renaming = Renaming {
             from,
             ranges,
+            threads,
             ints: FxHashMap::default(),
             regs: self.code.regs.len() as u32,
             units: self.code.units.len() as u32,
@@ -213,7 +277,7 @@ impl Linker {
             }
             renaming.memories.insert(Memory::Table(i as u32), Memory::Table(at));
         }
-        let body = from.body.iter().map(|s| self.stmt(s, &mut renaming)).collect();
+        let body = body.iter().map(|s| self.stmt(s, &mut renaming)).collect();
         (body, renaming.ranges)
     }
 
@@ -226,8 +290,11 @@ impl Linker {
     }
 
     fn int(&mut self, e: IntId, renaming: &mut Renaming<'_>) -> IntId {
-        let Renaming { from, ranges, ints, .. } = renaming;
-        let range = |code: &mut Code, r: RangeId| code.ints.range(ranges[r.0 as usize]);
+        let Renaming { from, ranges, threads, ints, .. } = renaming;
+        let range = |code: &mut Code, r: RangeId| match threads.get(&r) {
+            Some(&e) => e,
+            None => code.ints.range(ranges[r.0 as usize]),
+        };
         // `import` asks for expressions by a shared reference: make those that it can ask for first.
         let known: FxHashMap<RangeId, IntId> =
             from.ints.free_ranges(e).iter().map(|&r| (r, range(&mut self.code, r))).collect();

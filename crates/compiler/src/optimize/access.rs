@@ -207,7 +207,7 @@ fn sectors(g: &mut Graph, t: &Touch, range: RangeId, lanes: i64, sector: i64) ->
     let address = g.flatten(&layout, &t.index);
     let ints = &g.ints;
     let first = (ints.max_size(range) - lanes).max(0) / 2;
-    let param = |p: winograph_ir::ParamId| ints.param_info(p).hi;
+    let param = |p: winograph_ir::ParamId| ints.param_info(p).typical();
     let mut touched = Vec::with_capacity(lanes as usize);
     for lane in 0..lanes {
         let at = |r: RangeId| if r == range { first + lane } else { ints.max_size(r) / 2 };

@@ -5,6 +5,7 @@ pub mod blocks;
 pub mod chunks;
 pub mod contract;
 pub mod grid;
+pub mod group;
 pub mod heuristic;
 pub mod matrix_unit;
 mod merge;

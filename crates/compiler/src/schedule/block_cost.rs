@@ -111,6 +111,12 @@ fn fits(asked: Blocks, [width, height, depth]: [i64; 3], columns: i64) -> Result
     Ok(())
 }
 
+/// Why chunks of launches are not taken where blocks can be.
+fn chunks_refused(asked: Option<Staging>) -> Option<String> {
+    matches!(asked, Some(Staging::Chunks(_) | Staging::Fused(_)))
+        .then(|| "chunks of several launches and workgroups are plans of a GPU".to_string())
+}
+
 /// The blocks that are asked for, or the best ones; or why separate launches are better.
 pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> Chosen {
     let columns = sizes.columns.as_ref().map_or(1, |c| c.size);
@@ -128,9 +134,10 @@ pub(super) fn choose(sizes: &Sizes, target: &Target, asked: Option<Staging>) -> 
     };
     let mut outer = outer.iter().rev().map(|a| a.size);
     let (heights, depths) = (outer.next().unwrap_or(1), outer.next().unwrap_or(1));
-    let mut refused = None;
+    let mut refused = chunks_refused(asked);
     let mut given = None;
-    if let Some((staging, cut)) = asked.and_then(|s| Some((s, s.blocks()?))) {
+    let asked_here = asked.filter(|s| !matches!(s, Staging::Fused(_)));
+    if let Some((staging, cut)) = asked_here.and_then(|s| Some((s, s.blocks()?))) {
         let bytes = scratch(sizes, staging, target);
         match fits(cut, [last.size, heights, depths], columns) {
             Ok(()) if staging == Staging::Shared(cut) && !sizes.computed => {
@@ -362,6 +369,7 @@ pub(super) fn product(p: &Product, target: &Target, asked: Option<Staging>) -> O
     if matches!(asked, Some(Staging::Shared(_))) {
         refused = Some("no operand that threads could share".to_string());
     }
+    refused = refused.or_else(|| chunks_refused(asked));
     if let Some(Staging::Scratch(cut)) = asked {
         match fits(cut, [last.size, heights, 1], column.size) {
             Ok(()) if cut.height > 1 && cut.width != last.size => {

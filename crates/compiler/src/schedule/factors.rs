@@ -25,7 +25,8 @@ pub fn turn_factors(
 ) {
     let shared = |name: &str| matrix_unit(name).is_some_and(|u| from_shared(&u));
     for n in 0..kernels.len() {
-        if !units::units(&kernels[n], gpu, products[n]).iter().any(from_shared) {
+        let inside = !kernels[n].outer.is_empty();
+        if inside || !units::units(&kernels[n], gpu, products[n]).iter().any(from_shared) {
             continue;
         }
         let planned = |k: &Kernel| units::plan(k, gpu, products[n]).and_then(|p| p.1.unit);

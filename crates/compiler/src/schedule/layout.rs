@@ -280,6 +280,9 @@ pub fn pad_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products:
             continue;
         };
         let buffer = &user.graph.buffers[at];
+        if buffer.scope != Scope::Global {
+            continue;
+        }
         let elements = (gpu.sector / buffer.dtype.size()).max(1) as i64;
         let Some(size) = user.graph.ints.as_const(buffer.shape[inner]) else { continue };
         if size % elements == 0 || size < elements / 2 || choice.order.len() < 2 {
@@ -327,7 +330,7 @@ pub fn turn_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products
         let elements = (gpu.sector / buffer.dtype.size()).max(1) as i64;
         let size = |axis: usize| k.graph.ints.as_const(buffer.shape[axis]).unwrap_or(1);
         let Some(&inner) = choice.order.last() else { continue };
-        if choice.block.is_some() || size(inner) % elements == 0 {
+        if choice.block.is_some() || buffer.scope != Scope::Global || size(inner) % elements == 0 {
             continue;
         }
         let whole = |a: &usize| size(*a) % elements == 0 && moves_a_factor(k, store.index[*a]);
@@ -445,7 +448,7 @@ pub(super) fn set_layout(
     let Some(at) = k.args.iter().position(|a| a.0 as usize == buffer) else { return };
     let shape = k.graph.buffers[at].shape.clone();
     let element = k.graph.buffers[at].dtype.size() as i64;
-    let local = k.graph.buffers[at].scope != Scope::Global;
+    let local = k.graph.buffers[at].scope == Scope::Scratch;
     let ints = &mut k.graph.ints;
     let elements = sector.map_or(1, |s| (s as i64 / element.max(1)).max(1));
     let rounded = |ints: &mut Ints, stride: IntId| {

@@ -109,7 +109,7 @@ mod tests {
     }
 
     fn step(args: &[usize]) -> Step {
-        Step { kernel: 0, args: args.to_vec() }
+        Step { kernel: 0, args: args.to_vec(), host: vec![] }
     }
 
     #[test]

@@ -28,8 +28,14 @@ pub struct Block {
 #[error("{0}")]
 pub struct NarrowError(String);
 
+impl NarrowError {
+    pub(super) fn new(why: impl Into<String>) -> NarrowError {
+        NarrowError(why.into())
+    }
+}
+
 fn no<T>(why: impl Into<String>) -> Result<T, NarrowError> {
-    Err(NarrowError(why.into()))
+    Err(NarrowError::new(why))
 }
 
 /// Narrows `chain`, places in `kernels` of writers before readers, to blocks of its last kernel, outermost first. On
@@ -59,7 +65,7 @@ pub fn narrow(kernels: &mut [Kernel], chain: &[usize], blocks: &[Block]) -> Resu
         kernels[n] = part;
     }
     debug_assert_eq!(kernels[last].outer.len(), kinds.len());
-    Ok(Launch { outer: kinds, kernels: chain.to_vec() })
+    Ok(Launch { outer: kinds, kernels: chain.to_vec(), host: None })
 }
 
 /// The program's buffer that a kernel writes, if it is one.

@@ -2,11 +2,13 @@
 //!
 //! Takes kernels; leaves launches. A product that is summed in a loop, what computes its operands and what reads its
 //! result become one launch under loops over blocks of the result where that is estimated to be faster: the operands
-//! and the product of one block then stay in a core's cache. Elsewhere each kernel is a launch of its own.
+//! and the product of one block then stay in a core's cache. Elsewhere each kernel is a launch of its own, on request in
+//! loops of the host: the launches of a chain for one chunk of the result, then those for the next one.
 
 use super::block_cost::{self, Axis, Sizes};
 use super::narrow::{Block, narrow};
 use super::operands::Staged;
+use super::requested;
 use crate::kernel::{Kernel, Launch};
 use crate::optimize::heuristic;
 use crate::options::StageRule;
@@ -23,6 +25,8 @@ pub struct Choice {
     pub buffers: Vec<String>,
     /// Whether they are one launch.
     pub fused: bool,
+    /// The chunks of the result for which their launches are repeated, if they are.
+    pub chunks: Option<i64>,
     /// Why.
     pub reason: String,
 }
@@ -49,9 +53,9 @@ pub fn scope(
                     fused[k] = Some(launches.len());
                 }
                 launches.push(launch);
-                choices.push(Choice { buffers: names, fused: true, reason: product.reason.clone() });
+                choices.push(Choice { buffers: names, fused: true, chunks: None, reason: product.reason.clone() });
             }
-            Err(e) => choices.push(Choice { buffers: names, fused: false, reason: e.to_string() }),
+            Err(e) => choices.push(Choice { buffers: names, fused: false, chunks: None, reason: e.to_string() }),
         }
     }
     if target.gpu.is_none() && rule == StageRule::Auto {
@@ -72,7 +76,7 @@ pub fn scope(
             let (blocks, reason) = match found.and_then(|chosen| settled(chosen, written, sums)) {
                 Ok(found) => found,
                 Err(reason) => {
-                    choices.push(Choice { buffers: names(&chain), fused: false, reason });
+                    choices.push(Choice { buffers: names(&chain), fused: false, chunks: None, reason });
                     continue;
                 }
             };
@@ -84,18 +88,39 @@ pub fn scope(
                         fused[k] = Some(launches.len());
                     }
                     launches.push(launch);
-                    choices.push(Choice { buffers: names, fused: true, reason });
+                    choices.push(Choice { buffers: names, fused: true, chunks: None, reason });
                 }
-                Err(e) => choices.push(Choice { buffers: names, fused: false, reason: e.to_string() }),
+                Err(e) => choices.push(Choice { buffers: names, fused: false, chunks: None, reason: e.to_string() }),
             }
         }
     }
-    // A launch runs where its last kernel did: what the others read has been written by then.
+    let mut repeated: Vec<Vec<Launch>> = launches.into_iter().map(|l| vec![l]).collect();
+    if target.gpu.is_some() || matches!(rule, StageRule::Chunks(_)) {
+        let users = users(kernels);
+        for n in 0..kernels.len() {
+            if constant[n] || fused[n].is_some() {
+                continue;
+            }
+            let Some(chain) = chain(kernels, &users, constant, n).filter(|c| c.iter().all(|&k| fused[k].is_none()))
+            else {
+                continue;
+            };
+            let (choice, made) = requested::staged(kernels, &chain, n, repeated.len(), target, rule, sums);
+            choices.extend(choice);
+            if let Some(made) = made {
+                chain.iter().for_each(|&k| fused[k] = Some(repeated.len()));
+                repeated.push(made);
+            }
+        }
+    }
+    // Launches run where their last kernel did: what the others read has been written by then.
     let mut out = Vec::new();
     for (n, at) in fused.into_iter().enumerate() {
         match at {
             None => out.push(Launch::single(n)),
-            Some(at) if launches[at].kernels.last() == Some(&n) => out.push(launches[at].clone()),
+            Some(at) if repeated[at].last().and_then(|l| l.kernels.last()) == Some(&n) => {
+                out.extend(repeated[at].iter().cloned());
+            }
             Some(_) => {}
         }
     }
@@ -149,7 +174,7 @@ pub(super) fn users(kernels: &[Kernel]) -> FxHashMap<BufId, Vec<usize>> {
 }
 
 /// The buffer a kernel writes, as its place in the program, if it is the compiler's own and still in global memory.
-fn own_output(k: &Kernel) -> Option<BufId> {
+pub(super) fn own_output(k: &Kernel) -> Option<BufId> {
     let [store] = &k.stores[..] else { return None };
     let b = k.graph.buffer(store.buffer);
     (b.origin == Origin::Internal && k.outer.is_empty()).then(|| k.args[store.buffer.0 as usize])
@@ -209,7 +234,7 @@ pub(super) fn is_chained(
 }
 
 /// What block costs are estimated from.
-fn sizes(kernels: &[Kernel], chain: &[usize], at: usize) -> Result<Sizes, String> {
+pub(super) fn sizes(kernels: &[Kernel], chain: &[usize], at: usize) -> Result<Sizes, String> {
     let reader = chain[chain.len() - 1];
     let buffer = own_output(&kernels[at]).ok_or("its result is not the compiler's own")?;
     let operands: Vec<BufId> = chain[..chain.len() - 2].iter().filter_map(|&k| own_output(&kernels[k])).collect();

@@ -64,6 +64,10 @@ pub struct SumReport {
     pub tiles: Vec<Vec<usize>>,
     /// Sizes of the launch that its kernels are one of, if they are.
     pub extents: Option<Extents>,
+    /// Chunks at most for which its launches can be repeated; 1 where they cannot.
+    pub chunks: i64,
+    /// Blocks in which a workgroup could run all of its kernels, on a GPU.
+    pub fused: Option<Blocks>,
 }
 
 /// What planning one kernel leaves for the report of its sum.

@@ -35,6 +35,32 @@ pub fn neighbours(sum: &SumReport, number: usize, nests: &[&NestReport], target:
     out.extend(other.map(|stores| Tuning { stores: Some(stores), ..used.clone() }));
     // Plans are about kernels of one size.
     let staged = |stages: Staging| Tuning { stages: Some(stages), plans: vec![], ..used.clone() };
+    if let Some(blocks) = sum.fused.filter(|_| !matches!(used.stages, Some(Staging::Fused(_)))) {
+        out.push(staged(Staging::Fused(blocks)));
+    }
+    if let Some(Staging::Fused(of)) = used.stages {
+        let all = [
+            Blocks { width: 2 * of.width, ..of },
+            Blocks { width: of.width / 2, ..of },
+            Blocks { height: 2 * of.height, ..of },
+            Blocks { height: of.height / 2, ..of },
+            Blocks { parts: 2 * of.parts, columns: of.columns / 2, ..of },
+            Blocks { parts: of.parts / 2, columns: 2 * of.columns, ..of },
+        ];
+        let sound = |b: &Blocks| b.width > 0 && b.height > 0 && b.parts > 0 && b.columns > 0;
+        out.extend(all.into_iter().filter(sound).map(|b| staged(Staging::Fused(b))));
+        out.push(staged(Staging::Global));
+    }
+    if sum.chunks > 1 {
+        let some = |n: &i64| (2..=sum.chunks).contains(n);
+        match used.stages {
+            Some(Staging::Chunks(n)) => {
+                out.extend([2 * n, n / 2].into_iter().filter(some).map(|n| staged(Staging::Chunks(n))));
+                out.push(staged(Staging::Global));
+            }
+            _ => out.extend([4, 2, 8, 16].into_iter().filter(some).map(|n| staged(Staging::Chunks(n)))),
+        }
+    }
     if let (Some(registers), Some(_)) = (used.registers, &sum.extents) {
         let of = |registers: Registers| Tuning { registers: Some(registers), plans: vec![], ..used.clone() };
         out.extend(register_blocks(registers, target.vector_registers as i64).into_iter().map(of));

@@ -10,11 +10,13 @@
 //! ```
 //!
 //! Each line may be missing. A tile of no outputs, `tile=direct`, is the direct sum; `stages=global` makes each kernel a
-//! launch of its own, `stages=shared` with blocks the one that computes the product's operand; plans are those of kernels by their role, as in a file of [stored plans].
+//! launch of its own, `stages=shared` with blocks the one that computes the product's operand, `stages=chunks:4` all of them
+//! for each of four chunks, `stages=fused` with blocks all of them one of a GPU; plans are those of kernels by their role, as in a file of [stored plans].
 //!
 //! [stored plans]: crate::optimize::stored
 
 use crate::optimize::plan::Plan;
+use crate::schedule::host::MOST_CHUNKS;
 use std::fmt;
 use winograph_ir::indexed::Role;
 
@@ -66,14 +68,19 @@ pub enum Staging {
     /// The product in scratch memory, block by block; the operand that is computed for it in a launch before, once for all
     /// threads.
     Shared(Blocks),
+    /// In global memory for one of about so many chunks of the result at a time, each kernel a launch for each chunk. On a
+    /// GPU.
+    Chunks(i64),
+    /// In a workgroup's shared memory, block by block: all kernels are one launch, on a GPU.
+    Fused(Blocks),
 }
 
 impl Staging {
     /// The blocks that there are.
     pub fn blocks(self) -> Option<Blocks> {
         match self {
-            Staging::Global => None,
-            Staging::Scratch(blocks) | Staging::Shared(blocks) => Some(blocks),
+            Staging::Global | Staging::Chunks(_) => None,
+            Staging::Scratch(blocks) | Staging::Shared(blocks) | Staging::Fused(blocks) => Some(blocks),
         }
     }
 
@@ -81,6 +88,7 @@ impl Staging {
     pub(crate) fn with(self, blocks: Blocks) -> Staging {
         match self {
             Staging::Shared(_) => Staging::Shared(blocks),
+            Staging::Fused(_) => Staging::Fused(blocks),
             _ => Staging::Scratch(blocks),
         }
     }
@@ -151,9 +159,11 @@ impl Stores {
 impl fmt::Display for Staging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
+            Staging::Chunks(n) => return write!(f, "stages=chunks:{n}"),
             Staging::Global => "global",
             Staging::Scratch(_) => "scratch",
             Staging::Shared(_) => "shared",
+            Staging::Fused(_) => "fused",
         };
         write!(f, "stages={name}")?;
         match self.blocks() {
@@ -259,9 +269,17 @@ impl Tuning {
                         return twice();
                     }
                 }
+                Some([("stages", chunks)]) if chunks.starts_with("chunks:") => {
+                    let chunks = chunks.strip_prefix("chunks:").and_then(number).filter(|&n| n <= MOST_CHUNKS);
+                    let chunks =
+                        chunks.ok_or_else(|| at(&format!("expected stages=chunks:N, at most {MOST_CHUNKS}")))?;
+                    if of.stages.replace(Staging::Chunks(chunks)).is_some() {
+                        return twice();
+                    }
+                }
                 Some(
                     [
-                        ("stages", name @ ("scratch" | "shared")),
+                        ("stages", name @ ("scratch" | "shared" | "fused")),
                         ("block", block),
                         ("columns", columns),
                         ("parts", parts),
@@ -274,7 +292,11 @@ impl Tuning {
                         return Err(at(&format!("expected stages={name} block=D,H,W columns=N parts=N")));
                     };
                     let blocks = Blocks { depth, height, width, columns, parts };
-                    let stages = if *name == "shared" { Staging::Shared(blocks) } else { Staging::Scratch(blocks) };
+                    let stages = match *name {
+                        "shared" => Staging::Shared(blocks),
+                        "fused" => Staging::Fused(blocks),
+                        _ => Staging::Scratch(blocks),
+                    };
                     if of.stages.replace(stages).is_some() {
                         return twice();
                     }
@@ -323,7 +345,11 @@ mod tests {
         assert_eq!(tuning.registers, Some(Registers { vectors: 3, copies: 8 }));
         assert!(tuning.plan(Role::Multiply).is_some() && tuning.plan(Role::Direct).is_none());
         let shared = "stages=shared block=1,7,7 columns=64 parts=2\n";
-        for text in ["tile=direct\n", "stages=global\n", shared, "ends=turned\n", "stores=cached\n", ""] {
+        let fused = "stages=fused block=1,1,4 columns=16 parts=1\n";
+        assert_eq!(Tuning::parse(fused).unwrap().to_string(), fused);
+        for text in
+            ["tile=direct\n", "stages=global\n", "stages=chunks:16\n", shared, "ends=turned\n", "stores=cached\n", ""]
+        {
             assert_eq!(Tuning::parse(text).unwrap().to_string(), text);
         }
         assert!(Tuning::parse("").unwrap().is_empty());
@@ -338,6 +364,10 @@ mod tests {
             "tile=4\ntile=2",
             "stages=shared",
             "stages=scratch",
+            "stages=chunks:",
+            "stages=chunks:0",
+            "stages=chunks:1025",
+            "stages=chunks:4\nstages=global",
             "registers=3",
             "registers=0x8",
             "registers=3x99999999999",

@@ -185,6 +185,7 @@ pub(crate) fn interpret_with(program: &Program, inputs: &[Vec<u8>], params: &[i6
         .collect();
     for step in program.prepare.iter().chain(&program.run) {
         let code = &program.kernels[step.kernel];
+        let params = &step.params(params)[..];
         let mut args: Vec<Vec<u8>> = step.args.iter().map(|&a| std::mem::take(&mut memory[a])).collect();
         for (arg, decl) in args.iter_mut().zip(&code.args) {
             // Program buffers have their greatest length, a run uses what its parameters ask for.

@@ -12,7 +12,7 @@ use super::cursor::{Cursor, MAX_INT, MAX_RANK};
 use super::lexer::{ParseError, Tok};
 use crate::dtype::DType;
 use crate::indexed::{Layout, LayoutDim};
-use crate::int::{IntId, Ints, ParamId, RangeId, RangeRole};
+use crate::int::{IntId, Ints, ParamId, ParamInfo, RangeId, RangeRole};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Most parentheses, divisions and remainders of one expression: the arena's operations recurse into them.
@@ -34,7 +34,7 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    /// What follows `param`: `n 1..8`.
+    /// What follows `param`: `n 1..8`, or `chunk 0..3 host`.
     pub(super) fn param(&mut self, c: &mut Cursor, ints: &mut Ints) -> Result<(), ParseError> {
         let place = c.place();
         let (name, quoted) = c.name("the name of a parameter")?;
@@ -48,7 +48,11 @@ impl Scope {
         if hi < lo {
             return Err(c.error_at(place, format!("{lo}..{hi}"), "a greatest value that is not below the least"));
         }
-        let id = ints.new_param(&name, lo, hi);
+        let host = c.accept_word("host");
+        if host && lo != 0 {
+            return Err(c.error_at(place, format!("{lo}..{hi} host"), "a loop of the host to begin with 0"));
+        }
+        let id = ints.declare_param(ParamInfo { name: name.clone(), lo, hi, host });
         if !quoted {
             self.plain.insert(name.clone());
         }

@@ -223,9 +223,10 @@ impl<'a> Names<'a> {
     }
 }
 
-/// `param n 1..8` lines, in order of declaration: parameters are part of a program's interface.
+/// `param n 1..8` and `param chunk 0..3 host` lines, in order of declaration: parameters are part of a program's interface.
 pub(super) fn print_params(out: &mut String, ints: &Ints) {
     for p in ints.params() {
-        let _ = writeln!(out, "param {} {}..{}", quote_name(&p.name), p.lo, p.hi);
+        let host = if p.host { " host" } else { "" };
+        let _ = writeln!(out, "param {} {}..{}{host}", quote_name(&p.name), p.lo, p.hi);
     }
 }

@@ -49,7 +49,7 @@ impl<'a> Loaded<'a> {
         let args: Vec<_> = step.args.iter().filter_map(|&a| self.memory[a].arg(0, self.memory[a].bytes())).collect();
         // SAFETY: each buffer has memory of its own that lives as long as `self`, which is dropped after a
         // synchronisation; one queue runs the launches in order; the kernels have passed the verifier.
-        unsafe { self.module.launch(step.kernel, &args, &[]) }
+        unsafe { self.module.launch(step.kernel, &args, &step.host) }
     }
 
     /// Queues a call.
@@ -68,6 +68,16 @@ impl<'a> Loaded<'a> {
     /// Times of 20 calls by the device.
     pub(crate) fn times(&self) -> Result<Vec<Duration>, DeviceError> {
         self.gpu.time_launches(20, &mut || self.run())
+    }
+
+    /// Times of 20 calls by the device, each replayed as one graph of launches; `None` where there are no graphs.
+    #[allow(dead_code)]
+    pub(crate) fn replayed(&self) -> Result<Option<Vec<Duration>>, DeviceError> {
+        let Some(recording) = self.gpu.record(&mut || self.run())? else { return Ok(None) };
+        // SAFETY: that of `launch`; the recording is dropped before the memory and the module are, and waits.
+        let mut replay = || unsafe { recording.replay() };
+        (0..3).try_for_each(|_| replay())?;
+        self.gpu.time_launches(20, &mut replay).map(Some)
     }
 
     /// Times of 20 launches of a step by the device.

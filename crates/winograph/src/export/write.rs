@@ -95,7 +95,7 @@ fn header(
             });
             args.push(new);
         }
-        launches.push(Launch { kernel: step.kernel, args });
+        launches.push(Launch::new(step, args));
     }
     let kernels = program.kernels.iter().zip(&image.kernels);
     let named = |names: Vec<String>, specs: &[ArgSpec]| {

@@ -318,6 +318,7 @@ pub fn search(
 /// What to try after a program.
 fn next(runner: &Runner<'_>, target: &winograph_compiler::Target) -> Vec<Tuning> {
     let explanation = runner.function.explanation();
-    let nests: Vec<&NestReport> = explanation.kernels.iter().filter(|k| !k.prepare).flat_map(|k| &k.nests).collect();
+    let nests: Vec<&NestReport> =
+        explanation.kernels.iter().filter(|k| !k.prepare && k.is_first()).flat_map(|k| &k.nests).collect();
     runner.sum().map(|(n, sum)| neighbours(sum, n, &nests, target)).unwrap_or_default()
 }

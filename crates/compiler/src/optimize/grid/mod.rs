@@ -522,7 +522,7 @@ impl<'a> Search<'a> {
         let axis_of = |r: RangeId| self.kernel.loops.iter().position(|&l| l == r);
         let first = |r: RangeId| axis_of(r).map_or(0, |a| (cut[a].1 - 1) / 2 * cut[a].0);
         let span = |r: RangeId| axis_of(r).map_or_else(|| ints.max_size(r), |a| cut[a].0).max(1);
-        let param = |p: winograph_ir::ParamId| ints.param_info(p).hi;
+        let param = |p: winograph_ir::ParamId| ints.param_info(p).typical();
         // The value of an index at the block's start, with one range further on.
         let at = |i: IntId, moved: Option<(RangeId, i64)>| {
             let range = |r: RangeId| first(r) + moved.filter(|m| m.0 == r).map_or(0, |m| m.1);
@@ -602,7 +602,7 @@ impl<'a> Search<'a> {
                         .iter()
                         .any(|&(a, _)| base[&self.kernel.loops[a]] >= ints.max_size(self.kernel.loops[a]));
                     let range = |r: RangeId| base.get(&r).copied().unwrap_or(0);
-                    let param = |p: winograph_ir::ParamId| ints.param_info(p).hi;
+                    let param = |p: winograph_ir::ParamId| ints.param_info(p).typical();
                     if outside || t.gate.iter().any(|&c| ints.eval(c, &range, &param).is_none_or(|x| x < 0)) {
                         continue;
                     }
