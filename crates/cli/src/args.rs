@@ -161,7 +161,7 @@ pub(crate) struct ConvArgs {
     /// Groups of channels that do not mix
     #[arg(long, value_name = "G", default_value = "1", allow_hyphen_values = true)]
     pub(crate) groups: String,
-    /// Winograd's outputs per tile: `auto`, or 2, 3, 4 or 6, per axis or one for all
+    /// Winograd's outputs per tile: `auto`, or 2, 3, 4 or 6, per axis or one for all. `4+2` is tiles of 4 and a last one of 2
     #[arg(long, value_name = "LIST", default_value = "auto", allow_hyphen_values = true)]
     pub(crate) tile: String,
     /// Winograd's interpolation points without infinity, e.g. 0,1,-1,1/2,-2 [default: the best known for the tile]

@@ -2,10 +2,10 @@
 
 use crate::shapes::Case;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use winograph::DType;
+use winograph::{AxisTile, DType};
 use winograph_compiler::winograd::bound::{Arithmetic, Bound, Sizes};
-use winograph_compiler::winograd::cook_toom::Transforms;
-use winograph_compiler::winograd::{cost, points};
+use winograph_compiler::winograd::cover::{self, Part};
+use winograph_compiler::winograd::cost;
 
 /// The greatest bound of an element, the greatest |error|/bound, and the expected error as a multiple of the direct sum's.
 /// NaN where there is no bound.
@@ -19,16 +19,18 @@ pub(crate) struct Certificate {
 const NONE: Certificate =
     Certificate { error_bound: f64::NAN, max_err_over_bound: f64::NAN, expected_err_over_direct: f64::NAN };
 
-/// The matrices per spatial axis of a form with this tile; no tile is the direct sum.
-fn transforms(case: &Case, tile: &[usize]) -> Option<Vec<Option<Transforms>>> {
+/// The parts of each spatial axis of a form with this tile, none where it is not transformed; no tile is the direct sum.
+fn parts(case: &Case, tile: &[AxisTile]) -> Option<Vec<Vec<Part>>> {
     let rank = case.window().len();
     let slides = |i: usize| case.window()[i] > 1 && case.output[2 + i] > 1;
     // The tensor-level form has a tile on every axis, the rewrite on those that have a window.
     let mut left = tile.iter();
     let all = tile.len() == rank;
     let per_axis = (0..rank).map(|i| {
-        let m = if all || slides(i) { left.next() } else { None };
-        m.map(|&m| points::transforms(m, case.window()[i], case.points.as_deref())).transpose().ok()
+        match if all || slides(i) { left.next() } else { None } {
+            Some(&t) => cover::parts(t, case.output[2 + i], case.window()[i], case.points.as_deref()).ok(),
+            None => Some(vec![]),
+        }
     });
     let found = per_axis.collect::<Option<Vec<_>>>()?;
     left.next().is_none().then_some(found)
@@ -37,19 +39,18 @@ fn transforms(case: &Case, tile: &[usize]) -> Option<Vec<Option<Transforms>>> {
 /// The certificate of a result computed in f32 with this tile per axis, against `exact`, on so many threads.
 pub(crate) fn certify(
     case: &Case,
-    tile: &[usize],
+    tile: &[AxisTile],
     (x, w): (&[f32], &[f32]),
     result: &[f32],
     exact: &[f64],
     threads: usize,
 ) -> Certificate {
-    let Some(matrices) = transforms(case, tile) else { return NONE };
+    let Some(axes) = parts(case, tile) else { return NONE };
     let padding: Vec<(usize, usize)> = case.padding.iter().map(|&p| (p, p)).collect();
     let sizes = Sizes::new(&case.input, &case.weight, &padding, &case.stride, &case.dilation, case.groups);
     let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
-    let per_axis: Vec<Option<&Transforms>> = matrices.iter().map(Option::as_ref).collect();
     let arithmetic = Arithmetic { products: case.rules.products, ..Arithmetic::gradual(DType::F32) };
-    let Ok(bound) = sizes.and_then(|s| Bound::winograd(&s, &wide(x), &wide(w), &per_axis, arithmetic)) else {
+    let Ok(bound) = sizes.and_then(|s| Bound::mixed(&s, &wide(x), &wide(w), &axes, arithmetic)) else {
         return NONE;
     };
     let next = AtomicUsize::new(0);
@@ -82,12 +83,12 @@ pub(crate) fn certify(
     let greatest = |of: fn(&(f64, f64)) -> f64| {
         found.iter().map(of).fold(0f64, |a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) })
     };
-    let used: Vec<Transforms> = matrices.iter().flatten().cloned().collect();
-    let untransformed = case.window().iter().zip(&matrices).filter(|(_, t)| t.is_none()).map(|(r, _)| r);
+    let untransformed = case.window().iter().zip(&axes).filter(|(_, parts)| parts.is_empty()).map(|(r, _)| r);
+    let used: Vec<Vec<Part>> = axes.iter().filter(|parts| !parts.is_empty()).cloned().collect();
     let channels = case.weight[1] * untransformed.product::<usize>();
     Certificate {
         error_bound: greatest(|f| f.0),
         max_err_over_bound: greatest(|f| f.1),
-        expected_err_over_direct: cost::error_over_direct(&used, channels),
+        expected_err_over_direct: cost::worst_error_over_direct(&used, channels),
     }
 }

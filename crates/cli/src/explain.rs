@@ -16,7 +16,7 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use winograph::cpu::capped_target;
 use winograph::search::PlanStore;
-use winograph::{DType, TensorBuffer, settings};
+use winograph::{AxisTile, DType, TensorBuffer, settings};
 use winograph_compiler::explain::{BoundReport, KernelReport, NestReport};
 use winograph_compiler::optimize::plan::Factor;
 use winograph_compiler::options::{GridRule, LayoutRule};
@@ -37,7 +37,8 @@ struct Report {
     algo: &'static str,
     applied: bool,
     reason: String,
-    tile: Vec<usize>,
+    #[serde(serialize_with = "crate::json::tile")]
+    tile: Vec<AxisTile>,
     amplification: Option<f64>,
     passes: Vec<Pass>,
     windows: Vec<Window>,
@@ -68,7 +69,8 @@ struct Window {
     buffer: String,
     applied: bool,
     reason: String,
-    tile: Vec<usize>,
+    #[serde(serialize_with = "crate::json::tile")]
+    tile: Vec<AxisTile>,
     taps: Vec<usize>,
     amplification: Option<f64>,
     bound: Option<Bound>,

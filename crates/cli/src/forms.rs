@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::shapes::Case;
 use std::sync::Arc;
 use winograph::device::Device;
-use winograph::{ArgSpec, DType, Function, FunctionOptions, Tensor, compile_with};
+use winograph::{ArgSpec, AxisTile, DType, Function, FunctionOptions, Tensor, compile_with};
 use winograph_compiler::winograd::cook_toom::Transforms;
 use winograph_compiler::winograd::cost;
 use winograph_compiler::{Algorithm, Explanation, Options};
@@ -18,7 +18,7 @@ pub(crate) struct Verdict {
     /// Why.
     pub(crate) reason: String,
     /// Outputs per tile; empty for the direct sum.
-    pub(crate) tile: Vec<usize>,
+    pub(crate) tile: Vec<AxisTile>,
     /// Worst-case amplification of the tile's matrices.
     pub(crate) amplification: Option<f64>,
 }
@@ -33,7 +33,7 @@ impl Verdict {
         Verdict {
             applied: true,
             reason,
-            tile: transforms.iter().map(|t| t.m).collect(),
+            tile: transforms.iter().map(|t| t.m.into()).collect(),
             amplification: Some(cost::amplification(transforms)),
         }
     }
@@ -115,7 +115,8 @@ pub(crate) fn write(
     }
     let mut options = options;
     options.rule.tolerance = case.rules.tolerance;
-    let form = x.conv_tensor_level(w, None, &options, case.tile.as_deref(), case.points.as_deref())?;
+    // The rule of the options has the tile.
+    let form = x.conv_tensor_level(w, None, &options, None, case.points.as_deref())?;
     *chosen = Some(Verdict::tensor(&form.transforms, form.reason));
     Ok(vec![form.tensor])
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use winograph::model::{Port, PortType};
 use winograph::search::PlanStore;
-use winograph::{ArgSpec, settings};
+use winograph::{ArgSpec, AxisTile, settings};
 use winograph_compiler::{Algorithm, Explanation, Options, Target};
 use winograph_ir::indexed::Role;
 
@@ -55,7 +55,8 @@ struct Sum {
     flops: f64,
     eligible: bool,
     /// Winograd's outputs per tile where it is chosen; empty for a direct sum.
-    tile: Vec<usize>,
+    #[serde(serialize_with = "crate::json::tile")]
+    tile: Vec<AxisTile>,
     reason: String,
 }
 
@@ -125,8 +126,8 @@ fn sums(model: &Planned, specs: &[ArgSpec], options: &Options) -> Result<Sums> {
     Ok(Sums { flops, eligible, winograd, list })
 }
 
-fn times(list: &[usize]) -> String {
-    list.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
+fn times<T: ToString>(list: &[T]) -> String {
+    list.iter().map(T::to_string).collect::<Vec<_>>().join("x")
 }
 
 fn text(report: &Report) -> String {

@@ -1,9 +1,21 @@
 //! The object that `bench conv --json` prints, and what others have in common with it.
 
 use crate::kernels::{self, Touch};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use winograph_compiler::{Footprint, Program, Step};
 use winograph_ir::interp::gpu::SiteCounts;
+use winograph_ir::rule::AxisTile;
+
+/// Tiles per axis: a number each or, where an axis has tiles of several sizes, a text such as `4+2`.
+pub(crate) fn tile<S: Serializer>(tile: &[AxisTile], to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Axis {
+        One(usize),
+        Several(String),
+    }
+    to.collect_seq(tile.iter().map(|t| t.single().map_or_else(|| Axis::Several(t.to_string()), Axis::One)))
+}
 
 /// The whole of it.
 #[derive(Debug, Serialize)]
@@ -83,7 +95,8 @@ pub(crate) struct Row {
     pub(crate) algo: &'static str,
     pub(crate) applied: bool,
     pub(crate) reason: String,
-    pub(crate) tile: Vec<usize>,
+    #[serde(serialize_with = "tile")]
+    pub(crate) tile: Vec<AxisTile>,
     pub(crate) compile_ms: f64,
     pub(crate) prepare_ms: f64,
     pub(crate) first_ms: f64,

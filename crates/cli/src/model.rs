@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::time::Instant;
 use winograph::model::Model;
-use winograph::{Function, Tensor};
+use winograph::{AxisTile, Function, Tensor};
 use winograph_compiler::explain::{PassReport, WindowReport};
 
 #[derive(Serialize)]
@@ -58,7 +58,8 @@ struct Window {
     buffer: String,
     applied: bool,
     taps: Vec<usize>,
-    tile: Vec<usize>,
+    #[serde(serialize_with = "crate::json::tile")]
+    tile: Vec<AxisTile>,
     amplification: Option<f64>,
     reason: String,
 }

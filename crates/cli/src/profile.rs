@@ -63,7 +63,7 @@ pub(crate) fn algorithm(report: &KernelReport, explanation: &Explanation) -> Opt
     let has = |roles: &[Role]| report.nests.iter().any(|nest| roles.contains(&nest.role));
     match window(report, explanation) {
         Some(w) if w.applied => {
-            let tile: Vec<String> = w.tile.iter().map(usize::to_string).collect();
+            let tile: Vec<String> = w.tile.iter().map(ToString::to_string).collect();
             Some(format!("winograd {}", tile.join("x")))
         }
         _ if has(&[Role::InputTransform, Role::Multiply, Role::OutputTransform]) => Some("winograd".to_string()),

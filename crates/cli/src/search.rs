@@ -9,7 +9,7 @@ use crate::progress::Progress;
 use crate::shapes::Case;
 use std::cell::RefCell;
 use std::sync::Arc;
-use winograph::TensorBuffer;
+use winograph::{AxisTile, TensorBuffer};
 use winograph::device::Device;
 use winograph::search::{Found, Outcome, SearchOptions, Watch, search};
 
@@ -29,7 +29,7 @@ impl Watch for Checker<'_> {
         self.progress.now(&format!("searching, {:.0} %: {tried} tried, now {short}", 100.0 * part.clamp(0.0, 1.0)));
     }
 
-    fn check(&mut self, tile: &[usize], results: &[TensorBuffer]) -> std::result::Result<(), String> {
+    fn check(&mut self, tile: &[AxisTile], results: &[TensorBuffer]) -> std::result::Result<(), String> {
         let Some(y) = results.first() else { return Err("it has no result".to_string()) };
         let y = y.to_vec::<f32>().map_err(|e| e.to_string())?;
         let values = (&self.data.x_values[..], &self.data.w_values[..]);

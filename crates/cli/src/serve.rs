@@ -23,6 +23,7 @@ use clap::Parser as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, StdinLock};
+use winograph::AxisTile;
 
 /// Outputs of each form that are compared with their sums in f64.
 const SAMPLES: usize = 64;
@@ -40,7 +41,8 @@ struct Prepared {
     /// Whether the form was built; nothing can be timed otherwise.
     applied: bool,
     reason: String,
-    tile: Vec<usize>,
+    #[serde(serialize_with = "crate::json::tile")]
+    tile: Vec<AxisTile>,
     kernels: usize,
     compile_ms: f64,
     prepare_ms: f64,

@@ -3,7 +3,7 @@
 use crate::args::{ConvArgs, GridArg, LayoutArg, ProductsArg, Weights};
 use crate::error::{Error, Result};
 use crate::machine::Name;
-use winograph::{ConvOptions, DType, Tensor, Tolerance, WindowRule};
+use winograph::{AxisTile, ConvOptions, DType, Tensor, Tolerance, WindowRule};
 use winograph_compiler::Options;
 use winograph_compiler::options::{GridRule, LayoutRule, Products};
 use winograph_compiler::winograd::cost::TILES;
@@ -32,7 +32,7 @@ pub(crate) struct Case {
     /// `[n, k, out..]`.
     pub(crate) output: Vec<usize>,
     /// Outputs per tile as given: one per axis or one for all.
-    pub(crate) tile: Option<Vec<usize>>,
+    pub(crate) tile: Option<Vec<AxisTile>>,
     pub(crate) points: Option<Vec<Rational>>,
     pub(crate) weights: Weights,
     pub(crate) device: Name,
@@ -169,12 +169,15 @@ impl Case {
         for (axis, &r) in window.iter().enumerate() {
             let tile = self.tile.as_ref().and_then(|t| t.get(axis).or(t.first()));
             let fits = match tile {
-                Some(m) => m + r - 2 == n,
+                Some(t) => t.sizes().iter().all(|m| m + r == n + 2),
                 None => TILES.iter().any(|m| m + r - 2 == n),
             };
             if !fits {
                 let expected = match tile {
-                    Some(m) => format!("F({m},{r}) takes {}", m + r - 2),
+                    Some(t) => {
+                        let each = t.sizes().iter().map(|m| format!("F({m},{r}) takes {}", (m + r).saturating_sub(2)));
+                        each.collect::<Vec<_>>().join(" and ")
+                    }
                     None => format!(
                         "a window of {r} taps takes {} with tiles of 2, 3, 4 or 6",
                         TILES.map(|m| (m + r - 2).to_string()).join(", ")
@@ -244,12 +247,13 @@ fn per_axis(option: &str, text: &str, rank: usize) -> Result<Vec<usize>> {
     }
 }
 
-fn tile(text: &str, rank: usize) -> Result<Option<Vec<usize>>> {
+fn tile(text: &str, rank: usize) -> Result<Option<Vec<AxisTile>>> {
     if text == "auto" {
         return Ok(None);
     }
-    let tile = numbers("--tile", text)?;
-    if let Some(bad) = tile.iter().find(|m| !TILES.contains(m)) {
+    let axis = |item: &str| item.trim().parse().map_err(|e| Error::usage(format!("--tile '{text}': '{item}': {e}")));
+    let tile = text.split(',').map(axis).collect::<Result<Vec<AxisTile>>>()?;
+    if let Some(bad) = tile.iter().flat_map(AxisTile::sizes).find(|m| !TILES.contains(m)) {
         return Err(Error::usage(format!(
             "--tile '{text}': a tile of {bad} is not known, expected auto, 2, 3, 4 or 6"
         )));
@@ -288,7 +292,9 @@ mod tests {
         assert_eq!(per_axis("--stride", "2", 3).ok(), Some(vec![2, 2, 2]));
         assert!(per_axis("--stride", "2,2", 3).is_err());
         assert_eq!(tile("auto", 2).ok(), Some(None));
-        assert_eq!(tile("4,2", 2).ok(), Some(Some(vec![4, 2])));
+        assert_eq!(tile("4,2", 2).ok(), Some(Some(vec![4.into(), 2.into()])));
+        assert_eq!(tile("4+2", 2).ok(), Some(AxisTile::of(&[4, 2]).map(|t| vec![t])));
+        assert!(tile("4+5", 2).is_err() && tile("4+", 2).is_err() && tile("4+2,4,4", 2).is_err());
         assert!(tile("0", 2).is_err() && tile("5", 2).is_err() && tile("4,4,4", 2).is_err());
         assert_eq!(points("0,1,-1").map(|p| p.len()).ok(), Some(3));
         assert!(points("0,1/2,0.5").is_err());

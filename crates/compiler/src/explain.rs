@@ -9,6 +9,7 @@ use crate::sketch::Sketch;
 use crate::tune::{Problem, SumReport, Tuning};
 use std::fmt;
 use winograph_ir::indexed::Role;
+use winograph_ir::rule::AxisTile;
 
 /// Everything that was decided in one compilation.
 #[derive(Clone, Debug, Default)]
@@ -51,8 +52,8 @@ pub struct WindowReport {
     pub applied: bool,
     /// Why.
     pub reason: String,
-    /// Outputs per tile and window axis, if rewritten.
-    pub tile: Vec<usize>,
+    /// How each window axis is covered by tiles, if rewritten.
+    pub tile: Vec<AxisTile>,
     /// Taps per window axis.
     pub taps: Vec<usize>,
     /// Multiplications and additions of it as a direct sum (with parameters: at their greatest sizes); 0 where it sums no

@@ -246,12 +246,35 @@ pub fn in_bounds(ints: &mut Ints, shape: &[IntId], index: &[IntId], gate: &[IntI
     })
 }
 
-/// Which kernels depend on constants alone, and write no output: they are prepared.
+/// Which kernels depend on constants alone, and write no output: they are prepared. Of several that write parts of one buffer
+/// all are, or none.
 pub fn constant_kernels(kernels: &[Kernel]) -> Vec<bool> {
+    let written = |k: &Kernel| k.stores.iter().map(|s| k.args[s.buffer.0 as usize]).collect::<Vec<BufId>>();
+    let mut alone: Vec<bool> = vec![true; kernels.len()];
+    loop {
+        let constant = constant_beside(kernels, &alone);
+        let (mut of, mut differ) = (FxHashMap::default(), false);
+        for (k, &c) in kernels.iter().zip(&constant) {
+            written(k).into_iter().for_each(|b| *of.entry(b).or_insert(true) &= c);
+        }
+        for ((k, &c), alone) in kernels.iter().zip(&constant).zip(&mut alone) {
+            if c && written(k).iter().any(|b| !of[b]) {
+                (*alone, differ) = (false, true);
+            }
+        }
+        if !differ {
+            return constant;
+        }
+    }
+}
+
+/// Which kernels depend on constants alone among those that `may`.
+fn constant_beside(kernels: &[Kernel], may: &[bool]) -> Vec<bool> {
     let mut known: FxHashMap<BufId, bool> = FxHashMap::default();
     kernels
         .iter()
-        .map(|k| {
+        .zip(may)
+        .map(|(k, may)| {
             let (mut reads_any, mut all) = (false, true);
             let written: Vec<BufId> = k.stores.iter().map(|s| s.buffer).collect();
             for (i, b) in k.graph.buffers.iter().enumerate().filter(|(i, _)| !written.contains(&BufId(*i as u32))) {
@@ -263,8 +286,10 @@ pub fn constant_kernels(kernels: &[Kernel]) -> Vec<bool> {
                 };
             }
             let to_output = written.iter().any(|&b| matches!(k.graph.buffer(b).origin, Origin::Output(_)));
-            let constant = reads_any && all && !to_output;
-            known.extend(written.iter().map(|b| (k.args[b.0 as usize], constant)));
+            let constant = reads_any && all && !to_output && *may;
+            for b in &written {
+                *known.entry(k.args[b.0 as usize]).or_insert(true) &= constant;
+            }
             constant
         })
         .collect()

@@ -4,7 +4,7 @@ use crate::optimize::stored::StoredPlans;
 use crate::schedule::host::MOST_CHUNKS;
 use crate::tune::TuningRule;
 use crate::winograd::rational::Rational;
-pub use winograph_ir::rule::{Algorithm, Tolerance, WindowRule};
+pub use winograph_ir::rule::{Algorithm, AxisTile, Tolerance, WindowRule};
 
 /// How the compiler's own buffers are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -123,9 +123,9 @@ impl Products {
 pub struct Options {
     /// How sliding-window sums are computed.
     pub algorithm: Algorithm,
-    /// Outputs per tile and axis, the `m` of F(m, r): one for all axes or one per axis. `None` leaves it to the cost
-    /// model.
-    pub tile: Option<Vec<usize>>,
+    /// Outputs per tile and axis, the `m` of F(m, r), or several sizes of tiles one after the other: one for all axes or one
+    /// per axis. `None` leaves it to the cost model.
+    pub tile: Option<Vec<AxisTile>>,
     /// Interpolation points, without infinity; `None` takes the best known for the tile.
     pub points: Option<Vec<Rational>>,
     /// How many times the direct sum's expected error a rewrite may cost. `None` is the default tolerance for tiles that

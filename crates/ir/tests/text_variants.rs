@@ -108,9 +108,13 @@ fn every_tensor_op() {
         }
     }
     for algorithm in [None].into_iter().chain(Algorithm::ALL.map(Some)) {
-        for (tile, times, exact_nonfinite) in
-            [(vec![], None, false), (vec![4], Some(2.5), true), (vec![2, 6], Some(f64::INFINITY), false)]
-        {
+        let mixed = AxisTile::of(&[4, 3, 2]).unwrap();
+        for (tile, times, exact_nonfinite) in [
+            (vec![], None, false),
+            (vec![4.into()], Some(2.5), true),
+            (vec![2.into(), 6.into()], Some(f64::INFINITY), false),
+            (vec![mixed, 6.into()], None, false),
+        ] {
             let tolerance = times.map(|t| Tolerance::new(t).unwrap());
             let rule = Some(Box::new(WindowRule { algorithm, tile, tolerance, exact_nonfinite }));
             let order = SumOrder::Any;

@@ -49,7 +49,7 @@ pub use tensor::{
     ConvOptions, Element, Matrices, Number, Operand, PoolOptions, SliceRange, Tensor, TensorBuffer, TensorLevel,
 };
 pub use winograph_compiler::Options;
-pub use winograph_ir::rule::{Algorithm, Tolerance, WindowRule};
+pub use winograph_ir::rule::{Algorithm, AxisTile, Tolerance, WindowRule};
 pub use winograph_ir::{DType, Scalar};
 
 /// The examples of the README run as tests.

@@ -193,7 +193,7 @@ pub(super) fn attempt(devices: &Devices, algorithm: Algorithm, cases: &[Case]) -
     let failed = |e: &dyn std::error::Error| format!("{what}: {}", chain(e));
     let compiler = Options {
         algorithm,
-        tile: (algorithm == Algorithm::Winograd).then(|| vec![2]),
+        tile: (algorithm == Algorithm::Winograd).then(|| vec![2.into()]),
         verify_each_pass: true,
         ..Options::default()
     };

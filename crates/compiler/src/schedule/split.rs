@@ -1,7 +1,8 @@
 //! `split`: definitions -> kernels.
 //!
 //! Takes an indexed graph; leaves one [`Kernel`] per definition that is global, each in a graph of its own with ranges
-//! numbered by its structure. Axes that are read through a division or remainder by a constant are split so that
+//! numbered by its structure. A definition that is one sum or another by where along an axis an element is becomes a kernel for
+//! each part of the axis: each computes its own sum alone, and they write parts of one buffer. Axes that are read through a division or remainder by a constant are split so that
 //! these disappear: after a rewrite by tiles of 4, a row becomes tile and place in the tile.
 
 use crate::kernel::{Kernel, Store};
@@ -10,13 +11,79 @@ use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Buffer, Def, Graph, Role, Source, Val, ValId};
 use winograph_ir::int::{IntId, IntNode, Ints, RangeId};
 
-/// One kernel per definition, in order, by so many threads.
+/// Most kernels of a definition, and axes of it that are split.
+const MOST_PARTS: usize = 64;
+const MOST_SPLITS: usize = 64;
+
+/// The kernels of each definition, in order, by so many threads.
 pub fn split(g: &Graph, workers: usize) -> Vec<Kernel> {
-    parallel::map(workers, &g.defs, |_, def| {
-        let mut kernel = extract(g, def);
-        split_axes(&mut kernel);
-        kernel
-    })
+    let of = |_: usize, def: &Def| {
+        let mut whole = vec![(extract(g, def), 0)];
+        let mut done = Vec::new();
+        // Parts come first: an axis that is split is none of which a part can be taken.
+        while let Some((mut kernel, splits)) = whole.pop() {
+            let cut = if whole.len() + done.len() + 1 < MOST_PARTS { cut(&kernel) } else { None };
+            match cut {
+                Some((first, second)) => whole.extend([(second, splits), (first, splits)]),
+                None if splits < MOST_SPLITS && split_axis(&mut kernel) => whole.push((kernel, splits + 1)),
+                None => done.push(kernel),
+            }
+        }
+        done
+    };
+    parallel::map(workers, &g.defs, of).into_iter().flatten().collect()
+}
+
+/// A kernel as two, each with a part of one loop, where its value is another sum in each.
+fn cut(kernel: &Kernel) -> Option<(Kernel, Kernel)> {
+    let (range, at) = turn(kernel)?;
+    let part = |from: i64, size: i64| {
+        let mut k = kernel.clone();
+        let ints = &mut k.graph.ints;
+        let info = ints.range_info(range).clone();
+        let size = ints.constant(size);
+        let new = ints.new_range_with(size, info.role, info.ordinal);
+        let e = ints.range(new);
+        let e = ints.add_const(e, from);
+        k.replace_ranges(&FxHashMap::from_iter([(range, e)]), &FxHashMap::default(), &[]);
+        let kept = (k.graph.ints.const_size(new) != Some(1)).then_some(new);
+        k.loops = k.loops.iter().flat_map(|&r| if r == range { kept } else { Some(r) }).collect();
+        // What the other part reads is no argument of this one.
+        let store = &k.stores[0];
+        let mut alone = nest(&k.graph, &k.loops, (store.buffer, store.value), Some(store), k.role);
+        alone.args = alone.args.iter().map(|b| k.args[b.0 as usize]).collect();
+        alone
+    };
+    let size = kernel.graph.ints.const_size(range)?;
+    Some((part(0, at), part(at, size - at)))
+}
+
+/// A loop and its first value for which a choice between two sums has another outcome than for those before.
+fn turn(kernel: &Kernel) -> Option<(RangeId, i64)> {
+    let g = &kernel.graph;
+    let sums = |v: ValId| g.topological(&[v]).into_iter().any(|v| matches!(g.val(v), Val::Reduce { .. }));
+    let nodes = g.topological(&kernel.roots());
+    if !nodes.iter().any(|&v| matches!(g.val(v), Val::Select { .. })) {
+        return None;
+    }
+    let mut ints = g.ints.clone();
+    for v in nodes {
+        let Val::Select { gate, a, b } = g.val(v) else { continue };
+        for &condition in gate.iter() {
+            let [range] = *g.ints.free_ranges(condition) else { continue };
+            let Some(size) = g.ints.const_size(range).filter(|_| kernel.loops.contains(&range)) else { continue };
+            let Some((step, rest)) = ints.split_linear(condition, range) else { continue };
+            let at = match (step, ints.as_const(rest)) {
+                (1, Some(rest)) => -rest,
+                (-1, Some(rest)) => rest + 1,
+                _ => continue,
+            };
+            if (1..size).contains(&at) && sums(*a) && sums(*b) {
+                return Some((range, at));
+            }
+        }
+    }
+    None
 }
 
 /// Copies what a definition needs into a graph of its own.
@@ -127,31 +194,30 @@ fn import_buffer(from: &Graph, g: &mut Graph, args: &mut Vec<BufId>, id: BufId) 
     g.add_buffer(Buffer { name: b.name.clone(), dtype: b.dtype, shape, origin: b.origin, scope: b.scope, layout })
 }
 
-/// Splits axes until no range is divided by a constant.
-fn split_axes(kernel: &mut Kernel) {
-    for _ in 0..64 {
-        // A reduction's terms cannot be gated as a store can.
-        let may = |g: &Graph, r: RangeId, d: i64| {
-            kernel.loops.contains(&r) || g.ints.const_size(r).is_some_and(|size| size % d == 0)
-        };
-        let Some((range, d)) = divided_range(&kernel.graph, &kernel.roots(), &may) else { return };
-        let g = &mut kernel.graph;
-        let info = g.ints.range_info(range).clone();
-        let up = g.ints.add_const(info.size, d - 1);
-        let outer_size = g.ints.div_const(up, d);
-        let inner_size = g.ints.constant(d);
-        let outer = g.ints.new_range_with(outer_size, info.role, info.ordinal);
-        let inner = g.ints.new_range_with(inner_size, info.role, info.ordinal);
-        let (o, i) = (g.ints.range(outer), g.ints.range(inner));
-        let e = g.ints.sum(&[(o, d), (i, 1)], 0);
-        let room = g.ints.sum(&[(info.size, 1), (e, -1)], -1);
-        let guard = if g.ints.prove_nonneg(room, &[]) { vec![] } else { vec![room] };
-        let parts: Vec<RangeId> = [outer, inner].into_iter().filter(|&r| g.ints.const_size(r) != Some(1)).collect();
-        let map = FxHashMap::from_iter([(range, e)]);
-        let bound = FxHashMap::from_iter([(range, parts.clone())]);
-        kernel.replace_ranges(&map, &bound, &guard);
-        kernel.loops = kernel.loops.iter().flat_map(|&r| if r == range { parts.clone() } else { vec![r] }).collect();
-    }
+/// Splits an axis of which a quotient or remainder by a constant is taken, if there is one.
+fn split_axis(kernel: &mut Kernel) -> bool {
+    // A reduction's terms cannot be gated as a store can.
+    let may = |g: &Graph, r: RangeId, d: i64| {
+        kernel.loops.contains(&r) || g.ints.const_size(r).is_some_and(|size| size % d == 0)
+    };
+    let Some((range, d)) = divided_range(&kernel.graph, &kernel.roots(), &may) else { return false };
+    let g = &mut kernel.graph;
+    let info = g.ints.range_info(range).clone();
+    let up = g.ints.add_const(info.size, d - 1);
+    let outer_size = g.ints.div_const(up, d);
+    let inner_size = g.ints.constant(d);
+    let outer = g.ints.new_range_with(outer_size, info.role, info.ordinal);
+    let inner = g.ints.new_range_with(inner_size, info.role, info.ordinal);
+    let (o, i) = (g.ints.range(outer), g.ints.range(inner));
+    let e = g.ints.sum(&[(o, d), (i, 1)], 0);
+    let room = g.ints.sum(&[(info.size, 1), (e, -1)], -1);
+    let guard = if g.ints.prove_nonneg(room, &[]) { vec![] } else { vec![room] };
+    let parts: Vec<RangeId> = [outer, inner].into_iter().filter(|&r| g.ints.const_size(r) != Some(1)).collect();
+    let map = FxHashMap::from_iter([(range, e)]);
+    let bound = FxHashMap::from_iter([(range, parts.clone())]);
+    kernel.replace_ranges(&map, &bound, &guard);
+    kernel.loops = kernel.loops.iter().flat_map(|&r| if r == range { parts.clone() } else { vec![r] }).collect();
+    true
 }
 
 /// A range of which some expression takes a quotient or remainder by a constant, with the smallest such constant, among

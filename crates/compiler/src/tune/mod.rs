@@ -19,6 +19,7 @@ use crate::provenance::Reads;
 use crate::schedule::block_cost::Extents;
 use rustc_hash::{FxHashMap, FxHashSet};
 use winograph_ir::indexed::{BufId, Graph, Role};
+use winograph_ir::rule::AxisTile;
 
 /// Where a tuning came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub struct SumReport {
     pub used: Tuning,
     /// Tiles that the tolerance admits and that are not estimated to be much slower; none is the direct sum. Only where
     /// the options do not leave tuning to the observer.
-    pub tiles: Vec<Vec<usize>>,
+    pub tiles: Vec<Vec<AxisTile>>,
     /// Sizes of the launch that its kernels are one of, if they are.
     pub extents: Option<Extents>,
     /// Chunks at most for which its launches can be repeated; 1 where they cannot.

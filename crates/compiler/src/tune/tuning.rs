@@ -9,7 +9,8 @@
 //! plan output_transform: a0=grid a1=vector:16 order=a0,a1
 //! ```
 //!
-//! Each line may be missing. A tile of no outputs, `tile=direct`, is the direct sum; `stages=global` makes each kernel a
+//! Each line may be missing. A tile is the number of its outputs or several of them, as `4+2`, which cover an axis one after
+//! the other; what follows is then about the first region of the result. A tile of no outputs, `tile=direct`, is the direct sum; `stages=global` makes each kernel a
 //! launch of its own, `stages=shared` with blocks the one that computes the product's operand, `stages=chunks:4` all of them
 //! for each of four chunks, `stages=fused` with blocks all of them one of a GPU; plans are those of kernels by their role, as in a file of [stored plans].
 //!
@@ -19,6 +20,7 @@ use crate::optimize::plan::Plan;
 use crate::schedule::host::MOST_CHUNKS;
 use std::fmt;
 use winograph_ir::indexed::Role;
+use winograph_ir::rule::AxisTile;
 
 /// Longest text that is read, in bytes.
 pub const MOST_TEXT: usize = 64 << 10;
@@ -44,8 +46,8 @@ pub enum TuningRule {
 /// Decisions about one sum of products; what is `None` is left to the heuristics.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Tuning {
-    /// Outputs per tile and window axis; none is the direct sum.
-    pub tile: Option<Vec<usize>>,
+    /// How each window axis is covered by tiles; none is the direct sum.
+    pub tile: Option<Vec<AxisTile>>,
     /// Where the stages around the product live.
     pub stages: Option<Staging>,
     /// Register blocks of the product, where it is in a launch with its operands.
@@ -180,7 +182,7 @@ impl fmt::Display for Tuning {
         match self.tile.as_deref() {
             None => {}
             Some([]) => writeln!(f, "tile=direct")?,
-            Some(tile) => writeln!(f, "tile={}", tile.iter().map(usize::to_string).collect::<Vec<_>>().join(","))?,
+            Some(tile) => writeln!(f, "tile={}", tile.iter().map(AxisTile::to_string).collect::<Vec<_>>().join(","))?,
         }
         if let Some(stages) = &self.stages {
             writeln!(f, "{stages}")?;
@@ -203,6 +205,10 @@ impl fmt::Display for Tuning {
 
 fn number(text: &str) -> Option<i64> {
     text.parse::<i64>().ok().filter(|n| (1..=LARGEST).contains(n))
+}
+
+fn axis_tile(text: &str) -> Option<AxisTile> {
+    text.parse::<AxisTile>().ok().filter(|t| t.sizes().iter().all(|m| (1..=LARGEST).contains(&(*m as i64))))
 }
 
 impl Tuning {
@@ -254,9 +260,9 @@ impl Tuning {
             let words: Option<Vec<(&str, &str)>> = line.split_whitespace().map(|w| w.split_once('=')).collect();
             match words.as_deref() {
                 Some([("tile", tile)]) => {
-                    let list: Option<Vec<usize>> = match *tile {
+                    let list: Option<Vec<AxisTile>> = match *tile {
                         "direct" => Some(vec![]),
-                        _ => tile.split(',').map(|m| Some(number(m)? as usize)).collect(),
+                        _ => tile.split(',').map(axis_tile).collect(),
                     };
                     let tile = list.filter(|l| l.len() <= MOST_AXES);
                     let tile = tile.ok_or_else(|| at("expected tile=direct or the outputs of at most three axes"))?;
@@ -341,14 +347,14 @@ mod tests {
     fn text_is_read_as_it_is_written() {
         let tuning = Tuning::parse(ALL).unwrap();
         assert_eq!(tuning.to_string(), ALL);
-        assert_eq!(tuning.tile.as_deref(), Some(&[4, 4][..]));
+        assert_eq!(tuning.tile, Some(vec![4.into(), 4.into()]));
         assert_eq!(tuning.registers, Some(Registers { vectors: 3, copies: 8 }));
         assert!(tuning.plan(Role::Multiply).is_some() && tuning.plan(Role::Direct).is_none());
         let shared = "stages=shared block=1,7,7 columns=64 parts=2\n";
         let fused = "stages=fused block=1,1,4 columns=16 parts=1\n";
         assert_eq!(Tuning::parse(fused).unwrap().to_string(), fused);
         for text in
-            ["tile=direct\n", "stages=global\n", "stages=chunks:16\n", shared, "ends=turned\n", "stores=cached\n", ""]
+            ["tile=direct\n", "tile=4+2\n", "tile=4+3,2+4+6\n", "stages=global\n", "stages=chunks:16\n", shared, "ends=turned\n", "stores=cached\n", ""]
         {
             assert_eq!(Tuning::parse(text).unwrap().to_string(), text);
         }
@@ -361,6 +367,9 @@ mod tests {
             "tile=",
             "tile=0",
             "tile=4,4,4,4",
+            "tile=4+",
+            "tile=4+0",
+            "tile=2+2+2+2+2",
             "tile=4\ntile=2",
             "stages=shared",
             "stages=scratch",

@@ -10,9 +10,11 @@
 
 use super::accuracy;
 use super::cook_toom::Transforms;
+use super::cover::{Part, regions};
 use super::split;
 use crate::options::Products;
 use crate::target::Target;
+use std::sync::Arc;
 use thiserror::Error;
 use winograph_ir::DType;
 
@@ -62,7 +64,11 @@ struct Axis {
     before: usize,
     stride: usize,
     dilation: usize,
+    /// Outputs.
     out: usize,
+    /// Those before them and all of the axis, where these are part of it.
+    from: usize,
+    whole: usize,
 }
 
 impl Sizes {
@@ -92,14 +98,19 @@ impl Sizes {
             let span = window[i].checked_sub(1).and_then(|r| r.checked_mul(dilation[i])).and_then(|s| s.checked_add(1));
             let padded = spatial[i].checked_add(before).and_then(|s| s.checked_add(after));
             match (padded, span) {
-                (Some(padded), Some(span)) if padded >= span && stride[i] > 0 => axes.push(Axis {
-                    input: spatial[i],
-                    window: window[i],
-                    before,
-                    stride: stride[i],
-                    dilation: dilation[i],
-                    out: (padded - span) / stride[i] + 1,
-                }),
+                (Some(padded), Some(span)) if padded >= span && stride[i] > 0 => {
+                    let out = (padded - span) / stride[i] + 1;
+                    axes.push(Axis {
+                        input: spatial[i],
+                        window: window[i],
+                        before,
+                        stride: stride[i],
+                        dilation: dilation[i],
+                        out,
+                        from: 0,
+                        whole: out,
+                    });
+                }
                 _ => return wrong(format!("on spatial axis {i} the window does not fit the padded input")),
             }
         }
@@ -216,19 +227,9 @@ impl Magnitudes {
 /// The bound of one convolution for given data, ready to be evaluated block by block.
 pub struct Bound {
     sizes: Sizes,
-    /// What no factor may reach.
-    largest_factor: f64,
     arithmetic: Arithmetic,
-    axes: Vec<Magnitudes>,
-    factor: f64,
-    /// |x|.
-    x: Vec<f64>,
-    /// |G||g||Gᵀ|: `[k][c][positions]`.
-    g: Vec<f64>,
-    /// What underflow adds to each position of X̂ and of Ĝ, and to each output of a tile.
-    lost_x: Vec<f64>,
-    lost_g: Vec<f64>,
-    lost_y: Vec<f64>,
+    /// The parts of the result that have matrices of their own.
+    regions: Vec<Region>,
 }
 
 impl Bound {
@@ -246,6 +247,129 @@ impl Bound {
         transforms: &[Option<&Transforms>],
         arithmetic: Arithmetic,
     ) -> Result<Bound, BoundError> {
+        let axes: Vec<Vec<Part>> =
+            transforms.iter().map(|t| t.iter().map(|&t| Part::whole(t.clone())).collect()).collect();
+        Bound::mixed(sizes, x, w, &axes, arithmetic)
+    }
+
+    /// The bound of Winograd with tiles of several sizes along an axis: the parts of each spatial axis; an axis without parts
+    /// is not transformed. Each output has the bound of its region.
+    pub fn mixed(
+        sizes: &Sizes,
+        x: &[f64],
+        w: &[f64],
+        axes: &[Vec<Part>],
+        arithmetic: Arithmetic,
+    ) -> Result<Bound, BoundError> {
+        if axes.len() != sizes.axes.len() {
+            return wrong(format!("matrices for {} of {} spatial axes", axes.len(), sizes.axes.len()));
+        }
+        let axes: Vec<Vec<Option<&Part>>> =
+            axes.iter().map(|a| if a.is_empty() { vec![None] } else { a.iter().map(Some).collect() }).collect();
+        for (axis, parts) in sizes.axes.iter().zip(&axes) {
+            let ends = |at: usize, p: &Part| (p.from == at).then(|| p.outputs.map_or(axis.out, |n| at.saturating_add(n)));
+            if parts.iter().flatten().try_fold(0, |at, p| ends(at, p)).is_none_or(|at| at != axis.out && at != 0) {
+                return wrong(format!("the parts of an axis do not cover its {} outputs", axis.out));
+            }
+        }
+        let x = Arc::new(magnitudes(x));
+        let region = |region: Vec<&Option<&Part>>| {
+            let mut part = sizes.clone();
+            for (axis, p) in part.axes.iter_mut().zip(&region) {
+                (axis.from, axis.out) = p.map_or((0, axis.whole), |p| (p.from, p.outputs.unwrap_or(axis.whole)));
+            }
+            let transforms: Vec<Option<&Transforms>> = region.iter().map(|p| p.map(|p| &p.transforms)).collect();
+            Region::new(&part, &x, w, &transforms, arithmetic)
+        };
+        let regions = regions(&axes).into_iter().map(region).collect::<Result<Vec<Region>, BoundError>>()?;
+        Ok(Bound { sizes: sizes.clone(), arithmetic, regions })
+    }
+
+    /// Number of blocks: each is some neighbouring output channels of one image. Together, in order, they are the
+    /// elements of the result `[n, k, out..]`.
+    pub fn blocks(&self) -> usize {
+        self.sizes.images * self.sizes.groups * self.sizes.k.div_ceil(BLOCK)
+    }
+
+    /// The place in the result of a block's first element.
+    pub fn first_element(&self, at: usize) -> usize {
+        let s = &self.sizes;
+        let per_group = s.k.div_ceil(BLOCK).max(1);
+        (at / per_group * s.k + at % per_group * BLOCK) * s.plane()
+    }
+
+    /// The bound for each element of a block; nothing for a block that does not exist. Where data is not finite, or sums
+    /// may overflow, it is infinite.
+    pub fn block(&self, at: usize) -> Vec<f64> {
+        if let [one] = &self.regions[..] {
+            return one.block(at);
+        }
+        let outs: Vec<usize> = self.sizes.axes.iter().map(|a| a.out).collect();
+        let plane = self.sizes.plane();
+        let mut out: Vec<f64> = Vec::new();
+        for region in &self.regions {
+            let found = region.block(at);
+            let own: Vec<usize> = region.sizes.axes.iter().map(|a| a.out).collect();
+            let size = region.sizes.plane().max(1);
+            out.resize(found.len() / size * plane, f64::INFINITY);
+            for (channel, found) in found.chunks(size).enumerate() {
+                for (p, b) in points(&own).zip(found) {
+                    let place = p.iter().zip(&region.sizes.axes).zip(&outs);
+                    let place = place.fold(0, |at, ((p, axis), &out)| at * out + axis.from + p);
+                    out[channel * plane + place] = *b;
+                }
+            }
+        }
+        out
+    }
+
+    /// The bound for every element of the result.
+    pub fn all(&self) -> Vec<f64> {
+        (0..self.blocks()).flat_map(|b| self.block(b)).collect()
+    }
+
+    /// The bound for an element that is rounded to the tensors' dtype, from its bound and its exact value: half floats
+    /// are computed in f32 and rounded once at the end.
+    pub fn stored(&self, bound: f64, exact: f64) -> f64 {
+        let dtype = self.arithmetic.dtype;
+        if dtype == dtype.compute() {
+            return bound;
+        }
+        let least = half_of_least(dtype);
+        let value = (exact.abs() + bound) * OUTWARD;
+        if value >= largest(dtype) {
+            return f64::INFINITY;
+        }
+        (bound + dtype.unit_roundoff().unwrap_or(1.0) * value + least) * OUTWARD
+    }
+}
+
+/// The bound for outputs that have the same matrices.
+struct Region {
+    sizes: Sizes,
+    /// What no factor may reach.
+    largest_factor: f64,
+    arithmetic: Arithmetic,
+    axes: Vec<Magnitudes>,
+    factor: f64,
+    /// |x|.
+    x: Arc<Vec<f64>>,
+    /// |G||g||Gᵀ|: `[k][c][positions]`.
+    g: Vec<f64>,
+    /// What underflow adds to each position of X̂ and of Ĝ, and to each output of a tile.
+    lost_x: Vec<f64>,
+    lost_g: Vec<f64>,
+    lost_y: Vec<f64>,
+}
+
+impl Region {
+    fn new(
+        sizes: &Sizes,
+        x: &Arc<Vec<f64>>,
+        w: &[f64],
+        transforms: &[Option<&Transforms>],
+        arithmetic: Arithmetic,
+    ) -> Result<Region, BoundError> {
         let product = |list: &[usize]| list.iter().try_fold(1usize, |n, &s| n.checked_mul(s));
         let inputs: Vec<usize> = sizes.axes.iter().map(|a| a.input).collect();
         let windows: Vec<usize> = sizes.axes.iter().map(|a| a.window).collect();
@@ -253,9 +377,6 @@ impl Bound {
         let of_w = product(&windows).and_then(|p| product(&[sizes.k, sizes.groups, sizes.c, p]));
         if of_x != Some(x.len()) || of_w != Some(w.len()) {
             return wrong(format!("{} inputs and {} weights are not as many as the sizes say", x.len(), w.len()));
-        }
-        if transforms.len() != sizes.axes.len() {
-            return wrong(format!("matrices for {} of {} spatial axes", transforms.len(), sizes.axes.len()));
         }
         let mut axes = Vec::new();
         let mut terms = sizes.c;
@@ -304,14 +425,14 @@ impl Bound {
         // But for f64 weights are transformed in f64 and rounded once.
         let mut lost_g = if dtype == DType::F64 { lost(1) } else { vec![least + start; lost_x.len()] };
         lost_x.iter_mut().chain(&mut lost_g).for_each(|v| *v += arithmetic.least_of_factor(rewritten));
-        let mut bound = Bound {
+        let mut bound = Region {
             // What is near the largest may be infinite when it is rounded.
             largest_factor: half.map_or(f64::INFINITY, |half| largest(half) * (1.0 - 2f64.powi(-10))),
             sizes: sizes.clone(),
             arithmetic,
             axes,
             factor,
-            x: magnitudes(x),
+            x: x.clone(),
             g: vec![],
             lost_x,
             lost_g,
@@ -329,22 +450,8 @@ impl Bound {
         Ok(bound)
     }
 
-    /// Number of blocks: each is some neighbouring output channels of one image. Together, in order, they are the
-    /// elements of the result `[n, k, out..]`.
-    pub fn blocks(&self) -> usize {
-        self.sizes.images * self.sizes.groups * self.sizes.k.div_ceil(BLOCK)
-    }
-
-    /// The place in the result of a block's first element.
-    pub fn first_element(&self, at: usize) -> usize {
-        let s = &self.sizes;
-        let per_group = s.k.div_ceil(BLOCK).max(1);
-        (at / per_group * s.k + at % per_group * BLOCK) * s.plane()
-    }
-
-    /// The bound for each element of a block; nothing for a block that does not exist. Where data is not finite, or sums
-    /// may overflow, it is infinite.
-    pub fn block(&self, at: usize) -> Vec<f64> {
+    /// The bound for each element of a block that is in the region.
+    fn block(&self, at: usize) -> Vec<f64> {
         let s = &self.sizes;
         let per_group = s.k.div_ceil(BLOCK).max(1);
         let (image, group) = (at / per_group / s.groups, at / per_group % s.groups);
@@ -402,26 +509,6 @@ impl Bound {
         out
     }
 
-    /// The bound for every element of the result.
-    pub fn all(&self) -> Vec<f64> {
-        (0..self.blocks()).flat_map(|b| self.block(b)).collect()
-    }
-
-    /// The bound for an element that is rounded to the tensors' dtype, from its bound and its exact value: half floats
-    /// are computed in f32 and rounded once at the end.
-    pub fn stored(&self, bound: f64, exact: f64) -> f64 {
-        let dtype = self.arithmetic.dtype;
-        if dtype == dtype.compute() {
-            return bound;
-        }
-        let least = half_of_least(dtype);
-        let value = (exact.abs() + bound) * OUTWARD;
-        if value >= largest(dtype) {
-            return f64::INFINITY;
-        }
-        (bound + dtype.unit_roundoff().unwrap_or(1.0) * value + least) * OUTWARD
-    }
-
     /// |Bᵀ||x||B| of one channel: `[positions][tiles]`.
     fn input(&self, channel: usize, tiles: &[usize]) -> Vec<f64> {
         let s = &self.sizes;
@@ -430,9 +517,9 @@ impl Bound {
         // Where along each axis a position of a tile reads, if it does.
         let reads: Vec<Vec<Vec<Option<usize>>>> = (s.axes.iter().zip(&self.axes).zip(tiles))
             .map(|((a, m), &tiles)| {
-                let extent = (a.out - 1) * a.stride + (a.window - 1) * a.dilation + 1;
+                let extent = (a.whole - 1) * a.stride + (a.window - 1) * a.dilation + 1;
                 let read = |t: usize, p: usize| {
-                    let at = t * m.step + p * m.dilation;
+                    let at = a.from * a.stride + t * m.step + p * m.dilation;
                     at.checked_sub(a.before).filter(|&i| i < a.input && at < extent)
                 };
                 (0..m.positions()).map(|p| (0..tiles).map(|t| read(t, p)).collect()).collect()

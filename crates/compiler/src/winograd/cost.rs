@@ -2,13 +2,14 @@
 
 use super::accuracy;
 use super::cook_toom::Transforms;
+use super::cover::{self, Part};
 use super::detect::{MAX_ALPHA, MAX_POSITIONS, Window};
-use super::points;
 use super::split;
 use super::unit_cost::{Rewritten, Sizes, Units};
 use crate::explain::BoundReport;
 use crate::options::{Algorithm, Options, Products, Tolerance};
 use winograph_ir::indexed::{Def, Graph};
+use winograph_ir::rule::AxisTile;
 use winograph_ir::{DType, RangeId};
 
 /// Outputs per tile that a rewrite may have on an axis.
@@ -16,6 +17,24 @@ pub const TILES: [usize; 4] = [2, 3, 4, 6];
 
 /// Those that are taken without being asked for: more outputs need more than good points to be accurate.
 const DEFAULT_TILES: [usize; 3] = [2, 3, 4];
+
+/// The worst of a number over the regions of a rewrite.
+fn worst(axes: &[Vec<Part>], of: impl Fn(&[&Transforms]) -> f64) -> f64 {
+    // Inside of a region the last window axis is transformed first.
+    let mut regions = cover::matrices(axes);
+    regions.iter_mut().for_each(|region| region.reverse());
+    regions.iter().map(|region| of(region)).fold(0.0, f64::max)
+}
+
+/// The worst-case amplification of a rewrite: that of its worst region.
+pub fn worst_amplification(axes: &[Vec<Part>]) -> f64 {
+    worst(axes, accuracy::amplification)
+}
+
+/// The expected error of a rewrite as a multiple of the direct sum's: that of its worst region; 1 without axes.
+pub fn worst_error_over_direct(axes: &[Vec<Part>], channels: usize) -> f64 {
+    if axes.is_empty() { 1.0 } else { worst(axes, |region| accuracy::error_ratio(region, channels)) }
+}
 
 /// The worst-case amplification of a choice of matrices; axes in the window's order.
 pub fn amplification(transforms: &[Transforms]) -> f64 {
@@ -28,29 +47,30 @@ pub fn error_over_direct(transforms: &[Transforms], channels: usize) -> f64 {
     if transforms.is_empty() { 1.0 } else { accuracy::error_ratio(&inner_first(transforms), channels) }
 }
 
-/// [`error_over_direct`] of a rewrite of half floats whose X̂ and Ĝ are rounded to them, like the results of both.
-pub fn half_error_over_direct(transforms: &[Transforms], terms: usize, dtype: DType) -> f64 {
-    split::half_error_ratio(&inner_first(transforms), terms, dtype)
+/// [`worst_error_over_direct`] of a rewrite of half floats whose X̂ and Ĝ are rounded to them, like the results of both.
+fn half_error_over_direct(axes: &[Vec<Part>], terms: usize, dtype: DType) -> f64 {
+    worst(axes, |region| split::half_error_ratio(region, terms, dtype))
 }
 
-/// [`error_over_direct`] with products in three terms of tf32, whose sums are joined by additions of f32; `terms` products
-/// are summed at each position, or in all without matrices.
-pub fn split_error_over_direct(transforms: &[Transforms], terms: usize) -> f64 {
-    split::split_error_ratio(&inner_first(transforms), terms)
+/// [`worst_error_over_direct`] with products in three terms of tf32, whose sums are joined by additions of f32; `terms`
+/// products are summed at each position, or in all without matrices.
+pub(super) fn split_error_over_direct(axes: &[Vec<Part>], terms: usize) -> f64 {
+    worst(axes, |region| split::split_error_ratio(region, terms))
 }
 
 /// What is known before there are data of the error of a window's rewrite, whose X̂ and Ĝ are kept in `factors`; axes in the
-/// window's order.
+/// window's order. It holds for every region.
 pub fn bound(
     g: &Graph,
     window: &Window,
-    transforms: &[Transforms],
+    axes: &[Vec<Part>],
     factors: DType,
     products: Products,
 ) -> Option<BoundReport> {
     let (terms, dtype) = (terms(g, &window.channels), g.dtype(window.reduce).compute());
     let terms = split::roundings(terms, factors, products).saturating_add(split::factor_roundings(factors));
-    let factor = accuracy::bound_factor(&inner_first(transforms), terms, dtype)?;
+    let known = |region: &[&Transforms]| accuracy::bound_factor(region, terms, dtype).unwrap_or(f64::INFINITY);
+    let factor = Some(worst(axes, known)).filter(|f| f.is_finite())?;
     // The axes' matrices are applied one after the other; this is how two of them are written.
     let formula = "Σ_c [|Aᵀ|((|G||g||Gᵀ|) ⊙ (|Bᵀ||x||B|))|A|]";
     Some(BoundReport { factor, unit_roundoff: dtype.unit_roundoff()?, formula })
@@ -83,8 +103,10 @@ fn inner_first(transforms: &[Transforms]) -> Vec<&Transforms> {
 /// A rewrite that was chosen.
 #[derive(Clone, Debug)]
 pub struct Choice {
-    /// The matrices, in the window's order.
-    pub transforms: Vec<Transforms>,
+    /// How each axis is covered, in the window's order.
+    pub tile: Vec<AxisTile>,
+    /// The parts of each axis, with their matrices.
+    pub axes: Vec<Vec<Part>>,
     /// Why.
     pub reason: String,
     /// Whether X̂ and Ĝ are rounded to the half floats that they are made of.
@@ -115,12 +137,12 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String
     let forced = match &options.tile {
         None => None,
         Some(tile) => {
-            if let Some(bad) = tile.iter().find(|m| !TILES.contains(m)) {
+            if let Some(bad) = tile.iter().find(|t| t.sizes().iter().any(|m| !TILES.contains(m))) {
                 return Err(format!("tile {bad}: a tile has 2, 3, 4 or 6 outputs per axis"));
             }
             match tile[..] {
-                [m] => Some(vec![m; n]),
-                _ if tile.len() == n => Some(tile.clone()),
+                [t] => Some(work.covered(&vec![t; n])),
+                _ if tile.len() == n => Some(work.covered(tile)),
                 // Another window of the same program may have as many.
                 _ => {
                     return Ok(Err(format!(
@@ -132,23 +154,23 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String
         }
     };
     let tolerance = options.tolerance.unwrap_or_default().get();
-    let inaccurate_by = |tile: &[usize], ratio: f64| {
+    let inaccurate_by = |tile: &[AxisTile], ratio: f64| {
         let tile = title(&work.taps, tile);
         format!(
             "{tile} would cost {ratio:.1} times the direct sum's expected error, more than {tolerance}, the tolerance"
         )
     };
     if let Some(tile) = forced {
-        return match fits(&work.taps, &tile) {
+        return match work.fits(&tile) {
             Err(reason) => Ok(Err(reason)),
             Ok(()) => {
                 // Points fit the tile and the taps together: another window may have others.
-                let transforms = match build(&work.taps, &tile, options) {
-                    Ok(transforms) => transforms,
+                let axes = match work.build(&tile, options) {
+                    Ok(axes) => axes,
                     Err(why) => return Ok(Err(why)),
                 };
                 let [kept, rounded] = [false, true].map(|rounded| {
-                    let ratio = work.error_over_direct(&transforms, rounded);
+                    let ratio = work.error_over_direct(&axes, rounded);
                     (rounded, ratio)
                 });
                 let admitted = |c: &(bool, f64)| options.tolerance.is_none() || c.1 <= tolerance;
@@ -162,51 +184,55 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String
                     return Ok(Err(inaccurate_by(&tile, ratio)));
                 }
                 let reason = format!(
-                    "{} as asked for; {}expected error {ratio:.1} times the direct sum's",
+                    "{} as asked for; {}expected error {ratio:.1} times the direct sum's{}",
                     title(&work.taps, &tile),
-                    of_rounded(rounded)
+                    of_rounded(rounded),
+                    work.over_padded(&tile, rounded)
                 );
-                Ok(Ok(Choice { transforms, reason, rounded }))
+                Ok(Ok(Choice { tile, axes, reason, rounded }))
             }
         };
     }
     // With points of the caller's choice only tiles with that many points are candidates.
-    let fits_points = |tile: &[usize]| {
-        options.points.as_ref().is_none_or(|p| tile.iter().zip(&work.taps).all(|(m, r)| m + r - 2 == p.len()))
+    let fits_points = |tile: &[AxisTile]| {
+        let fit = |p: usize| move |(t, r): (&AxisTile, &usize)| t.sizes().iter().all(|m| m + r == p + 2);
+        options.points.as_ref().is_none_or(|p| tile.iter().zip(&work.taps).all(fit(p.len())))
     };
     let direct = work.direct();
-    let mut best: Option<(f64, f64, Vec<usize>, Choice)> = None;
+    let mut best: Option<(f64, f64, Choice)> = None;
     let mut inaccurate: Option<String> = None;
     // Points of the caller's choice are a wish for the tile that they fit, and a large tolerance is one for large tiles.
     let wished = options.points.is_some() || tolerance > Tolerance::default().get();
     let tiles: &[usize] = if wished { &TILES } else { &DEFAULT_TILES };
-    for tile in combinations(n, tiles) {
-        if fits(&work.taps, &tile).is_err() || !fits_points(&tile) {
+    // Tiles of one size first: a mix must be clearly better than the best of them.
+    for tile in work.candidates(tiles) {
+        if work.fits(&tile).is_err() || !fits_points(&tile) {
             continue;
         }
+        let margin = if is_mixed(&tile) { MIX_MARGIN } else { 1.0 };
         let roundings: &[bool] = match options.products {
             Products::Half if work.rounds(&tile) => &[true],
             Products::Auto if work.rounds(&tile) => &[false, true],
             _ => &[false],
         };
         for &rounded in roundings {
-            let cost = work.winograd(&tile, rounded);
+            let cost = work.winograd(&tile, rounded) * margin;
             if best.as_ref().is_some_and(|b| b.0 <= cost) {
                 continue;
             }
-            let transforms = match build(&work.taps, &tile, options) {
-                Ok(transforms) => transforms,
+            let axes = match work.build(&tile, options) {
+                Ok(axes) => axes,
                 Err(why) => return Ok(Err(why)),
             };
-            let ratio = work.error_over_direct(&transforms, rounded);
+            let ratio = work.error_over_direct(&axes, rounded);
             if ratio > tolerance {
                 inaccurate = Some(inaccurate_by(&tile, ratio));
                 continue;
             }
-            best = Some((cost, ratio, tile.clone(), Choice { transforms, reason: String::new(), rounded }));
+            best = Some((cost, ratio, Choice { tile: tile.clone(), axes, reason: String::new(), rounded }));
         }
     }
-    let Some((cost, ratio, tile, choice)) = best else {
+    let Some((_, ratio, choice)) = best else {
         return match (&options.points, inaccurate) {
             (Some(p), None) => Ok(Err(format!(
                 "points: no tile of 2, 3, 4 or 6 outputs uses {} points with windows of {:?} taps (F(m, r) needs m + r - 2)",
@@ -217,16 +243,19 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String
             _ => Ok(Err(format!("no tile has at most {MAX_ALPHA} positions per axis and {MAX_POSITIONS} in all"))),
         };
     };
+    let cost = work.winograd(&choice.tile, choice.rounded);
     let gain = direct / cost;
     let numbers = format!(
-        "{}estimated cost {:.3} of the direct sum's, expected error {ratio:.1} times",
+        "{}estimated cost {:.3} of the direct sum's, expected error {ratio:.1} times{}",
         of_rounded(choice.rounded),
-        cost / direct
+        cost / direct,
+        work.over_padded(&choice.tile, choice.rounded)
     );
+    let title = title(&work.taps, &choice.tile);
     if options.algorithm == Algorithm::Auto && gain < 1.05 {
-        return Ok(Err(format!("direct is estimated to be faster: {} has {numbers}", title(&work.taps, &tile))));
+        return Ok(Err(format!("direct is estimated to be faster: {title} has {numbers}")));
     }
-    Ok(Ok(Choice { reason: format!("{}: {numbers}", title(&work.taps, &tile)), ..choice }))
+    Ok(Ok(Choice { reason: format!("{title}: {numbers}"), ..choice }))
 }
 
 /// What a reason says of the factors.
@@ -242,33 +271,42 @@ pub(crate) fn admitted(
     window: &Window,
     options: &Options,
     units: Option<Units>,
-) -> Vec<Vec<usize>> {
+) -> Vec<Vec<AxisTile>> {
     let work = Problem { units, ..Problem::of(g, def, window) };
     let tolerance = options.tolerance.unwrap_or_default().get();
-    let mut all: Vec<(f64, Vec<usize>)> = Vec::new();
+    let mut all: Vec<(f64, Vec<AxisTile>)> = Vec::new();
     if options.algorithm == Algorithm::Auto {
         all.push((work.direct(), vec![]));
     }
-    for tile in combinations(work.taps.len(), &TILES) {
+    let mut mixes: Vec<(f64, Vec<AxisTile>)> = Vec::new();
+    for tile in work.candidates(&TILES) {
         let rounded = options.products == Products::Half && work.rounds(&tile);
-        let accurate = |t: Vec<Transforms>| work.error_over_direct(&t, rounded) <= tolerance;
-        if fits(&work.taps, &tile).is_ok() && build(&work.taps, &tile, options).is_ok_and(accurate) {
-            all.push((work.winograd(&tile, rounded), tile));
+        let accurate = |t: Vec<Vec<Part>>| work.error_over_direct(&t, rounded) <= tolerance;
+        if work.fits(&tile).is_ok() && work.build(&tile, options).is_ok_and(accurate) {
+            let list = if is_mixed(&tile) { &mut mixes } else { &mut all };
+            list.push((work.winograd(&tile, rounded), tile));
         }
     }
+    mixes.sort_by(|a, b| a.0.total_cmp(&b.0));
+    all.extend(mixes.into_iter().take(MOST_MIXES));
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
     let least = all.first().map_or(0.0, |a| a.0);
     all.retain(|a| a.0 <= FAR * least);
     all.into_iter().map(|a| a.1).collect()
 }
 
-fn title(taps: &[usize], tile: &[usize]) -> String {
+fn title(taps: &[usize], tile: &[AxisTile]) -> String {
     let axes: Vec<String> = tile.iter().zip(taps).map(|(m, r)| format!("F({m},{r})")).collect();
     axes.join("x")
 }
 
-fn fits(taps: &[usize], tile: &[usize]) -> Result<(), String> {
-    let alpha: Vec<i64> = tile.iter().zip(taps).map(|(&m, &r)| (m + r) as i64 - 1).collect();
+/// Whether an axis has tiles of several sizes.
+fn is_mixed(tile: &[AxisTile]) -> bool {
+    tile.iter().any(|t| t.single().is_none())
+}
+
+fn fits(taps: &[usize], tile: &[AxisTile], region: &[usize]) -> Result<(), String> {
+    let alpha: Vec<i64> = region.iter().zip(taps).map(|(&m, &r)| (m + r) as i64 - 1).collect();
     if let Some(a) = alpha.iter().find(|a| **a > MAX_ALPHA) {
         return Err(format!("{} has {a} positions on an axis, at most {MAX_ALPHA}", title(taps, tile)));
     }
@@ -279,23 +317,15 @@ fn fits(taps: &[usize], tile: &[usize]) -> Result<(), String> {
     Ok(())
 }
 
-fn build(taps: &[usize], tile: &[usize], options: &Options) -> Result<Vec<Transforms>, String> {
-    tile.iter()
-        .zip(taps)
-        .map(|(&m, &r)| points::transforms(m, r, options.points.as_deref()).map_err(|e| e.to_string()))
-        .collect()
+fn combinations<T: Copy>(axes: &[Vec<T>]) -> Vec<Vec<T>> {
+    cover::regions(axes).into_iter().map(|of| of.into_iter().copied().collect()).collect()
 }
 
-fn combinations(n: usize, tiles: &[usize]) -> Vec<Vec<usize>> {
-    let mut out = vec![Vec::new()];
-    for _ in 0..n {
-        out = out
-            .into_iter()
-            .flat_map(|t: Vec<usize>| tiles.iter().map(move |&m| t.iter().copied().chain([m]).collect()))
-            .collect();
-    }
-    out
-}
+/// How many times the cost of the best tiles of one size a mix may have at most to be taken.
+const MIX_MARGIN: f64 = 1.0 / 0.95;
+
+/// Most mixes that a search is told of.
+const MOST_MIXES: usize = 4;
 
 /// How many times the estimated cost of the best tile another may have and be worth a try.
 const FAR: f64 = 1.5;
@@ -312,6 +342,9 @@ const WEIGHT_COST: f64 = 8.0;
 /// direct sum in one, 16.1 and 7.7 us for the reference layer on an H100 (`gpu_layers`), at the 6 T multiply-adds a second of
 /// its direct sums in f32.
 pub(crate) const LAUNCH_COST: f64 = 190e3;
+
+/// What another region of a result takes beyond its products, transforms and weights, in multiply-adds: launches of its own.
+const REGION_COST: f64 = 0.0;
 
 /// The same in microseconds.
 pub(super) const LAUNCH_US: f64 = 4.2;
@@ -346,6 +379,16 @@ pub struct Problem {
     launch: f64,
     /// Matrix units for what is summed.
     units: Option<Units>,
+    /// Why an axis may not have tiles of several sizes, where that is so.
+    unmixed: Option<&'static str>,
+}
+
+/// A part of the result with tiles of one size on each axis: how many there are and what they have.
+struct Region {
+    /// Tiles, and outputs that they cover.
+    tiles: f64,
+    outputs: f64,
+    positions: f64,
 }
 
 impl Problem {
@@ -363,7 +406,13 @@ impl Problem {
             sharing: n as f64,
             launch: 0.0,
             units: None,
+            unmixed: None,
         }
+    }
+
+    /// The same for who cannot have tiles of several sizes on an axis, and why.
+    pub fn unmixed(self, why: &'static str) -> Problem {
+        Problem { unmixed: Some(why), ..self }
     }
 
     fn of(g: &Graph, def: &Def, window: &Window) -> Problem {
@@ -387,21 +436,115 @@ impl Problem {
         let taps = window.axes.iter().map(|a| a.size as usize).collect();
         let windowed = window.axes.iter().map(|a| size(&a.output)).collect();
         let sharing = (channels * others / weights.max(1.0)).max(1.0);
-        Problem { taps, windowed, outputs, others, data, channels, sharing, launch: 0.0, units: None }
+        let known = window.axes.iter().all(|a| g.ints.const_size(a.output).is_some());
+        let unmixed = (!known).then_some("the number of outputs is no constant");
+        Problem { taps, windowed, outputs, others, data, channels, sharing, launch: 0.0, units: None, unmixed }
+    }
+
+    /// Tiles as they come to be: those of one size where one size covers all of an axis.
+    fn covered(&self, tile: &[AxisTile]) -> Vec<AxisTile> {
+        let axis = |(&t, &outputs): (&AxisTile, &f64)| match cover::uniform(t, outputs as usize) {
+            Some(m) if self.unmixed.is_none() => AxisTile::new(m),
+            _ => t,
+        };
+        tile.iter().zip(&self.windowed).map(axis).collect()
+    }
+
+    /// Sizes of tiles and how many there are in each part of each axis.
+    fn parts(&self, tile: &[AxisTile]) -> Vec<Vec<(usize, usize)>> {
+        tile.iter().zip(&self.windowed).map(|(t, &outputs)| t.parts(outputs as usize)).collect()
+    }
+
+    fn regions(&self, tile: &[AxisTile]) -> Vec<Region> {
+        // Of each part its outputs, too.
+        let with_outputs = |(parts, &outputs): (Vec<(usize, usize)>, &f64)| {
+            let mut left = outputs;
+            let each = parts.into_iter().map(|(m, tiles)| {
+                let covered = ((m * tiles) as f64).min(left);
+                left -= covered;
+                (m as f64, tiles as f64, covered)
+            });
+            each.collect::<Vec<_>>()
+        };
+        let axes: Vec<Vec<(f64, f64, f64)>> = self.parts(tile).into_iter().zip(&self.windowed).map(with_outputs).collect();
+        let region = |of: Vec<&(f64, f64, f64)>| Region {
+            tiles: of.iter().map(|p| p.1).product(),
+            outputs: of.iter().map(|p| p.2).product(),
+            positions: of.iter().zip(&self.taps).map(|(p, &r)| p.0 + r as f64 - 1.0).product(),
+        };
+        cover::regions(&axes).into_iter().map(region).collect()
+    }
+
+    /// Whether there are such tiles, and if not, why.
+    fn fits(&self, tile: &[AxisTile]) -> Result<(), String> {
+        if let Some(why) = self.unmixed.filter(|_| is_mixed(tile)) {
+            return Err(format!("{} has tiles of several sizes on an axis, but {why}", title(&self.taps, tile)));
+        }
+        let sizes: Vec<Vec<usize>> = tile.iter().map(|t| t.sizes().to_vec()).collect();
+        combinations(&sizes).iter().try_for_each(|region| fits(&self.taps, tile, region))
+    }
+
+    fn build(&self, tile: &[AxisTile], options: &Options) -> Result<Vec<Vec<Part>>, String> {
+        let points = options.points.as_deref();
+        let axes = tile.iter().zip(&self.windowed).zip(&self.taps);
+        axes.map(|((&t, &outputs), &r)| cover::parts(t, outputs as usize, r, points)).collect()
+    }
+
+    /// What may be chosen of tiles of these sizes: those of one size, and then those with a part of each axis by another
+    /// size where one alone would reach beyond it.
+    fn candidates(&self, sizes: &[usize]) -> Vec<Vec<AxisTile>> {
+        let plain: Vec<AxisTile> = sizes.iter().map(|&m| m.into()).collect();
+        let mut out = combinations(&vec![plain.clone(); self.taps.len()]);
+        if self.unmixed.is_some() {
+            return out;
+        }
+        let with_mixes = |&outputs: &f64| {
+            let outputs = outputs as usize;
+            let beyond = |m: usize| outputs.div_ceil(m) * m - outputs;
+            let two = sizes.iter().flat_map(|&a| sizes.iter().map(move |&b| [a, b])).filter_map(|of| {
+                let tile = AxisTile::of(&of)?;
+                let parts = tile.parts(outputs);
+                let covered: usize = parts.iter().map(|p| p.0 * p.1).sum();
+                (parts.len() == 2 && covered - outputs < of.map(beyond).into_iter().min()?).then_some(tile)
+            });
+            plain.iter().copied().chain(two).collect::<Vec<AxisTile>>()
+        };
+        let axes: Vec<Vec<AxisTile>> = self.windowed.iter().map(with_mixes).collect();
+        out.extend(combinations(&axes).into_iter().filter(|tile| is_mixed(tile)));
+        out
+    }
+
+    /// What tiles of several sizes are estimated to cost over those of the first size alone, in words.
+    fn over_padded(&self, tile: &[AxisTile], rounded: bool) -> String {
+        if !is_mixed(tile) {
+            return String::new();
+        }
+        let plain: Vec<AxisTile> = tile.iter().map(|t| t.sizes().iter().copied().max().unwrap_or(1).into()).collect();
+        let products = |tile: &[AxisTile]| self.regions(tile).iter().map(|r| r.tiles * r.positions).sum::<f64>();
+        format!(
+            "; {} regions with {:.3} of the products and {:.3} of the estimated cost of {} with the last tiles padded",
+            self.regions(tile).len(),
+            products(tile) / products(&plain),
+            self.winograd(tile, rounded) / self.winograd(&plain, rounded),
+            title(&self.taps, &plain)
+        )
     }
 
     /// The expected error of a rewrite over the direct sum's.
-    fn error_over_direct(&self, transforms: &[Transforms], rounded: bool) -> f64 {
+    fn error_over_direct(&self, axes: &[Vec<Part>], rounded: bool) -> f64 {
         match self.units.and_then(Units::half).filter(|_| rounded) {
-            Some(half) => half_error_over_direct(transforms, self.channels as usize, half),
-            None => error_over_direct(transforms, self.channels as usize),
+            Some(half) => half_error_over_direct(axes, self.channels as usize, half),
+            None => worst_error_over_direct(axes, self.channels as usize),
         }
     }
 
     /// Whether rounding X̂ and Ĝ to half floats lets a unit multiply them.
-    fn rounds(&self, tile: &[usize]) -> bool {
-        self.units
-            .is_some_and(|u| u.half().is_some() && u.take(self.channels, self.rewritten(tile).products(self.channels)))
+    fn rounds(&self, tile: &[AxisTile]) -> bool {
+        let take = |u: Units| {
+            let regions = self.regions(tile);
+            u.half().is_some() && regions.iter().all(|r| u.take(self.channels, self.rewritten(r).products(self.channels)))
+        };
+        self.units.is_some_and(take)
     }
 
     fn sizes(&self) -> Sizes {
@@ -416,9 +559,8 @@ impl Problem {
         }
     }
 
-    fn rewritten(&self, tile: &[usize]) -> Rewritten {
-        let tiles: f64 = tile.iter().zip(&self.windowed).map(|(&m, outputs)| (outputs / m as f64).ceil()).product();
-        let positions: f64 = tile.iter().zip(&self.taps).map(|(&m, &r)| (m + r - 1) as f64).product();
+    fn rewritten(&self, region: &Region) -> Rewritten {
+        let &Region { tiles, positions, .. } = region;
         let results = tiles * positions * self.others;
         let elements = [tiles * positions * self.data, positions * self.weights(), results];
         Rewritten { elements, tiles, positions }
@@ -445,13 +587,22 @@ impl Problem {
 
     /// The same of F(m, r): multiply-adds, with those of the transforms weighted and the loads of weights, or microseconds, with
     /// X̂ and Ĝ rounded to half floats or as they are.
-    fn winograd(&self, tile: &[usize], rounded: bool) -> f64 {
+    fn winograd(&self, tile: &[AxisTile], rounded: bool) -> f64 {
+        let regions = self.regions(tile);
+        let several = (regions.len() as f64 - 1.0) * REGION_COST;
+        regions.iter().map(|r| self.region(r, rounded)).sum::<f64>() + several
+    }
+
+    /// The same of a region.
+    fn region(&self, region: &Region, rounded: bool) -> f64 {
         if let Some(units) = self.units {
-            return units.rewritten(&self.sizes(), &self.rewritten(tile), rounded);
+            let [x, w, y] = self.sizes().elements;
+            let part = region.outputs / (self.outputs / self.others);
+            let sizes = Sizes { elements: [x * part, w, y * part], ..self.sizes() };
+            return units.rewritten(&sizes, &self.rewritten(region), rounded);
         }
-        let tiles: f64 = tile.iter().zip(&self.windowed).map(|(&m, outputs)| (outputs / m as f64).ceil()).product();
-        let positions: f64 = tile.iter().zip(&self.taps).map(|(&m, &r)| (m + r - 1) as f64).product();
-        let per_element = TRANSFORM_COST * (tile.len() as f64 + 1.0);
+        let &Region { tiles, positions, .. } = region;
+        let per_element = TRANSFORM_COST * (self.taps.len() as f64 + 1.0);
         let multiply = self.filled(tiles) * positions * self.others * self.channels;
         let input = tiles * positions * self.data * per_element;
         let output = tiles * positions * self.others * per_element;

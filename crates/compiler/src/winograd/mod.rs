@@ -4,6 +4,7 @@ pub mod accuracy;
 pub mod bound;
 pub mod cook_toom;
 pub mod cost;
+pub mod cover;
 pub mod detect;
 pub mod points;
 pub mod rational;
@@ -16,6 +17,7 @@ use crate::options::{Algorithm, Options, Products, WindowRule};
 use crate::target::Gpu;
 use crate::tune::{Problem, Sums, TuningRule, problem};
 use cost::Choice;
+use cover::Part;
 use detect::Window;
 use rustc_hash::{FxHashMap, FxHashSet};
 use unit_cost::Units;
@@ -23,6 +25,7 @@ use winograph_ir::DType;
 use winograph_ir::indexed::{BufId, Def, Graph, Role, Source, Val, ValId};
 use winograph_ir::int::RangeId;
 use winograph_ir::op::{BinaryOp, ReduceOp};
+use winograph_ir::rule::AxisTile;
 
 /// What is asked of sums, by their reduce ranges.
 pub type Rules = FxHashMap<RangeId, WindowRule>;
@@ -139,7 +142,7 @@ fn tuned(
     def: &Def,
     window: &Window,
     options: &Options,
-    tile: &[usize],
+    tile: &[AxisTile],
     machine: Machine<'_>,
 ) -> Result<Result<Choice, String>, String> {
     if tile.is_empty() {
@@ -274,36 +277,39 @@ pub(crate) fn run_tuned(
                         None => cost::choose(g, &this, &window, options, machine.launch, units)?,
                     };
                     if let Some(sum) = sums.get_mut(own) {
-                        let tile = chosen.iter().flat_map(|c| &c.transforms).map(|t| t.m).collect();
-                        sum.used.tile = Some(tile);
+                        sum.used.tile = Some(chosen.as_ref().map_or_else(|_| vec![], |c| c.tile.clone()));
                         if options.tile.is_none() && options.tuning != TuningRule::Stored {
                             sum.tiles = cost::admitted(g, &this, &window, options, units);
                         }
                     }
                     match chosen {
                         Err(reason) => reports.push(WindowReport { taps, ..refused(reason) }),
-                        Ok(Choice { transforms, reason, rounded }) => {
+                        Ok(Choice { tile, axes, reason, rounded }) => {
                             let half = units.and_then(Units::half).filter(|_| rounded);
                             let factors = half.unwrap_or_else(|| g.dtype(window.reduce).compute());
-                            let bound = cost::bound(g, &window, &transforms, factors, options.products);
-                            rewrite::rewrite(g, def, &window, &transforms, factors);
-                            let ratio = cost::split_error_over_direct(&transforms, window_terms(g, &window));
-                            for stage in &g.defs[def..def + 3] {
-                                sums.stage(own, stage.buffer);
-                                if stage.role == Role::Multiply && admits_split(options, ratio) {
-                                    sums.admit_split(stage.buffer);
+                            let bound = cost::bound(g, &window, &axes, factors, options.products);
+                            let (regions, more) = rewrite::rewrite(g, def, &window, &axes, factors);
+                            for (n, region) in regions.iter().enumerate() {
+                                // A tuning is about the first region, which is the largest; heuristics decide about the others.
+                                if n == 0 {
+                                    region.buffers.iter().for_each(|&stage| sums.stage(own, stage));
+                                }
+                                let own: Vec<_> = region.transforms.iter().cloned().map(|t| vec![Part::whole(t)]).collect();
+                                let ratio = cost::split_error_over_direct(&own, window_terms(g, &window));
+                                if admits_split(options, ratio) {
+                                    sums.admit_split(region.buffers[2]);
                                 }
                             }
-                            // Three stages now stand in front of this definition.
-                            def += 3;
+                            // The stages now stand in front of this definition.
+                            def += more;
                             reports.push(WindowReport {
                                 buffer,
                                 applied: true,
                                 reason,
-                                tile: transforms.iter().map(|t| t.m).collect(),
+                                tile,
                                 taps,
                                 flops,
-                                amplification: Some(cost::amplification(&transforms)),
+                                amplification: Some(cost::worst_amplification(&axes)),
                                 bound,
                             });
                         }

@@ -8,7 +8,7 @@ use super::tensor_print::input_kind_name;
 use crate::dtype::DType;
 use crate::int::IntId;
 use crate::op::{BinaryOp, ReduceOp, SumOrder, UnaryOp};
-use crate::rule::{Algorithm, Tolerance, WindowRule};
+use crate::rule::{Algorithm, AxisTile, Tolerance, WindowRule};
 use crate::tensor::{InputKind, NodeId, TensorGraph, TensorOp};
 use rustc_hash::FxHashMap;
 
@@ -328,7 +328,7 @@ impl Parser<'_> {
             rule.algorithm = Some(self.c.known("`auto`, `direct` or `winograd`", known)?);
         }
         if self.c.accept_word("tile") {
-            rule.tile = self.c.list(|c| c.natural(MAX_TILE, "a tile"))?;
+            rule.tile = self.c.list(axis_tile)?;
         }
         if self.c.accept_word("tolerance") {
             let place = self.c.place();
@@ -339,6 +339,17 @@ impl Parser<'_> {
         rule.exact_nonfinite = self.c.accept_word("exact_nonfinite");
         Ok(rule)
     }
+}
+
+/// The tile of an axis: a size, or several with `+` between them.
+fn axis_tile(c: &mut Cursor<'_>) -> Result<AxisTile, ParseError> {
+    let place = c.place();
+    let mut sizes = vec![c.natural(MAX_TILE, "a tile")?];
+    while sizes.len() <= AxisTile::MOST && c.accept("+") {
+        sizes.push(c.natural(MAX_TILE, "a tile")?);
+    }
+    let wrong = || c.error_at(place, "so many tiles", format!("at most {} of an axis", AxisTile::MOST));
+    AxisTile::of(&sizes).ok_or_else(wrong)
 }
 
 pub(super) fn reduce_op(word: &str) -> Option<ReduceOp> {

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use winograph_compiler::Options;
 use winograph_compiler::explain::NestReport;
 use winograph_compiler::tune::{Problem, SumReport, Tuning, TuningRule, neighbours};
+use winograph_ir::rule::AxisTile;
 
 /// How long a search goes on, and for what.
 #[derive(Clone, Default)]
@@ -89,7 +90,7 @@ pub trait Watch {
 
     /// Whether a result of a tile, none for the direct sum, is right: what it says if not. It is asked about the first one;
     /// on a processor later ones of the tile must have the same bits, on a GPU it is asked about each that has others.
-    fn check(&mut self, tile: &[usize], results: &[TensorBuffer]) -> Result<(), String> {
+    fn check(&mut self, tile: &[AxisTile], results: &[TensorBuffer]) -> Result<(), String> {
         let _ = (tile, results);
         Ok(())
     }
@@ -161,7 +162,7 @@ struct Search<'a, 'w> {
     /// Sources of the programs that have been run.
     sources: Vec<blake3::Hash>,
     /// Tiles and the bits of results that are right.
-    bits: Vec<(Vec<usize>, blake3::Hash)>,
+    bits: Vec<(Vec<AxisTile>, blake3::Hash)>,
 }
 
 impl<'a> Search<'a, '_> {

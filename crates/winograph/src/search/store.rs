@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use winograph_compiler::Target;
 use winograph_compiler::tune::tuning::MOST_TEXT;
 use winograph_compiler::tune::{Problem, Tuning};
+use winograph_ir::rule::AxisTile;
 
 /// First line of every entry, and part of every key: changes with the meaning of what is stored.
 const FORMAT: &str = "winograph plans 1\n";
@@ -152,7 +153,7 @@ fn tile_key(problem: &Problem, target: &Target) -> String {
     folder::key(&[FORMAT, "tile", &problem.key(), &format!("{target:?}")])
 }
 
-fn schedule_key(problem: &Problem, target: &Target, tile: Option<&[usize]>) -> String {
+fn schedule_key(problem: &Problem, target: &Target, tile: Option<&[AxisTile]>) -> String {
     folder::key(&[FORMAT, "schedule", &problem.key(), &format!("{target:?}"), &format!("{tile:?}")])
 }
 
@@ -213,7 +214,7 @@ mod tests {
         let tile = Tuning { tile: tuning.tile.clone(), ..Tuning::default() };
         assert_eq!(store.find(&problem("a"), &threads), Some(Ok(tile.clone())));
         // A search with other threads that finds another tile changes it for all, and leaves no schedule of the other.
-        let other = Tuning { tile: Some(vec![2, 2]), ..Tuning::default() };
+        let other = Tuning { tile: Some(vec![2.into(), 2.into()]), ..Tuning::default() };
         store.store(&problem("a"), &threads, &other).unwrap();
         assert_eq!(store.find(&problem("a"), &here), Some(Ok(other)));
         store.store(&problem("a"), &here, &Tuning::default()).unwrap();

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::settings;
 use crate::tensor::Tensor;
 use crate::tensor::movement::{window_count, window_span};
-use winograph_ir::rule::WindowRule;
+use winograph_ir::rule::{AxisTile, WindowRule};
 use winograph_ir::{BinaryOp, DType, ReduceOp, Scalar, SumOrder};
 
 /// How a convolution's window moves. An empty list stands for the default on every axis, a list of one number for
@@ -205,7 +205,7 @@ impl Checked {
         let mut rule = self.rule.clone();
         if rule.tile.len() == self.rank() && self.rank() > 1 {
             let slides = |i: &usize| self.weight.shape()[2 + i] > 1 && self.out[*i] > 1;
-            let kept: Vec<usize> = (0..self.rank()).filter(slides).map(|i| rule.tile[i]).collect();
+            let kept: Vec<AxisTile> = (0..self.rank()).filter(slides).map(|i| rule.tile[i]).collect();
             // With no axis left any tile will do: there is no window.
             rule.tile = if kept.is_empty() { vec![rule.tile[0]] } else { kept };
         }

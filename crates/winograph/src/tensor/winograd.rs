@@ -12,6 +12,7 @@ use winograph_compiler::winograd::cost::{self, Choice, Problem};
 use winograph_compiler::winograd::detect::unsupported_taps;
 use winograph_compiler::winograd::rational::Rational;
 use winograph_compiler::{Algorithm, Options};
+use winograph_ir::rule::AxisTile;
 use winograph_ir::{BinaryOp, DType, ReduceOp, Scalar, SumOrder};
 
 /// The transform matrices of F(m, r), row by row.
@@ -173,7 +174,8 @@ impl Checked {
         }
         let still: usize = (0..window.len()).filter(|&i| window[i] == 1).map(|i| self.out[i]).product();
         let (n, c, k) = (self.x.shape()[0] * still, self.x.shape()[1], self.weight.shape()[0]);
-        let problem = Problem::convolution(n, c, k, self.groups, &of(&self.out), &checked);
+        let problem = Problem::convolution(n, c, k, self.groups, &of(&self.out), &checked)
+            .unmixed("tensors have tiles of one size on an axis");
         if self.rule.exact_nonfinite {
             return no("a NaN or infinity must not spread beyond the sums that read it (exact_nonfinite)".to_string());
         }
@@ -184,15 +186,19 @@ impl Checked {
         let mut options = Options { points, ..Options::default() }.ruled(&self.rule);
         options.algorithm = Algorithm::Winograd;
         // A number for each spatial axis counts where the window slides.
-        let given = tile.map(<[usize]>::to_vec).or(options.tile);
-        options.tile = given.map(|t| if t.len() == window.len() && t.len() > 1 { of(&t) } else { t });
+        let given = tile.map(|t| t.iter().map(|&m| m.into()).collect()).or(options.tile);
+        options.tile = given.map(|t: Vec<AxisTile>| match t.len() == window.len() && t.len() > 1 {
+            true => sliding.iter().map(|&i| t[i]).collect(),
+            false => t,
+        });
         match cost::decide(&problem, &options) {
             Err(wrong) => {
                 let shapes = [self.x.shape(), self.weight.shape()];
                 Err(Error::argument(name, "the tile or the points", &shapes, wrong))
             }
             Ok(Err(reason)) => no(reason),
-            Ok(Ok(Choice { transforms, reason, .. })) => {
+            Ok(Ok(Choice { axes, reason, .. })) => {
+                let transforms: Vec<Transforms> = axes.into_iter().flatten().map(|part| part.transforms).collect();
                 // F(1, 1) where nothing slides.
                 let one = || vec![vec![1.0]];
                 let mut tile = vec![1; window.len()];
