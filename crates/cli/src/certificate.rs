@@ -4,8 +4,8 @@ use crate::shapes::Case;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use winograph::{AxisTile, DType};
 use winograph_compiler::winograd::bound::{Arithmetic, Bound, Sizes};
-use winograph_compiler::winograd::cover::{self, Part};
 use winograph_compiler::winograd::cost;
+use winograph_compiler::winograd::cover::{self, Part};
 
 /// The greatest bound of an element, the greatest |error|/bound, and the expected error as a multiple of the direct sum's.
 /// NaN where there is no bound.
@@ -26,11 +26,9 @@ fn parts(case: &Case, tile: &[AxisTile]) -> Option<Vec<Vec<Part>>> {
     // The tensor-level form has a tile on every axis, the rewrite on those that have a window.
     let mut left = tile.iter();
     let all = tile.len() == rank;
-    let per_axis = (0..rank).map(|i| {
-        match if all || slides(i) { left.next() } else { None } {
-            Some(&t) => cover::parts(t, case.output[2 + i], case.window()[i], case.points.as_deref()).ok(),
-            None => Some(vec![]),
-        }
+    let per_axis = (0..rank).map(|i| match if all || slides(i) { left.next() } else { None } {
+        Some(&t) => cover::parts(t, case.output[2 + i], case.window()[i], case.points.as_deref()).ok(),
+        None => Some(vec![]),
     });
     let found = per_axis.collect::<Option<Vec<_>>>()?;
     left.next().is_none().then_some(found)

@@ -9,9 +9,9 @@ use crate::progress::Progress;
 use crate::shapes::Case;
 use std::cell::RefCell;
 use std::sync::Arc;
-use winograph::{AxisTile, TensorBuffer};
 use winograph::device::Device;
 use winograph::search::{Found, Outcome, SearchOptions, Watch, search};
+use winograph::{AxisTile, TensorBuffer};
 
 /// Shows what is tried, and compares results with the convolution in f64.
 struct Checker<'a> {

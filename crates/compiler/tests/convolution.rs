@@ -7,7 +7,7 @@ use common::{
     sum_of_products, value,
 };
 use winograph_compiler::optimize::stored::StoredPlans;
-use winograph_compiler::options::StageRule;
+use winograph_compiler::options::{AxisTile, StageRule};
 use winograph_compiler::{Algorithm, Options, Program, Target, compile};
 use winograph_ir::indexed::Role;
 use winograph_ir::linear::Stmt;
@@ -40,7 +40,7 @@ fn the_reference_shape_is_right_in_both_forms() {
     for (algorithm, wanted, limit) in [(Algorithm::Direct, false, 1e-6), (Algorithm::Winograd, true, 3e-6)] {
         let options = Options {
             algorithm,
-            tile: (algorithm == Algorithm::Winograd).then(|| vec![4]),
+            tile: (algorithm == Algorithm::Winograd).then(|| vec![4.into()]),
             verify_each_pass: true,
             ..Options::default()
         };
@@ -152,7 +152,7 @@ fn random_convolutions_are_right_in_both_forms() {
         for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
             let options = Options {
                 algorithm,
-                tile: (algorithm == Algorithm::Winograd).then(|| vec![tile]),
+                tile: (algorithm == Algorithm::Winograd).then(|| vec![tile.into()]),
                 verify_each_pass: true,
                 ..Options::default()
             };
@@ -166,7 +166,12 @@ fn random_convolutions_are_right_in_both_forms() {
 }
 
 fn winograd_options(tile: &[usize]) -> Options {
-    Options { algorithm: Algorithm::Winograd, tile: Some(tile.to_vec()), verify_each_pass: true, ..Options::default() }
+    Options {
+        algorithm: Algorithm::Winograd,
+        tile: Some(tile.iter().map(|&m| m.into()).collect()),
+        verify_each_pass: true,
+        ..Options::default()
+    }
 }
 
 fn direct_options() -> Options {
@@ -569,8 +574,8 @@ fn options_that_contradict_themselves_are_errors() {
     let g = conv(&[9, 9], &[3, 3], (2, 2)).graph();
     let error = |tile: Option<&[usize]>, points: Option<&[&str]>| {
         let points = points.map(|p| p.iter().map(|p| p.parse().unwrap()).collect());
-        let options =
-            Options { algorithm: Algorithm::Winograd, tile: tile.map(<[usize]>::to_vec), points, ..Options::default() };
+        let tile = tile.map(|t| t.iter().map(|&m| m.into()).collect());
+        let options = Options { algorithm: Algorithm::Winograd, tile, points, ..Options::default() };
         compile(&g, &Target::cpu(32), &options).unwrap_err().to_string()
     };
     for (message, wanted) in [
@@ -597,13 +602,13 @@ fn a_tile_that_does_not_fit_a_window_leaves_that_window_direct() {
 /// Points are for windows of so many taps; another window of the program stays direct and says why.
 #[test]
 fn points_that_do_not_fit_a_window_leave_that_window_direct() {
-    let options = |points: &[&str], tile: Option<Vec<usize>>| {
+    let options = |points: &[&str], tile: Option<Vec<AxisTile>>| {
         let points = Some(points.iter().map(|p| p.parse().unwrap()).collect());
         Options { algorithm: Algorithm::Winograd, points, tile, ..Options::default() }
     };
     let (three, five) = (conv(&[9, 9], &[3, 3], (2, 2)).graph(), conv(&[9, 9], &[5, 5], (2, 2)).graph());
     for (g, options, wanted) in [
-        (&three, options(&["0", "1", "-1"], Some(vec![4])), "needs 5 finite interpolation points"),
+        (&three, options(&["0", "1", "-1"], Some(vec![4.into()])), "needs 5 finite interpolation points"),
         (&three, options(&["0", "1"], None), "points: no tile of 2, 3, 4 or 6 outputs uses 2 points"),
         (&five, options(&["0", "1", "-1"], None), "points: no tile of 2, 3, 4 or 6 outputs uses 3 points"),
     ] {

@@ -20,7 +20,7 @@ fn rewritten(conv: &Conv) -> Graph {
     let mut g = rangeify::rangeify(&conv.graph());
     let options = Options {
         algorithm: winograph_compiler::Algorithm::Winograd,
-        tile: Some(vec![4; conv.size.len()]),
+        tile: Some(vec![4.into(); conv.size.len()]),
         ..Options::default()
     };
     let reports = winograd::run(&mut g, &options).unwrap();

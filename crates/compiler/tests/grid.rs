@@ -53,7 +53,7 @@ fn auto_moves_no_more_than_the_old_rules_and_stores_the_least() {
     let mut wrong = Vec::new();
     for conv in squares.iter().chain(&deep) {
         for target in ["cuda:sm_90", "metal"] {
-            for tile in [Some(vec![4]), None] {
+            for tile in [Some(vec![4.into()]), None] {
                 let of = |layout, grid| {
                     let options = Options {
                         algorithm: Algorithm::Winograd,

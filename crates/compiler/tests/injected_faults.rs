@@ -23,7 +23,7 @@ fn conv() -> Conv {
 }
 
 fn options() -> Options {
-    Options { algorithm: Algorithm::Winograd, tile: Some(vec![4, 2]), ..Options::default() }
+    Options { algorithm: Algorithm::Winograd, tile: Some(vec![4.into(), 2.into()]), ..Options::default() }
 }
 
 fn inputs() -> Vec<Value> {

@@ -63,7 +63,7 @@ fn kernels(convolutions: usize, algorithm: Algorithm) -> (Vec<Kernel>, Vec<winog
     }
     text += &format!("output %{x}\n");
     let mut g = rangeify::rangeify(&parse_tensor(&text).unwrap());
-    let tile = (algorithm == Algorithm::Winograd).then(|| vec![4, 2]);
+    let tile = (algorithm == Algorithm::Winograd).then(|| vec![4.into(), 2.into()]);
     winograd::run(&mut g, &Options { algorithm, tile, ..Options::default() }).unwrap();
     fuse::fuse(&mut g);
     (split::split(&g, 1), g.buffers)

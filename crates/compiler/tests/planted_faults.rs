@@ -20,8 +20,11 @@ fn kernels() -> Vec<Code> {
         dilation: vec![1],
         ..base.clone()
     };
-    let winograd =
-        |tile: &[usize]| Options { algorithm: Algorithm::Winograd, tile: Some(tile.to_vec()), ..Options::default() };
+    let winograd = |tile: &[usize]| Options {
+        algorithm: Algorithm::Winograd,
+        tile: Some(tile.iter().map(|&m| m.into()).collect()),
+        ..Options::default()
+    };
     let direct = Options { algorithm: Algorithm::Direct, ..Options::default() };
     let cases = [(base.clone(), winograd(&[4, 2])), (base, direct), (line, winograd(&[4]))];
     let compiled = cases.iter().map(|(c, options)| compile(&c.graph(), &Target::cpu(32), options).unwrap().0);

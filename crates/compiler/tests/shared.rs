@@ -18,7 +18,7 @@ fn planned(conv: &Conv, target: &Target, plan: &str) -> (Program, Result<(), Str
     let plans = StoredPlans::parse(plan).unwrap();
     let options = Options {
         algorithm: Algorithm::Winograd,
-        tile: Some(vec![4, 4]),
+        tile: Some(vec![4.into(), 4.into()]),
         plans,
         verify_each_pass: true,
         ..Options::default()

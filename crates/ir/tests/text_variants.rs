@@ -4,7 +4,7 @@ use winograph_ir::indexed::{Buffer, Def, Graph, Layout, LayoutDim, Origin, Role,
 use winograph_ir::linear::{
     Access, Code, Dynamic, Fragment, Instr, LoopKind, MatrixUnit, Memory, MemoryDecl, Reg, Stmt, Tile, Type,
 };
-use winograph_ir::rule::{Algorithm, Tolerance, WindowRule};
+use winograph_ir::rule::{Algorithm, AxisTile, Tolerance, WindowRule};
 use winograph_ir::tensor::{InputKind, NodeId, TensorGraph, TensorOp};
 use winograph_ir::text::{
     parse_indexed, parse_linear, parse_scalar, parse_tensor, print_indexed, print_linear, print_tensor,

@@ -201,7 +201,7 @@ mod measured {
                 AUTO => Algorithm::Auto,
                 _ => Algorithm::Winograd,
             },
-            tile: (!matches!(way.tile, 0 | AUTO)).then(|| vec![way.tile]),
+            tile: (!matches!(way.tile, 0 | AUTO)).then(|| vec![way.tile.into()]),
             products: way.products,
             stages: way.stages,
             ..Options::default()
@@ -328,7 +328,7 @@ mod measured {
         let (name, c, h, w, _) = data.layer;
         let (program, explanation) = planned(data, n, way, gpu.target())?;
         let tile = explanation.windows.first().map_or(&[][..], |w| &w.tile);
-        let matrices = tile.iter().map(|&m| default_transforms(m, 3)).collect::<Vec<_>>();
+        let matrices = tile.iter().map(|t| default_transforms(t.single()?, 3)).collect::<Vec<_>>();
         let transforms = match &matrices[..] {
             [] => vec![None; 2],
             all => all.iter().map(Option::as_ref).collect(),

@@ -103,7 +103,7 @@ mod measured {
         let plans = if own { StoredPlans::default() } else { StoredPlans::known(plans).ok_or("no plan")? };
         let options = Options {
             algorithm: if way.tensor { Algorithm::Direct } else { Algorithm::Winograd },
-            tile: Some(vec![4]),
+            tile: Some(vec![4.into()]),
             layout: way.layout,
             grid: way.grid,
             products,

@@ -89,7 +89,12 @@ fn function(shapes: &[Shape], dtype: DType, tile: &[usize], weights: &[Tensor], 
     let mut args: Vec<ArgSpec> = shapes.iter().map(|s| ArgSpec::new(dtype, &s.input())).collect();
     args.extend(shapes.iter().filter(|s| s.weights_vary).map(|s| ArgSpec::new(dtype, &s.weight())));
     let algorithm = if tensor_level { Algorithm::Direct } else { Algorithm::Winograd };
-    let compiler = Options { algorithm, tile: Some(tile.to_vec()), verify_each_pass: true, ..Options::default() };
+    let compiler = Options {
+        algorithm,
+        tile: Some(tile.iter().map(|&m| m.into()).collect()),
+        verify_each_pass: true,
+        ..Options::default()
+    };
     let options = FunctionOptions { compiler: Some(compiler), ..FunctionOptions::default() };
     let function = compile_with(&args, &options, |args| {
         let (inputs, mut varying) = (&args[..shapes.len()], args[shapes.len()..].iter());

@@ -217,7 +217,9 @@ fn holds(device: &Arc<dyn Device>, dtype: DType, rank: usize, cases: &[Case], se
         let of = |(case, args): (&Case, &[Tensor])| {
             let rule = match case.tile {
                 None => WindowRule { algorithm: Some(Algorithm::Direct), ..WindowRule::default() },
-                Some(m) => WindowRule { algorithm: Some(Algorithm::Winograd), tile: vec![m], ..WindowRule::default() },
+                Some(m) => {
+                    WindowRule { algorithm: Some(Algorithm::Winograd), tile: vec![m.into()], ..WindowRule::default() }
+                }
             };
             args[0].conv(&args[1], None, &ConvOptions { rule, ..ConvOptions::padding(1) })
         };

@@ -1,8 +1,8 @@
 //! What one call or one layer may ask of its convolution, and how far a NaN or infinity spreads.
 
 use winograph::{
-    Algorithm, ArgSpec, ConvOptions, DType, Error, Function, FunctionOptions, Options, Tensor, Tolerance, WindowRule,
-    compile_with,
+    Algorithm, ArgSpec, AxisTile, ConvOptions, DType, Error, Function, FunctionOptions, Options, Tensor, Tolerance,
+    WindowRule, compile_with,
 };
 
 fn ruled(rule: WindowRule) -> ConvOptions {
@@ -10,7 +10,7 @@ fn ruled(rule: WindowRule) -> ConvOptions {
 }
 
 fn winograd(tile: usize) -> WindowRule {
-    WindowRule { algorithm: Some(Algorithm::Winograd), tile: vec![tile], ..WindowRule::default() }
+    WindowRule { algorithm: Some(Algorithm::Winograd), tile: vec![tile.into()], ..WindowRule::default() }
 }
 
 fn direct() -> WindowRule {
@@ -31,13 +31,13 @@ fn layers(rules: &[WindowRule], whole: Options) -> Function {
     compile_with(&[ArgSpec::new(DType::F32, &[1, 8, 12, 12])], &how, written).unwrap()
 }
 
-fn tiles(f: &Function) -> Vec<Vec<usize>> {
+fn tiles(f: &Function) -> Vec<Vec<AxisTile>> {
     f.explanation().windows.iter().map(|w| w.tile.clone()).collect()
 }
 
 #[test]
 fn layers_follow_their_own_rules() {
-    let whole = Options { algorithm: Algorithm::Winograd, tile: Some(vec![2]), ..Options::default() };
+    let whole = Options { algorithm: Algorithm::Winograd, tile: Some(vec![2.into()]), ..Options::default() };
     let f = layers(&[winograd(4), WindowRule::default(), direct(), winograd(3)], whole);
     assert_eq!(tiles(&f), [vec![4, 4], vec![2, 2], vec![], vec![3, 3]]);
     let f =
@@ -67,7 +67,7 @@ fn rules_of_equal_layers_stay_apart() {
 fn tolerances_limit_rewrites() {
     let with = |tile: &[usize], times: f64| WindowRule {
         algorithm: Some(Algorithm::Winograd),
-        tile: tile.to_vec(),
+        tile: tile.iter().map(|&m| m.into()).collect(),
         tolerance: Some(Tolerance::new(times).unwrap()),
         ..WindowRule::default()
     };
@@ -75,7 +75,7 @@ fn tolerances_limit_rewrites() {
     let [six, wide, same, none] = &f.explanation().windows[..] else { panic!("four windows") };
     assert!(!six.applied && six.reason.contains("more than 3, the tolerance"), "{}", six.reason);
     assert_eq!(wide.tile, [6, 6]);
-    assert!(same.tile.iter().all(|&m| m < 4), "direct or better: {}", same.reason);
+    assert!(same.tile.iter().all(|t| t.single().is_some_and(|m| m < 4)), "direct or better: {}", same.reason);
     assert!(!none.applied && none.reason.contains("more than 0, the tolerance"), "{}", none.reason);
 }
 

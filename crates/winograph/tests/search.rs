@@ -7,7 +7,9 @@ use winograph::cpu::{CpuDevice, CpuOptions};
 use winograph::device::Device;
 use winograph::env::Env;
 use winograph::search::{Outcome, PlanStore, SearchOptions, Unwatched, Watch, search};
-use winograph::{ArgSpec, ConvOptions, DType, Function, FunctionOptions, Options, Tensor, TensorBuffer, compile_with};
+use winograph::{
+    ArgSpec, AxisTile, ConvOptions, DType, Function, FunctionOptions, Options, Tensor, TensorBuffer, compile_with,
+};
 use winograph_compiler::explain::NestReport;
 use winograph_compiler::tune::{Origin, Staging, Stores, SumReport, Tuning, TuningRule, neighbours};
 
@@ -238,7 +240,7 @@ fn a_home_that_cannot_be_written_is_no_error() {
 #[derive(Default)]
 struct Counter {
     tried: usize,
-    tiles: Vec<Vec<usize>>,
+    tiles: Vec<Vec<AxisTile>>,
 }
 
 impl Watch for Counter {
@@ -248,7 +250,7 @@ impl Watch for Counter {
         self.tried += 1;
     }
 
-    fn check(&mut self, tile: &[usize], results: &[TensorBuffer]) -> Result<(), String> {
+    fn check(&mut self, tile: &[AxisTile], results: &[TensorBuffer]) -> Result<(), String> {
         assert_eq!(results.len(), 1);
         self.tiles.push(tile.to_vec());
         // As if direct sums were wrong.

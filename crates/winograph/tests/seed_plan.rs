@@ -33,7 +33,7 @@ const RULES: [(LayoutRule, GridRule); 4] = [
 fn options(form: Form, layout: LayoutRule, grid: GridRule, plans: &str) -> Options {
     let algorithm = if form == Form::Graph { Algorithm::Winograd } else { Algorithm::Direct };
     let plans = StoredPlans::known(plans).unwrap();
-    Options { algorithm, tile: Some(vec![4]), layout, grid, plans, ..Options::default() }
+    Options { algorithm, tile: Some(vec![4.into()]), layout, grid, plans, ..Options::default() }
 }
 
 fn write(form: Form, x: &Tensor, w: &Tensor) -> winograph::Result<Vec<Tensor>> {

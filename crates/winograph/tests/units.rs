@@ -7,7 +7,7 @@ use kernels::device;
 use std::sync::Arc;
 use winograph::device::Device;
 use winograph::virtual_gpu::VirtualGpu;
-use winograph::{ArgSpec, ConvOptions, DType, FunctionOptions, Options, Tensor, compile_with};
+use winograph::{ArgSpec, AxisTile, ConvOptions, DType, FunctionOptions, Options, Tensor, compile_with};
 use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::options::Products;
 use winograph_compiler::options::Tolerance;
@@ -178,7 +178,7 @@ fn run(case: &Case, device: Arc<dyn Device>) -> Result<(Program, Vec<f64>)> {
 impl Case {
     fn options(&self) -> Options {
         let algorithm = if self.tile.is_some() { Algorithm::Winograd } else { Algorithm::Direct };
-        let tile = self.tile.map(|m| vec![m, m]);
+        let tile = self.tile.map(|m| vec![m.into(); 2]);
         Options { algorithm, tile, products: self.products, ..Options::default() }
     }
 
@@ -501,7 +501,7 @@ fn products_in_three_terms_are_taken_where_the_tolerance_admits_their_error() ->
     for tolerance in [1.01 * ratio, 0.99 * ratio] {
         let options = Options {
             algorithm: Algorithm::Winograd,
-            tile: Some(vec![4]),
+            tile: Some(vec![4.into()]),
             tolerance: Some(Tolerance::new(tolerance)?),
             ..Options::default()
         };
@@ -512,7 +512,7 @@ fn products_in_three_terms_are_taken_where_the_tolerance_admits_their_error() ->
 }
 
 /// The matrices' outputs of a half-float convolution under `auto`, and whether its products are on units.
-fn half_auto(shapes: [&[usize]; 2], dtype: DType, options: Options) -> Result<(Vec<usize>, bool, String)> {
+fn half_auto(shapes: [&[usize]; 2], dtype: DType, options: Options) -> Result<(Vec<AxisTile>, bool, String)> {
     let specs = shapes.map(|s| ArgSpec::new(dtype, s));
     let target = Target::by_name("cuda:sm_90").ok_or("no target")?;
     let options = Options { products: Products::Auto, ..options };
@@ -533,7 +533,7 @@ fn rewrites_of_half_floats_are_rounded_where_that_is_admitted_and_faster() -> Re
     let tolerance =
         |t: f64| -> Result<Options> { Ok(Options { tolerance: Some(Tolerance::new(t)?), ..Options::default() }) };
     let (tile, on_units, why) = half_auto(many, DType::F16, Options::default())?;
-    let smaller = !tile.is_empty() && tile.iter().any(|&m| m < 4);
+    let smaller = !tile.is_empty() && tile.iter().any(|t| t.single().is_some_and(|m| m < 4));
     assert!(smaller && on_units && why.contains("rounded to half floats"), "{tile:?}: {why}");
     let (tile, on_units, _) = half_auto(many, DType::F16, tolerance(1.01 * ratio)?)?;
     assert!(tile == [4, 4] && on_units, "{tile:?}");
@@ -543,7 +543,7 @@ fn rewrites_of_half_floats_are_rounded_where_that_is_admitted_and_faster() -> Re
     let (tile, on_units, why) = half_auto([&[16, 56, 56, 64], &[64, 3, 3, 64]], DType::BF16, tolerance(100.0)?)?;
     assert!(tile.is_empty() && on_units, "{tile:?}: {why}");
     // No unit takes 40 channels, and nothing is gained by rounding.
-    let options = Options { algorithm: Algorithm::Winograd, tile: Some(vec![4]), ..Options::default() };
+    let options = Options { algorithm: Algorithm::Winograd, tile: Some(vec![4.into()]), ..Options::default() };
     let (tile, _, why) = half_auto([&[16, 28, 28, 40], &[64, 3, 3, 40]], DType::F16, options)?;
     assert!(tile == [4, 4] && !why.contains("rounded"), "{why}");
     Ok(())

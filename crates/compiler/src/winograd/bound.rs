@@ -267,7 +267,8 @@ impl Bound {
         let axes: Vec<Vec<Option<&Part>>> =
             axes.iter().map(|a| if a.is_empty() { vec![None] } else { a.iter().map(Some).collect() }).collect();
         for (axis, parts) in sizes.axes.iter().zip(&axes) {
-            let ends = |at: usize, p: &Part| (p.from == at).then(|| p.outputs.map_or(axis.out, |n| at.saturating_add(n)));
+            let ends =
+                |at: usize, p: &Part| (p.from == at).then(|| p.outputs.map_or(axis.out, |n| at.saturating_add(n)));
             if parts.iter().flatten().try_fold(0, |at, p| ends(at, p)).is_none_or(|at| at != axis.out && at != 0) {
                 return wrong(format!("the parts of an axis do not cover its {} outputs", axis.out));
             }

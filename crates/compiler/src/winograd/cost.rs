@@ -466,7 +466,8 @@ impl Problem {
             });
             each.collect::<Vec<_>>()
         };
-        let axes: Vec<Vec<(f64, f64, f64)>> = self.parts(tile).into_iter().zip(&self.windowed).map(with_outputs).collect();
+        let axes: Vec<Vec<(f64, f64, f64)>> =
+            self.parts(tile).into_iter().zip(&self.windowed).map(with_outputs).collect();
         let region = |of: Vec<&(f64, f64, f64)>| Region {
             tiles: of.iter().map(|p| p.1).product(),
             outputs: of.iter().map(|p| p.2).product(),
@@ -542,7 +543,8 @@ impl Problem {
     fn rounds(&self, tile: &[AxisTile]) -> bool {
         let take = |u: Units| {
             let regions = self.regions(tile);
-            u.half().is_some() && regions.iter().all(|r| u.take(self.channels, self.rewritten(r).products(self.channels)))
+            u.half().is_some()
+                && regions.iter().all(|r| u.take(self.channels, self.rewritten(r).products(self.channels)))
         };
         self.units.is_some_and(take)
     }

@@ -294,7 +294,8 @@ pub(crate) fn run_tuned(
                                 if n == 0 {
                                     region.buffers.iter().for_each(|&stage| sums.stage(own, stage));
                                 }
-                                let own: Vec<_> = region.transforms.iter().cloned().map(|t| vec![Part::whole(t)]).collect();
+                                let own: Vec<_> =
+                                    region.transforms.iter().cloned().map(|t| vec![Part::whole(t)]).collect();
                                 let ratio = cost::split_error_over_direct(&own, window_terms(g, &window));
                                 if admits_split(options, ratio) {
                                     sums.admit_split(region.buffers[2]);

@@ -96,33 +96,33 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     fn new(g: &Graph, window: &'a Window, name: String, factors: DType) -> Work<'a> {
-    let bound: Vec<RangeId> = window.axes.iter().map(|a| a.output).collect();
-    let batch_of = |g: &Graph, v: ValId| -> Vec<RangeId> {
-        g.free_ranges(v)
-            .iter()
-            .copied()
-            .filter(|r| {
-                !bound.contains(r)
-                    && !window.channels.contains(r)
-                    && window.axes.iter().all(|a| a.tap != *r)
-                    && g.ints.const_size(*r) != Some(1)
-            })
-            .collect()
-    };
-    // Axes of the data alone lie beside the tiles, in the stages that the product reads and writes alike: arrays that
-    // share weights are rows of the same product.
-    let (mut data_axes, weight_axes) = (batch_of(g, window.data), batch_of(g, window.weights));
-    data_axes.sort_by_key(|r| !weight_axes.contains(r));
-    let (shared, arrays): (Vec<RangeId>, Vec<RangeId>) = data_axes.iter().partition(|r| weight_axes.contains(r));
-    let mut others = shared;
-    others.extend(weight_axes.iter().filter(|r| !data_axes.contains(r)));
-    others.sort_unstable();
-    let data_channels: Vec<RangeId> =
-        window.channels.iter().copied().filter(|&c| g.depends_on(window.data, c)).collect();
-    let weight_channels: Vec<RangeId> =
-        window.channels.iter().copied().filter(|&c| g.depends_on(window.weights, c)).collect();
+        let bound: Vec<RangeId> = window.axes.iter().map(|a| a.output).collect();
+        let batch_of = |g: &Graph, v: ValId| -> Vec<RangeId> {
+            g.free_ranges(v)
+                .iter()
+                .copied()
+                .filter(|r| {
+                    !bound.contains(r)
+                        && !window.channels.contains(r)
+                        && window.axes.iter().all(|a| a.tap != *r)
+                        && g.ints.const_size(*r) != Some(1)
+                })
+                .collect()
+        };
+        // Axes of the data alone lie beside the tiles, in the stages that the product reads and writes alike: arrays that
+        // share weights are rows of the same product.
+        let (mut data_axes, weight_axes) = (batch_of(g, window.data), batch_of(g, window.weights));
+        data_axes.sort_by_key(|r| !weight_axes.contains(r));
+        let (shared, arrays): (Vec<RangeId>, Vec<RangeId>) = data_axes.iter().partition(|r| weight_axes.contains(r));
+        let mut others = shared;
+        others.extend(weight_axes.iter().filter(|r| !data_axes.contains(r)));
+        others.sort_unstable();
+        let data_channels: Vec<RangeId> =
+            window.channels.iter().copied().filter(|&c| g.depends_on(window.data, c)).collect();
+        let weight_channels: Vec<RangeId> =
+            window.channels.iter().copied().filter(|&c| g.depends_on(window.weights, c)).collect();
 
-    Work { window, name, factors, data_axes, weight_axes, arrays, others, data_channels, weight_channels }
+        Work { window, name, factors, data_axes, weight_axes, arrays, others, data_channels, weight_channels }
     }
 
     /// The stages of region number `n`, and what its outputs are, where they are in it. `known` are the transformed weights
@@ -134,7 +134,8 @@ impl<'a> Work<'a> {
         region: &[&Part],
         known: &mut FxHashMap<Vec<usize>, BufId>,
     ) -> (ValId, [BufId; 3]) {
-        let Work { window, name, factors, data_axes, weight_axes, arrays, others, data_channels, weight_channels } = self;
+        let Work { window, name, factors, data_axes, weight_axes, arrays, others, data_channels, weight_channels } =
+            self;
         let factors = *factors;
         let out_dtype = g.dtype(window.reduce);
         let work = out_dtype.compute();
@@ -143,118 +144,121 @@ impl<'a> Work<'a> {
         let from: Vec<i64> = region.iter().map(|p| p.from as i64).collect();
         let alpha: Vec<i64> = transforms.iter().map(|t| (t.m + t.r - 1) as i64).collect();
         let stage = |letter: char| if n == 0 { format!("{name}.{letter}") } else { format!("{name}.{letter}{n}") };
-    let input = {
-        let mut scope = Fresh::default();
-        let batch = scope.copies(g, data_axes, RangeRole::Map);
-        let tiles = tile_ranges(g, window, region);
-        let channels = scope.copies(g, data_channels, RangeRole::Map);
-        let positions = const_ranges(g, &alpha, RangeRole::Map);
-        let taps = const_ranges(g, &alpha, RangeRole::Reduce);
-        let mut inside = Vec::with_capacity(m.len());
-        for (i, axis) in window.axes.iter().enumerate() {
-            let (t, p, k) = (g.ints.range(tiles[i]), g.ints.range(taps[i]), g.ints.range(axis.tap));
-            let sum = g.ints.sum(&[(t, m[i]), (p, 1)], from[i]);
-            inside.push(footprint(g, axis, sum));
-            let e = g.ints.sub(sum, k);
-            scope.map.insert(axis.output, e);
-        }
-        let d = substitute_gated(g, window.data, &scope.map, &inside);
-        let d = g.add(Val::Cast { x: d, dtype: work });
-        let bt: Vec<TableId> = transforms.iter().map(|t| add_table(g, &t.bt.to_f64(), work)).collect();
-        let value = nested(g, d, &bt, &positions, &taps);
-        let value = g.add(Val::Cast { x: value, dtype: factors });
-        let axes: Vec<RangeId> = [batch, tiles, channels, positions].concat();
-        define(g, stage('X'), axes, value, Role::InputTransform)
-    };
-
-    let sizes: Vec<usize> = transforms.iter().map(|t| t.m).collect();
-    let weights = if let Some(&same) = known.get(&sizes) {
-        same
-    } else {
-        let mut scope = Fresh::default();
-        let batch = scope.copies(g, weight_axes, RangeRole::Map);
-        let channels = scope.copies(g, weight_channels, RangeRole::Map);
-        let positions = const_ranges(g, &alpha, RangeRole::Map);
-        let old_taps: Vec<RangeId> = window.axes.iter().map(|a| a.tap).collect();
-        let taps = scope.copies(g, &old_taps, RangeRole::Reduce);
-        let w = g.substitute(window.weights, &|r| scope.map.get(&r).copied());
-        let w = g.add(Val::Cast { x: w, dtype: DType::F64 });
-        let gm: Vec<TableId> = transforms.iter().map(|t| add_table(g, &t.g.to_f64(), DType::F64)).collect();
-        let value = nested(g, w, &gm, &positions, &taps);
-        let value = g.add(Val::Cast { x: value, dtype: factors });
-        let axes: Vec<RangeId> = [batch, channels, positions].concat();
-        let buffer = define(g, stage('W'), axes, value, Role::WeightTransform);
-        known.insert(sizes, buffer);
-        buffer
-    };
-
-    let product = {
-        let mut scope = Fresh::default();
-        let arrays = scope.copies(g, arrays, RangeRole::Map);
-        let tiles = tile_ranges(g, window, region);
-        let batch = scope.copies(g, others, RangeRole::Map);
-        let positions = const_ranges(g, &alpha, RangeRole::Map);
-        let channels = scope.copies(g, &window.channels, RangeRole::Reduce);
-        let place = |g: &mut Graph, ranges: &[RangeId]| -> Vec<IntId> {
-            ranges.iter().map(|r| scope.map.get(r).copied().unwrap_or_else(|| g.ints.range(*r))).collect::<Vec<IntId>>()
-        };
-        let at_data: Vec<IntId> = [data_axes.clone(), tiles.clone(), data_channels.clone(), positions.clone()]
-            .iter()
-            .flat_map(|r| place(g, r))
-            .collect();
-        let at_weights: Vec<IntId> = [weight_axes.clone(), weight_channels.clone(), positions.clone()]
-            .iter()
-            .flat_map(|r| place(g, r))
-            .collect();
-        let x = g.load(Source::Buffer(input), &at_data, &[], Scalar::zero(factors));
-        let w = g.load(Source::Buffer(weights), &at_weights, &[], Scalar::zero(factors));
-        let [x, w] = [x, w].map(|x| g.add(Val::Cast { x, dtype: work }));
-        let mut value = g.binary(BinaryOp::Mul, x, w);
-        let summed: Vec<RangeId> = channels.into_iter().filter(|&c| g.ints.const_size(c) != Some(1)).collect();
-        if !summed.is_empty() {
-            value = g.add(Val::Reduce {
-                op: ReduceOp::Add,
-                ranges: summed.into(),
-                order: SumOrder::Any,
-                fused: window.fused,
-                x: value,
-            });
-        }
-        // As the write-up's rewrite lists them for one array: [tile row][tile column][channel][position].
-        let axes: Vec<RangeId> = [arrays, tiles, batch, positions].concat();
-        define(g, stage('M'), axes, value, Role::Multiply)
-    };
-
-    let value = {
-        let positions = const_ranges(g, &alpha, RangeRole::Reduce);
-        let mut at: Vec<IntId> = arrays.iter().map(|&r| g.ints.range(r)).collect();
-        let mut gate = Vec::new();
-        let mut places = Vec::new();
-        for (i, (axis, part)) in window.axes.iter().zip(region).enumerate() {
-            let o = g.ints.range(axis.output);
-            let place = g.ints.add_const(o, -from[i]);
-            at.push(g.ints.div_const(place, m[i]));
-            places.push(place);
-            // Other regions do not read this one's products.
-            if let Some(outputs) = part.outputs {
-                gate.push(place);
-                gate.push(g.ints.sum(&[(place, -1)], outputs as i64 - 1));
+        let input = {
+            let mut scope = Fresh::default();
+            let batch = scope.copies(g, data_axes, RangeRole::Map);
+            let tiles = tile_ranges(g, window, region);
+            let channels = scope.copies(g, data_channels, RangeRole::Map);
+            let positions = const_ranges(g, &alpha, RangeRole::Map);
+            let taps = const_ranges(g, &alpha, RangeRole::Reduce);
+            let mut inside = Vec::with_capacity(m.len());
+            for (i, axis) in window.axes.iter().enumerate() {
+                let (t, p, k) = (g.ints.range(tiles[i]), g.ints.range(taps[i]), g.ints.range(axis.tap));
+                let sum = g.ints.sum(&[(t, m[i]), (p, 1)], from[i]);
+                inside.push(footprint(g, axis, sum));
+                let e = g.ints.sub(sum, k);
+                scope.map.insert(axis.output, e);
             }
-        }
-        for &r in others.iter().chain(&positions) {
-            at.push(g.ints.range(r));
-        }
-        let mut value = g.load(Source::Buffer(product), &at, &gate, Scalar::zero(work));
-        for i in (0..m.len()).rev() {
-            let table = add_table(g, &transforms[i].at.to_f64(), work);
-            let row = g.ints.rem_const(places[i], m[i]);
-            let column = g.ints.range(positions[i]);
-            let coefficient = g.load(Source::Table(table), &[row, column], &[], Scalar::zero(work));
-            value = sum_of(g, coefficient, value, positions[i]);
-        }
-        g.add(Val::Cast { x: value, dtype: out_dtype })
-    };
-    (value, [input, weights, product])
+            let d = substitute_gated(g, window.data, &scope.map, &inside);
+            let d = g.add(Val::Cast { x: d, dtype: work });
+            let bt: Vec<TableId> = transforms.iter().map(|t| add_table(g, &t.bt.to_f64(), work)).collect();
+            let value = nested(g, d, &bt, &positions, &taps);
+            let value = g.add(Val::Cast { x: value, dtype: factors });
+            let axes: Vec<RangeId> = [batch, tiles, channels, positions].concat();
+            define(g, stage('X'), axes, value, Role::InputTransform)
+        };
+
+        let sizes: Vec<usize> = transforms.iter().map(|t| t.m).collect();
+        let weights = if let Some(&same) = known.get(&sizes) {
+            same
+        } else {
+            let mut scope = Fresh::default();
+            let batch = scope.copies(g, weight_axes, RangeRole::Map);
+            let channels = scope.copies(g, weight_channels, RangeRole::Map);
+            let positions = const_ranges(g, &alpha, RangeRole::Map);
+            let old_taps: Vec<RangeId> = window.axes.iter().map(|a| a.tap).collect();
+            let taps = scope.copies(g, &old_taps, RangeRole::Reduce);
+            let w = g.substitute(window.weights, &|r| scope.map.get(&r).copied());
+            let w = g.add(Val::Cast { x: w, dtype: DType::F64 });
+            let gm: Vec<TableId> = transforms.iter().map(|t| add_table(g, &t.g.to_f64(), DType::F64)).collect();
+            let value = nested(g, w, &gm, &positions, &taps);
+            let value = g.add(Val::Cast { x: value, dtype: factors });
+            let axes: Vec<RangeId> = [batch, channels, positions].concat();
+            let buffer = define(g, stage('W'), axes, value, Role::WeightTransform);
+            known.insert(sizes, buffer);
+            buffer
+        };
+
+        let product = {
+            let mut scope = Fresh::default();
+            let arrays = scope.copies(g, arrays, RangeRole::Map);
+            let tiles = tile_ranges(g, window, region);
+            let batch = scope.copies(g, others, RangeRole::Map);
+            let positions = const_ranges(g, &alpha, RangeRole::Map);
+            let channels = scope.copies(g, &window.channels, RangeRole::Reduce);
+            let place = |g: &mut Graph, ranges: &[RangeId]| -> Vec<IntId> {
+                ranges
+                    .iter()
+                    .map(|r| scope.map.get(r).copied().unwrap_or_else(|| g.ints.range(*r)))
+                    .collect::<Vec<IntId>>()
+            };
+            let at_data: Vec<IntId> = [data_axes.clone(), tiles.clone(), data_channels.clone(), positions.clone()]
+                .iter()
+                .flat_map(|r| place(g, r))
+                .collect();
+            let at_weights: Vec<IntId> = [weight_axes.clone(), weight_channels.clone(), positions.clone()]
+                .iter()
+                .flat_map(|r| place(g, r))
+                .collect();
+            let x = g.load(Source::Buffer(input), &at_data, &[], Scalar::zero(factors));
+            let w = g.load(Source::Buffer(weights), &at_weights, &[], Scalar::zero(factors));
+            let [x, w] = [x, w].map(|x| g.add(Val::Cast { x, dtype: work }));
+            let mut value = g.binary(BinaryOp::Mul, x, w);
+            let summed: Vec<RangeId> = channels.into_iter().filter(|&c| g.ints.const_size(c) != Some(1)).collect();
+            if !summed.is_empty() {
+                value = g.add(Val::Reduce {
+                    op: ReduceOp::Add,
+                    ranges: summed.into(),
+                    order: SumOrder::Any,
+                    fused: window.fused,
+                    x: value,
+                });
+            }
+            // As the write-up's rewrite lists them for one array: [tile row][tile column][channel][position].
+            let axes: Vec<RangeId> = [arrays, tiles, batch, positions].concat();
+            define(g, stage('M'), axes, value, Role::Multiply)
+        };
+
+        let value = {
+            let positions = const_ranges(g, &alpha, RangeRole::Reduce);
+            let mut at: Vec<IntId> = arrays.iter().map(|&r| g.ints.range(r)).collect();
+            let mut gate = Vec::new();
+            let mut places = Vec::new();
+            for (i, (axis, part)) in window.axes.iter().zip(region).enumerate() {
+                let o = g.ints.range(axis.output);
+                let place = g.ints.add_const(o, -from[i]);
+                at.push(g.ints.div_const(place, m[i]));
+                places.push(place);
+                // Other regions do not read this one's products.
+                if let Some(outputs) = part.outputs {
+                    gate.push(place);
+                    gate.push(g.ints.sum(&[(place, -1)], outputs as i64 - 1));
+                }
+            }
+            for &r in others.iter().chain(&positions) {
+                at.push(g.ints.range(r));
+            }
+            let mut value = g.load(Source::Buffer(product), &at, &gate, Scalar::zero(work));
+            for i in (0..m.len()).rev() {
+                let table = add_table(g, &transforms[i].at.to_f64(), work);
+                let row = g.ints.rem_const(places[i], m[i]);
+                let column = g.ints.range(positions[i]);
+                let coefficient = g.load(Source::Table(table), &[row, column], &[], Scalar::zero(work));
+                value = sum_of(g, coefficient, value, positions[i]);
+            }
+            g.add(Val::Cast { x: value, dtype: out_dtype })
+        };
+        (value, [input, weights, product])
     }
 }
 

@@ -262,7 +262,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         Unwatched.trying(s.size(), f64::NAN, &s.text());
         Ok(())
     }),
-    ("Watch::check", |s, _| told(Unwatched.check(&[s.size()], &[]))),
+    ("Watch::check", |s, _| told(Unwatched.check(&[s.axis_tile()], &[]))),
     ("PlanStore::new", |s, c| {
         let plans = PlanStore::new(s.flag().then(|| c.file(s)));
         told(plans.find(&problem(s), &Target::cpu(32)).transpose())

@@ -1,6 +1,6 @@
 //! Random arguments, often wrong.
 
-use winograph::{Algorithm, Tolerance};
+use winograph::{Algorithm, AxisTile, Tolerance};
 use winograph::{ConvOptions, DType, Matrices, PoolOptions, Result, SliceRange, Tensor, WindowRule};
 use winograph_compiler::winograd::rational::Rational;
 
@@ -112,6 +112,11 @@ impl<'a> Source<'a> {
         Tensor::ones(shape, dtype).unwrap_or_else(|_| Tensor::zeros(&[0], DType::F32).unwrap())
     }
 
+    pub fn axis_tile(&mut self) -> AxisTile {
+        let sizes = self.list(AxisTile::MOST + 1, Self::size);
+        AxisTile::of(&sizes).unwrap_or_else(|| self.size().into())
+    }
+
     fn rule(&mut self) -> WindowRule {
         if self.below(3) > 0 {
             return WindowRule::default();
@@ -120,7 +125,7 @@ impl<'a> Source<'a> {
         let tolerance = self.number();
         WindowRule {
             algorithm: self.flag().then(|| algorithms[self.below(3)]),
-            tile: self.list(4, Self::size),
+            tile: self.list(4, Self::axis_tile),
             tolerance: Tolerance::new(tolerance).ok(),
             exact_nonfinite: self.below(9) == 0,
         }
