@@ -20,7 +20,9 @@ MIXES = {14: ["4+2", "4,4+2", "4+2,4"], 7: ["4+3", "4,4+3", "4+3,4"]}
 
 def measure(process, layer, args):
     ways = {"4": ["--algo", "graph", "--tile", "4"]}
-    mixes = args.mixes.split() if args.mixes else MIXES[layer["h"]]
+    rest = layer["h"] % 4 or 4
+    usual = [f"4+{max(rest, 2)}"] if rest < 4 else []
+    mixes = args.mixes.split() if args.mixes else MIXES.get(layer["h"], usual)
     ways |= {mix: ["--algo", "graph", "--tile", mix, "--tolerance", str(args.tolerance)] for mix in mixes}
     ways["auto"] = ["--algo", "auto", "--tolerance", str(args.tolerance)]
     said = process.ask({"prepare": [peers.job(layer, *w) for w in ways.values()]})
@@ -49,6 +51,7 @@ def main():
     target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(os.path.dirname(peers.HERE), "target")
     parser.add_argument("--binary", default=os.path.join(target, "release", "winograph"))
     parser.add_argument("--layers", default="res4,vgg5.2,res5")
+    parser.add_argument("--shapes", help="channels and rows, as 64x14,128x7, in place of layers")
     parser.add_argument("--batches", default="1,8,32,64")
     parser.add_argument("--mixes", help="tiles in place of the usual ones, with blanks between them")
     parser.add_argument("--threads", type=int, default=2)
@@ -57,11 +60,15 @@ def main():
     parser.add_argument("--tolerance", type=float, default=3.0, help="that of the compiler [3]")
     parser.add_argument("--json", help="file for all figures")
     args = parser.parse_args()
+    layers = peers.layers(args.layers.split(","))
+    if args.shapes:
+        sizes = [tuple(map(int, shape.split("x"))) for shape in args.shapes.split(",")]
+        layers = [{"name": f"{c}x{h}", "c": c, "h": h, "w": h, "k": c} for c, h in sizes]
     results = []
     process = peers.Winograph(args.binary, "winograph", args.threads, {})
     try:
         for n in map(int, args.batches.split(",")):
-            for layer in peers.layers(args.layers.split(",")):
+            for layer in layers:
                 found = measure(process, dict(layer, n=n), args)
                 results.append(found)
                 title = f"{layer['name']:8} N={n:<3}"

@@ -204,9 +204,11 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String
     // Points of the caller's choice are a wish for the tile that they fit, and a large tolerance is one for large tiles.
     let wished = options.points.is_some() || tolerance > Tolerance::default().get();
     let tiles: &[usize] = if wished { &TILES } else { &DEFAULT_TILES };
-    // Tiles of one size first: a mix must be clearly better than the best of them.
+    // Tiles of one size first: a mix must be clearly better than the best of them. Where stages are launches of their own
+    // nobody has measured mixes: they are for who asks.
+    let mixes = work.launch == 0.0 && work.units.is_none();
     for tile in work.candidates(tiles) {
-        if work.fits(&tile).is_err() || !fits_points(&tile) {
+        if work.fits(&tile).is_err() || !fits_points(&tile) || (is_mixed(&tile) && !mixes) {
             continue;
         }
         let margin = if is_mixed(&tile) { MIX_MARGIN } else { 1.0 };
@@ -321,8 +323,9 @@ fn combinations<T: Copy>(axes: &[Vec<T>]) -> Vec<Vec<T>> {
     cover::regions(axes).into_iter().map(|of| of.into_iter().copied().collect()).collect()
 }
 
-/// How many times the cost of the best tiles of one size a mix may have at most to be taken.
-const MIX_MARGIN: f64 = 1.0 / 0.95;
+/// A mix is taken where its estimated cost is this many times less than that of the best tiles of one size: the estimate knows
+/// nothing of how regions with few tiles fill blocks.
+const MIX_MARGIN: f64 = 1.0 / 0.93;
 
 /// Most mixes that a search is told of.
 const MOST_MIXES: usize = 4;
@@ -344,7 +347,19 @@ const WEIGHT_COST: f64 = 8.0;
 pub(crate) const LAUNCH_COST: f64 = 190e3;
 
 /// What another region of a result takes beyond its products, transforms and weights, in multiply-adds: launches of its own.
-const REGION_COST: f64 = 0.0;
+const REGION_COST: f64 = 250e3;
+
+/// How many times as long transforms take in regions of one tile a row, whose vectors lie in several pictures or channels: 64
+/// pictures of 7 x 7 in 128 channels took 1.18 times the padded tiles with both axes in two parts, 0.94 times with one.
+const NARROW: f64 = 3.0;
+
+/// Transformed weights beyond which those of a mix, each of whose regions has its own, do not stay in a last-level cache, 64 MiB;
+/// and what each beyond that costs every [`FAR_ROWS`] rows of a region, in multiply-adds. That is how much longer 8 to 64 images
+/// of 14 x 14 in 512 channels took with both axes in two parts, 105 MiB of weights, than what else is counted
+/// (`bench/mixed_tiles.py`).
+const KEPT_WEIGHTS: f64 = 16.8e6;
+const FAR_WEIGHT_COST: f64 = 20.0;
+const FAR_ROWS: f64 = 64.0;
 
 /// The same in microseconds.
 pub(super) const LAUNCH_US: f64 = 4.2;
@@ -389,6 +404,8 @@ struct Region {
     tiles: f64,
     outputs: f64,
     positions: f64,
+    /// Whether there is one tile in a row.
+    narrow: bool,
 }
 
 impl Problem {
@@ -472,6 +489,7 @@ impl Problem {
             tiles: of.iter().map(|p| p.1).product(),
             outputs: of.iter().map(|p| p.2).product(),
             positions: of.iter().zip(&self.taps).map(|(p, &r)| p.0 + r as f64 - 1.0).product(),
+            narrow: of.last().is_some_and(|p| p.1 == 1.0),
         };
         cover::regions(&axes).into_iter().map(region).collect()
     }
@@ -499,14 +517,17 @@ impl Problem {
         if self.unmixed.is_some() {
             return out;
         }
+        // Of two that cost the same the one with the larger tiles first.
+        let largest_first: Vec<usize> = sizes.iter().copied().rev().collect();
         let with_mixes = |&outputs: &f64| {
             let outputs = outputs as usize;
             let beyond = |m: usize| outputs.div_ceil(m) * m - outputs;
-            let two = sizes.iter().flat_map(|&a| sizes.iter().map(move |&b| [a, b])).filter_map(|of| {
+            let pairs = combinations(&[largest_first.clone(), sizes.to_vec()]);
+            let two = pairs.into_iter().filter_map(|of| {
                 let tile = AxisTile::of(&of)?;
                 let parts = tile.parts(outputs);
                 let covered: usize = parts.iter().map(|p| p.0 * p.1).sum();
-                (parts.len() == 2 && covered - outputs < of.map(beyond).into_iter().min()?).then_some(tile)
+                (parts.len() == 2 && covered - outputs < beyond(of[0].max(of[1]))).then_some(tile)
             });
             plain.iter().copied().chain(two).collect::<Vec<AxisTile>>()
         };
@@ -591,8 +612,15 @@ impl Problem {
     /// X̂ and Ĝ rounded to half floats or as they are.
     fn winograd(&self, tile: &[AxisTile], rounded: bool) -> f64 {
         let regions = self.regions(tile);
-        let several = (regions.len() as f64 - 1.0) * REGION_COST;
-        regions.iter().map(|r| self.region(r, rounded)).sum::<f64>() + several
+        let each: f64 = regions.iter().map(|r| self.region(r, rounded)).sum();
+        if regions.len() <= 1 || self.units.is_some() {
+            return each;
+        }
+        let weights = regions.iter().map(|r| r.positions).sum::<f64>() * self.weights();
+        let rows = regions.iter().map(|r| r.tiles * self.sharing).sum::<f64>() / regions.len() as f64;
+        let far = (weights - KEPT_WEIGHTS).max(0.0) * FAR_WEIGHT_COST * (rows / FAR_ROWS).max(1.0);
+        let narrow = regions.iter().filter(|r| r.narrow).map(|r| (NARROW - 1.0) * self.transforms(r)).sum::<f64>();
+        each + far + narrow + (regions.len() as f64 - 1.0) * (REGION_COST + self.launch)
     }
 
     /// The same of a region.
@@ -604,11 +632,14 @@ impl Problem {
             return units.rewritten(&sizes, &self.rewritten(region), rounded);
         }
         let &Region { tiles, positions, .. } = region;
-        let per_element = TRANSFORM_COST * (self.taps.len() as f64 + 1.0);
         let multiply = self.filled(tiles) * positions * self.others * self.channels;
-        let input = tiles * positions * self.data * per_element;
-        let output = tiles * positions * self.others * per_element;
-        multiply + input + output + positions * self.weights() * WEIGHT_COST + 2.0 * self.launch
+        multiply + self.transforms(region) + positions * self.weights() * WEIGHT_COST + 2.0 * self.launch
+    }
+
+    /// Transforms of inputs and outputs in a region.
+    fn transforms(&self, region: &Region) -> f64 {
+        let per_element = TRANSFORM_COST * (self.taps.len() as f64 + 1.0);
+        region.tiles * region.positions * (self.data + self.others) * per_element
     }
 
     /// Weights of one tap.
