@@ -211,7 +211,11 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String
         if work.fits(&tile).is_err() || !fits_points(&tile) || (is_mixed(&tile) && !mixes) {
             continue;
         }
-        let margin = if is_mixed(&tile) { MIX_MARGIN } else { 1.0 };
+        let margin = match tile.iter().filter(|t| t.single().is_none()).count() {
+            0 => 1.0,
+            1 => MIX_MARGIN,
+            _ => MIXES_MARGIN,
+        };
         let roundings: &[bool] = match options.products {
             Products::Half if work.rounds(&tile) => &[true],
             Products::Auto if work.rounds(&tile) => &[false, true],
@@ -326,6 +330,10 @@ fn combinations<T: Copy>(axes: &[Vec<T>]) -> Vec<Vec<T>> {
 /// A mix is taken where its estimated cost is this many times less than that of the best tiles of one size: the estimate knows
 /// nothing of how regions with few tiles fill blocks.
 const MIX_MARGIN: f64 = 1.0 / 0.93;
+
+/// The same where more than one axis is mixed: 16 images of 10 x 10 in 256 channels took 1.12 times as long where 0.92 was
+/// estimated.
+const MIXES_MARGIN: f64 = 1.0 / 0.9;
 
 /// Most mixes that a search is told of.
 const MOST_MIXES: usize = 4;
