@@ -23,7 +23,7 @@ fn planned_with(
 ) -> (Program, Explanation) {
     let options = Options {
         algorithm: Algorithm::Winograd,
-        tile: Some(vec![tile]),
+        tile: Some(vec![tile.into()]),
         stages,
         products,
         verify_each_pass: true,

@@ -353,9 +353,17 @@ mod tests {
         let shared = "stages=shared block=1,7,7 columns=64 parts=2\n";
         let fused = "stages=fused block=1,1,4 columns=16 parts=1\n";
         assert_eq!(Tuning::parse(fused).unwrap().to_string(), fused);
-        for text in
-            ["tile=direct\n", "tile=4+2\n", "tile=4+3,2+4+6\n", "stages=global\n", "stages=chunks:16\n", shared, "ends=turned\n", "stores=cached\n", ""]
-        {
+        for text in [
+            "tile=direct\n",
+            "tile=4+2\n",
+            "tile=4+3,2+4+6\n",
+            "stages=global\n",
+            "stages=chunks:16\n",
+            shared,
+            "ends=turned\n",
+            "stores=cached\n",
+            "",
+        ] {
             assert_eq!(Tuning::parse(text).unwrap().to_string(), text);
         }
         assert!(Tuning::parse("").unwrap().is_empty());
