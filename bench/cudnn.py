@@ -23,6 +23,9 @@ KINDS = {  # name: dtype, tf32, channels last, our ways
     "tf32": (torch.float32, True, True, ("tf32 direct", "tf32 F2", "tf32 F4")),
     "f16": (torch.float16, True, True, ("f16 direct", "f16 F2", "f16 F4")),
     "bf16": (torch.bfloat16, True, True, ("bf16 direct", "bf16 F2", "bf16 F4")),
+    "tf32 as auto chooses": (torch.float32, True, True, ("tf32 auto",)),
+    "f16 as auto chooses": (torch.float16, True, True, ("f16 auto",)),
+    "bf16 as auto chooses": (torch.bfloat16, True, True, ("bf16 auto",)),
 }
 
 
@@ -47,8 +50,10 @@ for line in open(sys.argv[1]):
 
 print(f"{torch.cuda.get_device_name(0)}, PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}\n")
 for kind, (dtype, tf32, last, ways) in KINDS.items():
-    print(f"### {kind}\n")
     present = [w for w in ways if any(w in o for o in ours.values())]
+    if not present:
+        continue
+    print(f"### {kind}\n")
     print("| layer | N | cuDNN us (TFLOP/s) | " + " | ".join(f"{w} us | its steps | ratio" for w in present) + " |")
     print("|---|---|---|" + "---|---|---|" * len(present))
     ratios = {}

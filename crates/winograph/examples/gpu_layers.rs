@@ -120,7 +120,7 @@ mod measured {
 
     const AUTO: usize = usize::MAX;
 
-    const WAYS: [Way; 20] = [
+    const WAYS: [Way; 21] = [
         way("f32 auto", DType::F32, EXACT, AUTO, false),
         way("f32 F4", DType::F32, EXACT, 4, false),
         way("f32 direct", DType::F32, EXACT, 0, false),
@@ -141,6 +141,7 @@ mod measured {
         way("bf16 F4 in f32", DType::BF16, EXACT, 4, true),
         way("f16 auto", DType::F16, Products::Auto, AUTO, true),
         way("tf32 auto", DType::F32, TF32, AUTO, true),
+        way("bf16 auto", DType::BF16, Products::Auto, AUTO, true),
     ];
 
     /// Numbers in f32 that the dtype holds, and their bytes.
