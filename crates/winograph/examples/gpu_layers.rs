@@ -59,22 +59,20 @@ mod measured {
     use winograph_compiler::winograd::points::default_transforms;
     use winograph_compiler::{Algorithm, Explanation, Options, Program, Target};
 
-    /// Name, channels in, height, width, channels out: those of bench/layers.json.
+    /// Name, channels in, height, width, channels out.
     type Layer = (&'static str, usize, usize, usize, usize);
 
-    const LAYERS: [Layer; 11] = [
-        ("reference", 16, 64, 64, 16),
-        ("vgg1.2", 64, 224, 224, 64),
-        ("vgg2.2", 128, 112, 112, 128),
-        ("vgg3.2", 256, 56, 56, 256),
-        ("vgg4.2", 512, 28, 28, 512),
-        ("vgg5.2", 512, 14, 14, 512),
-        ("res2", 64, 56, 56, 64),
-        ("res3", 128, 28, 28, 128),
-        ("res4", 256, 14, 14, 256),
-        ("res5", 512, 7, 7, 512),
-        ("sr64", 64, 180, 320, 64),
-    ];
+    /// The layers of bench/layers.json.
+    fn layers() -> Fallible<Vec<Layer>> {
+        let list: serde_json::Value = serde_json::from_str(include_str!("../../../bench/layers.json"))?;
+        let layer = |l: &serde_json::Value| {
+            let number = |key: &str| l[key].as_u64().map(|n| n as usize);
+            let name: &'static str = l["name"].as_str()?.to_string().leak();
+            Some((name, number("c")?, number("h")?, number("w")?, number("k")?))
+        };
+        let all: Option<Vec<Layer>> = list["layers"].as_array().and_then(|list| list.iter().map(layer).collect());
+        Ok(all.ok_or("bench/layers.json has other fields")?)
+    }
 
     /// A way to compute a layer. Half floats and tf32 have channels last, true f32 has them first. What a rewrite of half floats
     /// multiplies is rounded to them, but for those `in f32`.
@@ -375,7 +373,7 @@ mod measured {
     pub(super) fn table(only: &str) -> Fallible<()> {
         let gpu = CudaDevice::new(0)?;
         println!("{}", gpu.description());
-        for layer in LAYERS.into_iter().filter(|l| only.is_empty() || l.0 == only) {
+        for layer in layers()?.into_iter().filter(|l| only.is_empty() || l.0 == only) {
             let data = Data::new(64, layer);
             for n in [1, 16, 64] {
                 // A direct sum in f32 is for comparison.
@@ -389,7 +387,7 @@ mod measured {
 
     pub(super) fn quick(n: usize, layers: &str, ways: &str) -> Fallible<()> {
         let gpu = CudaDevice::new(0)?;
-        for layer in LAYERS.into_iter().filter(|l| layers.split('+').any(|a| a == l.0)) {
+        for layer in layers()?.into_iter().filter(|l| layers.split('+').any(|a| a == l.0)) {
             let data = Data::new(n, layer);
             for way in ways.split('+') {
                 let way = Way::named(way).ok_or_else(|| format!("there is no way `{way}`"))?;
@@ -401,7 +399,7 @@ mod measured {
 
     pub(super) fn errors() -> Fallible<()> {
         let gpu = CudaDevice::new(0)?;
-        for layer in LAYERS.into_iter().filter(|l| ["vgg3.2", "res4"].contains(&l.0)) {
+        for layer in layers()?.into_iter().filter(|l| ["vgg3.2", "res4"].contains(&l.0)) {
             let data = Data::new(16, layer);
             for way in WAYS {
                 measure(&gpu, &data, 16, way, false)?;
@@ -412,7 +410,7 @@ mod measured {
 
     pub(super) fn plans(only: &str) -> Fallible<()> {
         let target = Target::by_name("cuda:sm_90").ok_or("no target")?;
-        for layer in LAYERS.into_iter().filter(|l| only.is_empty() || l.0 == only) {
+        for layer in layers()?.into_iter().filter(|l| only.is_empty() || l.0 == only) {
             let data = Data::new(1, layer);
             for n in [1, 16] {
                 for way in WAYS {

@@ -70,7 +70,6 @@ macro_rules! functions {
 
 functions! {
     init b"cuInit" (c_uint);
-    version b"cuDriverGetVersion" (*mut c_int);
     count b"cuDeviceGetCount" (*mut c_int);
     device b"cuDeviceGet" (*mut c_int, c_int);
     name b"cuDeviceGetName" (*mut c_char, c_int, c_int);
@@ -161,14 +160,18 @@ impl Driver {
     }
 
     fn start(library: Library) -> Result<Driver, String> {
-        let functions = Functions::find(&library)?;
-        let mut version = 0;
+        let mut known = 0;
+        // Before anything else is looked for, which an old driver does not have.
+        // SAFETY: the type is that of cuda.h, which has not changed it since the function came.
+        let version = unsafe { library.get::<unsafe extern "C" fn(*mut c_int) -> Status>(b"cuDriverGetVersion") };
+        let version = version.map_err(|e| e.to_string())?;
         // SAFETY: the pointer is to an integer that lives until the call returns; this needs no initialisation.
-        let status = unsafe { (functions.version)(&mut version) };
-        if status == 0 && version < LEAST_VERSION {
-            let (major, minor) = (version / 1000, version % 1000 / 10);
+        let status = unsafe { version(&mut known) };
+        if status == 0 && known < LEAST_VERSION {
+            let (major, minor) = (known / 1000, known % 1000 / 10);
             return Err(format!("it is too old: it knows CUDA {major}.{minor}"));
         }
+        let functions = Functions::find(&library)?;
         // SAFETY: called before any other function that needs it; the flags must be 0.
         let start = unsafe { (functions.init)(0) };
         Ok(Driver { functions, start, _library: library })
