@@ -385,9 +385,9 @@ mod measured {
         Ok(())
     }
 
-    pub(super) fn quick(n: usize, layers: &str, ways: &str) -> Fallible<()> {
+    pub(super) fn quick(n: usize, names: &str, ways: &str) -> Fallible<()> {
         let gpu = CudaDevice::new(0)?;
-        for layer in layers()?.into_iter().filter(|l| layers.split('+').any(|a| a == l.0)) {
+        for layer in layers()?.into_iter().filter(|l| names.split('+').any(|a| a == l.0)) {
             let data = Data::new(n, layer);
             for way in ways.split('+') {
                 let way = Way::named(way).ok_or_else(|| format!("there is no way `{way}`"))?;
