@@ -46,7 +46,7 @@
 //! memory is allocated, its numbers against each other, the machine before a section is read, and all sections before
 //! the library is loaded.
 //!
-//! On Linux such sections are not copied but mapped, so that processes share them and 815 MB are ready in a tenth of a second. The file
+//! On Linux such sections are not copied but mapped, so that processes share them and 815 MB are ready in 0.15 s. The file
 //! must then stay as it is while functions that were loaded from it live; give a new one another name and rename it, as exporting does, and
 //! never write into one that is in use: what is changed there changes results, and a file that is cut off ends the process.
 
