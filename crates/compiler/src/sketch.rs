@@ -7,7 +7,7 @@ use crate::program::{Place, Program};
 use rustc_hash::FxHashMap;
 use winograph_ir::indexed::{BufId, Buffer, Graph, Origin, Role, Scope, Source, Val, ValId};
 use winograph_ir::int::{IntId, Ints, RangeId};
-use winograph_ir::linear::{Code, Instr, Stmt};
+use winograph_ir::linear::{Code, Instr, Memory, Stmt};
 
 /// A directed graph without cycles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -242,8 +242,13 @@ impl Sketch {
         for (n, step) in program.prepare.iter().chain(&program.run).enumerate() {
             let Some(code) = program.kernels.get(step.kernel) else { continue };
             let mut reads = Vec::new();
-            for (decl, &at) in code.args.iter().zip(&step.args) {
-                if !decl.written {
+            // What a result takes the place of is read, and another value of the buffer is written.
+            let mut in_place = Vec::new();
+            for (arg, (decl, &at)) in code.args.iter().zip(&step.args).enumerate() {
+                if decl.written && code.loads(Memory::Arg(arg as u32)) {
+                    in_place.push(at);
+                }
+                if !decl.written || places.contains_key(&at) && in_place.contains(&at) {
                     let place = *places.entry(at).or_insert_with(|| buffer(&mut out, at, vec![]));
                     reads.push(place);
                 }
@@ -259,8 +264,8 @@ impl Sketch {
             let kernel = out.push(key, NodeKind::Kernel, code.name.clone(), lines, reads);
             for at in written {
                 match places.get(&at) {
-                    Some(&place) => out.nodes[place].reads.push(kernel),
-                    None => {
+                    Some(&place) if !in_place.contains(&at) => out.nodes[place].reads.push(kernel),
+                    _ => {
                         let place = buffer(&mut out, at, vec![kernel]);
                         places.insert(at, place);
                     }

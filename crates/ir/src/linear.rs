@@ -527,6 +527,18 @@ impl Code {
         plain.then_some(nest)
     }
 
+    /// Whether it loads from a memory.
+    pub fn loads(&self, mem: Memory) -> bool {
+        let mut found = false;
+        self.for_each_stmt(&mut |s| {
+            if let Stmt::Let { instr, .. } = s {
+                found |=
+                    instr.access().is_some_and(|a| a.mem == mem) || instr.tiles().iter().any(|t| t.access.mem == mem);
+            }
+        });
+        found
+    }
+
     /// Calls `f` for every statement, outer ones first.
     pub fn for_each_stmt<'a>(&'a self, f: &mut dyn FnMut(&'a Stmt)) {
         walk(&self.body, f);

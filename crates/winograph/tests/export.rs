@@ -298,3 +298,63 @@ fn launches_of_chunks_are_the_same_without_a_compiler() {
         assert!(e.contains("parameter"), "{e}");
     }
 }
+
+/// A section of 8 MiB and more is mapped where the system maps files.
+#[test]
+fn large_sections_are_what_was_written_or_refused() {
+    let w = Tensor::rand(&[2048, 1100], DType::F32, 7).unwrap();
+    w.realize().unwrap();
+    let f = compile_with(&[ArgSpec::new(DType::F32, &[3, 2048])], &FunctionOptions::default(), |a| {
+        Ok(vec![a[0].matmul(&w)?, w.sum(&[0], false)?.add(&a[0].sum(&[0, 1], false)?)?])
+    })
+    .unwrap();
+    let x = Tensor::rand(&[3, 2048], DType::F32, 8).unwrap();
+    x.realize().unwrap();
+    let want: Vec<_> = f.call(&[&x]).unwrap().iter().map(bits).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.wg");
+    f.export(&path).unwrap();
+    let load = |path: &Path| Function::load(path, &bare(2)).map_err(|e| e.to_string());
+    let good = std::fs::read(&path).unwrap();
+    for _ in 0..2 {
+        let g = load(&path).unwrap();
+        // Another file may take the name meanwhile.
+        let other = dir.path().join("other.wg");
+        std::fs::write(&other, &good).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(g.call(&[&x]).unwrap().iter().map(bits).collect::<Vec<_>>(), want);
+    }
+    // The header ends where the padding begins, up to a multiple of 64 KiB; the last section ends the file.
+    let changed = |at: usize, what: &str| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        let file = dir.path().join("changed.wg");
+        std::fs::write(&file, &bytes).unwrap();
+        let error = load(&file).unwrap_err();
+        assert!(error.contains(what), "byte {at}: {error}");
+        assert!(Exported::from_bytes(bytes).and_then(|e| e.load(&bare(1))).is_err());
+    };
+    let large = good.len() - (8 << 20);
+    changed(large, "it is damaged");
+    changed(good.len() - 1, "it is damaged");
+    let padding =
+        (0..good.len() / (64 << 10)).map(|n| n * (64 << 10)).find(|&at| at > 0 && good[at - 64..at] == [0; 64]);
+    changed(padding.unwrap() - 1, "the padding of a section");
+    // What is cut off or added between opening a file and loading it.
+    for length in [good.len() as u64 - 4096, good.len() as u64 + 1] {
+        std::fs::write(&path, &good).unwrap();
+        let opened = Exported::open(&path).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+        let error = opened.load(&bare(1)).unwrap_err().to_string();
+        assert!(error.contains("truncated or has been added to"), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_refused() {
+    for path in ["/dev/zero", "/dev", "/dev/null"] {
+        let error = Exported::open(path).unwrap_err().to_string();
+        assert!(error.contains("no regular file"), "{path}: {error}");
+    }
+}

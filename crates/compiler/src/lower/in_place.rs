@@ -104,6 +104,7 @@ impl Found {
             match s {
                 Stmt::Let { instr: Instr::Load { access, .. }, .. } if access.mem == operand => {
                     self.loaded = true;
+                    self.sound &= access.dynamic.is_none();
                     loads.push(access);
                 }
                 Stmt::Let { instr, .. } => {

@@ -49,7 +49,8 @@ pub struct Folded {
     rows: i64,
 }
 
-/// The pairs of a kernel's loops that could share vectors of `most` lanes, as plans have it where buffers lie so.
+/// The pairs of a kernel's loops that could share vectors of `most` lanes; plans take the first pair of which some access goes on from
+/// row to row.
 pub fn options(g: &Graph, loops: &[RangeId], unrolled: &[RangeId], most: i64) -> Vec<Folded> {
     let free = |r: &&RangeId| !unrolled.contains(r) && g.ints.const_size(**r) > Some(1);
     let pairs = loops.iter().filter(free).flat_map(|&lane| {

@@ -132,6 +132,8 @@ impl Buffer {
         // it was.
         let there = unsafe { libc::mmap(buffer.at.as_ptr().cast(), bytes, access, kind, file.as_raw_fd(), offset) };
         if there != buffer.at.as_ptr().cast() {
+            // The system may have taken the old pages away, and given the place to somebody else: it is not ours to free.
+            std::mem::forget(buffer);
             return None;
         }
         buffer.touch_behind();

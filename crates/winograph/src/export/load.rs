@@ -19,7 +19,8 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// An exported file whose header has been read and checked. Nothing of it has been run.
+/// An exported file whose header has been read and checked. Nothing of it has been run. On Linux it must stay as it is until functions
+/// that are loaded from it are dropped: see [`export`](crate::export).
 #[derive(Debug)]
 pub struct Exported {
     name: String,
@@ -28,6 +29,8 @@ pub struct Exported {
     sound: Sound,
     /// Where the sections begin, one by one.
     places: Vec<u64>,
+    /// Bytes of the file.
+    length: u64,
 }
 
 /// Where the bytes are.
@@ -40,6 +43,10 @@ enum Source {
 
 impl Source {
     fn open(path: &Path) -> io::Result<Source> {
+        // A pipe would wait for a writer, and has no places to read from.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        }
         #[cfg(unix)]
         return File::open(path).map(Source::File);
         #[cfg(not(unix))]
@@ -137,7 +144,9 @@ impl Exported {
         if found != expected {
             return Err(ExportError::Length { found, expected });
         }
-        Ok(Exported { name, source, header, sound, places })
+        let exported = Exported { name, source, header, sound, places, length: expected };
+        exported.check_padding(start)?;
+        Ok(exported)
     }
 
     /// The machines it runs on.
@@ -207,6 +216,7 @@ impl Exported {
     /// The sections, with the machine and their hashes checked.
     fn read(&self, device: &Arc<dyn Device>) -> Result<Read, ExportError> {
         device.accepts(&self.header.machine)?;
+        self.check_length()?;
         let mut sections = self.header.sections.iter().zip(&self.places);
         let mut library = zeros(sections.next().map_or(0, |s| s.0.bytes))?;
         let memory = |(s, &at): (&Section, &u64)| match usize::try_from(s.bytes) {
@@ -225,6 +235,7 @@ impl Exported {
         targets.extend(others.iter_mut().filter_map(|h| Some((host_bytes(&mut *h.memory)?, h.mapped))));
         targets.extend(staged.iter_mut().map(|bytes: &mut Vec<u8>| (&mut bytes[..], false)));
         self.fill(targets)?;
+        self.check_length()?;
         let mut others: Vec<Box<dyn Memory>> = others.into_iter().map(|h| h.memory).collect();
         for bytes in staged {
             others.push(device.upload(&bytes)?);
@@ -233,6 +244,30 @@ impl Exported {
         match others.next() {
             Some(prepared) => Ok(Read { library, prepared, constants: others.collect() }),
             None => Err(ExportError::header("sections", "there is no prepared memory")),
+        }
+    }
+
+    /// Whether nothing but zeros is between the sections.
+    fn check_padding(&self, start: u64) -> Result<(), ExportError> {
+        let mut end = start;
+        for (section, &at) in self.header.sections.iter().zip(&self.places) {
+            let mut gap = zeros(at.saturating_sub(end))?;
+            let read = self.source.read(end, &mut gap);
+            read.map_err(|source| ExportError::Io { action: "read", source })?;
+            if gap.iter().any(|&b| b != 0) {
+                return Err(ExportError::Altered { part: "the padding of a section".to_string() });
+            }
+            end = at.saturating_add(section.bytes);
+        }
+        Ok(())
+    }
+
+    /// Whether the file is as long as it was: one that is cut off meanwhile has pages that end the process when they are read.
+    fn check_length(&self) -> Result<(), ExportError> {
+        let found = self.source.len().map_err(|source| ExportError::Io { action: "read", source })?;
+        match found == self.length {
+            true => Ok(()),
+            false => Err(ExportError::Length { found, expected: self.length }),
         }
     }
 

@@ -46,8 +46,8 @@
 //! memory is allocated, its numbers against each other, the machine before a section is read, and all sections before
 //! the library is loaded.
 //!
-//! On Linux such sections are not copied but mapped, so that processes share them and 815 MB are ready in 0.15 s. The file
-//! must then stay as it is while functions that were loaded from it live; give a new one another name and rename it, as exporting does, and
+//! On Linux such sections are not copied but mapped, so that processes share them and 815 MB in the system's cache are ready in 0.1 s. The file
+//! must then stay as it is from opening it on, while functions that were loaded from it live; give a new one another name and rename it, as exporting does, and
 //! never write into one that is in use: what is changed there changes results, and a file that is cut off ends the process.
 
 mod format;

@@ -5,6 +5,7 @@ use crate::function::Function;
 use crate::tensor::{Tensor, TensorBuffer};
 use std::time::Duration;
 use winograph_compiler::explain::KernelReport;
+use winograph_ir::linear::{Memory, MemoryDecl};
 
 /// One launch of a run and what it took.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,11 +67,17 @@ pub(super) fn profile(function: &Function, args: &[&Tensor], runs: usize) -> Res
     for ((step, report), mut times) in program.run.iter().zip(reports).zip(times) {
         times.sort_unstable();
         let (flops, work) = work(report);
+        let code = program.kernels.get(step.kernel);
         let mut args = step.args.clone();
         args.sort_unstable();
         args.dedup();
+        // A result in the place of an operand is read and written.
+        let both = |(n, (_, d)): &(usize, (&usize, &MemoryDecl))| {
+            d.written && code.is_some_and(|c| c.loads(Memory::Arg(*n as u32)))
+        };
+        let decls = step.args.iter().zip(code.into_iter().flat_map(|c| &c.args)).enumerate();
+        args.extend(decls.filter(both).map(|(_, (&a, _))| a));
         let buffers = args.iter().filter_map(|&a| program.buffers.get(a));
-        let code = program.kernels.get(step.kernel);
         let written = step.args.iter().zip(code.into_iter().flat_map(|c| &c.args)).filter(|(_, d)| d.written);
         let writes: Vec<&str> = written.filter_map(|(&a, _)| program.buffers.get(a)).map(|b| b.name.as_str()).collect();
         launches.push(Launch {
