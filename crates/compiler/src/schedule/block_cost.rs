@@ -96,12 +96,20 @@ pub(super) struct Chosen {
     pub(super) refused: Option<String>,
 }
 
-/// Whether blocks that are asked for can be: of axes of these sizes, innermost first.
-fn fits(asked: Blocks, [width, height, depth]: [i64; 3], columns: i64) -> Result<(), String> {
-    let Blocks { depth: d, height: h, width: w, columns: c, parts } = asked;
-    if !((1..=width).contains(&w) && (1..=height).contains(&h) && (1..=depth).contains(&d)) {
-        return Err(format!("a block of {d}x{h}x{w} rows of {depth}x{height}x{width}"));
+/// Whether a block has no more rows along any axis than there are: axes of these sizes, innermost first.
+pub(super) fn within(asked: Blocks, [width, height, depth]: [i64; 3]) -> Result<(), String> {
+    let Blocks { depth: d, height: h, width: w, .. } = asked;
+    match (1..=width).contains(&w) && (1..=height).contains(&h) && (1..=depth).contains(&d) {
+        true => Ok(()),
+        false => Err(format!("a block of {d}x{h}x{w} rows of {depth}x{height}x{width}")),
     }
+}
+
+/// Whether blocks that are asked for can be: of axes of these sizes, innermost first.
+fn fits(asked: Blocks, sizes: [i64; 3], columns: i64) -> Result<(), String> {
+    within(asked, sizes)?;
+    let [width, height, _] = sizes;
+    let Blocks { depth: d, height: h, width: w, columns: c, parts } = asked;
     if parts < 1 || columns % parts != 0 || c < 1 || (columns / parts) % c != 0 {
         return Err(format!("{c} columns at a time in {parts} parts do not divide {columns}"));
     }

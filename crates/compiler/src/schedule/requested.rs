@@ -3,7 +3,7 @@
 //! On a GPU a chain's kernels are launches of their own unless a rule or the sum's tuning asks for loops of the host around
 //! them, or for one launch in which a workgroup keeps a block of what is between them in shared memory.
 
-use super::block_cost::Sizes;
+use super::block_cost::{Sizes, within};
 use super::host;
 use super::narrow::{Block, narrow};
 use super::scope::{Choice, own_output, sizes};
@@ -176,10 +176,7 @@ fn shared(sizes: &Sizes, cut: Blocks) -> f64 {
 fn cut_into(sizes: &Sizes, cut: Blocks) -> Result<Vec<Block>, String> {
     let columns = sizes.columns.as_ref().map_or(1, |c| c.size);
     let Blocks { depth, height, width, columns: own, parts } = cut;
-    let [w, h, d] = extents(sizes);
-    if !((1..=w).contains(&width) && (1..=h).contains(&height) && (1..=d).contains(&depth)) {
-        return Err(format!("a block of {depth}x{height}x{width} rows of {d}x{h}x{w}"));
-    }
+    within(cut, extents(sizes))?;
     if parts < 1 || columns % parts != 0 || own != columns / parts {
         return Err(format!("{own} columns in {parts} parts are not the {columns} that there are"));
     }
