@@ -60,15 +60,10 @@ def measure(process, layer, args):
     said = process.ask({"prepare": [peers.job(layer, *w) for w in ways.values()]})
     if "prepared" not in said:
         return {"layer": layer, "error": said.get("error")}
-    times = {name: [] for name, p in zip(ways, said["prepared"]) if p["applied"]}
-    numbers = {name: i for i, name in enumerate(ways)}
-    for turn in range(args.rounds):
-        order = list(times)
-        for name in order[turn % len(order):] + order[:turn % len(order)]:
-            answer = process.time(args.seconds, numbers[name])
-            if "error" in answer:
-                return {"layer": layer, "error": answer["error"]}
-            times[name].append(answer["median"])
+    numbers = {name: i for i, (name, p) in enumerate(zip(ways, said["prepared"])) if p["applied"]}
+    times, error = peers.take_turns(process, numbers, args.rounds, args.seconds)
+    if error:
+        return {"layer": layer, "error": error}
     medians = {n: statistics.median(t) for n, t in times.items()}
     fastest = min((n for n in times if n != "auto"), key=medians.get)
     best = min((n for n in times if n in admitted), key=medians.get)

@@ -30,15 +30,12 @@ def measure(process, layer, args):
         return {"layer": layer, "error": said.get("error")}
     rows = {name: {"reason": p["reason"], "tile": p["tile"], "error": p["max_error"], "ms": []}
             for name, p in zip(ways, said["prepared"]) if p["applied"]}
-    numbers = {name: i for i, name in enumerate(ways)}
-    for turn in range(args.rounds):
-        order = list(rows)
-        for name in order[turn % len(order):] + order[:turn % len(order)]:
-            answer = process.time(args.seconds, numbers[name])
-            if "error" in answer:
-                return {"layer": layer, "error": answer["error"]}
-            rows[name]["ms"].append(answer["median"])
-    for row in rows.values():
+    numbers = {name: i for i, name in enumerate(ways) if name in rows}
+    times, error = peers.take_turns(process, numbers, args.rounds, args.seconds)
+    if error:
+        return {"layer": layer, "error": error}
+    for name, row in rows.items():
+        row["ms"] = times[name]
         ratios = sorted(a / b for a, b in zip(row["ms"], rows["4"]["ms"]))
         row |= {"median": statistics.median(row["ms"]), "ratio": statistics.median(ratios), "range": [ratios[0], ratios[-1]]}
         found = re.search(r"([0-9.]+) of the products and ([0-9.]+) of the estimated cost", row["reason"])

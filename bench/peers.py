@@ -115,6 +115,20 @@ class Process:
         self.process.wait()
 
 
+def take_turns(process, numbers, rounds, seconds):
+    """Medians in milliseconds of the ways with these numbers in a process that serves several, round by round: they take turns, and
+    who begins changes. An error instead of them where one fails."""
+    times = {name: [] for name in numbers}
+    for turn in range(rounds):
+        order = list(numbers)
+        for name in order[turn % len(order):] + order[:turn % len(order)]:
+            answer = process.time(seconds, numbers[name])
+            if "error" in answer:
+                return times, answer["error"]
+            times[name].append(answer["median"])
+    return times, None
+
+
 class Peer(Process):
     def __init__(self, python, name, threads, env):
         super().__init__(name, threads, [python, os.path.join(HERE, "peer_worker.py"), name, str(threads)], env)
