@@ -198,8 +198,8 @@ pub fn compile_observed(
     driver.sketch(|| Sketch::of_graph(&g));
     check(&g, "rangeify")?;
     let mut sums = driver.sums(&g, options, &rules);
-    // On a GPU each stage is a launch of its own.
-    let machine = winograd::Machine::of(target.gpu.as_ref());
+    // On a GPU each stage is a launch of its own, or all of them are one.
+    let machine = winograd::Machine::of(target.gpu.as_ref(), options);
     let (mut g, windows) = driver.pass(
         "winograd",
         || {
@@ -362,6 +362,7 @@ fn finish(
                 factors::turn_factors(&mut kernels, &g.buffers, gpu, &products, &constant, &mut choices);
                 layout::turn_rows(&mut kernels, &g.buffers, gpu, &products, &mut choices);
                 layout::pad_rows(&mut kernels, &g.buffers, gpu, &products, &mut choices);
+                layout::turn_grouped(&mut kernels, &g.buffers, gpu, &mut choices);
             }
             choices
         },

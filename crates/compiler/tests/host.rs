@@ -4,10 +4,11 @@ mod common;
 
 use common::{Conv, bytes, error, floats};
 use proptest::prelude::*;
-use winograph_compiler::options::{Products, StageRule};
+use winograph_compiler::options::{GridRule, LayoutRule, Products, StageRule};
 use winograph_compiler::{Algorithm, Explanation, Options, Place, Program, Target, compile};
 use winograph_ir::interp::gpu::{self, GpuModel};
 use winograph_ir::interp::{linear, sectors};
+use winograph_ir::tensor::InputKind;
 use winograph_ir::verify;
 
 fn planned(conv: &Conv, target: &Target, stages: StageRule, tile: usize) -> (Program, Explanation) {
@@ -203,5 +204,66 @@ fn workgroups_that_run_all_kernels_give_the_same_bits() {
             let x = inputs(&conv);
             assert_eq!(run(&fused, &target, &x), run(&whole, &target, &x), "{} {conv:?}", target.name);
         }
+    }
+}
+
+/// `auto` takes one launch of workgroups where launches are what takes the time, with the bits of the same tiles in three.
+#[test]
+fn small_layers_are_one_launch_by_estimate() {
+    let conv = Conv::conv2d(1, 16, 64, 64, 16);
+    for target in ["cuda:sm_80", "cuda:sm_90"].map(|t| Target::by_name(t).unwrap()) {
+        let (auto, why) = compile(&conv.graph(), &target, &Options::default()).unwrap();
+        let scope = &why.scopes[0];
+        assert!(scope.fused && scope.reason.contains("launches that it saves"), "{}: {:?}", target.name, why.scopes);
+        assert!(why.windows[0].reason.contains("as one launch of workgroups"), "{}", why.windows[0].reason);
+        assert_eq!((auto.run.len(), auto.arena_bytes), (1, 0));
+        let tile = Some(why.windows[0].tile.clone());
+        let same = Options { algorithm: Algorithm::Winograd, tile, ..Options::default() };
+        let (whole, apart) = compile(&conv.graph(), &target, &same).unwrap();
+        assert_eq!((whole.run.len(), why.windows[0].bound), (3, apart.windows[0].bound));
+        let x = inputs(&conv);
+        assert_eq!(run(&auto, &target, &x), run(&whole, &target, &x), "{}", target.name);
+    }
+}
+
+/// What is asked for is not overruled, and products that take longer than launches stay in launches of their own.
+#[test]
+fn one_launch_is_left_where_something_else_is_asked_for_or_faster() {
+    let target = Target::by_name("cuda:sm_90").unwrap();
+    let auto = Options::default();
+    for (conv, options) in [
+        (Conv::conv2d(1, 16, 64, 64, 16), Options { stages: StageRule::Global, ..auto.clone() }),
+        (Conv::conv2d(1, 16, 64, 64, 16), Options { layout: LayoutRule::Creation, ..auto.clone() }),
+        (Conv::conv2d(1, 16, 64, 64, 16), Options { grid: GridRule::RangeId, ..auto.clone() }),
+        (Conv::conv2d(1, 64, 56, 56, 64), auto.clone()),
+        (Conv::conv2d(16, 16, 64, 64, 16), auto.clone()),
+        (Conv::conv2d(1, 256, 14, 14, 256), auto),
+    ] {
+        let (_, why) = compile(&conv.graph(), &target, &options).unwrap();
+        assert!(why.scopes.iter().all(|s| !s.fused), "{conv:?}: {:?}", why.scopes);
+    }
+}
+
+/// Weights that are arguments are transformed in each call, in a launch more: the direct sum is one.
+#[test]
+fn weights_that_are_arguments_count_as_a_launch() {
+    let mut graph = Conv::conv2d(1, 16, 64, 64, 16).graph();
+    graph.inputs.iter_mut().for_each(|kind| *kind = InputKind::Argument);
+    let target = Target::by_name("cuda:sm_90").unwrap();
+    let (program, why) = compile(&graph, &target, &Options::default()).unwrap();
+    assert!(program.run.len() == 1 && why.scopes.is_empty(), "{:?}", why.scopes);
+    assert!(why.windows[0].reason.contains("not as one launch of workgroups"), "{}", why.windows[0].reason);
+}
+
+/// Weights that workgroups read lie along their results, whatever is cheapest for a kernel of its own.
+#[test]
+fn workgroups_read_whole_sectors_of_weights() {
+    let target = Target::by_name("cuda:sm_90").unwrap();
+    for (conv, tile) in [(Conv::conv2d(1, 64, 56, 56, 64), 2), (Conv::conv2d(16, 16, 64, 64, 16), 4)] {
+        let (program, _) = planned(&conv, &target, StageRule::Fused, tile);
+        let code = &program.kernels[program.run[0].kernel];
+        let sites = sectors::count(code, &[], &GpuModel::default()).unwrap();
+        let (moved, least) = sites.iter().fold((0, 0), |sum, s| (sum.0 + s.sectors, sum.1 + s.least_sectors));
+        assert!(moved <= 2 * least, "{conv:?}: {moved} sectors, at least {least}");
     }
 }

@@ -10,9 +10,9 @@ use winograph_ir::indexed::{Graph, Scope};
 use winograph_ir::int::RangeId;
 
 /// Threads of a workgroup at most, where kernels have as many elements.
-const THREADS: i64 = 256;
+pub(crate) const THREADS: i64 = 256;
 /// Elements that a thread sums side by side, so that what they share is loaded once.
-const BESIDE: i64 = 4;
+pub(crate) const BESIDE: i64 = 4;
 
 /// The plan of a kernel inside of a workgroup. Threads go along the axes whose neighbours are the nearest in global memory
 /// first; of a product each computes some elements that share what comes from global memory; what is left are loops.
@@ -68,7 +68,7 @@ pub fn plan(kernel: &Kernel, gpu: &Gpu) -> Plan {
 }
 
 /// The largest divisor of a size up to a number.
-fn divisor(size: i64, most: i64) -> i64 {
+pub(crate) fn divisor(size: i64, most: i64) -> i64 {
     (1..=most.min(size).max(1)).rev().find(|d| size % d == 0).unwrap_or(1)
 }
 

@@ -13,26 +13,26 @@ use crate::tune::{Blocks, Staging};
 use winograph_ir::linear::LoopKind;
 
 /// A map axis of a product's result as its reader sees it.
-pub(super) struct Axis {
+pub(crate) struct Axis {
     /// Place among the reader's loops.
-    pub(super) reader: usize,
-    pub(super) size: i64,
+    pub(crate) reader: usize,
+    pub(crate) size: i64,
 }
 
 /// Sizes of a chain, in elements.
-pub(super) struct Sizes {
+pub(crate) struct Sizes {
     /// Rows of the result as axes, outermost first: the chain computes an operand that moves along them.
-    pub(super) rows: Vec<Axis>,
+    pub(crate) rows: Vec<Axis>,
     /// Columns of the result: along them the other operand moves.
-    pub(super) columns: Option<Axis>,
+    pub(crate) columns: Option<Axis>,
     /// Columns along axes that stay whole, since the reader walks along them with several loops together.
-    pub(super) beside: f64,
+    pub(crate) beside: f64,
     /// Positions: products of their own.
-    pub(super) batch: f64,
+    pub(crate) batch: f64,
     /// Terms of each sum.
-    pub(super) terms: f64,
+    pub(crate) terms: f64,
     /// Whether the chain computes an operand.
-    pub(super) computed: bool,
+    pub(crate) computed: bool,
 }
 
 /// Cycles to compute a vector of the first operand, per position, and a vector of results from the product. Measured

@@ -357,6 +357,51 @@ pub fn turn_rows(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, products
     }
 }
 
+/// Gives what a workgroup's product reads from global memory a contiguous axis that its results have, where the one there is is
+/// summed along: the workgroup's threads go along results. Tells of it in the choices.
+pub fn turn_grouped(kernels: &mut [Kernel], buffers: &[Buffer], gpu: &Gpu, choices: &mut [Choice]) {
+    let internal = |b: usize| buffers[b].layout.is_none() && matches!(buffers[b].origin, Origin::Internal);
+    for n in 0..kernels.len() {
+        let k = &kernels[n];
+        if k.outer.is_empty() {
+            continue;
+        }
+        let unrolled = heuristic::unrolled(k);
+        let summed: Vec<RangeId> = k.reduce_ranges().into_iter().filter(|r| !unrolled.contains(r)).collect();
+        let mut turned = Vec::new();
+        for t in access::touches(k, &unrolled).iter().filter(|t| !t.write) {
+            let (b, buffer) = (k.args[t.buffer.0 as usize].0 as usize, k.graph.buffer(t.buffer));
+            if !internal(b) || buffer.scope != Scope::Global {
+                continue;
+            }
+            let Some(choice) = choices.iter().find(|c| c.buffer == buffers[b].name && c.block.is_none()) else {
+                continue;
+            };
+            let moves = |axis: usize, ranges: &[RangeId]| {
+                t.index.get(axis).is_some_and(|&i| ranges.iter().any(|&r| k.graph.ints.depends_on(i, r)))
+            };
+            let Some(inner) = choice.order.last().copied().filter(|&a| moves(a, &summed)) else { continue };
+            let size = |axis: &usize| k.graph.ints.as_const(buffer.shape[*axis]).unwrap_or(1);
+            let own = |axis: &usize| *axis != inner && moves(*axis, &k.loops) && !moves(*axis, &summed);
+            let to = (0..buffer.shape.len()).filter(own).max_by_key(|a| (size(a), std::cmp::Reverse(*a)));
+            turned.extend(to.map(|to| (b, inner, to)));
+        }
+        for (b, inner, to) in turned {
+            let Some(choice) = choices.iter_mut().find(|c| c.buffer == buffers[b].name) else { continue };
+            if choice.order.last() != Some(&inner) {
+                continue;
+            }
+            choice.order.retain(|&a| a != to);
+            choice.order.push(to);
+            choice.reason += &format!("; a workgroup's threads read along axis {to}, which is contiguous instead");
+            let planes = vec![false; choice.order.len()];
+            for k in kernels.iter_mut().filter(|k| k.args.iter().any(|a| a.0 as usize == b)) {
+                set_layout(k, b, &choice.order, None, &planes, Some(gpu.sector), 1);
+            }
+        }
+    }
+}
+
 /// Whether an index goes along an axis of one factor of a kernel's product alone.
 fn moves_a_factor(k: &Kernel, index: IntId) -> bool {
     let (Some(p), IntNode::Range(r)) = (product(k), k.graph.ints.node(index)) else { return false };

@@ -6,6 +6,7 @@ pub mod canonical;
 pub mod factors;
 pub mod flatten;
 pub mod fuse;
+pub(crate) mod group_cost;
 pub mod host;
 pub mod layout;
 pub mod memory;

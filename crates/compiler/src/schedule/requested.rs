@@ -1,15 +1,17 @@
-//! Where the stages around a product live on request: what no estimate decides.
+//! Where the stages around a product live on a GPU, and on request.
 //!
-//! On a GPU a chain's kernels are launches of their own unless a rule or the sum's tuning asks for loops of the host around
-//! them, or for one launch in which a workgroup keeps a block of what is between them in shared memory.
+//! A chain's kernels are launches of their own unless a rule or the sum's tuning asks for loops of the host around them, or for
+//! one launch in which a workgroup keeps a block of what is between them in shared memory; or unless that launch is estimated to
+//! take less than the launches it saves, where the rewrite counted on it.
 
 use super::block_cost::{Sizes, within};
+use super::group_cost::{self, NEXT_LAUNCH_US, extents, padding};
 use super::host;
 use super::narrow::{Block, narrow};
 use super::scope::{Choice, own_output, sizes};
 use crate::kernel::{Kernel, Launch};
 use crate::options::StageRule;
-use crate::target::{Gpu, Target};
+use crate::target::Target;
 use crate::tune::{Blocks, Staging, Sums};
 use winograph_ir::indexed::{BufId, Scope};
 use winograph_ir::linear::LoopKind;
@@ -51,7 +53,20 @@ pub(super) fn staged(
         false => Ok(s),
     });
     let most = found.as_ref().map_or(1, |s| s.rows.iter().map(|a| a.size).product::<i64>().min(host::MOST_CHUNKS));
-    let best = found.as_ref().ok().zip(target.gpu.as_ref()).and_then(|(s, gpu)| best(s, gpu));
+    let estimated = found.as_ref().ok().zip(target.gpu.as_ref()).and_then(|(s, gpu)| group_cost::estimate(s, gpu));
+    let best = estimated.map(|e| e.cut);
+    // Launches of the chain that one launch saves.
+    let saved = chain.len().saturating_sub(1) as f64;
+    let beside = estimated.map(|e| {
+        format!(
+            "estimated at {:.1} us beside its launch, the {saved} launches that it saves at {:.1}",
+            e.us,
+            saved * NEXT_LAUNCH_US
+        )
+    });
+    let pays = written.is_some_and(|b| sums.is_gathered(b)) && estimated.is_some_and(|e| e.pays(saved));
+    let by_estimate = rule == StageRule::Auto && stages.is_none() && pays;
+    let wanted = if by_estimate { Some(Wanted::Fused(None)) } else { wanted };
     let writers = &chain[..chain.len().saturating_sub(1)];
     let between = |kernels: &[Kernel]| writers.iter().map(|&k| bytes(&kernels[k])).sum::<f64>();
     let before = amount(between(kernels));
@@ -87,7 +102,7 @@ pub(super) fn staged(
         }
     });
     let by_rule = matches!(rule, StageRule::Chunks(_) | StageRule::Fused);
-    let told = (stages.is_some() || by_rule) && rule != StageRule::Global;
+    let told = (stages.is_some() || by_rule || by_estimate) && rule != StageRule::Global;
     if let Some(buffer) = written {
         if let (Some(Err(why)), Some(_)) = (&made, stages) {
             sums.refuse(buffer, "stages", why);
@@ -106,13 +121,17 @@ pub(super) fn staged(
                 Staging::Chunks(n) => (false, Some(n)),
                 _ => (true, None),
             };
-            (choice(fused, chunks, format!("as asked; {why}")), Some(launches))
+            let because = match beside {
+                Some(beside) if by_estimate => beside,
+                _ => "as asked".to_string(),
+            };
+            (choice(fused, chunks, format!("{because}; {why}")), Some(launches))
         }
         Some(Err(why)) => (choice(false, None, why), None),
         None => {
-            let why = format!(
-                "what is between the kernels takes {before}; other plans are only taken where they are asked for"
-            );
+            let one =
+                beside.map_or_else(|| "one launch is none".to_string(), |beside| format!("one launch is {beside}"));
+            let why = format!("what is between the kernels takes {before}; {one}");
             (choice(false, None, why).filter(|_| most > 1 && rule == StageRule::Auto), None)
         }
     }
@@ -135,11 +154,6 @@ fn bytes(k: &Kernel) -> f64 {
     k.stores.first().map_or(0.0, |s| of(s.buffer))
 }
 
-/// Bytes that layouts of what is between the kernels may add to it: planes begin at sectors.
-fn padding(sizes: &Sizes) -> f64 {
-    sizes.batch * 128.0
-}
-
 /// Makes a chain one launch of workgroups over blocks, with what is between its kernels in shared memory, of which there are
 /// `most` bytes. On an error nothing has changed.
 fn workgroups(kernels: &mut [Kernel], chain: &[usize], blocks: &[Block], most: f64) -> Result<Launch, String> {
@@ -156,20 +170,6 @@ fn workgroups(kernels: &mut [Kernel], chain: &[usize], blocks: &[Block], most: f
         }
     }
     Ok(launch)
-}
-
-/// Sizes of the axes of rows, innermost first, as far as blocks go.
-fn extents(sizes: &Sizes) -> [i64; 3] {
-    let mut of = [1; 3];
-    of.iter_mut().zip(sizes.rows.iter().rev()).for_each(|(to, a)| *to = a.size);
-    of
-}
-
-/// Bytes of shared memory that a block of f32 takes.
-fn shared(sizes: &Sizes, cut: Blocks) -> f64 {
-    let rows = (cut.depth * cut.height * cut.width) as f64;
-    let elements = rows * sizes.terms + rows * cut.columns as f64 * sizes.beside;
-    sizes.batch * elements * 4.0 + padding(sizes)
 }
 
 /// The loops over blocks.
@@ -189,51 +189,4 @@ fn cut_into(sizes: &Sizes, cut: Blocks) -> Result<Vec<Block>, String> {
         blocks.push(Block { axis: a.reader, size, kind: LoopKind::Grid });
     }
     Ok(blocks)
-}
-
-/// Threads that a workgroup has at most.
-const THREADS: f64 = 256.0;
-/// Cycles of a thread for an element of what the chain's first and last kernel compute, per position; for a multiply-add whose
-/// factors come from shared memory and a cache; and for waiting, once a workgroup. Guesses, all of these: nothing is decided by them but
-/// the block that a request without one gets.
-const TRANSFORM: f64 = 10.0;
-const PRODUCT: f64 = 4.0;
-const WAITING: f64 = 3000.0;
-/// Bytes a cycle that a multiprocessor gets from the second-level cache.
-const CACHE_RATE: f64 = 24.0;
-
-/// The blocks that are guessed to be the fastest.
-fn best(sizes: &Sizes, gpu: &Gpu) -> Option<Blocks> {
-    let columns = sizes.columns.as_ref().map_or(1, |c| c.size);
-    let [w, h, d] = extents(sizes);
-    let divisors = |n: i64| (1..=n).filter(move |d| n % d == 0);
-    let mut best: Option<(f64, Blocks)> = None;
-    for parts in [1, 2, 4, 8].into_iter().filter(|p| columns % p == 0) {
-        for width in divisors(w) {
-            for height in divisors(h) {
-                let cut = Blocks { depth: 1, height, width, columns: columns / parts, parts };
-                // Two workgroups at a time hide some of each other's waiting.
-                if 2.0 * shared(sizes, cut) > gpu.shared as f64 {
-                    continue;
-                }
-                let rows = (height * width) as f64;
-                let own = cut.columns as f64 * sizes.beside;
-                let rounds = |items: f64| (items / THREADS).ceil();
-                let transforms = rounds(rows * sizes.terms) + rounds(rows * own);
-                let products = rounds(sizes.batch * rows * own) * sizes.terms;
-                let block = transforms * sizes.batch * TRANSFORM + products * PRODUCT + WAITING;
-                let outer: i64 = sizes.rows.iter().rev().skip(3).map(|a| a.size).product();
-                let blocks = (parts * (w / width) * (h / height) * d * outer) as f64;
-                let processors = gpu.processors as f64;
-                // The other operand, and what the first one is computed from: short rows of it leave sectors half empty.
-                let input = rows * (1.0 + 2.0 / width as f64);
-                let moved = sizes.batch * sizes.terms * (own + input) * 4.0 / CACHE_RATE;
-                let cycles = (blocks / (2.0 * processors)).ceil() * block + (blocks / processors).ceil() * moved;
-                if best.is_none_or(|b| cycles < b.0) {
-                    best = Some((cycles, cut));
-                }
-            }
-        }
-    }
-    best.map(|b| b.1)
 }

@@ -91,6 +91,8 @@ pub struct Sums {
     of: FxHashMap<BufId, usize>,
     /// Buffers whose sums may be of products in three terms.
     split: FxHashSet<BufId>,
+    /// Buffers whose sums the rewrite counted on being in one launch with what is around them.
+    gathered: FxHashSet<BufId>,
 }
 
 impl Sums {
@@ -115,6 +117,16 @@ impl Sums {
     /// Notes that the expected error of the sum that writes `buffer` is within the tolerance with products in three terms.
     pub(crate) fn admit_split(&mut self, buffer: BufId) {
         self.split.insert(buffer);
+    }
+
+    /// Notes that the sum that writes `buffer` was chosen for being in one launch with what is around it.
+    pub(crate) fn gather(&mut self, buffer: BufId) {
+        self.gathered.insert(buffer);
+    }
+
+    /// Whether it was.
+    pub(crate) fn is_gathered(&self, buffer: BufId) -> bool {
+        self.gathered.contains(&buffer)
     }
 
     /// How the products of a kernel that writes `buffer` may be rounded, under what the options ask for.

@@ -64,7 +64,7 @@ impl Problem {
 }
 
 /// Whether a value depends on constants alone.
-fn is_constant(g: &Graph, v: ValId, constant: &dyn Fn(&BufId) -> bool) -> bool {
+pub(crate) fn is_constant(g: &Graph, v: ValId, constant: &dyn Fn(&BufId) -> bool) -> bool {
     g.topological(&[v]).into_iter().all(|v| match g.val(v) {
         Val::Load { src: Source::Buffer(b), .. } => constant(b),
         _ => true,

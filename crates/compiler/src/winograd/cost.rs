@@ -8,6 +8,9 @@ use super::split;
 use super::unit_cost::{Rewritten, Sizes, Units};
 use crate::explain::BoundReport;
 use crate::options::{Algorithm, Options, Products, Tolerance};
+use crate::schedule::block_cost;
+use crate::schedule::group_cost::{self, Estimate, MARGIN};
+use crate::target::Gpu;
 use winograph_ir::indexed::{Def, Graph};
 use winograph_ir::rule::AxisTile;
 use winograph_ir::{DType, RangeId};
@@ -111,22 +114,37 @@ pub struct Choice {
     pub reason: String,
     /// Whether X̂ and Ĝ are rounded to the half floats that they are made of.
     pub rounded: bool,
+    /// Whether it was chosen for what it takes as one launch.
+    pub gathered: bool,
 }
 
-/// The rewrite of a window, or (inner error) why it stays direct. The outer error is a contradiction in the options. `launch`
-/// are the multiply-adds that fit into the time of a launch, 0 where stages share one; `units` multiply what is summed.
-pub fn choose(
+/// What a window is computed on, and with.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Means<'a> {
+    /// Multiply-adds that fit into the time of a launch, 0 where stages share one.
+    pub(crate) launch: f64,
+    /// Units that multiply what is summed.
+    pub(crate) units: Option<Units>,
+    /// The GPU whose workgroups may run all stages in one launch.
+    pub(crate) workgroups: Option<&'a Gpu>,
+    /// Whether weights are arguments, which each call transforms.
+    pub(crate) each_call: bool,
+}
+
+/// The rewrite of a window, or (inner error) why it stays direct. The outer error is a contradiction in the options.
+pub(crate) fn choose(
     g: &Graph,
     def: &Def,
     window: &Window,
     options: &Options,
-    launch: f64,
-    units: Option<Units>,
+    means: Means<'_>,
 ) -> Result<Result<Choice, String>, String> {
-    decide(&Problem { launch, units, ..Problem::of(g, def, window) }, options)
+    let Means { launch, units, each_call, .. } = means;
+    let workgroups = means.workgroups.cloned();
+    decide(&Problem { launch, units, workgroups, each_call, ..Problem::of(g, def, window) }, options)
 }
 
-/// As [`choose`], from sizes alone: what a rival of the rewrite needs to choose the same tile.
+/// What is chosen from sizes alone: what a rival of the rewrite needs to choose the same tile.
 pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String>, String> {
     let n = work.taps.len();
     if let Some(points) = &options.points
@@ -189,7 +207,7 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String
                     of_rounded(rounded),
                     work.over_padded(&tile, rounded)
                 );
-                Ok(Ok(Choice { tile, axes, reason, rounded }))
+                Ok(Ok(Choice { tile, axes, reason, rounded, gathered: false }))
             }
         };
     }
@@ -222,7 +240,9 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String
             _ => &[false],
         };
         for &rounded in roundings {
-            let cost = work.winograd(&tile, rounded) * margin;
+            let separate = work.winograd(&tile, rounded) * margin;
+            let one = work.gathered(&tile).filter(|&one| !rounded && one < separate);
+            let cost = one.unwrap_or(separate);
             if best.as_ref().is_some_and(|b| b.0 <= cost) {
                 continue;
             }
@@ -235,10 +255,14 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String
                 inaccurate = Some(inaccurate_by(&tile, ratio));
                 continue;
             }
-            best = Some((cost, ratio, Choice { tile: tile.clone(), axes, reason: String::new(), rounded }));
+            best = Some((
+                cost,
+                ratio,
+                Choice { tile: tile.clone(), axes, reason: String::new(), rounded, gathered: one.is_some() },
+            ));
         }
     }
-    let Some((_, ratio, choice)) = best else {
+    let Some((best, ratio, choice)) = best else {
         return match (&options.points, inaccurate) {
             (Some(p), None) => Ok(Err(format!(
                 "points: no tile of 2, 3, 4 or 6 outputs uses {} points with windows of {:?} taps (F(m, r) needs m + r - 2)",
@@ -249,13 +273,14 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String
             _ => Ok(Err(format!("no tile has at most {MAX_ALPHA} positions per axis and {MAX_POSITIONS} in all"))),
         };
     };
-    let cost = work.winograd(&choice.tile, choice.rounded);
+    let cost = if choice.gathered { best } else { work.winograd(&choice.tile, choice.rounded) };
     let gain = direct / cost;
     let numbers = format!(
-        "{}estimated cost {:.3} of the direct sum's, expected error {ratio:.1} times{}",
+        "{}estimated cost {:.3} of the direct sum's, expected error {ratio:.1} times{}{}",
         of_rounded(choice.rounded),
         cost / direct,
-        work.over_padded(&choice.tile, choice.rounded)
+        work.over_padded(&choice.tile, choice.rounded),
+        work.launches(&choice)
     );
     let title = title(&work.taps, &choice.tile);
     if options.algorithm == Algorithm::Auto && gain < 1.05 {
@@ -370,7 +395,7 @@ const FAR_WEIGHT_COST: f64 = 20.0;
 const FAR_ROWS: f64 = 64.0;
 
 /// The same in microseconds.
-pub(super) const LAUNCH_US: f64 = 4.2;
+pub(crate) const LAUNCH_US: f64 = 4.2;
 
 /// Cost of copying an element of what a direct sum is of into a panel, against a multiply-add, and columns of a product from
 /// which it is copied. With 6 the direct sum of 8 to 48 channels in two groups at 56 x 74 is not taken, which took 1.78 times
@@ -404,6 +429,10 @@ pub struct Problem {
     units: Option<Units>,
     /// Why an axis may not have tiles of several sizes, where that is so.
     unmixed: Option<&'static str>,
+    /// The GPU whose workgroups may run all stages in one launch.
+    workgroups: Option<Gpu>,
+    /// Whether each call transforms the weights, in a launch of its own where stages are that.
+    each_call: bool,
 }
 
 /// A part of the result with tiles of one size on each axis: how many there are and what they have.
@@ -432,6 +461,8 @@ impl Problem {
             launch: 0.0,
             units: None,
             unmixed: None,
+            workgroups: None,
+            each_call: false,
         }
     }
 
@@ -463,7 +494,21 @@ impl Problem {
         let sharing = (channels * others / weights.max(1.0)).max(1.0);
         let known = window.axes.iter().all(|a| g.ints.const_size(a.output).is_some());
         let unmixed = (!known).then_some("the number of outputs is no constant");
-        Problem { taps, windowed, outputs, others, data, channels, sharing, launch: 0.0, units: None, unmixed }
+        let (launch, units, workgroups, each_call) = (0.0, None, None, false);
+        Problem {
+            taps,
+            windowed,
+            outputs,
+            others,
+            data,
+            channels,
+            sharing,
+            launch,
+            units,
+            unmixed,
+            workgroups,
+            each_call,
+        }
     }
 
     /// Tiles as they come to be: those of one size where one size covers all of an axis.
@@ -605,8 +650,7 @@ impl Problem {
         }
         let taps = self.taps.iter().map(|&r| r as f64).product::<f64>();
         let places = self.outputs / self.others;
-        let groups = (self.data / self.channels / self.sharing).max(1.0);
-        let columns = self.others / self.sharing / groups;
+        let columns = self.others / self.sharing / self.groups();
         let copied = if columns >= LEAST_COLUMNS { places * self.data * COPY_COST } else { 0.0 };
         taps * (self.filled(places) * self.others * self.channels + self.weights() * WEIGHT_COST + copied)
     }
@@ -641,7 +685,55 @@ impl Problem {
         }
         let &Region { tiles, positions, .. } = region;
         let multiply = self.filled(tiles) * positions * self.others * self.channels;
-        multiply + self.transforms(region) + positions * self.weights() * WEIGHT_COST + 2.0 * self.launch
+        let launches = 2.0 + f64::from(u8::from(self.each_call));
+        multiply + self.transforms(region) + positions * self.weights() * WEIGHT_COST + launches * self.launch
+    }
+
+    /// Tiles of one size each as one launch of workgroups, where that may be.
+    fn one_launch(&self, tile: &[AxisTile]) -> Option<Estimate> {
+        let gpu = self.workgroups.as_ref().filter(|_| self.units.is_none() && self.launch > 0.0)?;
+        let [region] = &self.regions(tile)[..] else { return None };
+        let axis = |size: i64| block_cost::Axis { reader: 0, size };
+        let along = self.parts(tile).into_iter().flatten().map(|p| p.1 as i64);
+        let images = Some(self.sharing as i64).filter(|&n| n > 1);
+        let groups = self.groups();
+        let sizes = block_cost::Sizes {
+            rows: images.into_iter().chain(along).map(axis).collect(),
+            columns: Some(axis((self.others / self.sharing / groups) as i64)),
+            beside: 1.0,
+            batch: region.positions * groups,
+            terms: self.channels,
+            computed: true,
+        };
+        group_cost::estimate(&sizes, gpu)
+    }
+
+    /// What tiles cost as one launch where that clearly pays beside launches of their own and the direct sum: in multiply-adds,
+    /// without what any launch takes. Where each call transforms the weights that is a launch before.
+    fn gathered(&self, tile: &[AxisTile]) -> Option<f64> {
+        let one = self.one_launch(tile).filter(|one| one.pays(2.0))?;
+        let before = if self.each_call { self.launch } else { 0.0 };
+        let cost = one.us * self.launch / LAUNCH_US + before;
+        (self.launch + cost <= MARGIN * (self.launch + self.direct())).then_some(cost)
+    }
+
+    /// What a choice is estimated to take in one launch, in several and as a direct sum, in words, where one may be.
+    fn launches(&self, choice: &Choice) -> String {
+        let Some(one) = self.one_launch(&choice.tile) else { return String::new() };
+        let us = |cost: f64| LAUNCH_US * (1.0 + cost / self.launch);
+        let before = if self.each_call { LAUNCH_US } else { 0.0 };
+        format!(
+            "; {}one launch of workgroups, estimated at {:.1} us, launches of their own at {:.1}, the direct sum at {:.1}",
+            if choice.gathered { "as " } else { "not as " },
+            LAUNCH_US + one.us + before,
+            us(self.winograd(&choice.tile, choice.rounded)),
+            us(self.direct())
+        )
+    }
+
+    /// Groups of channels.
+    fn groups(&self) -> f64 {
+        (self.data / self.channels / self.sharing).max(1.0)
     }
 
     /// Transforms of inputs and outputs in a region.

@@ -13,10 +13,10 @@ pub mod split;
 pub mod unit_cost;
 
 use crate::explain::{BoundReport, WindowReport};
-use crate::options::{Algorithm, Options, Products, WindowRule};
+use crate::options::{Algorithm, GridRule, LayoutRule, Options, Products, StageRule, WindowRule};
 use crate::target::Gpu;
 use crate::tune::{Problem, Sums, TuningRule, problem};
-use cost::Choice;
+use cost::{Choice, Means};
 use cover::Part;
 use detect::Window;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -143,7 +143,7 @@ fn tuned(
     window: &Window,
     options: &Options,
     tile: &[AxisTile],
-    machine: Machine<'_>,
+    means: Means<'_>,
 ) -> Result<Result<Choice, String>, String> {
     if tile.is_empty() {
         return match options.algorithm {
@@ -154,7 +154,7 @@ fn tuned(
     // The tolerance holds for whatever a tuning says.
     let tolerance = Some(options.tolerance.unwrap_or_default());
     let with = Options { tile: Some(tile.to_vec()), tolerance, ..options.clone() };
-    let chosen = cost::choose(g, def, window, &with, machine.launch, machine.units_for(g, window, options))??;
+    let chosen = cost::choose(g, def, window, &with, means)??;
     let reason = chosen.reason.replace("as asked for", "as the tuning has it");
     Ok(Ok(Choice { reason, ..chosen }))
 }
@@ -166,12 +166,39 @@ pub(crate) struct Machine<'a> {
     pub(crate) launch: f64,
     /// The GPU that it is, where stages are launches of their own.
     pub(crate) gpu: Option<&'a Gpu>,
+    /// Whether one launch may be all stages of a rewrite: where nothing asks for other ones.
+    pub(crate) gathers: bool,
 }
 
 impl<'a> Machine<'a> {
-    /// A target's.
-    pub(crate) fn of(gpu: Option<&'a Gpu>) -> Machine<'a> {
-        Machine { launch: gpu.map_or(0.0, |gpu| cost::LAUNCH_COST * gpu.processors as f64), gpu }
+    /// A target's. A form, layout, grid or plan that is asked for is one of kernels that are launches.
+    pub(crate) fn of(gpu: Option<&'a Gpu>, options: &Options) -> Machine<'a> {
+        let gathers = options.algorithm == Algorithm::Auto
+            && options.stages == StageRule::Auto
+            && (options.layout, options.grid) == (LayoutRule::Auto, GridRule::Auto)
+            && options.plans.plans.is_empty();
+        Machine { launch: gpu.map_or(0.0, |gpu| cost::LAUNCH_COST * gpu.processors as f64), gpu, gathers }
+    }
+
+    /// What a window is computed on, and with. In workgroups that run several kernels no product is on a matrix unit.
+    fn means(
+        &self,
+        g: &Graph,
+        def: &Def,
+        window: &Window,
+        options: &Options,
+        constant: &FxHashSet<BufId>,
+    ) -> Means<'a> {
+        let plain = options.products == Products::Exact && g.dtype(window.reduce) == DType::F32;
+        // A narrowed launch needs sizes that are constants.
+        let known = def.axes.iter().chain(&window.channels).all(|&r| g.ints.const_size(r).is_some());
+        let each_call = self.gpu.is_some() && !problem::is_constant(g, window.weights, &|b| constant.contains(b));
+        Means {
+            launch: self.launch,
+            units: self.units_for(g, window, options),
+            workgroups: self.gpu.filter(|_| self.gathers && plain && known && options.algorithm == Algorithm::Auto),
+            each_call,
+        }
     }
 
     /// Its units for a window's products.
@@ -190,6 +217,8 @@ pub(crate) fn run_tuned(
     machine: Machine<'_>,
 ) -> Result<Vec<WindowReport>, String> {
     let mut reports = Vec::new();
+    // A CPU's launches are not counted.
+    let constant = if machine.gpu.is_some() { problem::constants(g) } else { FxHashSet::default() };
     let mut def = 0;
     while def < g.defs.len() {
         let value = g.defs[def].value;
@@ -262,19 +291,20 @@ pub(crate) fn run_tuned(
                     reports.push(WindowReport { taps, ..refused("the direct form was asked for".to_string()) });
                 } else {
                     let (this, own) = (g.defs[def].clone(), g.defs[def].buffer);
-                    let units = machine.units_for(g, &window, options);
+                    let means = machine.means(g, &this, &window, options, &constant);
+                    let units = means.units;
                     let mut chosen = None;
                     // A tile that the options ask for is no question.
                     let asked = sums.asked(own).and_then(|t| t.tile.clone());
                     if let Some(tile) = asked.filter(|_| options.tile.is_none()) {
-                        match tuned(g, &this, &window, options, &tile, machine) {
+                        match tuned(g, &this, &window, options, &tile, means) {
                             Ok(found) => chosen = Some(found),
                             Err(why) => sums.refuse(own, "tile", &why),
                         }
                     }
                     let chosen = match chosen {
                         Some(chosen) => chosen,
-                        None => cost::choose(g, &this, &window, options, machine.launch, units)?,
+                        None => cost::choose(g, &this, &window, options, means)?,
                     };
                     if let Some(sum) = sums.get_mut(own) {
                         sum.used.tile = Some(chosen.as_ref().map_or_else(|_| vec![], |c| c.tile.clone()));
@@ -284,12 +314,15 @@ pub(crate) fn run_tuned(
                     }
                     match chosen {
                         Err(reason) => reports.push(WindowReport { taps, ..refused(reason) }),
-                        Ok(Choice { tile, axes, reason, rounded }) => {
+                        Ok(Choice { tile, axes, reason, rounded, gathered }) => {
                             let half = units.and_then(Units::half).filter(|_| rounded);
                             let factors = half.unwrap_or_else(|| g.dtype(window.reduce).compute());
                             let bound = cost::bound(g, &window, &axes, factors, options.products);
                             let (regions, more) = rewrite::rewrite(g, def, &window, &axes, factors);
                             for (n, region) in regions.iter().enumerate() {
+                                if gathered {
+                                    sums.gather(region.buffers[2]);
+                                }
                                 // A tuning is about the first region, which is the largest; heuristics decide about the others.
                                 if n == 0 {
                                     region.buffers.iter().for_each(|&stage| sums.stage(own, stage));
