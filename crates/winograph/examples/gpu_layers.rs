@@ -6,6 +6,9 @@
 //! cargo run --release -p winograph --example gpu_layers -- plans             # the plans, without a GPU
 //! cargo run --release -p winograph --example gpu_layers -- quick 16 res4+res5 "f32 F4+3xtf32 F4"   # some of them
 //! cargo run --release -p winograph --example gpu_layers -- quick 64 res2 "f32 F4+f32 F4 chunks:4"  # launches for 4 chunks
+//! cargo run --release -p winograph --example gpu_layers -- ways 1+16 all                           # direct, tiles, one launch, mixes
+//! cargo run --release -p winograph --example gpu_layers -- ways 16 vgg4.2 "f32 F4" "f32 4+2,4" "f32 F4 {plan multiply: a0=..}"
+//! cargo run --release -p winograph --example gpu_layers -- planned 16 vgg4.2 "f32 F4"               # the plans of ways, without a GPU
 //! python3 bench/cudnn.py ours.csv                                            # beside cuDNN, on the same machine
 //! ```
 //!
@@ -16,6 +19,12 @@
 //! of a bound that was used. `quick` prints another line for each way: the time of a call that is replayed as one graph of
 //! launches, as functions do from their third call on, the bytes of memory between the kernels, and a hash of the results'
 //! bits. Where launches are repeated for chunks, the times by kernel are those of the first chunk.
+//!
+//! `ways` is short: 4,096 outputs are compared with sums in f64 but no bounds are computed, and a line has what the device took, the
+//! same replayed as a graph, the times by kernel, the relative L2 error and the tiles. A way is a name as above, or a dtype's and the outputs of
+//! tiles (`f32 4+2,4`), then a rule for stages if one is wanted, then a tuning in braces whose lines `;` separates. Without
+//! ways those of true f32 are taken: `auto`, direct, F(2,3) and F(4,3) in three launches and in one, and mixes of one axis where F(4,3)
+//! reaches beyond the result.
 
 #[cfg(feature = "cuda")]
 #[path = "common/loaded.rs"]
@@ -32,11 +41,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             [n, layers, ways] => measured::quick(n.parse()?, layers, ways),
             _ => Err("expected `quick N LAYER+LAYER.. WAY+WAY..`".into()),
         },
+        Some(mode @ ("ways" | "planned")) => match &args[1..] {
+            [n, layers, ways @ ..] => measured::ways(n, layers, ways, mode == "planned"),
+            _ => Err(format!("expected `{mode} N+N.. LAYER+LAYER..|all WAY..`").into()),
+        },
         Some("plans") => measured::plans(&only),
         Some("only") => measured::table(&only),
-        Some(other) => {
-            Err(format!("unknown mode `{other}`: expected none, `errors`, `plans`, `quick` or `only LAYER`").into())
-        }
+        Some(other) => Err(format!(
+            "unknown mode `{other}`: expected none, `errors`, `plans`, `quick`, `ways`, `planned` or `only LAYER`"
+        )
+        .into()),
     }
 }
 
@@ -54,10 +68,12 @@ mod measured {
     use winograph::device::Device;
     use winograph::{ArgSpec, ConvOptions, DType, Tensor};
     use winograph_compiler::options::{Products, StageRule};
+    use winograph_compiler::tune::{Tuning, TuningRule};
     use winograph_compiler::winograd::bound::{Arithmetic, Bound, Sizes};
     use winograph_compiler::winograd::cook_toom::Transforms;
     use winograph_compiler::winograd::points::default_transforms;
     use winograph_compiler::{Algorithm, Explanation, Options, Program, Target};
+    use winograph_ir::rule::AxisTile;
 
     /// Name, channels in, height, width, channels out.
     type Layer = (&'static str, usize, usize, usize, usize);
@@ -101,6 +117,20 @@ mod measured {
                 Some(Way { stages: StageRule::parse(rule)?, ..plain(name)? })
             };
             plain(text).or_else(ruled)
+        }
+
+        fn options(&self) -> Options {
+            Options {
+                algorithm: match self.tile {
+                    0 => Algorithm::Direct,
+                    AUTO => Algorithm::Auto,
+                    _ => Algorithm::Winograd,
+                },
+                tile: (!matches!(self.tile, 0 | AUTO)).then(|| vec![self.tile.into()]),
+                products: self.products,
+                stages: self.stages,
+                ..Options::default()
+            }
         }
 
         fn label(&self) -> String {
@@ -193,24 +223,23 @@ mod measured {
     }
 
     fn planned(data: &Data, n: usize, way: Way, target: &Target) -> Fallible<(Program, Explanation)> {
+        planned_with(data, n, way, &way.options(), target)
+    }
+
+    fn planned_with(
+        data: &Data,
+        n: usize,
+        way: Way,
+        options: &Options,
+        target: &Target,
+    ) -> Fallible<(Program, Explanation)> {
         let (_, c, h, w, k) = data.layer;
-        let options = Options {
-            algorithm: match way.tile {
-                0 => Algorithm::Direct,
-                AUTO => Algorithm::Auto,
-                _ => Algorithm::Winograd,
-            },
-            tile: (!matches!(way.tile, 0 | AUTO)).then(|| vec![way.tile.into()]),
-            products: way.products,
-            stages: way.stages,
-            ..Options::default()
-        };
         let pad = ConvOptions::padding(1);
         let plan = if way.channels_last {
             let weight = Tensor::from_slice(&data.w, &[k, 3, 3, c])?.cast(way.dtype)?;
             weight.realize()?;
             let weight = weight.permute(&[0, 3, 1, 2])?;
-            winograph::plan(&[ArgSpec::new(way.dtype, &[n, h, w, c])], target, &options, false, |a| {
+            winograph::plan(&[ArgSpec::new(way.dtype, &[n, h, w, c])], target, options, false, |a| {
                 Ok(vec![
                     a[0].permute(&[0, 3, 1, 2])?.conv2d(&weight, None, &pad)?.permute(&[0, 2, 3, 1])?.contiguous()?,
                 ])
@@ -218,7 +247,7 @@ mod measured {
         } else {
             let weight = Tensor::from_slice(&data.w, &[k, c, 3, 3])?.cast(way.dtype)?;
             weight.realize()?;
-            winograph::plan(&[ArgSpec::new(way.dtype, &[n, c, h, w])], target, &options, false, |a| {
+            winograph::plan(&[ArgSpec::new(way.dtype, &[n, c, h, w])], target, options, false, |a| {
                 Ok(vec![a[0].conv2d(&weight, None, &pad)?])
             })?
         };
@@ -241,14 +270,15 @@ mod measured {
     const PLACES: usize = 4;
     const EACH: usize = 1024;
 
-    /// For some outputs at a place: the exact sum, the error and its bound.
-    fn compared(
-        (layer, n, way): (Layer, usize, Way),
-        transforms: &[Option<&Transforms>],
-        target: &Target,
-        [x, w, y]: [&[f32]; 3],
-        place: usize,
-    ) -> Fallible<Vec<[f64; 3]>> {
+    /// Some outputs at a place: where each is in the result and in the place's block of one image and [`BLOCK`] channels, and
+    /// the exact sum; with the image's and the channels' values, channels first.
+    struct Samples {
+        outputs: Vec<(usize, usize, f64)>,
+        images: Vec<f64>,
+        weights: Vec<f64>,
+    }
+
+    fn samples((layer, n, way): (Layer, usize, Way), [x, w]: [&[f32]; 2], place: usize) -> Samples {
         let (_, c, height, width, k) = layer;
         let plane = height * width;
         let (b, first) = (place * (n - 1) / (PLACES - 1), place * (k - BLOCK) / (PLACES - 1));
@@ -261,10 +291,6 @@ mod measured {
         };
         let images: Vec<f64> = (0..c * plane).map(|i| image(i / plane, i % plane)).collect();
         let weights: Vec<f64> = (0..BLOCK * c * 9).map(|i| weight(first + i / (c * 9), i / 9 % c, i % 9)).collect();
-        let sizes = Sizes::new(&[1, c, height, width], &[BLOCK, c, 3, 3], &[(1, 1); 2], &[1; 2], &[1; 2], 1)?;
-        let arithmetic = Arithmetic::of(target, way.dtype, way.products);
-        let bound = Bound::winograd(&sizes, &images, &weights, transforms, arithmetic)?;
-        let bounds = bound.all();
         let one = |i: usize| {
             let at = i.wrapping_mul(2_654_435_761) % (BLOCK * plane);
             let (o, r, s) = (at / plane, at % plane / width, at % width);
@@ -281,10 +307,29 @@ mod measured {
                 true => (b * plane + at % plane) * k + first + o,
                 false => (b * k + first + o) * plane + at % plane,
             };
-            // A value that was not written is not a number, and stays one here.
-            [sum, (f64::from(y[out]) - sum).abs(), bound.stored(bounds[at], sum)]
+            (out, at, sum)
         };
-        Ok((0..EACH).map(one).collect())
+        Samples { outputs: (0..EACH).map(one).collect(), images, weights }
+    }
+
+    /// For some outputs at a place: the exact sum, the error and its bound.
+    fn compared(
+        what: (Layer, usize, Way),
+        transforms: &[Option<&Transforms>],
+        target: &Target,
+        [x, w, y]: [&[f32]; 3],
+        place: usize,
+    ) -> Fallible<Vec<[f64; 3]>> {
+        let ((_, c, height, width, _), _, way) = what;
+        let Samples { outputs, images, weights } = samples(what, [x, w], place);
+        let sizes = Sizes::new(&[1, c, height, width], &[BLOCK, c, 3, 3], &[(1, 1); 2], &[1; 2], &[1; 2], 1)?;
+        let arithmetic = Arithmetic::of(target, way.dtype, way.products);
+        let bound = Bound::winograd(&sizes, &images, &weights, transforms, arithmetic)?;
+        let bounds = bound.all();
+        // A value that was not written is not a number, and stays one here.
+        let one =
+            |(out, at, sum): (usize, usize, f64)| [sum, (f64::from(y[out]) - sum).abs(), bound.stored(bounds[at], sum)];
+        Ok(outputs.into_iter().map(one).collect())
     }
 
     fn errors_of(
@@ -394,6 +439,157 @@ mod measured {
                 measure(&gpu, &data, n, way, true)?;
             }
         }
+        Ok(())
+    }
+
+    /// A way with what else is asked for.
+    struct Asked {
+        way: Way,
+        label: String,
+        tile: Option<Vec<AxisTile>>,
+        tuning: Option<Tuning>,
+    }
+
+    impl Asked {
+        fn parse(text: &str) -> Fallible<Asked> {
+            let (name, tuning) = match text.split_once('{') {
+                Some((name, rest)) => {
+                    let lines = rest.strip_suffix('}').ok_or("a tuning ends with `}`")?.replace(';', "\n");
+                    (name.trim(), Some(Tuning::parse(&lines)?))
+                }
+                None => (text, None),
+            };
+            let asked = |way, tile| Asked { way, label: text.to_string(), tile, tuning };
+            if let Some(way) = Way::named(name) {
+                return Ok(asked(way, None));
+            }
+            let unknown = || format!("there is no way `{name}`");
+            let mut words = name.split_whitespace();
+            let (kind, tile) = words.next().zip(words.next()).ok_or_else(unknown)?;
+            let like = Way::named(&format!("{kind} F4")).ok_or_else(unknown)?;
+            let stages = words.next().map_or(Some(StageRule::Auto), StageRule::parse).ok_or_else(unknown)?;
+            let axis = |t: &str| {
+                let sizes: Option<Vec<usize>> = t.split('+').map(|n| n.parse().ok()).collect();
+                AxisTile::of(&sizes?)
+            };
+            let tile: Option<Vec<AxisTile>> = tile.split(',').map(axis).collect();
+            Ok(asked(Way { stages, ..like }, Some(tile.ok_or_else(unknown)?)))
+        }
+
+        /// What is planned, and of the tuning what was left out.
+        fn planned(&self, data: &Data, n: usize, target: &Target) -> Fallible<(Program, Explanation, Vec<String>)> {
+            let plain = Options { tile: self.tile.clone().or(self.way.options().tile), ..self.way.options() };
+            let of = |options: &Options| planned_with(data, n, self.way, options, target);
+            let Some(tuning) = &self.tuning else {
+                let (program, explanation) = of(&plain)?;
+                return Ok((program, explanation, Vec::new()));
+            };
+            let given = |list| Options { tuning: TuningRule::Given(list), ..plain.clone() };
+            let (_, first) = of(&given(Vec::new()))?;
+            let key = first.sums.first().ok_or("no sum that a tuning could be for")?.problem.key();
+            let (program, explanation) = of(&given(vec![(key, tuning.clone())]))?;
+            let refused = explanation.sums.iter().flat_map(|s| s.refused.iter().cloned()).collect();
+            Ok((program, explanation, refused))
+        }
+    }
+
+    /// The ways of true f32 that are of interest for a layer.
+    fn usual((_, _, height, width, _): Layer) -> Vec<String> {
+        let mut out: Vec<String> =
+            ["auto", "direct", "F2", "F4", "F2 fused", "F4 fused"].map(|w| format!("f32 {w}")).into();
+        // What is left of an axis after tiles of four outputs, as a tile or several, or with one of those four.
+        let rests = |size: usize| {
+            let rest = size % 4;
+            [2, 3, 6].into_iter().filter(move |m| rest > 0 && (rest.is_multiple_of(*m) || rest + 4 == *m))
+        };
+        out.extend(rests(height).map(|m| format!("f32 4+{m},4")));
+        out.extend(rests(width).map(|m| format!("f32 4,4+{m}")));
+        out
+    }
+
+    /// Largest relative L2 error that a way may have: of the ways there are in f32, and in factors with fewer bits.
+    const MOST_ERROR: [f64; 2] = [1e-5, 2e-2];
+
+    pub(super) fn ways(ns: &str, names: &str, ways: &[String], plans_only: bool) -> Fallible<()> {
+        let gpu = if plans_only { None } else { Some(CudaDevice::new(0)?) };
+        let target = Target::by_name("cuda:sm_90").ok_or("no target")?;
+        if let Some(gpu) = &gpu {
+            println!("{}\nway\tlayer\tN\tway\tus\treplayed us\tsteps us\trelative L2\ttiles", gpu.description());
+        }
+        let ns: Vec<usize> = ns.split('+').map(str::parse).collect::<Result<_, _>>()?;
+        for layer in layers()?.into_iter().filter(|l| names == "all" || names.split('+').any(|a| a == l.0)) {
+            let data = Data::new(ns.iter().copied().max().unwrap_or(1), layer);
+            for &n in &ns {
+                let mut known: Vec<(DType, bool, Vec<Samples>)> = Vec::new();
+                for text in if ways.is_empty() { usual(layer) } else { ways.to_vec() } {
+                    let asked = Asked::parse(&text)?;
+                    match &gpu {
+                        Some(gpu) => brief(gpu, &data, n, &asked, &mut known)?,
+                        None => {
+                            let (_, explanation, refused) = asked.planned(&data, n, &target)?;
+                            let of = format!("{}\t{n}\t{text}", layer.0);
+                            refused.iter().for_each(|why| println!("refused\t{of}\t{why}"));
+                            for k in explanation.kernels.iter().filter(|k| !k.prepare).flat_map(|k| &k.nests) {
+                                println!("{of}\t{}: {}", k.role.name(), k.plan);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks and times one way in short.
+    fn brief(
+        gpu: &CudaDevice,
+        data: &Data,
+        n: usize,
+        asked: &Asked,
+        known: &mut Vec<(DType, bool, Vec<Samples>)>,
+    ) -> Fallible<()> {
+        let (name, c, h, w, _) = data.layer;
+        let (way, label) = (asked.way, &asked.label);
+        let (program, explanation, refused) = asked.planned(data, n, gpu.target())?;
+        if !refused.is_empty() {
+            println!("refused\t{name}\t{n}\t{label}\t{}", refused.join("; "));
+            return Ok(());
+        }
+        let (x, x_bytes) = rounded(way.dtype, &data.x[..n * c * h * w]);
+        let (weight, w_bytes) = rounded(way.dtype, &data.w);
+        let same = |k: &(DType, bool, Vec<Samples>)| (k.0, k.1) == (way.dtype, way.channels_last);
+        let at = match known.iter().position(same) {
+            Some(at) => at,
+            None => {
+                let of = |place| samples((data.layer, n, way), [&x, &weight], place);
+                known.push((way.dtype, way.channels_last, (0..PLACES).map(of).collect()));
+                known.len() - 1
+            }
+        };
+        let loaded = Loaded::new(gpu, &program, &[&x_bytes, &w_bytes])?;
+        loaded.prepare()?;
+        loaded.run()?;
+        gpu.synchronize()?;
+        let y = values(way.dtype, &loaded.result()?);
+        let outputs = || known[at].2.iter().flat_map(|s| &s.outputs);
+        let error: f64 = outputs().map(|&(out, _, sum)| (f64::from(y[out]) - sum).powi(2)).sum();
+        let l2 = (error / outputs().map(|o| o.2 * o.2).sum::<f64>()).sqrt();
+        let exact = way.dtype == DType::F32 && way.products != TF32;
+        // Not a number is no small error.
+        let right = l2 <= MOST_ERROR[usize::from(!exact)];
+        if !right {
+            println!("wrong\t{name}\t{n}\t{label}\trelative L2 {l2:.1e}");
+            return Ok(());
+        }
+        (0..5).try_for_each(|_| loaded.run())?;
+        let whole = median(loaded.times()?);
+        let replayed = loaded.replayed()?.map_or_else(|| "-".to_string(), |t| format!("{:.1}", median(t)));
+        let first = (0..program.run.len()).filter(|&s| program.run[s].is_first());
+        let steps = first.map(|s| Ok(format!("{:.1}", median(loaded.step_times(s)?)))).collect::<Fallible<Vec<_>>>()?;
+        let tiles: Vec<String> =
+            explanation.windows.iter().flat_map(|w| w.tile.iter().map(ToString::to_string)).collect();
+        let tiles = if tiles.is_empty() { "direct".to_string() } else { tiles.join("x") };
+        println!("way\t{name}\t{n}\t{label}\t{whole:.1}\t{replayed}\t{}\t{l2:.1e}\t{tiles}", steps.join("+"));
         Ok(())
     }
 
