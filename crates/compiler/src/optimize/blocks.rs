@@ -257,3 +257,18 @@ fn tiles(two: bool) -> Vec<Tile> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Target;
+
+    #[test]
+    fn the_multiprocessor_with_the_most_workgroups_is_the_last_to_end() {
+        let gpu = Target::by_name("cuda:sm_90").unwrap().gpu.unwrap();
+        // In workgroups' times, of 128 threads with 64 results each.
+        let takes = |blocks: f64| blocks * idle(blocks, 128, 64, 37 << 10, true, &gpu);
+        let (full, more) = (takes(14.0 * 132.0), takes(14.0 * 132.0 + 1.0));
+        assert!((more / full - 15.0 / 14.0).abs() < 1e-9 && (takes(15.0 * 132.0) - more).abs() < 1e-6);
+    }
+}
