@@ -392,6 +392,27 @@ fn branches(names: [&str; 5]) -> Vec<u8> {
 }
 
 #[test]
+fn exported_models_tell_of_their_launches_what_the_model_tells() {
+    let x = Tensor::randn(&[1, 16, 20, 20], DType::F32, 3).unwrap();
+    let device = &settings().unwrap().device;
+    let session =
+        Model::from_onnx(&branches(["first", "relu", "second", "pool", "cat"])).unwrap().compile(device).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.wg");
+    session.export(&path).unwrap();
+    let exported = Model::load(&path).unwrap().compile(device).unwrap();
+    let told = |session: &winograph::model::Session| {
+        let mut launches = session.profile(&[("x", &x)], 1).unwrap();
+        launches.iter_mut().for_each(|l| l.time = std::time::Duration::ZERO);
+        launches
+    };
+    let launches = told(&session);
+    assert!(launches.iter().any(|l| l.flops > 0 && l.algorithm.is_some() && !l.nodes.is_empty()), "{launches:?}");
+    assert!(launches.iter().all(|l| l.bytes > 0 && !l.writes.is_empty()), "{launches:?}");
+    assert_eq!(told(&exported), launches);
+}
+
+#[test]
 fn launches_tell_the_nodes_that_they_compute() {
     let x = Tensor::randn(&[1, 16, 20, 20], DType::F32, 3).unwrap();
     let device = &settings().unwrap().device;

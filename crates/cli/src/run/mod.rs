@@ -173,9 +173,7 @@ fn timed(
         times.push(ms(start.elapsed()));
     }
     if args.profile {
-        let launches = session.profile(inputs, PROFILED).map_err(failed)?;
-        let with = session.with_function(inputs, |f| profile::rows(&launches, f.explanation())).map_err(failed)?;
-        report.kernels = Some(with.unwrap_or_default());
+        report.kernels = Some(profile::rows(session.profile(inputs, PROFILED).map_err(failed)?));
     }
     times.sort_by(f64::total_cmp);
     report.runs = times.len();

@@ -6,6 +6,7 @@ use crate::image::Platform;
 use crate::memory::may_fit;
 use crate::outline::{Buffer, Kernel, Launch, Outline, Room};
 use crate::tensor::shape::check_size;
+use crate::work::Work;
 use serde::{Deserialize, Serialize};
 use winograph_compiler::program::Program;
 use winograph_ir::DType;
@@ -48,6 +49,8 @@ pub(super) struct Header {
     pub(super) kernels: Vec<Kernel>,
     pub(super) buffers: Vec<Buffer>,
     pub(super) launches: Vec<Launch>,
+    /// What is told of each launch.
+    pub(super) works: Vec<Work>,
     pub(super) arena_bytes: usize,
     /// The library, the prepared memory, then the constants.
     pub(super) sections: Vec<Section>,
@@ -156,8 +159,23 @@ impl Header {
         let kernels = self.kernels.iter().collect();
         let outline = Outline { kernels, buffers: &self.buffers, prepare: &[], run: &self.launches };
         let program = outline.check(&self.machine, &room).map_err(|(part, cause)| ExportError::header(part, cause))?;
+        self.check_works(&program)?;
         let specs = |list: Vec<(ArgSpec, usize)>| list.into_iter().map(|(spec, _)| spec).collect();
         Ok(Sound { program, inputs: specs(inputs), outputs: specs(outputs) })
+    }
+}
+
+impl Header {
+    /// Whether it tells of each launch what that can do.
+    fn check_works(&self, program: &Program) -> Result<(), ExportError> {
+        let (told, launches) = (self.works.len(), program.run.len());
+        if told != launches {
+            return Err(ExportError::header("works", format!("{told} where there are {launches} launches")));
+        }
+        for (i, (work, step)) in self.works.iter().zip(&program.run).enumerate() {
+            work.check(step, &program.buffers).map_err(|cause| ExportError::header(format!("work {i}"), cause))?;
+        }
+        Ok(())
     }
 }
 

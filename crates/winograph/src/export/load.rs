@@ -208,7 +208,8 @@ impl Exported {
             false => Some(device.import(Image { platform: self.header.machine.clone(), kernels, library })?),
         };
         let constants = constants.into_iter().map(|memory| Some(Constant::Copy(memory))).collect();
-        let parts = Ready { program: self.sound.program.clone(), module, constants, first_constant: 0, prepared };
+        let (program, works) = (self.sound.program.clone(), self.header.works.clone());
+        let parts = Ready { program, module, constants, first_constant: 0, prepared, works };
         let compiled = Arc::new(Compiled::ready(parts, device));
         Ok(Function { compiled, args: self.sound.inputs.clone(), outputs: self.sound.outputs.clone() })
     }
