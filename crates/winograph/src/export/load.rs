@@ -9,7 +9,7 @@ use crate::cpu::buffer::Buffer;
 use crate::device::{Device, Memory, host_bytes};
 use crate::error::Result;
 use crate::execute::{Compiled, Ready};
-use crate::files::{PART, in_parts};
+use crate::files::{self, PART, in_parts};
 use crate::function::{ArgSpec, Function};
 use crate::image::{Image, Platform};
 use crate::memory::may_fit;
@@ -43,14 +43,10 @@ enum Source {
 
 impl Source {
     fn open(path: &Path) -> io::Result<Source> {
-        // A pipe would wait for a writer, and has no places to read from.
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-        }
         #[cfg(unix)]
-        return File::open(path).map(Source::File);
+        return files::open(path).map(|(file, _)| Source::File(file));
         #[cfg(not(unix))]
-        return std::fs::read(path).map(Source::Bytes);
+        return files::read(path).map(Source::Bytes);
     }
 
     fn len(&self) -> io::Result<u64> {

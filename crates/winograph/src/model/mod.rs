@@ -38,12 +38,12 @@ pub use value::Value;
 use crate::device::Device;
 use crate::error::Result;
 use crate::export::{self, Exported};
+use crate::files;
 use crate::function::{ArgSpec, FunctionOptions};
 use crate::tensor::Tensor;
 use ncnn::NcnnModel;
 use onnx::OnnxModel;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 use winograph_ir::DType;
@@ -106,7 +106,7 @@ impl Model {
     /// code of that file: **take only what you would run as a program**; see [`export`].
     ///
     /// # Errors
-    /// A file that cannot be read, or is not such a model.
+    /// A file that cannot be read, is a pipe or a device, or is not such a model.
     pub fn load(path: impl AsRef<Path>) -> Result<Model> {
         let path = path.as_ref();
         if path.extension().is_some_and(|e| e == export::EXTENSION) {
@@ -117,7 +117,8 @@ impl Model {
             return Err(ModelError::format(path.display().to_string(), cause).into());
         }
         let io = |source| ModelError::Io { path: path.to_path_buf(), source };
-        let mut file = BufReader::with_capacity(READ, File::open(path).map_err(io)?);
+        let (file, bytes) = files::open(path).map_err(io)?;
+        let mut file = BufReader::with_capacity(READ, file);
         let first = file.fill_buf().map_err(io)?;
         if first.starts_with(ncnn::MAGIC.as_bytes()) || path.extension().is_some_and(|e| e == "param") {
             return Model::from_ncnn(&read(path)?, &read(&path.with_extension("bin"))?);
@@ -126,16 +127,7 @@ impl Model {
             Some(p) if !p.as_os_str().is_empty() => p,
             _ => Path::new("."),
         };
-        let about = file.get_ref().metadata().map_err(io)?;
-        let model = if about.is_file() {
-            OnnxModel::read(file, about.len(), Some(folder))?
-        } else {
-            // What has no size is read to its end.
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).map_err(io)?;
-            OnnxModel::decode(&bytes, Some(folder))?
-        };
-        Ok(Model(Arc::new(Format::Onnx(model))))
+        Ok(Model(Arc::new(Format::Onnx(OnnxModel::read(file, bytes, Some(folder))?))))
     }
 
     /// A model in ncnn's format that is in memory: the text of the `.param` file, and the bytes of the `.bin` file.
@@ -257,5 +249,5 @@ impl Model {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_path_buf(), source }.into())
+    files::read(path).map_err(|source| ModelError::Io { path: path.to_path_buf(), source }.into())
 }

@@ -318,6 +318,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     }),
     ("GpuCode::check", |s, _| told(code(s).check(s.size() as u32))),
     ("write_atomically", |s, c| told(write_atomically(&c.file(s), b"x"))),
+    ("read", |s, c| told(winograph::files::read(c.file(s)).map(|bytes| bytes.len()))),
     ("SafeTensors::new", |s, _| told(safetensors(s).map(|_| ()))),
     ("SafeTensors::with_metadata", |s, _| {
         let notes = std::iter::once((s.text(), s.text())).collect();
