@@ -91,6 +91,8 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
     let load_ms = ms(start.elapsed());
     let start = Instant::now();
     let compiled = model.compile(&machine.device).and_then(|s| s.compile_for(&inputs).map(|()| s));
+    // The session may have no use for its weights any more.
+    drop(model);
     let session = compiled.map_err(|e| Error::of("cannot compile the model", e))?;
     let compile_ms = ms(start.elapsed());
     let failed = |e| Error::of("cannot run the model", e);

@@ -79,6 +79,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         return finish(args, report, &given, &[result], &files, &pixels);
     }
     let session = model.compile_with(options).map_err(|e| Error::of("cannot compile the model", e))?;
+    // The session may have no use for its weights any more.
+    drop(model);
     let borrowed: Vec<(&str, &Tensor)> = given.iter().map(|(n, t)| (n.as_str(), t)).collect();
     session.compile_for(&borrowed).map_err(failed)?;
     let compile_ms = ms(start.elapsed());
