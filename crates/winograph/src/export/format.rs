@@ -112,11 +112,12 @@ impl Header {
         serde_json::from_slice(text).map_err(|e| ExportError::header("JSON", e.to_string()))
     }
 
-    /// Where each section is in the file, whose sections begin at `start`, and where the file ends.
-    pub(super) fn places(&self, start: u64) -> Result<(Vec<u64>, u64), ExportError> {
+    /// Where each section is in the file, whose sections begin at `start`, and where the file ends. Those of `mapped` bytes
+    /// and more begin where they can be mapped.
+    pub(super) fn places(&self, start: u64, mapped: u64) -> Result<(Vec<u64>, u64), ExportError> {
         let mut end = Some(start);
         let place = |s: &Section| {
-            let at = end.and_then(|end| place(end, s.bytes));
+            let at = end.and_then(|end| place(end, s.bytes, mapped));
             end = at.and_then(|at| at.checked_add(s.bytes));
             at
         };
@@ -179,9 +180,9 @@ impl Header {
     }
 }
 
-/// Where a section of so many bytes is that comes after `end`: a large one where memory can be mapped to it.
-pub(super) fn place(end: u64, bytes: u64) -> Option<u64> {
-    match bytes >= MAPPED {
+/// Where a section of so many bytes is that comes after `end`: one of `mapped` and more where memory can be mapped to it.
+pub(super) fn place(end: u64, bytes: u64, mapped: u64) -> Option<u64> {
+    match bytes >= mapped {
         true => end.checked_next_multiple_of(PAGE),
         false => Some(end),
     }

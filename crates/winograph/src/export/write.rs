@@ -1,6 +1,6 @@
 //! Writing an exported file.
 
-use super::format::{Header, MAGIC, MAX_HEADER, Named, Section, digest, place};
+use super::format::{Header, MAGIC, MAPPED, MAX_HEADER, Named, Section, digest, place};
 use super::{ExportError, FORMAT};
 use crate::error::Result;
 use crate::files::{PART, replace};
@@ -47,7 +47,7 @@ pub(crate) fn write(path: &Path, function: &Function, names: Names, about: About
         out.write_all(&text)?;
         let mut end = (preamble.len() + text.len()) as u64;
         for s in &sections {
-            let at = place(end, s.len() as u64).unwrap_or(end);
+            let at = place(end, s.len() as u64, MAPPED).unwrap_or(end);
             io::copy(&mut io::repeat(0).take(at - end), out)?;
             out.write_all(s)?;
             end = at + s.len() as u64;

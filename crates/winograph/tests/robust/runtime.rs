@@ -289,6 +289,9 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     ("Function::export", |s, c| told(c.f.export(c.file(s)))),
     ("Function::load", |s, c| told(Function::load(c.file(s), &c.cpu).map(|f| f.args().len()))),
     ("Exported::open", |s, c| told(Exported::open(c.file(s)).map(|e| e.inputs().len()))),
+    ("Exported::open_mapping", |s, c| {
+        told(Exported::open_mapping(c.file(s), s.size() as u64).and_then(|e| e.check(&c.cpu)))
+    }),
     ("Exported::from_bytes", |s, c| told(exported(s, c).map(|_| ()))),
     ("Exported::machine", |s, c| told(exported(s, c).map(|e| e.machine().to_string()))),
     ("Exported::version", |s, c| told(exported(s, c).map(|e| e.version().len()))),
