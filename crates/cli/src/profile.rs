@@ -16,12 +16,12 @@ pub(crate) struct Row {
     share: f64,
     /// Of its sums, as they are computed; `None` where it has none.
     gflops: Option<f64>,
-    /// Of the buffers that it reads and writes, each counted once.
+    /// Of the buffers that it reads, and of those that it writes.
     bytes: u64,
     /// `direct`, or `winograd` with its tile; nothing where no product is summed.
     algorithm: Option<String>,
     amplification: Option<f64>,
-    /// The buffers that it writes.
+    /// The buffers that it writes, and which of them in place of what it reads there.
     writes: String,
     /// The model's nodes that it computes, or parts of which.
     nodes: Vec<String>,
