@@ -1,9 +1,13 @@
 //! What is done with hostile bytes: each body ends with an error or with something that keeps its promises.
 
-use winograph::Tensor;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use winograph::compile as compile_function;
 use winograph::export::{Exported, seal};
 use winograph::model::{Model, PortType, Value};
 use winograph::safetensors::SafeTensors;
+use winograph::{ArgSpec, DType, Tensor};
 use winograph_compiler::optimize::plan::Kind;
 use winograph_compiler::optimize::stored::StoredPlans;
 use winograph_compiler::{Algorithm, Options, Program, Target, compile};
@@ -105,6 +109,117 @@ pub fn exported(data: &[u8]) {
         if let Err(e) = checked {
             assert!(e.to_string().starts_with("exported program: "), "{e}");
         }
+    }
+}
+
+/// Sections of so many bytes and more of the files of [`mapped`] are mapped, where the system maps files.
+const MAPPED: usize = 64 << 10;
+
+/// An exported program whose prepared memory and constant are mapped, and where its parts are.
+struct File {
+    bytes: Vec<u8>,
+    header: Range<usize>,
+    padding: Vec<Range<usize>>,
+    sections: Vec<Range<usize>>,
+}
+
+impl File {
+    fn new() -> Result<File, Box<dyn std::error::Error>> {
+        let n = 20_000;
+        let w = Tensor::arange(0f32, n as f32, 1.0)?;
+        w.realize()?;
+        let f = compile_function(&[ArgSpec::new(DType::F32, &[n])], |a| Ok(vec![a[0].mul(&w.sin()?)?.add(&w)?]))?;
+        let path = temporary();
+        f.export(&path)?;
+        let written = std::fs::read(&path)?;
+        std::fs::remove_file(path)?;
+        let length = written.get(12..16).and_then(|l| l.first_chunk()).ok_or("no length")?;
+        let header = 48..48 + u32::from_le_bytes(*length) as usize;
+        let text = String::from_utf8(written[header.clone()].to_vec())?;
+        let (_, list) = text.split_once("\"sections\":[").ok_or("no sections")?;
+        // The same sections, as far from each other as large ones are.
+        let (mut bytes, mut from) = (written[..header.end].to_vec(), header.end);
+        let (mut padding, mut sections) = (Vec::new(), Vec::new());
+        for item in list.split("\"bytes\":").skip(1) {
+            let size: usize = item.split(',').next().ok_or("no size")?.parse()?;
+            let (end, section) = (bytes.len(), written.get(from..from + size).ok_or("a section is missing")?);
+            let at = if size >= MAPPED { end.next_multiple_of(64 << 10) } else { end };
+            bytes.resize(at, 0);
+            bytes.extend(section);
+            padding.push(end..at);
+            sections.push(at..at + size);
+            from += size;
+        }
+        padding.retain(|p| !p.is_empty());
+        assert!(padding.len() == 2 && sections.len() == 3 && from == written.len(), "{padding:?} {sections:?}");
+        Ok(File { bytes, header, padding, sections })
+    }
+}
+
+/// The name of a file of this thread.
+fn temporary() -> PathBuf {
+    let thread = format!("{:?}", std::thread::current().id());
+    let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
+    std::env::temp_dir().join(format!("winograph-fuzz-{}-{thread}.wg", std::process::id()))
+}
+
+/// Edits of an exported program with mapped sections, whose header gets its right hash if asked for, before or after it is
+/// opened. Whatever is changed of a section, of the padding or of the length is found; no page beyond the file's end is read.
+pub fn mapped(data: &[u8]) {
+    static FILE: OnceLock<File> = OnceLock::new();
+    let file = FILE.get_or_init(|| File::new().unwrap_or_else(|e| panic!("{e}")));
+    let Some((flags, edits)) = data.split_first() else { return };
+    let (sealed, late) = (flags & 1 != 0, flags & 2 != 0);
+    let mut bytes = file.bytes.clone();
+    for edit in edits.chunks_exact(6).take(16) {
+        let [part, how, at @ ..] = edit else { continue };
+        let at = at.first_chunk().map_or(0, |at| u32::from_le_bytes(*at)) as usize;
+        let nth = |list: &[Range<usize>]| list.get(at / (1 << 24) % list.len().max(1)).cloned();
+        let range = match part % 4 {
+            0 => Some(file.header.clone()),
+            1 => nth(&file.padding),
+            2 => nth(&file.sections),
+            _ => None,
+        };
+        let range = range.unwrap_or(0..file.bytes.len());
+        let at = range.start + at % range.len().max(1);
+        match (part / 4 % 8, bytes.get_mut(at)) {
+            (0, _) => bytes.truncate(at),
+            (1, _) => bytes.resize(bytes.len() + at % (3 * MAPPED), *how),
+            (2, Some(_)) => {
+                // A digit for a digit: the header stays one.
+                if let Some(digit) = bytes.iter_mut().skip(at).find(|b| b.is_ascii_digit()) {
+                    *digit = b'0' + how % 10;
+                }
+            }
+            (3, Some(byte)) => *byte = *how,
+            (_, Some(byte)) => *byte ^= how,
+            (_, None) => {}
+        }
+    }
+    if sealed && let Some(header) = bytes.get(file.header.clone()) {
+        let start = seal(header, &[]);
+        bytes[..file.header.start].copy_from_slice(&start[..file.header.start]);
+    }
+    let same = |range: &Range<usize>| bytes.get(range.clone()) == file.bytes.get(range.clone());
+    let right = match late {
+        true => bytes.len() == file.bytes.len() && file.sections.iter().all(same),
+        false => bytes == file.bytes,
+    };
+    let device = &winograph::settings::settings().unwrap_or_else(|e| panic!("{e}")).device;
+    let path = temporary();
+    let write = |bytes: &[u8]| std::fs::write(&path, bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    write(if late { &file.bytes } else { &bytes });
+    let checked = Exported::open_mapping(&path, MAPPED as u64).and_then(|e| {
+        if late {
+            write(&bytes);
+        }
+        e.check(device)
+    });
+    let _ = std::fs::remove_file(&path);
+    match checked {
+        Ok(()) => assert!(right || sealed && !late && !same(&file.header), "a change was not found"),
+        Err(e) => assert!(!right && e.to_string().starts_with(&*path.to_string_lossy()), "{e}"),
     }
 }
 

@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (model, picture, labels) = match &args[..] {
         [m, p] => (m, p, None),
-        [m, p, l] => (m, p, Some(std::fs::read_to_string(l)?)),
+        [m, p, l] => (m, p, Some(String::from_utf8(winograph::files::read(l)?)?)),
         _ => return Err("expected MODEL.onnx PICTURE.png [LABELS.txt]".into()),
     };
     let model = Model::load(model)?;

@@ -6,7 +6,6 @@ use crate::error::{Error, Result};
 use crate::explain::{self, Kernel};
 use crate::output;
 use crate::planned::Planned;
-use crate::profile::algorithm;
 use crate::report::list;
 use crate::run::inputs;
 use crate::shapes;
@@ -205,7 +204,7 @@ fn launch(
     Launch {
         number,
         nodes: report.serves.clone(),
-        algorithm: algorithm(report, explanation),
+        algorithm: explanation.algorithm(report),
         copy: code.is_some_and(only_moves),
         bytes_written: written.map(|b| b.len.saturating_mul(b.dtype.size())).sum(),
         sums: sums.collect(),

@@ -170,8 +170,9 @@ pub(crate) fn roles(program: &Program, tensor_level: bool) -> Vec<&'static str> 
     for step in &program.run {
         let Some(code) = program.kernels.get(step.kernel) else { continue };
         let mut all = From::default();
-        for (decl, &at) in code.args.iter().zip(&step.args) {
-            if !decl.written {
+        for (n, (decl, &at)) in code.args.iter().zip(&step.args).enumerate() {
+            // A result in the place of an operand is read, too.
+            if !decl.written || code.loads(Memory::Arg(n as u32)) {
                 all = From { x: all.x | from[at].x, w: all.w | from[at].w, product: all.product | from[at].product };
             }
         }
@@ -221,4 +222,49 @@ pub(crate) fn block(code: &Code) -> Vec<i64> {
 /// Sizes of a kernel's parallel loops, outermost first.
 pub(crate) fn grid(code: &Code) -> Vec<i64> {
     code.grid().into_iter().map(|size| code.ints.bounds(size).1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use winograph_compiler::program::ProgramBuffer;
+    use winograph_ir::DType;
+    use winograph_ir::text::parse_linear;
+
+    #[test]
+    fn a_result_in_the_place_of_an_operand_comes_from_that_operand_too() {
+        let kernel = |name: &str, other: &str, loaded: &str| {
+            parse_linear(&format!(
+                "kernel {name}
+arg t: f32[4] output 0 global layout [0:1] len 4 written
+arg {other}: f32[4] argument 0 global layout [0:1] len 4
+body {{
+  loop r0:4 grid {{
+    %0: f32 = load {other}[r0] @ r0
+    %1: f32 = load {loaded}[r0] @ r0
+    %2: f32 = add %0, %1
+    store %2, t[r0] @ r0
+  }}
+}}
+"
+            ))
+            .unwrap()
+        };
+        let buffer = |name: &str, place| ProgramBuffer { name: name.to_string(), dtype: DType::F32, len: 4, place };
+        let step = |kernel, args: [usize; 2]| Step { kernel, args: args.to_vec(), host: vec![] };
+        let program = Program {
+            kernels: vec![kernel("twice", "x", "x"), kernel("weigh", "w", "t")],
+            buffers: vec![
+                buffer("x", Place::Argument(0)),
+                buffer("w", Place::Argument(1)),
+                buffer("t", Place::Output(0)),
+            ],
+            prepare: vec![],
+            run: vec![step(0, [2, 0]), step(1, [2, 1])],
+            arena_bytes: 0,
+            prepared_bytes: 0,
+            prepare_arena_bytes: 0,
+        };
+        assert_eq!(roles(&program, true), [Role::InputTransform.name(), Role::Multiply.name()]);
+    }
 }

@@ -91,6 +91,8 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
     let load_ms = ms(start.elapsed());
     let start = Instant::now();
     let compiled = model.compile(&machine.device).and_then(|s| s.compile_for(&inputs).map(|()| s));
+    // The session may have no use for its weights any more.
+    drop(model);
     let session = compiled.map_err(|e| Error::of("cannot compile the model", e))?;
     let compile_ms = ms(start.elapsed());
     let failed = |e| Error::of("cannot run the model", e);
@@ -148,9 +150,9 @@ pub(crate) fn run(args: &BenchModel) -> Result<()> {
     }
     if args.profile {
         let launches = session.profile(&inputs, args.runs as usize).map_err(failed)?;
-        let of = |f: &Function| (profile::rows(&launches, f.explanation()), f.explanation().windows.clone());
-        let (rows, found) = session.with_function(&inputs, of).map_err(failed)?.unwrap_or_default();
-        report.profile = Some(rows);
+        report.profile = Some(profile::rows(launches));
+        let of = |f: &Function| f.explanation().windows.clone();
+        let found = session.with_function(&inputs, of).map_err(failed)?.unwrap_or_default();
         let window = |w: WindowReport| Window {
             buffer: w.buffer,
             applied: w.applied,
@@ -197,6 +199,9 @@ fn table(r: &Report) -> String {
     }
     let Some(rows) = &r.profile else { return out };
     out.push_str(&profile::text(rows));
+    if r.windows.is_empty() {
+        return out;
+    }
     let _ = writeln!(out, "\nsums of products");
     for w in &r.windows {
         let _ = match w.applied {

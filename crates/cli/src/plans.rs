@@ -15,7 +15,8 @@ pub(crate) fn read(option: Option<&str>) -> Result<StoredPlans> {
     if let Some(plans) = StoredPlans::known(name) {
         return Ok(plans);
     }
-    let text = std::fs::read_to_string(name).map_err(|e| {
+    let text = winograph::files::read(name).and_then(|b| String::from_utf8(b).map_err(std::io::Error::other));
+    let text = text.map_err(|e| {
         let known = StoredPlans::names().collect::<Vec<_>>().join(", ");
         Error::usage(format!("--plan {name}: cannot read that file ({e}), and it is none of {known}"))
     })?;

@@ -3,9 +3,6 @@
 use serde::Serialize;
 use std::fmt::Write as _;
 use winograph::model::Launch;
-use winograph_compiler::Explanation;
-use winograph_compiler::explain::{KernelReport, WindowReport};
-use winograph_ir::indexed::Role;
 
 /// One launch of each run.
 #[derive(Debug, Serialize)]
@@ -19,58 +16,37 @@ pub(crate) struct Row {
     share: f64,
     /// Of its sums, as they are computed; `None` where it has none.
     gflops: Option<f64>,
-    /// Of the buffers that it reads and writes, each counted once.
+    /// Of the buffers that it reads, and of those that it writes.
     bytes: u64,
     /// `direct`, or `winograd` with its tile; nothing where no product is summed.
     algorithm: Option<String>,
     amplification: Option<f64>,
-    /// The buffers that it writes.
+    /// The buffers that it writes, and which of them in place of what it reads there.
     writes: String,
     /// The model's nodes that it computes, or parts of which.
     nodes: Vec<String>,
 }
 
-/// What each launch took, and which algorithm it belongs to.
-pub(crate) fn rows(launches: &[Launch], explanation: &Explanation) -> Vec<Row> {
+/// What each launch took.
+pub(crate) fn rows(launches: Vec<Launch>) -> Vec<Row> {
     let total: f64 = launches.iter().map(|l| l.time.as_secs_f64()).sum();
-    let reports = explanation.kernels.iter().filter(|k| !k.prepare);
-    let row = |(launch, report): (&Launch, &KernelReport)| {
+    let row = |launch: Launch| {
         let seconds = launch.time.as_secs_f64();
         Row {
-            name: launch.kernel.clone(),
+            name: launch.kernel,
             role: launch.role,
-            work: launch.work.clone(),
+            work: launch.work,
             time_us: seconds * 1e6,
             share: seconds / total,
             gflops: (launch.flops > 0).then(|| launch.flops as f64 / seconds / 1e9),
             bytes: launch.bytes,
-            algorithm: algorithm(report, explanation),
-            amplification: window(report, explanation).filter(|w| w.applied).and_then(|w| w.amplification),
-            writes: launch.writes.clone(),
-            nodes: launch.nodes.clone(),
+            algorithm: launch.algorithm,
+            amplification: launch.amplification,
+            writes: launch.writes,
+            nodes: launch.nodes,
         }
     };
-    launches.iter().zip(reports).map(row).collect()
-}
-
-/// What became of the sum of products that a kernel computes, or computes the last part of.
-fn window<'a>(report: &KernelReport, explanation: &'a Explanation) -> Option<&'a WindowReport> {
-    explanation.windows.iter().find(|w| report.nests.iter().any(|nest| nest.output == w.buffer))
-}
-
-/// `direct`, or `winograd` with its tile; nothing where no product is summed.
-pub(crate) fn algorithm(report: &KernelReport, explanation: &Explanation) -> Option<String> {
-    let has = |roles: &[Role]| report.nests.iter().any(|nest| roles.contains(&nest.role));
-    match window(report, explanation) {
-        Some(w) if w.applied => {
-            let tile: Vec<String> = w.tile.iter().map(ToString::to_string).collect();
-            Some(format!("winograd {}", tile.join("x")))
-        }
-        _ if has(&[Role::InputTransform, Role::Multiply, Role::OutputTransform]) => Some("winograd".to_string()),
-        Some(_) => Some("direct".to_string()),
-        None if has(&[Role::Direct]) => Some("direct".to_string()),
-        None => None,
-    }
+    launches.into_iter().map(row).collect()
 }
 
 /// A table for people.

@@ -81,6 +81,17 @@ fn an_exported_model_runs_without_a_compiler() {
     let (input, output) = (format!("x={}", path(&dir, "x.npy")), format!("y={}", path(&dir, "y.npy")));
     done(&mut bare(&["bench", "model", &file, "--input", &input, "--runs", "1"]), 0);
     done(&mut bare(&["run", &file, "--input", &input, "--output", &output]), 0);
+    // A profile has a row for each launch, as the model's has.
+    let rows = |command: &mut Command| -> Vec<(String, String, String)> {
+        let report: serde_json::Value = serde_json::from_str(&done(command, 0)).unwrap();
+        let rows = report["kernels"].as_array().unwrap().iter();
+        let text = |row: &serde_json::Value, key: &str| row[key].to_string();
+        rows.map(|row| (text(row, "name"), text(row, "nodes"), text(row, "bytes"))).collect()
+    };
+    let flags = ["--input", &input, "--runs", "1", "--profile", "--json"];
+    let exported = rows(&mut bare(&[&["run", &file][..], &flags].concat()));
+    assert!(!exported.is_empty(), "a profile without rows");
+    assert_eq!(exported, rows(&mut winograph(&[&["run", &model][..], &flags].concat())));
     let y = Tensor::load_npy(dir.join("y.npy")).unwrap();
     assert_eq!(y.to_vec::<f32>().unwrap(), [10.0, 0.0, 30.0, 80.0, 0.0, 120.0]);
     assert_eq!((y.dtype(), y.shape()), (DType::F32, &[3, 2][..]));

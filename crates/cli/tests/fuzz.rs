@@ -1,12 +1,15 @@
 //! The bodies of the fuzz targets on mutations of good inputs, for a minute in all: what `fuzz/` does for as long as one
 //! likes. `WINOGRAPH_FUZZ_SECONDS` runs each for longer, `WINOGRAPH_FUZZ_INPUTS` until it has had so many inputs;
-//! `WINOGRAPH_FUZZ_AFTER` leaves the first rounds out: with it a long run has parts, and a round that failed comes again.
+//! `WINOGRAPH_FUZZ_AFTER` leaves the first rounds out: with it a long run has parts, and a round that failed comes again. All
+//! threads take rounds, whose inputs follow from their numbers. The program needs no file beside it but the filetests, for
+//! `ir_text`, and a C compiler, for `exported` and `mapped`.
 
 #[path = "../../../fuzz/bodies.rs"]
 #[allow(unreachable_pub)]
 mod bodies;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Steele, Lea & Flood's splitmix64.
@@ -123,17 +126,27 @@ fn fuzz(name: &str, seeds: &[Vec<u8>], body: fn(&[u8])) {
     }
     let start = Instant::now();
     let before = number("WINOGRAPH_FUZZ_AFTER").unwrap_or(0);
-    let mut done = 0u64;
-    while inputs.map_or_else(|| start.elapsed() < Duration::from_secs(seconds), |n| done < n) {
-        done += 1;
-        let round = before.wrapping_add(done);
-        let data = mutate(&mut Random(round), seeds);
-        if let Err(panic) = std::panic::catch_unwind(|| body(&data)) {
-            eprintln!("{name}, round {round}: {:?}", String::from_utf8_lossy(&data));
-            std::panic::resume_unwind(panic);
+    let (next, done, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let rounds = || {
+        while !failed.load(Ordering::Relaxed) {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if inputs.map_or_else(|| start.elapsed() >= Duration::from_secs(seconds), |most| n >= most) {
+                break;
+            }
+            let round = before.wrapping_add(n + 1);
+            let data = mutate(&mut Random(round), seeds);
+            if let Err(panic) = std::panic::catch_unwind(|| body(&data)) {
+                failed.store(true, Ordering::Relaxed);
+                eprintln!("{name}, round {round}: {:?}", String::from_utf8_lossy(&data));
+                std::panic::resume_unwind(panic);
+            }
+            done.fetch_add(1, Ordering::Relaxed);
         }
-    }
-    println!("{name}: {done} inputs after {before} in {} s", start.elapsed().as_secs());
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(rounds))));
+    let done = done.into_inner();
+    println!("{name}: {done} inputs after {before} in {:.1} s, {threads} threads", start.elapsed().as_secs_f64());
     assert!(inputs.is_some() || done > 100, "{name}: {done} inputs in {seconds} s are too few to say anything");
 }
 
@@ -237,7 +250,7 @@ fn safetensors() {
 #[test]
 fn exported() {
     use winograph::{ArgSpec, DType, Tensor, compile};
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz.wg");
+    let path = std::env::temp_dir().join(format!("winograph-fuzz-seed-{}.wg", std::process::id()));
     let mut seeds = Vec::new();
     for n in [1usize, 70_000] {
         let w = Tensor::ones(&[n], DType::F32).unwrap();
@@ -257,7 +270,23 @@ fn exported() {
             format!("\"sections\":[{{\"bytes\":0,\"hash\":\"{hash}\"}},{{\"bytes\":7,\"hash\":\"{hash}\"}}]}}");
         seeds.push(format!("{before}{sections}\n1234567").into_bytes());
     }
+    std::fs::remove_file(path).unwrap();
     fuzz("exported", &seeds, bodies::exported);
+}
+
+#[test]
+fn mapped() {
+    // One edit of each kind in each part of the file, before it is opened with its old and a new hash, and after.
+    let mut seeds = vec![vec![0]];
+    for flags in 0..3 {
+        for part in 0..4 {
+            for kind in 0..5 {
+                let edit = |at: u32| [&[part + 4 * kind, 1 + kind][..], &(at * 0x1010_1011).to_le_bytes()].concat();
+                seeds.push([&[flags][..], &edit(1), &edit(2)].concat());
+            }
+        }
+    }
+    fuzz("mapped", &seeds, bodies::mapped);
 }
 
 #[test]

@@ -80,6 +80,21 @@ const SWAP: [&str; 3] =
     ["Input i 0 1 data", "Convolution c 1 1 data y 0=3 1=1 6=9", "Interp r 1 1 y output 0=1 1=2.0 2=2.0"];
 const SWAP_WEIGHTS: [f32; 10] = [0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0];
 
+#[cfg(unix)]
+#[test]
+fn inputs_that_are_pipes_or_devices_are_refused_by_name() {
+    let f = Folder::new("pipes");
+    let model = f.model(&SWAP, &SWAP_WEIGHTS);
+    let pipe = f.file("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (target, name) in [(&pipe[..], "a.png"), (&pipe, "a.npy"), ("/dev/zero", "b.jpg"), ("/dev/zero", "b.npy")] {
+        let link = f.file(name);
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        let told = fails(1, &[&model, "--input", &format!("data={link}")]);
+        assert!(told.contains(&link) && told.contains("no regular file"), "{told}");
+    }
+}
+
 #[test]
 fn a_picture_becomes_a_picture() {
     let f = Folder::new("picture");

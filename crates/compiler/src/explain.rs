@@ -30,6 +30,28 @@ pub struct Explanation {
     pub kernels: Vec<KernelReport>,
 }
 
+impl Explanation {
+    /// What became of the sum of products that a kernel computes, or computes the last part of.
+    pub fn window(&self, kernel: &KernelReport) -> Option<&WindowReport> {
+        self.windows.iter().find(|w| kernel.nests.iter().any(|nest| nest.output == w.buffer))
+    }
+
+    /// `direct`, or `winograd` with its tile; nothing where no product is summed.
+    pub fn algorithm(&self, kernel: &KernelReport) -> Option<String> {
+        let has = |roles: &[Role]| kernel.nests.iter().any(|nest| roles.contains(&nest.role));
+        match self.window(kernel) {
+            Some(w) if w.applied => {
+                let tile: Vec<String> = w.tile.iter().map(ToString::to_string).collect();
+                Some(format!("winograd {}", tile.join("x")))
+            }
+            _ if has(&[Role::InputTransform, Role::Multiply, Role::OutputTransform]) => Some("winograd".to_string()),
+            Some(_) => Some("direct".to_string()),
+            None if has(&[Role::Direct]) => Some("direct".to_string()),
+            None => None,
+        }
+    }
+}
+
 /// One pass.
 #[derive(Clone, Debug)]
 pub struct PassReport {

@@ -8,6 +8,7 @@ use crate::memory::give_back;
 use crate::search::PlanStore;
 use crate::settings;
 use crate::tensor::storage::Storage;
+use crate::work::Work;
 use crate::workspace::{Constant, Workspace, Workspaces};
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -38,6 +39,9 @@ pub(crate) struct Compiled {
     debug: u32,
 }
 
+/// Why there is no code of a kept program.
+const CHANGED: &str = "its program was kept, and what it was compiled with has changed since: compile it again";
+
 /// Where a program is from.
 enum Origin {
     /// It was planned here.
@@ -45,7 +49,7 @@ enum Origin {
     /// An earlier process has planned it and this device has kept it.
     Kept(Box<Again>),
     /// It was read from an exported file.
-    Loaded(Explanation),
+    Loaded(Vec<Work>),
 }
 
 /// Programs that this process has planned, or found where an earlier one has kept them, for [`realize`](crate::Tensor::realize) and [`compile`](crate::compile): a
@@ -69,6 +73,8 @@ pub(crate) struct Ready {
     pub(crate) constants: Vec<Option<Constant>>,
     pub(crate) first_constant: usize,
     pub(crate) prepared: Box<dyn Memory>,
+    /// Of each launch.
+    pub(crate) works: Vec<Work>,
 }
 
 /// Where the time of compiling went.
@@ -263,7 +269,7 @@ impl Compiled {
         Compiled {
             workspaces: Workspaces::new(&parts.program, &**device),
             outline: parts.program,
-            origin: Origin::Loaded(Explanation::default()),
+            origin: Origin::Loaded(parts.works),
             times: CompileTimes::default(),
             device: device.clone(),
             module: parts.module,
@@ -289,8 +295,7 @@ impl Compiled {
             Origin::Loaded(_) => return Err("it was loaded from such a file: copy that file"),
             Origin::Kept(again) => again.planned(&self.outline).map(|(program, _)| program),
         };
-        let changed = "its program was kept, and what it was compiled with has changed since: compile it again";
-        planned.map(|program| &program.kernels[..]).ok_or(changed)
+        planned.map(|program| &program.kernels[..]).ok_or(CHANGED)
     }
 
     /// The program, with the code of its kernels where there is a way to it.
@@ -301,11 +306,24 @@ impl Compiled {
         }
     }
 
-    /// What was decided; `None` where what a kept program depends on has changed since.
+    /// What each launch of `run` computes, for reports.
+    ///
+    /// # Errors
+    /// What a kept program depends on has changed since.
+    pub(crate) fn works(&self, op: &'static str) -> Result<Cow<'_, [Work]>> {
+        if let Origin::Loaded(works) = &self.origin {
+            return Ok(Cow::Borrowed(works));
+        }
+        let works = self.explanation().and_then(|explanation| Work::of(self.program(), explanation));
+        works.map(Cow::Owned).ok_or_else(|| Error::Execution { op, cause: CHANGED.into() })
+    }
+
+    /// What was decided; `None` where that was elsewhere, or what a kept program depends on has changed since.
     pub(crate) fn explanation(&self) -> Option<&Explanation> {
         match &self.origin {
             Origin::Kept(again) => again.planned(&self.outline).map(|(_, explanation)| explanation),
-            Origin::Planned(explanation) | Origin::Loaded(explanation) => Some(explanation),
+            Origin::Planned(explanation) => Some(explanation),
+            Origin::Loaded(_) => None,
         }
     }
 

@@ -1,7 +1,8 @@
-//! Files: written so that they are there as a whole or not at all, and read by several threads.
+//! Files: written so that they are there as a whole or not at all; read only where they are regular ones, as far as they
+//! say that they are long, and by several threads.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,6 +12,46 @@ pub(crate) const PART: usize = 1 << 20;
 
 /// Threads that read at most.
 const READERS: usize = 8;
+
+/// The bytes of a regular file: as many at most as it says that it has.
+///
+/// # Errors
+/// Those of the system; a pipe, a device or a folder: it could be read without an end, or never be there.
+pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let (file, len) = open(path.as_ref())?;
+    let mut bytes = Vec::new();
+    let size = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    bytes.try_reserve_exact(size).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    file.take(len).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A regular file, and how many bytes it says that it has: nobody should read more of it.
+///
+/// # Errors
+/// Those of [`read`].
+pub(crate) fn open(path: &Path) -> io::Result<(File, u64)> {
+    // Opening some devices does something already.
+    regular(&fs::metadata(path)?)?;
+    let mut options = OpenOptions::new();
+    options.read(true);
+    // What has taken its name since is not waited for.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    let about = file.metadata()?;
+    regular(&about)?;
+    Ok((file, about.len()))
+}
+
+fn regular(about: &fs::Metadata) -> io::Result<()> {
+    let cause = match (about.is_file(), about.is_dir()) {
+        (true, _) => return Ok(()),
+        (_, true) => "it is a folder, no regular file",
+        _ => "it is no regular file but a pipe or a device: write what comes from it to a file and name that",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, cause))
+}
 
 /// Does what reads a part of a file for each part, on several threads: copying from the system's memory, and having it give pages
 /// for what is copied, takes longer than one of them has.
@@ -165,6 +206,17 @@ fn name(_file: &File, _path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_read_as_far_as_it_says_that_it_is_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        fs::write(&path, b"abc").unwrap();
+        assert_eq!(read(&path).unwrap(), b"abc");
+        assert_eq!(open(&path).unwrap().1, 3);
+        assert!(read(dir.path()).unwrap_err().to_string().contains("a folder"));
+        assert_eq!(read(dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn a_file_is_replaced_whole_or_left_alone() {

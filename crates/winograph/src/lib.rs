@@ -38,6 +38,7 @@ pub mod search;
 pub mod settings;
 pub mod tensor;
 pub mod virtual_gpu;
+mod work;
 mod workspace;
 
 pub use error::{Error, Result};

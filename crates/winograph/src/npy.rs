@@ -3,11 +3,10 @@
 //! The format is NumPy's NEP 1, "A simple file format for NumPy arrays".
 
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
+use crate::files::{self, write_atomically};
 use crate::tensor::Tensor;
 use crate::tensor::shape::check_size;
 use crate::tensor::storage::Storage;
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +36,8 @@ impl Tensor {
     pub fn load_npy(path: impl AsRef<Path>) -> Result<Tensor> {
         let path = path.as_ref();
         let io = |source| Error::Io { op: "load_npy", path: path.to_path_buf(), source };
-        let mut reader = BufReader::new(File::open(path).map_err(io)?);
+        let (file, bytes) = files::open(path).map_err(io)?;
+        let mut reader = BufReader::new(file).take(bytes);
         let in_file = |e: Error| match e {
             Error::Npy { cause } => Error::npy(format!("{}: {cause}", path.display())),
             other => other,

@@ -15,7 +15,7 @@
 //! bytes.
 
 use crate::error::{Error, Result};
-use crate::files::replace;
+use crate::files::{self, replace};
 use crate::tensor::Tensor;
 use crate::tensor::shape::check_size;
 use crate::tensor::storage::Storage;
@@ -23,7 +23,6 @@ use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -150,8 +149,7 @@ impl SafeTensors {
     pub fn load(path: impl AsRef<Path>) -> Result<SafeTensors> {
         let path = path.as_ref();
         let io = |source| Error::Io { op: "safetensors", path: path.to_path_buf(), source };
-        let file = File::open(path).map_err(io)?;
-        let bytes = file.metadata().map_err(io)?.len();
+        let (file, bytes) = files::open(path).map_err(io)?;
         read(&mut BufReader::new(file), bytes).map_err(|e| match e {
             Error::Safetensors { cause } => wrong(format!("{}: {cause}", path.display())),
             other => other,

@@ -208,6 +208,25 @@ fn headers_that_contradict_themselves_are_refused_before_anything_is_allocated()
         let e = Exported::from_bytes(bad).unwrap_err().to_string();
         assert!(e.contains("header is wrong"), "{text:.20}: {e}");
     }
+    // What profiles tell of each launch, too.
+    let works = |change: &dyn Fn(&str) -> String| {
+        let bad = with_header(&good, |h| {
+            let at = h.find("\"works\":[").unwrap();
+            let end = at + h[at..].find("}]").unwrap() + 2;
+            format!("{}{}{}", &h[..at], change(&h[at..end]), &h[end..])
+        });
+        Exported::from_bytes(bad).unwrap_err().to_string()
+    };
+    let e = works(&|_| "\"works\":[]".to_string());
+    assert!(e.contains("works: 0 where there are"), "{e}");
+    let e = works(&|list| list.replacen("\"access\":[", "\"access\":[\"r\",", 1));
+    assert!(e.contains("work 0: it tells of"), "{e}");
+    let e = works(&|list| list.replace("\"r\"", "\"w\""));
+    assert!(e.contains("neither a result nor an intermediate"), "{e}");
+    let e = works(&|list| list.replacen("\"flops\":", "\"amplification\":-1.0,\"flops\":", 1));
+    assert!(e.contains("amplification"), "{e}");
+    let e = works(&|list| list.replacen("\"r\"", "\"x\"", 1));
+    assert!(e.contains("unknown variant"), "{e}");
     let twice = with_header(&good, |h| h.replacen("\"out1\"", "\"out0\"", 1));
     assert!(Exported::from_bytes(twice).unwrap_err().to_string().contains("two have the name"));
 }

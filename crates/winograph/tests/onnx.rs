@@ -326,6 +326,43 @@ fn hostile_models_are_refused_by_the_name_of_what_is_wrong() {
     told("a window beyond all axes", &resize(&smoothed, 1e-12, 4e12), &["node \"zoom\" (Resize)", "scale"]);
 }
 
+/// What is no file has no end, or never begins.
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices_are_refused_by_name_and_not_read() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    let refused = |told: String, path: &std::path::Path| {
+        assert!(told.contains(path.to_str().unwrap()) && told.contains("no regular file"), "{told}");
+    };
+    for target in [at("pipe"), "/dev/zero".into(), "/dev/null".into(), dir.path().to_path_buf()] {
+        let link = |name: &str| {
+            let _ = std::fs::remove_file(at(name));
+            symlink(&target, at(name)).unwrap();
+            at(name)
+        };
+        for name in ["m.onnx", "m.param", "m.wg", "m"] {
+            let path = link(name);
+            refused(Model::load(&path).unwrap_err().to_string(), &path);
+        }
+        let npy = link("x.npy");
+        refused(Tensor::load_npy(&npy).unwrap_err().to_string(), &npy);
+        let tensors = link("x.safetensors");
+        refused(winograph::safetensors::SafeTensors::load(&tensors).unwrap_err().to_string(), &tensors);
+        let weights = link("n.bin");
+        std::fs::write(at("n.param"), "7767517\n1 1\nInput i 0 1 data\n").unwrap();
+        refused(Model::load(at("n.param")).unwrap_err().to_string(), &weights);
+    }
+    // Elements in another file.
+    let entry = bytes(13, &[bytes(1, b"location"), bytes(2, b"pipe")].concat());
+    let w = [int(1, 2), int(2, 1), bytes(8, b"w"), entry, int(14, 1)].concat();
+    std::fs::write(at("e.onnx"), model(&[node("Relu", &["w"], &["y"], &[])], &[w], &[], &[info("y", 1, &[2])]))
+        .unwrap();
+    refused(Model::load(at("e.onnx")).unwrap_err().to_string(), &at("pipe"));
+}
+
 #[test]
 fn elements_in_other_files_stay_inside_of_the_models_folder() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("external-{}", std::process::id()));
@@ -389,6 +426,27 @@ fn branches(names: [&str; 5]) -> Vec<u8> {
         &[info("x", 1, &[1, 16, 20, 20])],
         &[info("y", 1, &[1, 40, 20, 20])],
     )
+}
+
+#[test]
+fn exported_models_tell_of_their_launches_what_the_model_tells() {
+    let x = Tensor::randn(&[1, 16, 20, 20], DType::F32, 3).unwrap();
+    let device = &settings().unwrap().device;
+    let session =
+        Model::from_onnx(&branches(["first", "relu", "second", "pool", "cat"])).unwrap().compile(device).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.wg");
+    session.export(&path).unwrap();
+    let exported = Model::load(&path).unwrap().compile(device).unwrap();
+    let told = |session: &winograph::model::Session| {
+        let mut launches = session.profile(&[("x", &x)], 1).unwrap();
+        launches.iter_mut().for_each(|l| l.time = std::time::Duration::ZERO);
+        launches
+    };
+    let launches = told(&session);
+    assert!(launches.iter().any(|l| l.flops > 0 && l.algorithm.is_some() && !l.nodes.is_empty()), "{launches:?}");
+    assert!(launches.iter().all(|l| l.bytes > 0 && !l.writes.is_empty()), "{launches:?}");
+    assert_eq!(told(&exported), launches);
 }
 
 #[test]

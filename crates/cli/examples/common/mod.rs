@@ -1,12 +1,11 @@
 //! Pictures for the examples.
 
 use std::error::Error;
-use std::fs::File;
-use std::io::BufReader;
+use std::io::Cursor;
 
 /// Width, height, and red, green and blue of each pixel.
 pub(crate) fn read(path: &str) -> Result<(usize, usize, Vec<u8>), Box<dyn Error>> {
-    let mut decoder = png::Decoder::new(BufReader::new(File::open(path)?));
+    let mut decoder = png::Decoder::new(Cursor::new(winograph::files::read(path)?));
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     let mut reader = decoder.read_info()?;
     let mut bytes = vec![0; reader.output_buffer_size().ok_or("too large a picture")?];

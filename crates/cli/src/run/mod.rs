@@ -79,6 +79,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         return finish(args, report, &given, &[result], &files, &pixels);
     }
     let session = model.compile_with(options).map_err(|e| Error::of("cannot compile the model", e))?;
+    // The session may have no use for its weights any more.
+    drop(model);
     let borrowed: Vec<(&str, &Tensor)> = given.iter().map(|(n, t)| (n.as_str(), t)).collect();
     session.compile_for(&borrowed).map_err(failed)?;
     let compile_ms = ms(start.elapsed());
@@ -173,9 +175,7 @@ fn timed(
         times.push(ms(start.elapsed()));
     }
     if args.profile {
-        let launches = session.profile(inputs, PROFILED).map_err(failed)?;
-        let with = session.with_function(inputs, |f| profile::rows(&launches, f.explanation())).map_err(failed)?;
-        report.kernels = Some(with.unwrap_or_default());
+        report.kernels = Some(profile::rows(session.profile(inputs, PROFILED).map_err(failed)?));
     }
     times.sort_by(f64::total_cmp);
     report.runs = times.len();

@@ -45,7 +45,7 @@ fn picture(width: usize, height: usize, stored: usize, bytes: &[u8]) -> Picture 
 impl Picture {
     /// Reads a PNG or JPEG file; which it is its first bytes tell.
     pub(crate) fn read(path: &Path) -> Result<Picture> {
-        let bytes = std::fs::read(path).map_err(|e| cannot(path, e))?;
+        let bytes = winograph::files::read(path).map_err(|e| cannot(path, e))?;
         if bytes.starts_with(b"\x89PNG") { Picture::png(path, &bytes) } else { Picture::jpeg(path, bytes) }
     }
 

@@ -6,6 +6,7 @@ use crate::image::Platform;
 use crate::memory::may_fit;
 use crate::outline::{Buffer, Kernel, Launch, Outline, Room};
 use crate::tensor::shape::check_size;
+use crate::work::Work;
 use serde::{Deserialize, Serialize};
 use winograph_compiler::program::Program;
 use winograph_ir::DType;
@@ -48,6 +49,8 @@ pub(super) struct Header {
     pub(super) kernels: Vec<Kernel>,
     pub(super) buffers: Vec<Buffer>,
     pub(super) launches: Vec<Launch>,
+    /// What is told of each launch.
+    pub(super) works: Vec<Work>,
     pub(super) arena_bytes: usize,
     /// The library, the prepared memory, then the constants.
     pub(super) sections: Vec<Section>,
@@ -109,11 +112,12 @@ impl Header {
         serde_json::from_slice(text).map_err(|e| ExportError::header("JSON", e.to_string()))
     }
 
-    /// Where each section is in the file, whose sections begin at `start`, and where the file ends.
-    pub(super) fn places(&self, start: u64) -> Result<(Vec<u64>, u64), ExportError> {
+    /// Where each section is in the file, whose sections begin at `start`, and where the file ends. Those of `mapped` bytes
+    /// and more begin where they can be mapped.
+    pub(super) fn places(&self, start: u64, mapped: u64) -> Result<(Vec<u64>, u64), ExportError> {
         let mut end = Some(start);
         let place = |s: &Section| {
-            let at = end.and_then(|end| place(end, s.bytes));
+            let at = end.and_then(|end| place(end, s.bytes, mapped));
             end = at.and_then(|at| at.checked_add(s.bytes));
             at
         };
@@ -156,14 +160,29 @@ impl Header {
         let kernels = self.kernels.iter().collect();
         let outline = Outline { kernels, buffers: &self.buffers, prepare: &[], run: &self.launches };
         let program = outline.check(&self.machine, &room).map_err(|(part, cause)| ExportError::header(part, cause))?;
+        self.check_works(&program)?;
         let specs = |list: Vec<(ArgSpec, usize)>| list.into_iter().map(|(spec, _)| spec).collect();
         Ok(Sound { program, inputs: specs(inputs), outputs: specs(outputs) })
     }
 }
 
-/// Where a section of so many bytes is that comes after `end`: a large one where memory can be mapped to it.
-pub(super) fn place(end: u64, bytes: u64) -> Option<u64> {
-    match bytes >= MAPPED {
+impl Header {
+    /// Whether it tells of each launch what that can do.
+    fn check_works(&self, program: &Program) -> Result<(), ExportError> {
+        let (told, launches) = (self.works.len(), program.run.len());
+        if told != launches {
+            return Err(ExportError::header("works", format!("{told} where there are {launches} launches")));
+        }
+        for (i, (work, step)) in self.works.iter().zip(&program.run).enumerate() {
+            work.check(step, &program.buffers).map_err(|cause| ExportError::header(format!("work {i}"), cause))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a section of so many bytes is that comes after `end`: one of `mapped` and more where memory can be mapped to it.
+pub(super) fn place(end: u64, bytes: u64, mapped: u64) -> Option<u64> {
+    match bytes >= mapped {
         true => end.checked_next_multiple_of(PAGE),
         false => Some(end),
     }

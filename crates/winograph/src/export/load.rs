@@ -1,15 +1,13 @@
 //! Reading an exported file.
 
-#[cfg(target_os = "linux")]
-use super::format::MAPPED;
-use super::format::{FIXED_SECTIONS, Header, MAGIC, MAX_HEADER, Named, PREAMBLE, Section, Sound, digest};
+use super::format::{FIXED_SECTIONS, Header, MAGIC, MAPPED, MAX_HEADER, Named, PREAMBLE, Section, Sound, digest};
 use super::{ExportError, FORMAT};
 #[cfg(target_os = "linux")]
 use crate::cpu::buffer::Buffer;
 use crate::device::{Device, Memory, host_bytes};
 use crate::error::Result;
 use crate::execute::{Compiled, Ready};
-use crate::files::{PART, in_parts};
+use crate::files::{self, PART, in_parts};
 use crate::function::{ArgSpec, Function};
 use crate::image::{Image, Platform};
 use crate::memory::may_fit;
@@ -31,6 +29,8 @@ pub struct Exported {
     places: Vec<u64>,
     /// Bytes of the file.
     length: u64,
+    /// Sections of so many bytes and more are mapped, where the system maps files.
+    mapped: u64,
 }
 
 /// Where the bytes are.
@@ -43,14 +43,10 @@ enum Source {
 
 impl Source {
     fn open(path: &Path) -> io::Result<Source> {
-        // A pipe would wait for a writer, and has no places to read from.
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-        }
         #[cfg(unix)]
-        return File::open(path).map(Source::File);
+        return files::open(path).map(|(file, _)| Source::File(file));
         #[cfg(not(unix))]
-        return std::fs::read(path).map(Source::Bytes);
+        return files::read(path).map(Source::Bytes);
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -61,11 +57,11 @@ impl Source {
         }
     }
 
-    /// A large part of a file as memory of the host, where the system maps files.
+    /// A part of a file as memory of the host, where the system maps files.
     fn map(&self, at: u64, bytes: usize) -> Option<Box<dyn Memory>> {
         match self {
             #[cfg(target_os = "linux")]
-            Source::File(file) if bytes as u64 >= MAPPED => Some(Box::new(Buffer::of_file(file, at, bytes)?)),
+            Source::File(file) => Some(Box::new(Buffer::of_file(file, at, bytes)?)),
             _ => None,
         }
     }
@@ -90,9 +86,16 @@ impl Exported {
     /// A file that cannot be read, is no exported file, has another format, is truncated, or whose header is damaged or
     /// wrong.
     pub fn open(path: impl AsRef<Path>) -> Result<Exported> {
+        Exported::open_mapping(path, MAPPED)
+    }
+
+    /// As [`open`](Exported::open), of a file whose sections of `mapped` bytes and more lie where they are mapped: tests map
+    /// small ones.
+    #[doc(hidden)]
+    pub fn open_mapping(path: impl AsRef<Path>, mapped: u64) -> Result<Exported> {
         let name = path.as_ref().display().to_string();
         let opened = Source::open(path.as_ref()).map_err(|source| ExportError::Io { action: "read", source });
-        opened.and_then(|source| Exported::new(name.clone(), source)).map_err(|e| e.of(&name))
+        opened.and_then(|source| Exported::new(name.clone(), source, mapped)).map_err(|e| e.of(&name))
     }
 
     /// As [`open`](Exported::open), of bytes in memory.
@@ -101,10 +104,10 @@ impl Exported {
     /// Those of [`open`](Exported::open).
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Exported> {
         let name = "exported program".to_string();
-        Exported::new(name.clone(), Source::Bytes(bytes)).map_err(|e| e.of(&name))
+        Exported::new(name.clone(), Source::Bytes(bytes), MAPPED).map_err(|e| e.of(&name))
     }
 
-    fn new(name: String, source: Source) -> Result<Exported, ExportError> {
+    fn new(name: String, source: Source, mapped: u64) -> Result<Exported, ExportError> {
         let io = |source| ExportError::Io { action: "read", source };
         let found = source.len().map_err(io)?;
         let mut preamble = [0; PREAMBLE];
@@ -140,11 +143,11 @@ impl Exported {
         }
         let header = Header::parse(&text)?;
         let sound = header.check()?;
-        let (places, expected) = header.places(start)?;
+        let (places, expected) = header.places(start, mapped)?;
         if found != expected {
             return Err(ExportError::Length { found, expected });
         }
-        let exported = Exported { name, source, header, sound, places, length: expected };
+        let exported = Exported { name, source, header, sound, places, length: expected, mapped };
         exported.check_padding(start)?;
         Ok(exported)
     }
@@ -208,7 +211,8 @@ impl Exported {
             false => Some(device.import(Image { platform: self.header.machine.clone(), kernels, library })?),
         };
         let constants = constants.into_iter().map(|memory| Some(Constant::Copy(memory))).collect();
-        let parts = Ready { program: self.sound.program.clone(), module, constants, first_constant: 0, prepared };
+        let (program, works) = (self.sound.program.clone(), self.header.works.clone());
+        let parts = Ready { program, module, constants, first_constant: 0, prepared, works };
         let compiled = Arc::new(Compiled::ready(parts, device));
         Ok(Function { compiled, args: self.sound.inputs.clone(), outputs: self.sound.outputs.clone() })
     }
@@ -220,7 +224,7 @@ impl Exported {
         let mut sections = self.header.sections.iter().zip(&self.places);
         let mut library = zeros(sections.next().map_or(0, |s| s.0.bytes))?;
         let memory = |(s, &at): (&Section, &u64)| match usize::try_from(s.bytes) {
-            Ok(bytes) => Ok(match self.source.map(at, bytes) {
+            Ok(bytes) => Ok(match (s.bytes >= self.mapped).then(|| self.source.map(at, bytes)).flatten() {
                 Some(mapped) => Held { memory: mapped, mapped: true },
                 None => Held { memory: device.allocate(bytes)?, mapped: false },
             }),

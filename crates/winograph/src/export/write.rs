@@ -1,12 +1,13 @@
 //! Writing an exported file.
 
-use super::format::{Header, MAGIC, MAX_HEADER, Named, Section, digest, place};
+use super::format::{Header, MAGIC, MAPPED, MAX_HEADER, Named, Section, digest, place};
 use super::{ExportError, FORMAT};
 use crate::error::Result;
 use crate::files::{PART, replace};
 use crate::function::{ArgSpec, Function};
 use crate::image::Image;
 use crate::outline::{At, Buffer, Kernel, Launch};
+use crate::work::Work;
 use std::borrow::Cow;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
@@ -31,11 +32,12 @@ pub(crate) fn write(path: &Path, function: &Function, names: Names, about: About
     let compiled = &function.compiled;
     let codes = compiled.codes().map_err(|cause| in_file(ExportError::Unsuitable { cause: cause.into() }))?;
     let image = compiled.image(codes).map_err(|e| in_file(e.into()))?;
+    let works = compiled.works("export")?.into_owned();
     let (prepared, constants) = compiled.memory().map_err(|e| in_file(e.into()))?;
     let slots: Vec<usize> = constants.iter().map(|(slot, _)| *slot).collect();
     let mut sections = vec![Cow::Borrowed(&image.library[..]), Cow::Owned(prepared)];
     sections.extend(constants.into_iter().map(|(_, bytes)| bytes));
-    let header = header(function, &image, names, about, &slots, &sections);
+    let header = header(function, &image, names, about, works, &slots, &sections);
     let text = serde_json::to_vec(&header)
         .map_err(|e| in_file(ExportError::Unsuitable { cause: format!("sizes are not constants: {e}") }))?;
     let preamble =
@@ -45,7 +47,7 @@ pub(crate) fn write(path: &Path, function: &Function, names: Names, about: About
         out.write_all(&text)?;
         let mut end = (preamble.len() + text.len()) as u64;
         for s in &sections {
-            let at = place(end, s.len() as u64).unwrap_or(end);
+            let at = place(end, s.len() as u64, MAPPED).unwrap_or(end);
             io::copy(&mut io::repeat(0).take(at - end), out)?;
             out.write_all(s)?;
             end = at + s.len() as u64;
@@ -72,6 +74,7 @@ fn header(
     image: &Image,
     names: Names,
     about: About,
+    works: Vec<Work>,
     constants: &[usize],
     sections: &[Cow<'_, [u8]>],
 ) -> Header {
@@ -118,6 +121,7 @@ fn header(
             .collect(),
         buffers,
         launches,
+        works,
         arena_bytes: program.arena_bytes,
         sections: sections.iter().map(section).collect(),
     }

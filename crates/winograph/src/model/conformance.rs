@@ -80,7 +80,7 @@ struct Set {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_path_buf(), source }.into())
+    crate::files::read(path).map_err(|source| ModelError::Io { path: path.to_path_buf(), source }.into())
 }
 
 /// A value in a file, of the kind that the model says.

@@ -10,7 +10,8 @@
 //! # Ok::<(), winograph::Error>(())
 //! ```
 //!
-//! A session compiles a model for the shapes of its inputs, once for each combination that it is given. Where shapes
+//! A session compiles a model for the shapes of its inputs, once for each combination that it is given. It holds what each of
+//! these has prepared of the weights, and the weights themselves unless the model states all shapes. Where shapes
 //! of results follow from the elements of small integer inputs (a target shape, a number of results), the compiled form
 //! is for these elements, too. Where they follow from other elements (`NonZero` of a computed tensor, a loop that ends
 //! when a computed condition says so), nothing is compiled as a whole: what such an operator reads is compiled and
@@ -38,12 +39,12 @@ pub use value::Value;
 use crate::device::Device;
 use crate::error::Result;
 use crate::export::{self, Exported};
+use crate::files;
 use crate::function::{ArgSpec, FunctionOptions};
 use crate::tensor::Tensor;
 use ncnn::NcnnModel;
 use onnx::OnnxModel;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 use winograph_ir::DType;
@@ -63,6 +64,18 @@ enum Format {
     Ncnn(NcnnModel),
     /// Compiled already.
     Exported(Exported),
+    /// Compiled by a session for the only shapes that it takes.
+    Told(Told),
+}
+
+/// What is told of a model whose weights are not in memory any more.
+#[derive(Debug)]
+struct Told {
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    metadata: Vec<(String, String)>,
+    operators: Vec<(String, usize)>,
+    parameters: usize,
 }
 
 /// An input or output of a model.
@@ -106,7 +119,7 @@ impl Model {
     /// code of that file: **take only what you would run as a program**; see [`export`].
     ///
     /// # Errors
-    /// A file that cannot be read, or is not such a model.
+    /// A file that cannot be read, is a pipe or a device, or is not such a model.
     pub fn load(path: impl AsRef<Path>) -> Result<Model> {
         let path = path.as_ref();
         if path.extension().is_some_and(|e| e == export::EXTENSION) {
@@ -117,7 +130,8 @@ impl Model {
             return Err(ModelError::format(path.display().to_string(), cause).into());
         }
         let io = |source| ModelError::Io { path: path.to_path_buf(), source };
-        let mut file = BufReader::with_capacity(READ, File::open(path).map_err(io)?);
+        let (file, bytes) = files::open(path).map_err(io)?;
+        let mut file = BufReader::with_capacity(READ, file);
         let first = file.fill_buf().map_err(io)?;
         if first.starts_with(ncnn::MAGIC.as_bytes()) || path.extension().is_some_and(|e| e == "param") {
             return Model::from_ncnn(&read(path)?, &read(&path.with_extension("bin"))?);
@@ -126,16 +140,7 @@ impl Model {
             Some(p) if !p.as_os_str().is_empty() => p,
             _ => Path::new("."),
         };
-        let about = file.get_ref().metadata().map_err(io)?;
-        let model = if about.is_file() {
-            OnnxModel::read(file, about.len(), Some(folder))?
-        } else {
-            // What has no size is read to its end.
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).map_err(io)?;
-            OnnxModel::decode(&bytes, Some(folder))?
-        };
-        Ok(Model(Arc::new(Format::Onnx(model))))
+        Ok(Model(Arc::new(Format::Onnx(OnnxModel::read(file, bytes, Some(folder))?))))
     }
 
     /// A model in ncnn's format that is in memory: the text of the `.param` file, and the bytes of the `.bin` file.
@@ -160,6 +165,7 @@ impl Model {
             Format::Onnx(m) => m.inputs(),
             Format::Ncnn(m) => m.inputs(),
             Format::Exported(m) => m.inputs().into_iter().map(Port::from).collect(),
+            Format::Told(m) => m.inputs.clone(),
         }
     }
 
@@ -169,6 +175,7 @@ impl Model {
             Format::Onnx(m) => m.outputs(),
             Format::Ncnn(m) => m.outputs(),
             Format::Exported(m) => m.outputs().into_iter().map(Port::from).collect(),
+            Format::Told(m) => m.outputs.clone(),
         }
     }
 
@@ -178,6 +185,7 @@ impl Model {
             Format::Onnx(m) => m.metadata(),
             Format::Ncnn(_) => &[],
             Format::Exported(m) => m.metadata(),
+            Format::Told(m) => &m.metadata,
         }
     }
 
@@ -187,6 +195,7 @@ impl Model {
             Format::Onnx(m) => m.operators(),
             Format::Ncnn(m) => m.operators(),
             Format::Exported(m) => m.operators().to_vec(),
+            Format::Told(m) => m.operators.clone(),
         }
     }
 
@@ -196,6 +205,7 @@ impl Model {
             Format::Onnx(m) => m.parameters(),
             Format::Ncnn(m) => m.parameters(),
             Format::Exported(m) => m.parameters(),
+            Format::Told(m) => m.parameters,
         }
     }
 
@@ -217,10 +227,18 @@ impl Model {
                 let cause = "it is compiled already and has no operations any more: take the model it was made from";
                 Err(ModelError::format("exported model", cause).into())
             }
+            Format::Told(_) => {
+                let cause = "a session has compiled it for the only shapes that it takes and has let its weights go: load \
+                             it again";
+                Err(ModelError::format("model of a session", cause).into())
+            }
         }
     }
 
-    /// Compiles the model if the shapes of its inputs are known; else that is done when it is first run.
+    /// Compiles the model if the shapes of its inputs are known; else that is done when it is first run. Where the model
+    /// states all shapes the session has no more use for the weights as they are in the file, and lets them go: they are
+    /// freed when the last `Model` that was loaded with them is dropped. Else it keeps them for the shapes to come, beside
+    /// those that it has prepared.
     ///
     /// # Errors
     /// What is wrong with the model, and those of compiling.
@@ -228,7 +246,7 @@ impl Model {
         self.compile_with(FunctionOptions { device: Some(device.clone()), ..FunctionOptions::default() })
     }
 
-    /// A session that has compiled nothing yet: it does so for the shapes that it meets.
+    /// A session that has compiled nothing yet: it does so for the shapes that it meets, and keeps the model's weights.
     pub fn session(&self, options: FunctionOptions) -> Session {
         Session::new(self.clone(), options)
     }
@@ -241,7 +259,7 @@ impl Model {
         if let Format::Exported(exported) = &*self.0 {
             return Session::of_exported(self, exported, options);
         }
-        let session = Session::new(self.clone(), options);
+        let mut session = Session::new(self.clone(), options);
         let fixed = self.inputs().into_iter().map(|p| match p.of {
             PortType::Tensor { dtype, shape: Some(shape) } => {
                 let shape = shape.into_iter().collect::<Option<Vec<usize>>>()?;
@@ -254,8 +272,59 @@ impl Model {
         }
         Ok(session)
     }
+
+    /// The same without operations and weights.
+    fn told(&self) -> Model {
+        Model(Arc::new(Format::Told(Told {
+            inputs: self.inputs(),
+            outputs: self.outputs(),
+            metadata: self.metadata().to_vec(),
+            operators: self.operators(),
+            parameters: self.parameters(),
+        })))
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_path_buf(), source }.into())
+    files::read(path).map_err(|source| ModelError::Io { path: path.to_path_buf(), source }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::settings;
+
+    #[test]
+    fn a_session_keeps_weights_only_for_shapes_that_may_come() {
+        let device = &settings().unwrap().device;
+        let bin = [&[0; 4][..], &[0f32, 1.0, 2.0].map(f32::to_le_bytes).concat()].concat();
+        let x = Tensor::ones(&[3, 4, 5], DType::F32).unwrap();
+        for (input, keeps) in [(" 0=5 1=4 2=3", false), ("", true)] {
+            let text = format!("7767517\n2 2\nInput i 0 1 x{input}\nConvolution c 1 1 x y 0=1 1=1 6=3\n");
+            let model = Model::from_ncnn(text.as_bytes(), &bin).unwrap();
+            let (inputs, weak) = (model.inputs(), Arc::downgrade(&model.0));
+            let session = model.compile(device).unwrap();
+            session.compile_for(&[("x", &x)]).unwrap();
+            drop(model);
+            assert_eq!(weak.upgrade().is_some(), keeps);
+            assert_eq!(session.run(&[("x", &x)]).unwrap()[0].1.to_vec::<f32>().unwrap(), [3.0; 20]);
+            let told = session.model();
+            assert_eq!((told.inputs(), told.parameters(), told.operators().len()), (inputs, 3, 1));
+            let traced = told.trace(&[("x".to_string(), Value::Tensor(x.clone()))]).map_err(|e| e.to_string());
+            assert_eq!(traced.is_ok(), keeps);
+            assert!(keeps || traced.unwrap_err().contains("load it again"));
+            let wide = Tensor::ones(&[3, 4, 6], DType::F32).unwrap();
+            let other = session.run(&[("x", &wide)]).map_err(|e| e.to_string());
+            assert!(if keeps { other.is_ok() } else { other.unwrap_err().contains("expected a tensor f32[3,4,5]") });
+            // In tiles: one is the picture, smaller ones are other shapes.
+            let axes = PictureAxes { height: 1, width: 2 };
+            let tiled =
+                |tile| session.run_tiled(("x", &x, axes), axes, tile, &mut |_, _| {}).map_err(|e| e.to_string());
+            assert_eq!(tiled(5).unwrap().1.to_vec::<f32>().unwrap(), [3.0; 20]);
+            match keeps {
+                true => assert_eq!(tiled(2).unwrap().1.to_vec::<f32>().unwrap(), [3.0; 20]),
+                false => assert!(tiled(2).unwrap_err().contains("expected a tensor f32[3,4,5]")),
+            }
+        }
+    }
 }

@@ -134,7 +134,8 @@ impl Session {
         export::write(path, function, names, about)
     }
 
-    /// The model.
+    /// The model. Where it states the shapes of all inputs it is compiled for these and has [let its weights
+    /// go](Model::compile): it tells what it is, and can be neither traced nor compiled again.
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -224,11 +225,16 @@ impl Session {
         }
     }
 
-    /// Compiles for inputs of which dtypes and shapes are known. Nothing is done if elements are needed, too.
-    pub(crate) fn prepare(&self, inputs: &[(String, Tensor)]) -> Result<()> {
+    /// Compiles for the inputs of a model that states their dtypes and shapes, which is all that it will be asked for, so
+    /// that its weights may go. Nothing is done if elements are needed, too.
+    pub(crate) fn prepare(&mut self, inputs: &[(String, Tensor)]) -> Result<()> {
         let inputs: Vec<(String, Value)> = inputs.iter().map(|(n, t)| (n.clone(), Value::Tensor(t.clone()))).collect();
         match self.attempt(&inputs, &[]) {
-            Ok(plan) => self.keep(plan).map(|_| ()),
+            Ok(plan) => {
+                self.keep(plan)?;
+                self.model = self.model.told();
+                Ok(())
+            }
             Err(Error::Model(e)) if matches!(*e, ModelError::NeedsValue { .. } | ModelError::DataDependent { .. }) => {
                 Ok(())
             }
@@ -356,7 +362,7 @@ impl Fixed {
 }
 
 /// The inputs in the model's order, compared with what it says of them.
-fn checked(ports: &[Port], inputs: &[(String, Value)]) -> Result<Vec<(String, Value)>> {
+pub(super) fn checked(ports: &[Port], inputs: &[(String, Value)]) -> Result<Vec<(String, Value)>> {
     let wrong = |name: &str, given: String, expected: String| {
         Error::from(ModelError::Input { name: format!("{name:?}"), given, expected })
     };

@@ -5,6 +5,7 @@
 
 use crate::error::Result;
 use crate::model::field::{Field, Span};
+use crate::model::session::checked;
 use crate::model::{Model, ModelError, Session, Value};
 use crate::tensor::storage::Storage;
 use crate::tensor::{Tensor, shape};
@@ -53,7 +54,19 @@ fn traced(model: &Model, input: &Tensor, name: &str) -> Result<Tensor> {
     let values = model.trace(&[(name.to_string(), Value::Tensor(input.clone()))])?;
     match &values[..] {
         [Value::Tensor(t)] => Ok(t.clone()),
-        _ => Err(wrong("they are for models with one output, a tensor".into())),
+        _ => Err(one_output()),
+    }
+}
+
+fn one_output() -> crate::Error {
+    wrong("they are for models with one output, a tensor".into())
+}
+
+/// Whether a result has the axes of a picture.
+fn picture_of(result: &Tensor, axes: PictureAxes) -> Result<()> {
+    match axes.height.max(axes.width) < result.rank() && axes.height != axes.width {
+        true => Ok(()),
+        false => Err(wrong(format!("a result of shape {:?}", result.shape()))),
     }
 }
 
@@ -211,18 +224,23 @@ impl Session {
                 axes.height, axes.width
             )));
         }
+        let (height, width) = (x.shape()[axes.height], x.shape()[axes.width]);
+        let (h, w) = (tile.min(height), tile.min(width));
+        let mut shape = x.shape().to_vec();
+        (shape[axes.height], shape[axes.width]) = (h, w);
+        // A model that takes pictures of one size alone is not there any more to be asked about others.
+        checked(&inputs, &[(name.to_string(), Value::Tensor(Tensor::argument(x.dtype(), shape)?))])?;
+        if (h, w) == (height, width) {
+            return self.whole(input, output, progress);
+        }
         let of_size = |height: usize, width: usize| -> Result<(Tensor, Tensor)> {
             let mut shape = x.shape().to_vec();
             (shape[axes.height], shape[axes.width]) = (height, width);
             let input = Tensor::argument(x.dtype(), shape)?;
             let result = traced(self.model(), &input, name)?;
-            if output.height.max(output.width) >= result.rank() || output.height == output.width {
-                return Err(wrong(format!("a result of shape {:?}", result.shape())));
-            }
+            picture_of(&result, output)?;
             Ok((input, result))
         };
-        let (height, width) = (x.shape()[axes.height], x.shape()[axes.width]);
-        let (h, w) = (tile.min(height), tile.min(width));
         let (tile_input, tile_result) = of_size(h, w)?;
         let field = Field::new(&tile_result);
         let (_, result) = of_size(height, width)?;
@@ -270,6 +288,21 @@ impl Session {
         }
         progress(total, total);
         Ok((label, Tensor::ready(Arc::new(out), result.dtype(), full.to_vec())))
+    }
+
+    /// Runs a model on a picture that is no larger than a tile.
+    fn whole(
+        &self,
+        (name, x, _): (&str, &Tensor, PictureAxes),
+        output: PictureAxes,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(String, Tensor)> {
+        progress(0, 1);
+        let results = self.run(&[(name, x)])?;
+        let Ok([(name, result)]) = <[_; 1]>::try_from(results) else { return Err(one_output()) };
+        picture_of(&result, output)?;
+        progress(1, 1);
+        Ok((name, result))
     }
 }
 

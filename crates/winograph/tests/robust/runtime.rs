@@ -289,6 +289,9 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     ("Function::export", |s, c| told(c.f.export(c.file(s)))),
     ("Function::load", |s, c| told(Function::load(c.file(s), &c.cpu).map(|f| f.args().len()))),
     ("Exported::open", |s, c| told(Exported::open(c.file(s)).map(|e| e.inputs().len()))),
+    ("Exported::open_mapping", |s, c| {
+        told(Exported::open_mapping(c.file(s), s.size() as u64).and_then(|e| e.check(&c.cpu)))
+    }),
     ("Exported::from_bytes", |s, c| told(exported(s, c).map(|_| ()))),
     ("Exported::machine", |s, c| told(exported(s, c).map(|e| e.machine().to_string()))),
     ("Exported::version", |s, c| told(exported(s, c).map(|e| e.version().len()))),
@@ -318,6 +321,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     }),
     ("GpuCode::check", |s, _| told(code(s).check(s.size() as u32))),
     ("write_atomically", |s, c| told(write_atomically(&c.file(s), b"x"))),
+    ("read", |s, c| told(winograph::files::read(c.file(s)).map(|bytes| bytes.len()))),
     ("SafeTensors::new", |s, _| told(safetensors(s).map(|_| ()))),
     ("SafeTensors::with_metadata", |s, _| {
         let notes = std::iter::once((s.text(), s.text())).collect();

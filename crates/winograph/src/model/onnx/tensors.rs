@@ -2,10 +2,10 @@
 
 use super::proto::{SparseTensorProto, StringEntry, TensorProto};
 use crate::error::Result;
+use crate::files;
 use crate::model::ModelError;
 use crate::tensor::storage::Storage;
 use crate::tensor::{Tensor, shape};
-use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use winograph_ir::{DType, Scalar};
@@ -145,8 +145,7 @@ fn external(entries: &[StringEntry], folder: Option<&Path>, bytes: usize) -> Res
     if !real.starts_with(&base) {
         return Err(Cause::Text(format!("its elements are in {location:?}, which is outside of the model's folder")));
     }
-    let file = File::open(&path).map_err(io)?;
-    let whole = file.metadata().map_err(io)?.len();
+    let (file, whole) = files::open(&path).map_err(io)?;
     if offset.checked_add(bytes as u64).is_none_or(|end| end > whole) {
         return Err(Cause::Text(format!("{bytes} bytes from {offset} on of {location:?}, which has {whole}")));
     }
