@@ -492,7 +492,7 @@ fn stages_in_chunks_are_launched_for_each() {
     let bytes = |v: &Value| v["arena_bytes"].as_u64().unwrap();
     assert!(bytes(&chunked) * 5 <= bytes(&whole) * 3, "{} of {}", bytes(&chunked), bytes(&whole));
     let why = whole["scopes"][0]["reason"].as_str().unwrap();
-    assert!(why.contains("one launch is estimated at") && why.contains("launches that it saves"), "{why}");
+    assert!(why.contains("one launch is estimated at") && why.contains("us beside its launch, 3 launches at"), "{why}");
     let fused = json(&[&of("fused")[..], &["--json"]].concat());
     assert_eq!((&fused["scopes"][0]["fused"], bytes(&fused)), (&true.into(), 0));
     let bench = ["bench", "conv", "--device", "virtual:cuda:sm_90", "--runs", "1", "--stages", "chunks:2"];

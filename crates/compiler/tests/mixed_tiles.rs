@@ -252,6 +252,23 @@ fn auto_takes_a_mix_where_it_is_estimated_to_be_clearly_cheaper() {
     }
 }
 
+/// On GPUs the only mixes that took less time have a 6 in them, which the default tolerance refuses.
+#[test]
+fn on_gpus_auto_takes_tiles_of_one_size() {
+    let target = Target::by_name("cuda:sm_90").unwrap();
+    let of = |n, tile: Option<&str>, tolerance: Option<f64>| {
+        let tolerance = tolerance.map(|t| Tolerance::new(t).unwrap());
+        let options = Options { tile: tile.map(mix), tolerance, ..Options::default() };
+        compile(&Conv::conv2d(n, 512, 14, 14, 512).graph(), &target, &options).unwrap().1.windows[0].clone()
+    };
+    for n in [1, 64] {
+        assert_eq!(of(n, None, None).tile, mix("4,4"));
+    }
+    assert_eq!(of(64, Some("4+6,4"), None).tile, mix("4+6,4"), "what is asked for is taken");
+    let refused = of(64, Some("4+6,4"), Some(3.0));
+    assert!(!refused.applied && refused.reason.contains("more than 3, the tolerance"), "{}", refused.reason);
+}
+
 /// What was decided is text, and given back it is the same program.
 #[test]
 fn a_tuning_has_the_mix_and_gives_the_same_program() {

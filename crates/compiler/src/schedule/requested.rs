@@ -2,10 +2,10 @@
 //!
 //! A chain's kernels are launches of their own unless a rule or the sum's tuning asks for loops of the host around them, or for
 //! one launch in which a workgroup keeps a block of what is between them in shared memory; or unless that launch is estimated to
-//! take less than the launches it saves, where the rewrite counted on it.
+//! take less than launches of their own do at least, where the rewrite counted on it.
 
 use super::block_cost::{Sizes, within};
-use super::group_cost::{self, NEXT_LAUNCH_US, extents, padding};
+use super::group_cost::{self, extents, padding};
 use super::host;
 use super::narrow::{Block, narrow};
 use super::scope::{Choice, own_output, sizes};
@@ -53,18 +53,13 @@ pub(super) fn staged(
         false => Ok(s),
     });
     let most = found.as_ref().map_or(1, |s| s.rows.iter().map(|a| a.size).product::<i64>().min(host::MOST_CHUNKS));
-    let estimated = found.as_ref().ok().zip(target.gpu.as_ref()).and_then(|(s, gpu)| group_cost::estimate(s, gpu));
+    let estimated =
+        found.as_ref().ok().zip(target.gpu.as_ref()).and_then(|(s, gpu)| group_cost::estimate(s, chain.len(), gpu));
     let best = estimated.map(|e| e.cut);
-    // Launches of the chain that one launch saves.
-    let saved = chain.len().saturating_sub(1) as f64;
     let beside = estimated.map(|e| {
-        format!(
-            "estimated at {:.1} us beside its launch, the {saved} launches that it saves at {:.1}",
-            e.us,
-            saved * NEXT_LAUNCH_US
-        )
+        format!("estimated at {:.1} us beside its launch, {} launches at {:.1} at least", e.us, chain.len(), e.apart_us)
     });
-    let pays = written.is_some_and(|b| sums.is_gathered(b)) && estimated.is_some_and(|e| e.pays(saved));
+    let pays = written.is_some_and(|b| sums.is_gathered(b)) && estimated.is_some_and(|e| e.pays());
     let by_estimate = rule == StageRule::Auto && stages.is_none() && pays;
     let wanted = if by_estimate { Some(Wanted::Fused(None)) } else { wanted };
     let writers = &chain[..chain.len().saturating_sub(1)];

@@ -222,8 +222,8 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String
     // Points of the caller's choice are a wish for the tile that they fit, and a large tolerance is one for large tiles.
     let wished = options.points.is_some() || tolerance > Tolerance::default().get();
     let tiles: &[usize] = if wished { &TILES } else { &DEFAULT_TILES };
-    // Tiles of one size first: a mix must be clearly better than the best of them. Where stages are launches of their own
-    // nobody has measured mixes: they are for who asks.
+    // Tiles of one size first: a mix must be clearly better than the best of them. Where stages are launches of their own a
+    // mix has those of each region, and the mixes that the default tolerance admits were slower on an H100 (docs/performance.md).
     let mixes = work.launch == 0.0 && work.units.is_none();
     for tile in work.candidates(tiles) {
         if work.fits(&tile).is_err() || !fits_points(&tile) || (is_mixed(&tile) && !mixes) {
@@ -705,13 +705,13 @@ impl Problem {
             terms: self.channels,
             computed: true,
         };
-        group_cost::estimate(&sizes, gpu)
+        group_cost::estimate(&sizes, 3, gpu)
     }
 
     /// What tiles cost as one launch where that clearly pays beside launches of their own and the direct sum: in multiply-adds,
     /// without what any launch takes. Where each call transforms the weights that is a launch before.
     fn gathered(&self, tile: &[AxisTile]) -> Option<f64> {
-        let one = self.one_launch(tile).filter(|one| one.pays(2.0))?;
+        let one = self.one_launch(tile).filter(Estimate::pays)?;
         let before = if self.each_call { self.launch } else { 0.0 };
         let cost = one.us * self.launch / LAUNCH_US + before;
         (self.launch + cost <= MARGIN * (self.launch + self.direct())).then_some(cost)
