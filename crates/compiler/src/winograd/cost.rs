@@ -223,7 +223,8 @@ pub fn decide(work: &Problem, options: &Options) -> Result<Result<Choice, String
     let wished = options.points.is_some() || tolerance > Tolerance::default().get();
     let tiles: &[usize] = if wished { &TILES } else { &DEFAULT_TILES };
     // Tiles of one size first: a mix must be clearly better than the best of them. Where stages are launches of their own a
-    // mix has those of each region, and the mixes that the default tolerance admits were slower on an H100 (docs/performance.md).
+    // mix has those of each region, and on an H100 the mixes that the default tolerance admits took longer at N = 1 and 16
+    // (docs/performance.md).
     let mixes = work.launch == 0.0 && work.units.is_none();
     for tile in work.candidates(tiles) {
         if work.fits(&tile).is_err() || !fits_points(&tile) || (is_mixed(&tile) && !mixes) {
