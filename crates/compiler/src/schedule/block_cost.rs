@@ -54,6 +54,8 @@ const SPILL_RATE: f64 = 4.0;
 /// Cycles to begin another block of columns, and to launch a kernel.
 const COLUMNS_CYCLES: f64 = 300.0;
 const LAUNCH_CYCLES: f64 = 8000.0;
+/// The share of the second-level cache that an item's own data may have.
+const KEPT: f64 = 0.8;
 /// Most bytes of scratch memory of a thread, with its part of what threads share.
 const MOST_SCRATCH: f64 = (4 << 20) as f64;
 
@@ -263,14 +265,24 @@ fn cycles(sizes: &Sizes, staging: Staging, target: &Target) -> f64 {
     let rounds = all / (cut.parts * cut.columns) as f64;
     let columns = all * sizes.beside / cut.parts as f64;
 
-    // The product: less than a core's multiply-adds where few vectors share what is loaded.
+    // Whether the second-level cache holds all that an item works on, and whether weights may stay there for the next.
+    let (x, m) = buffers(sizes, cut);
+    let weights = sizes.batch * sizes.terms * columns * 4.0;
+    let kept = KEPT * target.l2 as f64;
+    let small = weights < 0.5 * target.l2 as f64;
+    let near = !shared && x + m + weights <= kept;
+
+    // The product: less than a core's multiply-adds where few vectors share what is loaded from far. Lanes run along the
+    // columns where rows fill no vector, so that none is idle.
     let full = (rows / lanes).floor();
     let rest = rows - full * lanes;
     let vectors = full + if rest == 0.0 { 0.0 } else { (rest / lanes + 0.25).min(1.0) };
-    let efficiency = match vectors {
-        v if v < 2.0 => 0.65,
-        v if v < 3.0 => 0.8,
-        _ => 0.9,
+    let turned = rows < lanes && 2.0 * rows >= lanes && (cut.columns as f64 * sizes.beside) % lanes == 0.0;
+    let (vectors, efficiency) = match vectors {
+        _ if near && turned => (rows / lanes, 0.85),
+        v if v < 2.0 => (v, if near { 0.8 } else { 0.65 }),
+        v if v < 3.0 => (v, 0.8),
+        v => (v, 0.9),
     };
     let multiply = sizes.batch * sizes.terms * columns * vectors / multiply_rate(target) / efficiency;
 
@@ -289,15 +301,14 @@ fn cycles(sizes: &Sizes, staging: Staging, target: &Target) -> f64 {
     let results = columns * transform * RESULT_CYCLES;
 
     // The other operand comes by once an item; scratch memory that the cache does not hold, once a round.
-    let (x, m) = buffers(sizes, cut);
-    let weights = sizes.batch * sizes.terms * columns * 4.0;
-    let rate = if weights < 0.5 * target.l2 as f64 { NEAR_RATE } else { FAR_RATE };
+    let rate = if near || small { NEAR_RATE } else { FAR_RATE };
+    let beside = if small { weights } else { 0.0 };
     let mut moved = weights / rate;
     let mut again = 0.0;
     if shared {
         again = x * rounds / target.far_bytes.max(1) as f64;
-        again += if m > 0.8 * target.l2 as f64 { 2.0 * m * rounds / SPILL_RATE } else { 0.0 };
-    } else if x + m > 0.8 * target.l2 as f64 {
+        again += if m > kept { 2.0 * m * rounds / SPILL_RATE } else { 0.0 };
+    } else if x + m + beside > kept {
         moved += (x * (2.0 + rounds) + 2.0 * m * rounds) / SPILL_RATE;
     } else {
         again = x * (rounds - 1.0) / AGAIN_RATE;
