@@ -403,6 +403,10 @@ pub(crate) const LAUNCH_US: f64 = 4.2;
 /// as long as Winograd's on an EPYC with AVX2.
 const COPY_COST: f64 = 6.0;
 const LEAST_COLUMNS: f64 = 8.0;
+/// Cost of an element of X̂ that lies in memory until it is read, against a multiply-add: 4 bytes written and read at 8 a cycle, by a core that computes
+/// 32 multiply-adds in one. Products of fewer columns than those are not computed in blocks. And the elements that caches hold.
+const FAR_ELEMENT_COST: f64 = 32.0;
+const KEPT_ELEMENTS: f64 = (1 << 20) as f64;
 
 /// Rows of a product that are computed together whether there are so many or not.
 const VECTOR: f64 = 16.0;
@@ -651,8 +655,7 @@ impl Problem {
         }
         let taps = self.taps.iter().map(|&r| r as f64).product::<f64>();
         let places = self.outputs / self.others;
-        let columns = self.others / self.sharing / self.groups();
-        let copied = if columns >= LEAST_COLUMNS { places * self.data * COPY_COST } else { 0.0 };
+        let copied = if self.columns() >= LEAST_COLUMNS { places * self.data * COPY_COST } else { 0.0 };
         taps * (self.filled(places) * self.others * self.channels + self.weights() * WEIGHT_COST + copied)
     }
 
@@ -687,7 +690,11 @@ impl Problem {
         let &Region { tiles, positions, .. } = region;
         let multiply = self.filled(tiles) * positions * self.others * self.channels;
         let launches = 2.0 + f64::from(u8::from(self.each_call));
-        multiply + self.transforms(region) + positions * self.weights() * WEIGHT_COST + launches * self.launch
+        let far = match self.launch == 0.0 && self.columns() < LEAST_COLUMNS {
+            true => (tiles * positions * self.data - KEPT_ELEMENTS).max(0.0) * FAR_ELEMENT_COST,
+            false => 0.0,
+        };
+        multiply + self.transforms(region) + far + positions * self.weights() * WEIGHT_COST + launches * self.launch
     }
 
     /// Tiles of one size each as one launch of workgroups, where that may be.
@@ -700,7 +707,7 @@ impl Problem {
         let groups = self.groups();
         let sizes = block_cost::Sizes {
             rows: images.into_iter().chain(along).map(axis).collect(),
-            columns: Some(axis((self.others / self.sharing / groups) as i64)),
+            columns: Some(axis(self.columns() as i64)),
             beside: 1.0,
             batch: region.positions * groups,
             terms: self.channels,
@@ -730,6 +737,11 @@ impl Problem {
             us(self.winograd(&choice.tile, choice.rounded)),
             us(self.direct())
         )
+    }
+
+    /// Columns of a product: outputs along the weights' own axis in a group.
+    fn columns(&self) -> f64 {
+        self.others / self.sharing / self.groups()
     }
 
     /// Groups of channels.
