@@ -120,11 +120,13 @@ fn best(sizes: &Sizes, gpu: &Gpu) -> Option<Blocks> {
     let columns = sizes.columns.as_ref().map_or(1, |c| c.size);
     let [w, h, _] = extents(sizes);
     let threads = group::THREADS as f64;
-    let divisors = |n: i64| (1..=n).filter(move |d| n % d == 0);
+    // No more rows than fit: axes may be long.
+    let most = (gpu.shared as f64 / (2.0 * 4.0 * sizes.batch * sizes.terms).max(1.0)) as i64;
+    let divisors = |n: i64, most: i64| (1..=n.min(most)).filter(move |d| n % d == 0);
     let mut best: Option<(f64, Blocks)> = None;
     for parts in [1, 2, 4, 8].into_iter().filter(|p| columns % p == 0) {
-        for width in divisors(w) {
-            for height in divisors(h) {
+        for width in divisors(w, most) {
+            for height in divisors(h, most / width) {
                 let cut = Blocks { depth: 1, height, width, columns: columns / parts, parts };
                 // Two workgroups at a time hide some of each other's waiting.
                 if 2.0 * shared(sizes, cut) > gpu.shared as f64 {

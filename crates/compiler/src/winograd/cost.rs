@@ -732,7 +732,7 @@ impl Problem {
         let before = if self.each_call { LAUNCH_US } else { 0.0 };
         format!(
             "; {}one launch of workgroups, estimated at {:.1} us, launches of their own at {:.1}, the direct sum at {:.1}",
-            if choice.gathered { "as " } else { "not as " },
+            if choice.gathered { "chosen as " } else { "not as " },
             LAUNCH_US + one.us + before,
             us(self.winograd(&choice.tile, choice.rounded)),
             us(self.direct())

@@ -134,7 +134,7 @@ impl Session {
         export::write(path, function, names, about)
     }
 
-    /// The model. Where it states the shapes of all inputs it is compiled for these and has [let its weights
+    /// The model. Where it states the shapes of all inputs and could be compiled as a whole, [`Model::compile`] has [let its weights
     /// go](Model::compile): it tells what it is, and can be neither traced nor compiled again.
     pub fn model(&self) -> &Model {
         &self.model
