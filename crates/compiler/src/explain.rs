@@ -31,9 +31,16 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// What became of the sum of products that a kernel computes, or computes the last part of.
+    /// What became of the sum of products that a kernel computes, or computes a stage of.
     pub fn window(&self, kernel: &KernelReport) -> Option<&WindowReport> {
-        self.windows.iter().find(|w| kernel.nests.iter().any(|nest| nest.output == w.buffer))
+        let writes = |w: &&WindowReport| kernel.nests.iter().any(|nest| nest.output == w.buffer);
+        // The stage that writes the sum itself may be fused into what reads it: the others bear its name.
+        let stage = |nest: &NestReport, of: &str| {
+            matches!(nest.role, Role::InputTransform | Role::Multiply)
+                && nest.output.strip_prefix(of).is_some_and(|rest| rest.starts_with('.'))
+        };
+        let computes = |w: &&WindowReport| w.applied && kernel.nests.iter().any(|nest| stage(nest, &w.buffer));
+        self.windows.iter().find(writes).or_else(|| self.windows.iter().find(computes))
     }
 
     /// `direct`, or `winograd` with its tile; nothing where no product is summed.

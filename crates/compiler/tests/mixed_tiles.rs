@@ -191,6 +191,10 @@ fn a_bias_and_a_relu_are_in_every_output_transform() {
     assert_eq!(regions(&explanation), 4);
     assert_eq!(buffers(&explanation, Role::OutputTransform), ["out0"]);
     assert_eq!(buffers(&explanation, Role::Other), [""; 0]);
+    // The launch is told as the sum's, though what it writes bears another name.
+    let launch = explanation.kernels.iter().find(|k| !k.prepare).unwrap();
+    assert_eq!(explanation.algorithm(launch).as_deref(), Some("winograd 4+2x4+2"));
+    assert!(explanation.window(launch).is_some_and(|w| w.amplification.is_some_and(|a| a > 1.0) && w.buffer != "out0"));
     let (x, w) = conv.inputs();
     let want: Vec<f64> = conv.reference(&x, &w).into_iter().map(|y| (y + 0.25).max(0.0)).collect();
     let e = error(&floats(&interpret(&program, &[bytes(&x), bytes(&w)])[0]), &want);
