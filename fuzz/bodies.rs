@@ -169,7 +169,8 @@ pub fn mapped(data: &[u8]) {
     static FILE: OnceLock<File> = OnceLock::new();
     let file = FILE.get_or_init(|| File::new().unwrap_or_else(|e| panic!("{e}")));
     let Some((flags, edits)) = data.split_first() else { return };
-    let (sealed, late) = (flags & 1 != 0, flags & 2 != 0);
+    // Where files are not mapped they are read when they are opened.
+    let (sealed, late) = (flags & 1 != 0, cfg!(unix) && flags & 2 != 0);
     let mut bytes = file.bytes.clone();
     for edit in edits.chunks_exact(6).take(16) {
         let [part, how, at @ ..] = edit else { continue };

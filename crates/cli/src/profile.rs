@@ -51,6 +51,10 @@ pub(crate) fn rows(launches: Vec<Launch>) -> Vec<Row> {
 
 /// A table for people.
 pub(crate) fn text(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return "\nno launches to tell of: results depend on elements, so that parts are compiled as they are met\n"
+            .to_string();
+    }
     let mut out = String::new();
     let _ = writeln!(
         out,

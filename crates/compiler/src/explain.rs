@@ -33,14 +33,10 @@ pub struct Explanation {
 impl Explanation {
     /// What became of the sum of products that a kernel computes, or computes a stage of.
     pub fn window(&self, kernel: &KernelReport) -> Option<&WindowReport> {
-        let writes = |w: &&WindowReport| kernel.nests.iter().any(|nest| nest.output == w.buffer);
-        // The stage that writes the sum itself may be fused into what reads it: the others bear its name.
-        let stage = |nest: &NestReport, of: &str| {
-            matches!(nest.role, Role::InputTransform | Role::Multiply)
-                && nest.output.strip_prefix(of).is_some_and(|rest| rest.starts_with('.'))
-        };
-        let computes = |w: &&WindowReport| w.applied && kernel.nests.iter().any(|nest| stage(nest, &w.buffer));
-        self.windows.iter().find(writes).or_else(|| self.windows.iter().find(computes))
+        let writes = |name: &String| kernel.nests.iter().any(|nest| nest.output == *name);
+        let whole = self.windows.iter().find(|w| writes(&w.buffer));
+        // The stage that writes the sum itself may be fused into what reads it.
+        whole.or_else(|| self.windows.iter().find(|w| w.stages.iter().any(writes)))
     }
 
     /// `direct`, or `winograd` with its tile; nothing where no product is summed.
@@ -81,6 +77,8 @@ pub struct WindowReport {
     pub applied: bool,
     /// Why.
     pub reason: String,
+    /// The buffers of X̂, Ĝ and M̂, if rewritten: of each region.
+    pub stages: Vec<String>,
     /// How each window axis is covered by tiles, if rewritten.
     pub tile: Vec<AxisTile>,
     /// Taps per window axis.

@@ -231,6 +231,27 @@ fn small_layers_are_one_launch_by_estimate() {
     }
 }
 
+/// What a rewrite is chosen for is what becomes of it: tiles that are chosen as one launch are one, with weights that each call
+/// transforms too.
+#[test]
+fn tiles_that_are_chosen_as_one_launch_become_one() {
+    let target = Target::by_name("cuda:sm_90").unwrap();
+    let mut chosen = [0; 2];
+    for (n, channels, side) in [1, 2, 16].into_iter().flat_map(|n| {
+        [4, 16, 32].into_iter().flat_map(move |c| [16, 30, 64, 96].into_iter().map(move |side| (n, c, side)))
+    }) {
+        for kind in [InputKind::Constant, InputKind::Argument] {
+            let mut graph = Conv::conv2d(n, channels, side, side, channels).graph();
+            graph.inputs[1] = kind;
+            let (_, why) = compile(&graph, &target, &Options::default()).unwrap();
+            let as_one = why.windows[0].applied && why.windows[0].reason.contains("chosen as one launch");
+            assert_eq!(as_one, why.scopes.iter().any(|s| s.fused), "{n} {channels} {side} {kind:?}: {why:?}");
+            chosen[usize::from(kind == InputKind::Argument)] += usize::from(as_one);
+        }
+    }
+    assert!(chosen.iter().all(|&n| n > 2), "{chosen:?}");
+}
+
 /// What is asked for is not overruled, and products that take longer than launches stay in launches of their own.
 #[test]
 fn one_launch_is_left_where_something_else_is_asked_for_or_faster() {

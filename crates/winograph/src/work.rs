@@ -60,8 +60,7 @@ impl Work {
                 access: access.collect(),
             })
         };
-        let fits = reports.len() == program.run.len();
-        program.run.iter().zip(&reports).filter(|_| fits).map(work).collect::<Option<Vec<_>>>().filter(|_| fits)
+        (reports.len() == program.run.len()).then(|| program.run.iter().zip(&reports).map(work).collect()).flatten()
     }
 
     /// Whether it can be what a launch does; the error says what is wrong.

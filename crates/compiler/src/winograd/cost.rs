@@ -403,10 +403,12 @@ pub(crate) const LAUNCH_US: f64 = 4.2;
 /// as long as Winograd's on an EPYC with AVX2.
 const COPY_COST: f64 = 6.0;
 const LEAST_COLUMNS: f64 = 8.0;
-/// Cost of an element of X̂ that lies in memory until it is read, against a multiply-add: 4 bytes written and read at 8 a cycle, by a core that computes
-/// 32 multiply-adds in one. Products of fewer columns than those are not computed in blocks. And the elements that caches hold.
+/// Cost of an element of X̂ that no second-level cache holds until it is read, against a multiply-add: 4 bytes written and read at 8
+/// a cycle, by a core that computes 32 multiply-adds in one. Fewer columns than those do not pay for it.
 const FAR_ELEMENT_COST: f64 = 32.0;
-const KEPT_ELEMENTS: f64 = (1 << 20) as f64;
+/// Elements of X̂, of a vector of tiles and all channels, that leave no room in half of a second-level cache of 1 MiB, where the other half is for
+/// the input, products and weights: 512 channels in any tile, 228 in F(4,3).
+const FULL_ELEMENTS: f64 = (1 << 17) as f64;
 
 /// Rows of a product that are computed together whether there are so many or not.
 const VECTOR: f64 = 16.0;
@@ -690,8 +692,9 @@ impl Problem {
         let &Region { tiles, positions, .. } = region;
         let multiply = self.filled(tiles) * positions * self.others * self.channels;
         let launches = 2.0 + f64::from(u8::from(self.each_call));
-        let far = match self.launch == 0.0 && self.columns() < LEAST_COLUMNS {
-            true => (tiles * positions * self.data - KEPT_ELEMENTS).max(0.0) * FAR_ELEMENT_COST,
+        let few = self.launch == 0.0 && self.columns() < LEAST_COLUMNS;
+        let far = match few && VECTOR * positions * self.data / self.sharing >= FULL_ELEMENTS {
+            true => tiles * positions * self.data * FAR_ELEMENT_COST,
             false => 0.0,
         };
         multiply + self.transforms(region) + far + positions * self.weights() * WEIGHT_COST + launches * self.launch

@@ -196,7 +196,7 @@ impl<'a> Machine<'a> {
         Means {
             launch: self.launch,
             units: self.units_for(g, window, options),
-            workgroups: self.gpu.filter(|_| self.gathers && plain && known && options.algorithm == Algorithm::Auto),
+            workgroups: self.gpu.filter(|_| self.gathers && plain && known),
             each_call,
         }
     }
@@ -229,6 +229,7 @@ pub(crate) fn run_tuned(
             buffer: buffer.clone(),
             applied: false,
             reason,
+            stages: vec![],
             tile: vec![],
             taps: vec![],
             flops: 0.0,
@@ -334,12 +335,15 @@ pub(crate) fn run_tuned(
                                     sums.admit_split(region.buffers[2]);
                                 }
                             }
+                            let names = regions.iter().flat_map(|r| r.buffers).map(|b| g.buffer(b).name.clone());
+                            let stages = names.collect();
                             // The stages now stand in front of this definition.
                             def += more;
                             reports.push(WindowReport {
                                 buffer,
                                 applied: true,
                                 reason,
+                                stages,
                                 tile,
                                 taps,
                                 flops,
