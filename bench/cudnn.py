@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """PyTorch's cuDNN on the layers of layers.json beside what `gpu_layers` measured, on the same machine: medians of 20
-replays of a graph of ten convolutions by device events, benchmark mode on. True f32 has channels first and no tf32; tf32, f16 and bf16 have channels last.
+replays of a graph of ten convolutions by device events, as ours are, benchmark mode on. True f32 has channels first and no tf32; tf32, f16 and bf16 have channels last.
 
     target/release/examples/gpu_layers > ours.csv
     python3 bench/cudnn.py ours.csv

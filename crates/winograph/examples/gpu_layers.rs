@@ -13,15 +13,16 @@
 //! ```
 //!
 //! Inputs are what a ReLU leaves of normal numbers, weights are scaled after He; weights are prepared. Times are medians
-//! of 20 by device events after 5 warm-ups. Before anything is timed, 4,096 outputs are compared with sums in f64: none is
+//! of 20 by device events after 5 warm-ups: of a call, where ten are replayed as one graph of launches, as functions replay theirs from their
+//! third call on and as `bench/cudnn.py` times cuDNN; of each kernel, launched by itself. Before anything is timed, 4,096 outputs are compared with sums in f64: none is
 //! further from them than its a-priori bound. Columns after the times: the kernel that takes longest and what it takes; over the
 //! root of the mean square of the sums the relative L2 error, the largest error and the largest bound; the largest share
-//! of a bound that was used. `quick` prints another line for each way: the time of a call that is replayed as one graph of
-//! launches, as functions do from their third call on, the bytes of memory between the kernels, and a hash of the results'
-//! bits. Where launches are repeated for chunks, the times by kernel are those of the first chunk.
+//! of a bound that was used. `quick` prints another line for each way: the time of a call whose launches are queued one by
+//! one, the bytes of memory between the kernels, and a hash of the results' bits. Where launches are repeated for chunks, the times by kernel are those of the first chunk.
 //!
-//! `ways` is short: 4,096 outputs are compared with sums in f64 but no bounds are computed, and a line has what the device took, the
-//! same replayed as a graph, the times by kernel, the relative L2 error and the tiles. A way is a name as above, or a dtype's and the outputs of
+//! `ways` is short: 4,096 outputs are compared with sums in f64 but no bounds are computed, and a line has what the device took, launched one by one and
+//! replayed, the times by kernel, those of copies on the device that move as many bytes as each kernel's buffers have, the relative L2 error and
+//! the tiles. A way is a name as above, or a dtype's and the outputs of
 //! tiles (`f32 4+2,4`), then a rule for stages if one is wanted, then a tuning in braces whose lines `;` separates. Without
 //! ways those of true f32 are taken: `auto`, direct, F(2,3) and F(4,3) in three launches and in one, and mixes of one axis where F(4,3)
 //! reaches beyond the result.
@@ -394,7 +395,8 @@ mod measured {
         for _ in 0..5 {
             loaded.run()?;
         }
-        let whole = median(loaded.times()?);
+        let queued = median(loaded.times()?);
+        let whole = loaded.replayed()?.map_or(queued, median);
         let mut steps = Vec::new();
         let (mut most, mut slowest) = (0.0, 0);
         for s in (0..program.run.len()).filter(|&s| program.run[s].is_first()) {
@@ -408,9 +410,8 @@ mod measured {
         let takes = loaded.takes(slowest);
         println!("ours,{name},{n},{},{whole:.1},{},{kernel},{takes},{errors}", way.label(), steps.join("+"));
         if more {
-            let replayed = loaded.replayed()?.map_or_else(|| "-".to_string(), |t| format!("{:.1}", median(t)));
             let bits = blake3::hash(&result).to_hex();
-            println!("more,{name},{n},{},{replayed},{},{:.8}", way.label(), program.arena_bytes, bits.as_str());
+            println!("more,{name},{n},{},{queued:.1},{},{:.8}", way.label(), program.arena_bytes, bits.as_str());
         }
         Ok(())
     }
@@ -514,7 +515,10 @@ mod measured {
         let gpu = if plans_only { None } else { Some(CudaDevice::new(0)?) };
         let target = Target::by_name("cuda:sm_90").ok_or("no target")?;
         if let Some(gpu) = &gpu {
-            println!("{}\nway\tlayer\tN\tway\tus\treplayed us\tsteps us\trelative L2\ttiles", gpu.description());
+            println!(
+                "{}\nway\tlayer\tN\tway\tus\treplayed us\tsteps us\tcopies us\trelative L2\ttiles",
+                gpu.description()
+            );
         }
         let ns: Vec<usize> = ns.split('+').map(str::parse).collect::<Result<_, _>>()?;
         for layer in layers()?.into_iter().filter(|l| names == "all" || names.split('+').any(|a| a == l.0)) {
@@ -584,12 +588,16 @@ mod measured {
         (0..5).try_for_each(|_| loaded.run())?;
         let whole = median(loaded.times()?);
         let replayed = loaded.replayed()?.map_or_else(|| "-".to_string(), |t| format!("{:.1}", median(t)));
-        let first = (0..program.run.len()).filter(|&s| program.run[s].is_first());
-        let steps = first.map(|s| Ok(format!("{:.1}", median(loaded.step_times(s)?)))).collect::<Fallible<Vec<_>>>()?;
+        let (mut steps, mut copies) = (Vec::new(), Vec::new());
+        for s in (0..program.run.len()).filter(|&s| program.run[s].is_first()) {
+            steps.push(format!("{:.1}", median(loaded.step_times(s)?)));
+            copies.push(format!("{:.1}", median(loaded.copy_times(s)?)));
+        }
         let tiles: Vec<String> =
             explanation.windows.iter().flat_map(|w| w.tile.iter().map(ToString::to_string)).collect();
         let tiles = if tiles.is_empty() { "direct".to_string() } else { tiles.join("x") };
-        println!("way\t{name}\t{n}\t{label}\t{whole:.1}\t{replayed}\t{}\t{l2:.1e}\t{tiles}", steps.join("+"));
+        let (steps, copies) = (steps.join("+"), copies.join("+"));
+        println!("way\t{name}\t{n}\t{label}\t{whole:.1}\t{replayed}\t{steps}\t{copies}\t{l2:.1e}\t{tiles}");
         Ok(())
     }
 

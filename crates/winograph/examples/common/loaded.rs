@@ -70,19 +70,34 @@ impl<'a> Loaded<'a> {
         self.gpu.time_launches(20, &mut || self.run())
     }
 
-    /// Times of 20 calls by the device, each replayed as one graph of launches; `None` where there are no graphs.
+    /// Times of a call by the device where ten of them are replayed as one graph of launches, 20 times; `None` where there
+    /// are no graphs.
     #[allow(dead_code)]
     pub(crate) fn replayed(&self) -> Result<Option<Vec<Duration>>, DeviceError> {
-        let Some(recording) = self.gpu.record(&mut || self.run())? else { return Ok(None) };
+        const CALLS: u32 = 10;
+        let Some(recording) = self.gpu.record(&mut || (0..CALLS).try_for_each(|_| self.run()))? else {
+            return Ok(None);
+        };
         // SAFETY: that of `launch`; the recording is dropped before the memory and the module are, and waits.
         let mut replay = || unsafe { recording.replay() };
         (0..3).try_for_each(|_| replay())?;
-        self.gpu.time_launches(20, &mut replay).map(Some)
+        let times = self.gpu.time_launches(20, &mut replay)?;
+        Ok(Some(times.into_iter().map(|t| t / CALLS).collect()))
     }
 
     /// Times of 20 launches of a step by the device.
     pub(crate) fn step_times(&self, n: usize) -> Result<Vec<Duration>, DeviceError> {
         self.gpu.time_launches(20, &mut || self.step(n))
+    }
+
+    /// Times of 20 copies on the device that read and write together as many bytes as there are in a step's buffers.
+    #[allow(dead_code)]
+    pub(crate) fn copy_times(&self, n: usize) -> Result<Vec<Duration>, DeviceError> {
+        let bytes: usize = self.program.run[n].args.iter().map(|&a| self.memory[a].bytes()).sum();
+        let from = self.gpu.allocate(bytes / 2)?;
+        let mut to = self.gpu.allocate(bytes / 2)?;
+        (0..3).try_for_each(|_| self.gpu.copy(&mut *to, &*from))?;
+        self.gpu.time_launches(20, &mut || self.gpu.copy(&mut *to, &*from))
     }
 
     /// Registers, spilled bytes and bytes of shared memory of a step's kernel.
