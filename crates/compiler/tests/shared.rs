@@ -276,6 +276,25 @@ fn copies_are_of_16_bytes_and_no_loop_but_the_reduction_is_left() {
 }
 
 #[test]
+fn what_a_workgroup_copies_once_is_streamed_and_what_windows_share_is_not() {
+    let target = Target::by_name("cuda:sm_90").unwrap();
+    let streamed = |conv: &Conv, algorithm: Algorithm| {
+        let options = Options { algorithm, verify_each_pass: true, ..Options::default() };
+        let (program, _) = compile(&conv.graph(), &target, &options).unwrap();
+        staged(&program).args.iter().filter(|a| !a.written).map(|a| a.streamed).collect::<Vec<_>>()
+    };
+    // X̂ and Ĝ; an image, whose pixels windows share, and weights; a window of one pixel shares none.
+    let conv = Conv::conv2d(4, 64, 28, 28, 64);
+    assert_eq!(streamed(&conv, Algorithm::Winograd), [true, true]);
+    let mut direct = streamed(&conv, Algorithm::Direct);
+    direct.sort();
+    assert_eq!(direct, [false, true]);
+    let mut pointwise = Conv::conv2d(4, 64, 28, 28, 256);
+    (pointwise.window, pointwise.padding) = (vec![1, 1], vec![(0, 0); 2]);
+    assert_eq!(streamed(&pointwise, Algorithm::Direct), [true, true]);
+}
+
+#[test]
 fn plans_that_do_not_fit_are_replaced_and_say_why() {
     let conv = Conv::conv2d(1, 16, 32, 32, 16);
     let mut small = Target::by_name("cuda:sm_90").unwrap();

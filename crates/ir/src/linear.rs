@@ -428,7 +428,8 @@ pub struct MemoryDecl {
     /// How shared memory is permuted, so that rows of so many bytes (32, 64 or 128) lie in different banks; 0 where it is
     /// not. Nobody but [`swizzled`] and hardware knows: every access is at the place that the layout says, permuted.
     pub swizzle: u32,
-    /// Whether what this code writes there is not read soon: stores may go past the caches. It changes nothing but speed.
+    /// Whether this code is soon done with what lies there: nobody reads soon what it writes, or each workgroup copies from it once
+    /// what it reads. Stores may go past the caches, copies past the first-level cache. It changes nothing but speed.
     pub streamed: bool,
 }
 

@@ -380,7 +380,7 @@ fn blocked_layouts_and_tables() {
 }
 
 #[test]
-fn streamed_memory_is_global_and_written() {
+fn streamed_memory_is_global() {
     let mut c = double(|i| i.constant(16), true);
     c.args[1].streamed = true;
     verify(&c).unwrap();
@@ -388,7 +388,10 @@ fn streamed_memory_is_global_and_written() {
     run(&c, &mut args, &[]).unwrap();
     assert_eq!(to_f64s(&args[1]), [3.0; 16]);
     c.args[0].streamed = true;
-    assert_eq!(verify(&c).unwrap_err().invariant, "memory");
+    verify(&c).unwrap();
+    c.args[0].scope = Scope::Shared;
+    let error = verify(&c).unwrap_err();
+    assert_eq!((error.invariant, error.found.as_str()), ("memory", "is streamed, Shared"));
 }
 
 #[test]

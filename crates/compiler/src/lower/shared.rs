@@ -11,7 +11,7 @@ use super::rows;
 use crate::optimize::matrix_unit::{factors, from_shared, product};
 use crate::optimize::plan::{Scheduled, SharedRanges};
 use winograph_ir::Scalar;
-use winograph_ir::indexed::{BufId, Buffer, Layout, LayoutDim, Origin, Scope, Source, Val, ValId};
+use winograph_ir::indexed::{BufId, Buffer, Graph, Layout, LayoutDim, Origin, Scope, Source, Val, ValId};
 use winograph_ir::int::{IntId, Ints, RangeId, RangeRole};
 use winograph_ir::linear::{Access, Code, Memory, SWIZZLE_BYTES, Stmt, TILE_ROW};
 
@@ -38,6 +38,8 @@ pub(super) struct Stage {
     aligned: bool,
     /// Bytes of a row of terms, where rows are swizzled; else 0.
     swizzle: u32,
+    /// What a workgroup copies only once from, each element.
+    once: Vec<BufId>,
 }
 
 /// Bytes of shared memory that the stages of a scheduled kernel take.
@@ -136,6 +138,9 @@ pub(super) fn own(code: &mut Code, stages: &[Stage]) {
     code.locals.extend(code.args.split_off(first));
     code.locals.iter_mut().for_each(|l| l.written = true);
     code.locals.iter_mut().skip(place as usize).zip(stages).for_each(|(l, t)| l.swizzle = t.swizzle);
+    for b in stages.iter().flat_map(|t| &t.once) {
+        code.args[b.0 as usize].streamed = true;
+    }
     to_locals(&mut code.body, first as u32, place);
     barriers::place(code);
 }
@@ -154,11 +159,14 @@ pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
         }
     }
     let is_term = |r: RangeId| r == ranges.chunk || matrix.as_ref().is_some_and(|m| m.k == r);
+    let mut terms = s.kernel.reduce_ranges();
+    terms.extend(matrix.iter().map(|m| m.k).chain([ranges.chunk, ranges.outer]));
+    let results: Vec<RangeId> = inside.iter().copied().filter(|r| !terms.contains(r)).collect();
     let mut out: Vec<Stage> = Vec::new();
     for (side, value) in values.into_iter().enumerate() {
         let k = &mut s.kernel;
-        let terms = inside.iter().filter(|&&r| is_term(r));
-        if !terms.into_iter().any(|&r| k.graph.depends_on(value, r)) || out.iter().any(|t| t.value == value) {
+        let mut staged = inside.iter().filter(|&&r| is_term(r));
+        if !staged.any(|&r| k.graph.depends_on(value, r)) || out.iter().any(|t| t.value == value) {
             continue;
         }
         let address = address(k, value);
@@ -230,7 +238,8 @@ pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
             scope: Scope::Shared,
             layout: Some(Layout { dims: layout, len }),
         });
-        out.push(Stage { buffer, value, dims, axes, contiguous, aligned, swizzle });
+        let once = copied_once(&k.graph, value, &terms, &results);
+        out.push(Stage { buffer, value, dims, axes, contiguous, aligned, swizzle, once });
         let load = k.graph.load(Source::Buffer(buffer), &index, &[], Scalar::zero(dtype));
         let mut memo = rustc_hash::FxHashMap::from_iter([(value, load)]);
         for n in 0..k.stores.len() {
@@ -238,6 +247,21 @@ pub(super) fn stage(s: &mut Scheduled, ranges: &SharedRanges) -> Vec<Stage> {
         }
     }
     out
+}
+
+/// The buffers of which a workgroup reads each element for one term alone: along each axis the value moves with the terms or with the
+/// workgroup's results, not with both, as the taps of a window do.
+fn copied_once(g: &Graph, value: ValId, terms: &[RangeId], results: &[RangeId]) -> Vec<BufId> {
+    let mixed = |&e: &IntId| {
+        let moves = |list: &[RangeId]| list.iter().any(|&r| g.ints.depends_on(e, r));
+        moves(terms) && moves(results)
+    };
+    let loads = g.topological(&[value]).into_iter().filter_map(|v| match g.val(v) {
+        Val::Load { src: Source::Buffer(b), index, .. } => Some((*b, index.iter().any(mixed))),
+        _ => None,
+    });
+    let (again, once): (Vec<_>, Vec<_>) = loads.partition(|l| l.1);
+    once.into_iter().map(|l| l.0).filter(|b| again.iter().all(|l| l.0 != *b)).collect()
 }
 
 /// Where a value's first load reads.

@@ -131,7 +131,7 @@ impl Language for Metal {
         "threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);"
     }
 
-    fn copy(&mut self, _bytes: usize) -> Option<String> {
+    fn copy(&mut self, _bytes: usize, _once: bool) -> Option<String> {
         None
     }
 

@@ -4,7 +4,7 @@
 //! - `integers`: no expression overflowed; each belongs to the code's arena.
 //! - `memory`: the layout of each argument and local maps every index into `0..len`; arguments are global; a table
 //!   has as many elements as its shape says, all of its dtype; what is swizzled is shared, of a constant multiple of
-//!   [`SWIZZLE_BYTES`], for rows of 32, 64 or 128 bytes; what is streamed is global and written.
+//!   [`SWIZZLE_BYTES`], for rows of 32, 64 or 128 bytes; what is streamed is global.
 //! - `loops`: grid loops are outermost, a loop's range is not bound already, and sizes depend on no range.
 //! - `threads`: where there are thread loops, the code is one perfect nest of grid loops, thread loops of constant sizes
 //!   and a body; there are at most [`MAX_THREADS`] threads. Shared memory needs thread loops.
@@ -85,9 +85,9 @@ fn memories(code: &Code, ints: &mut Ints) -> Result<(), VerifyError> {
             return refuse("memory", &format!("{}: memory `{}`", code.name, decl.name), found);
         }
     }
-    let streamed = |d: &&MemoryDecl| d.streamed && !(d.written && d.scope == Scope::Global);
+    let streamed = |d: &&MemoryDecl| d.streamed && d.scope != Scope::Global;
     if let Some(decl) = code.args.iter().chain(&code.locals).find(streamed) {
-        let found = format!("is streamed, {:?}{}", decl.scope, if decl.written { "" } else { ", not written" });
+        let found = format!("is streamed, {:?}", decl.scope);
         return refuse("memory", &format!("{}: memory `{}`", code.name, decl.name), found);
     }
     if let Some(decl) = code.args.iter().find(|d| d.scope != Scope::Global) {

@@ -155,13 +155,14 @@ impl Language for Prelude {
         }
     }
 
-    fn copy(&mut self, bytes: usize) -> Option<String> {
+    fn copy(&mut self, bytes: usize, once: bool) -> Option<String> {
         let way = match bytes {
+            16 if once => "cg",
             // Through the first-level cache: the taps of a window read what their neighbours have read.
             4 | 8 | 16 => "ca",
             _ => return None,
         };
-        Some(self.define(format!("wg_copy{bytes}"), &|f| {
+        Some(self.define(format!("wg_copy{bytes}{way}"), &|f| {
             format!(
                 "WG_INLINE void {f}(void *to, const void *from, bool any) {{\n  asm volatile(\"cp.async.{way}.shared.global \
                  [%0], [%1], {bytes}, %2;\" :: \"r\"((u32)__cvta_generic_to_shared(to)), \"l\"(from), \"r\"(any ? \

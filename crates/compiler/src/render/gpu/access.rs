@@ -346,7 +346,8 @@ impl Kernel<'_> {
         let lanes = source.group.min(target.group).max(1);
         let bytes = source.elem.bytes() * lanes as usize;
         let fits = (source.space, target.space) == (Space::Global, Space::Shared) && source.elem == target.elem;
-        let Some(f) = self.lang.copy(bytes).filter(|_| fits) else { return Ok(false) };
+        let once = matches!(from.mem, Memory::Arg(n) if self.code.args.get(n as usize).is_some_and(|m| m.streamed));
+        let Some(f) = self.lang.copy(bytes, once).filter(|_| fits) else { return Ok(false) };
         let (load, store) = (self.gate(&from.gate, from.lane, ty.lanes)?, self.gate(&to.gate, to.lane, ty.lanes)?);
         let any = load.lane(0).unwrap_or("true").to_string();
         if let Some(c) = store.lane(0) {

@@ -57,7 +57,7 @@ pub(super) trait Language: Dialect {
 
     /// A function `f(to, from, whether)` that begins to copy so many bytes from global to shared memory, or to write zeros
     /// there; `None` where the language has none for that size, and copies are done at once.
-    fn copy(&mut self, bytes: usize) -> Option<String>;
+    fn copy(&mut self, bytes: usize, once: bool) -> Option<String>;
 
     /// The statement after the copies that are one [`Stmt::Async`](winograph_ir::linear::Stmt::Async).
     fn copied(&self) -> Option<&'static str>;
