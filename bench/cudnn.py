@@ -3,7 +3,7 @@
 replays of a graph of ten convolutions by device events, as ours are, benchmark mode on. True f32 has channels first and no tf32; tf32, f16 and bf16 have channels last.
 
     target/release/examples/gpu_layers > ours.csv
-    python3 bench/cudnn.py ours.csv
+    python3 bench/cudnn.py ours.csv            # or what `gpu_layers ways` printed
 """
 import json
 import math
@@ -42,11 +42,14 @@ torch.backends.cudnn.benchmark = True
 torch.backends.cuda.matmul.allow_tf32 = False
 ours = {}
 for line in open(sys.argv[1]):
-    part = line.strip().split(",")
+    line = line.strip()
+    part = line.split("," if line.startswith("ours") else "\t")
     if part[0] == "ours":
         ours.setdefault((part[1], int(part[2])), {})[part[3]] = (float(part[4]), part[5])
-    elif part[0] == "wrong":
-        print("wrong:", line.strip())
+    elif part[0] == "way" and part[1] != "layer":
+        ours.setdefault((part[1], int(part[2])), {})[part[3]] = (float(part[5]), part[6])
+    elif line.startswith("wrong"):
+        print(line)
 
 print(f"{torch.cuda.get_device_name(0)}, PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}\n")
 for kind, (dtype, tf32, last, ways) in KINDS.items():

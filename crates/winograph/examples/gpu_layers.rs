@@ -9,6 +9,7 @@
 //! cargo run --release -p winograph --example gpu_layers -- ways 1+16 all                           # direct, tiles, one launch, mixes
 //! cargo run --release -p winograph --example gpu_layers -- ways 16 vgg4.2 "f32 F4" "f32 4+2,4" "f32 F4 {plan multiply: a0=..}"
 //! cargo run --release -p winograph --example gpu_layers -- planned 16 vgg4.2 "f32 F4"               # the plans of ways, without a GPU
+//! cargo run --release -p winograph --example gpu_layers -- once 16 vgg3.2 "f16 direct" "f16 F4"     # each launch once, for a profiler
 //! python3 bench/cudnn.py ours.csv                                            # beside cuDNN, on the same machine
 //! ```
 //!
@@ -25,7 +26,7 @@
 //! the tiles. A way is a name as above, or a dtype's and the outputs of
 //! tiles (`f32 4+2,4`), then a rule for stages if one is wanted, then a tuning in braces whose lines `;` separates. Without
 //! ways those of true f32 are taken: `auto`, direct, F(2,3) and F(4,3) in three launches and in one, and mixes of one axis where F(4,3)
-//! reaches beyond the result.
+//! reaches beyond the result. `once` launches what `ways` would time and says which kernel is whose (`bench/units_profile.py`).
 
 #[cfg(feature = "cuda")]
 #[path = "common/loaded.rs"]
@@ -46,10 +47,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             [n, layers, ways @ ..] => measured::ways(n, layers, ways, mode == "planned"),
             _ => Err(format!("expected `{mode} N+N.. LAYER+LAYER..|all WAY..`").into()),
         },
+        Some("once") => match &args[1..] {
+            [n, layers, ways @ ..] => measured::once(n.parse()?, layers, ways),
+            _ => Err("expected `once N LAYER+LAYER.. WAY..`".into()),
+        },
         Some("plans") => measured::plans(&only),
         Some("only") => measured::table(&only),
         Some(other) => Err(format!(
-            "unknown mode `{other}`: expected none, `errors`, `plans`, `quick`, `ways`, `planned` or `only LAYER`"
+            "unknown mode `{other}`: expected none, `errors`, `plans`, `quick`, `ways`, `planned`, `once` or `only LAYER`"
         )
         .into()),
     }
@@ -538,6 +543,27 @@ mod measured {
                             }
                         }
                     }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Launches each way's kernels once and prints a line for each that a call has.
+    pub(super) fn once(n: usize, names: &str, ways: &[String]) -> Fallible<()> {
+        let gpu = CudaDevice::new(0)?;
+        for layer in layers()?.into_iter().filter(|l| names.split('+').any(|a| a == l.0)) {
+            let data = Data::new(n, layer);
+            for text in ways {
+                let asked = Asked::parse(text)?;
+                let (program, ..) = asked.planned(&data, n, gpu.target())?;
+                let (x, w) = (rounded(asked.way.dtype, &data.x).1, rounded(asked.way.dtype, &data.w).1);
+                let loaded = Loaded::new(&gpu, &program, &[&x, &w])?;
+                loaded.prepare()?;
+                loaded.run()?;
+                gpu.synchronize()?;
+                for step in &program.run {
+                    println!("launched,{},{n},{text},{}", layer.0, program.kernels[step.kernel].name);
                 }
             }
         }
