@@ -482,6 +482,22 @@ fn split(shapes: [&[usize]; 2], options: Options, f: fn(&[Tensor]) -> winograph:
 }
 
 #[test]
+fn half_floats_are_on_units_of_their_own_where_f32_may_be_split() -> Result<()> {
+    let target = Target::by_name("cuda:sm_90").ok_or("no target")?;
+    // Small enough that a step waits for its copies on any unit.
+    for (dtype, name) in [(DType::F16, "m16n8k16.f16"), (DType::BF16, "m16n8k16.bf16")] {
+        let specs = [ArgSpec::new(dtype, &[1, 64, 64, 16]), ArgSpec::new(dtype, &[16, 3, 3, 16])];
+        for products in [Products::Auto, Products::Exact, Products::Tf32x3] {
+            let options = Options { algorithm: Algorithm::Direct, products, ..Options::default() };
+            let (program, _) = winograph::plan(&specs, &target, &options, false, |a| Ok(vec![channels_last(a)?]))?;
+            let units: Vec<&str> = program.kernels.iter().flat_map(|k| &k.units).map(|u| u.name.as_str()).collect();
+            assert_eq!(units, [name], "{products:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn products_in_three_terms_are_taken_where_the_tolerance_admits_their_error() -> Result<()> {
     let direct = |t: f64| -> Result<Options> {
         Ok(Options { algorithm: Algorithm::Direct, tolerance: Some(Tolerance::new(t)?), ..Options::default() })

@@ -149,12 +149,12 @@ impl Choice {
     }
 }
 
-/// The units of the target for a kernel's factors. One that rounds them has to be asked for.
+/// The units of the target for a kernel's factors: where they are half floats, whose products are exact in f32, those for half
+/// floats. One that rounds its factors has to be asked for.
 pub(crate) fn units(kernel: &Kernel, gpu: &Gpu, products: Products) -> Vec<MatrixUnit> {
     let Some(p) = product(kernel) else { return Vec::new() };
     let fits = |u: &MatrixUnit| {
         let takes = p.factors.iter().all(|&f| factor(kernel, f, u.a.dtype).is_some());
-        // Products of half floats are exact in f32.
         takes
             && match (u.a.dtype, products) {
                 // What a tolerance admits is decided before: `auto` is one of the others by then.
@@ -164,7 +164,12 @@ pub(crate) fn units(kernel: &Kernel, gpu: &Gpu, products: Products) -> Vec<Matri
                 _ => true,
             }
     };
-    gpu.units.iter().filter_map(|name| matrix_unit(name)).filter(fits).collect()
+    let mut units: Vec<MatrixUnit> = gpu.units.iter().filter_map(|name| matrix_unit(name)).filter(fits).collect();
+    // What takes half floats as they are is never slower than what takes them as f32.
+    if units.iter().any(|u| u.a.dtype != DType::F32) {
+        units.retain(|u| u.a.dtype != DType::F32);
+    }
+    units
 }
 
 /// The reduce axis on the unit, the longest that it divides, and how many of the unit's terms are a chunk.
