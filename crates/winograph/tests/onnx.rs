@@ -94,6 +94,26 @@ fn a_convolution_and_relu_give_what_the_tensor_library_gives() {
 }
 
 #[test]
+fn before_opset_11_neighbours_are_rounded_down_where_an_axis_grows_and_up_where_it_shrinks() {
+    let resized = |scale: f32| {
+        let mut file = model(
+            &[node("Resize", &["x", "s"], &["y"], &[])],
+            &[weights("s", &[1], &[scale])],
+            &[info("x", 1, &[5])],
+            &[info("y", 1, &[0])],
+        );
+        // The version of the operators is the last byte.
+        *file.last_mut().unwrap() = 10;
+        let x = Tensor::arange(0f32, 5.0, 1.0).unwrap();
+        run(&file, &[("x", &x)]).unwrap()[0].1.to_vec::<f32>().unwrap()
+    };
+    // At 0, 1/s, 2/s .. of the input.
+    assert_eq!(resized(1.5), [0.0, 0.0, 1.0, 2.0, 2.0, 3.0, 4.0]);
+    assert_eq!(resized(0.6), [0.0, 2.0, 4.0]);
+    assert_eq!(resized(1.0), [0.0, 1.0, 2.0, 3.0, 4.0]);
+}
+
+#[test]
 fn a_shape_that_is_an_input_is_bound_when_the_model_runs() {
     let file = model(
         &[node("Reshape", &["x", "s"], &["y"], &[])],

@@ -121,7 +121,13 @@ fn taps(n: &Node<'_>, a: &Axis, i: usize) -> Result<Taps> {
     let mode = n.text("mode", "nearest");
     if mode == "nearest" {
         let old = n.op() == "Upsample" || n.opset < 11;
-        let at = match n.text("nearest_mode", if old { "floor" } else { "round_prefer_floor" }).as_str() {
+        // Before opset 11 the definition leaves it open; ONNX Runtime and OpenVINO round up where an axis becomes shorter.
+        let usual = match old {
+            true if a.scale < 1.0 => "ceil",
+            true => "floor",
+            false => "round_prefer_floor",
+        };
+        let at = match n.text("nearest_mode", usual).as_str() {
             "round_prefer_floor" => (x - 0.5).ceil(),
             "round_prefer_ceil" => (x + 0.5).floor(),
             "floor" => x.floor(),
