@@ -142,6 +142,18 @@ fn wrong_models_and_inputs_are_told_by_name() {
     told(run(&good, &[("x", &x)]).unwrap_err(), &["\"x\"", "f32[3]", "f32[2]"]);
     told(run(&good, &[]).unwrap_err(), &["\"x\"", "nothing"]);
     told(run(&good, &[("z", &x)]).unwrap_err(), &["\"z\""]);
+    let relu = || [node("Relu", &["x"], &["y"], &[])];
+    let declared = model(&relu(), &[], &[info("x", 1, &[3])], &[info("y", 7, &[3])]);
+    told(run(&declared, &[("x", &x)]).unwrap_err(), &["output \"y\"", "declares it as i64", "f32"]);
+    let twice = model(&relu(), &[], &[info("x", 1, &[3]), info("x", 1, &[2])], &[info("y", 1, &[3])]);
+    told(run(&twice, &[("x", &x)]).unwrap_err(), &["input \"x\"", "twice"]);
+    for op in ["Conv", "ConvTranspose"] {
+        let window = node(op, &["x", "w"], &["y"], &[ints_attribute("kernel_shape", &[5])]);
+        let ports = [info("x", 1, &[1, 1, 8]), info("y", 1, &[0, 0, 0])];
+        let window = model(&[window], &[weights("w", &[1, 1, 3], &[1.0; 3])], &ports[..1], &ports[1..]);
+        let x = Tensor::zeros(&[1, 1, 8], DType::F32).unwrap();
+        told(run(&window, &[("x", &x)]).unwrap_err(), &[op, "kernel_shape [5]", "[1, 1, 3]"]);
+    }
     for cut in 1..good.len() {
         // Each prefix is an error or another model; none panics.
         if let Ok(m) = Model::from_onnx(&good[..cut]) {

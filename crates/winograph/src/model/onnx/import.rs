@@ -4,7 +4,7 @@ use super::node::{Node, name_of, title_of};
 use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
 use super::{OnnxModel, ops, tensors};
 use crate::error::{Error, Result};
-use crate::model::{ModelError, Value, host};
+use crate::model::{ModelError, PortType, Value, host};
 use crate::tensor::{Tensor, noted};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::Cell;
@@ -76,7 +76,16 @@ impl<'a> Importer<'a> {
             }
         }
         let outputs: Vec<&str> = model.graph.output.iter().map(|o| o.name.as_str()).collect();
-        self.nodes(&model.graph.node, &outputs, scope)
+        let values = self.nodes(&model.graph.node, &outputs, scope)?;
+        for (port, value) in model.outputs().iter().zip(&values) {
+            if let (PortType::Tensor { dtype, .. }, Some(t)) = (&port.of, value.tensor())
+                && *dtype != t.dtype()
+            {
+                let cause = format!("the model declares it as {dtype} and computes {}", t.dtype());
+                return Err(ModelError::format(format!("output {:?}", port.name), cause).into());
+            }
+        }
+        Ok(values)
     }
 
     /// The results of a graph in an attribute, given its inputs by position. It sees the names around it.

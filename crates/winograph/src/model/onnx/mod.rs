@@ -58,8 +58,13 @@ impl OnnxModel {
             let (first, last) = (OPSETS.start(), OPSETS.end());
             return Err(wrong(format!("it uses operators of opset {version}; known are {first} to {last}")).into());
         }
-        let mut initializers = Vec::with_capacity(parts.initializers.len());
         let mut names = FxHashSet::default();
+        if let Some(twice) = graph.input.iter().find(|i| !names.insert(i.name.clone())) {
+            return Err(ModelError::format(format!("input {:?}", twice.name), "its name occurs twice").into());
+        }
+        // Inputs with initializers have these as defaults.
+        names.clear();
+        let mut initializers = Vec::with_capacity(parts.initializers.len());
         let others = std::mem::take(&mut graph.initializer).into_iter().map(|mut t| {
             let raw = std::mem::take(&mut t.raw_data);
             Ok::<_, Error>((t, (!raw.is_empty()).then(|| Storage::from_bytes(&raw)).transpose()?))

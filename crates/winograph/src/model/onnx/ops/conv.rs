@@ -21,6 +21,7 @@ fn conv(n: &Node<'_>, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<T
     if w.rank() < 3 || x.rank() != w.rank() {
         return Err(n.wrong(format!("an input {:?} and a weight {:?}", x.shape(), w.shape())));
     }
+    kernel_shape(n, w)?;
     let window = Window::new(n, w.shape()[2..].to_vec(), &x.shape()[2..])?;
     let options = ConvOptions {
         stride: window.stride,
@@ -30,6 +31,16 @@ fn conv(n: &Node<'_>, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<T
         ..ConvOptions::default()
     };
     x.conv(w, bias, &options)
+}
+
+/// That the attribute of this name, where there is one, says what the weight has.
+fn kernel_shape(n: &Node<'_>, w: &Tensor) -> Result<()> {
+    match n.sizes("kernel_shape")? {
+        Some(told) if told != w.shape()[2..] => {
+            Err(n.wrong(format!("kernel_shape {told:?} and a weight {:?}", w.shape())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn conv_integer(n: &Node<'_>) -> Result<Vec<Value>> {
@@ -53,6 +64,7 @@ fn conv_transpose(n: &Node<'_>) -> Result<Vec<Value>> {
     if rank == 0 || w.rank() != x.rank() {
         return Err(n.wrong(format!("an input {:?} and a weight {:?}", x.shape(), w.shape())));
     }
+    kernel_shape(n, w)?;
     let list = |name: &str, default: usize| -> Result<Vec<usize>> {
         let list = n.sizes(name)?.unwrap_or_else(|| vec![default; rank]);
         match list.len() == rank {
