@@ -19,7 +19,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target/release/examples/gpu_layers"
 OURS = ["f16 direct", "f16 F4", "tf32 direct", "tf32 F4"]
-SECTIONS = ["SpeedOfLight", "MemoryWorkloadAnalysis", "LaunchStats", "Occupancy", "WarpStateStats"]
+SECTIONS = ["SpeedOfLight", "LaunchStats", "Occupancy"]
 COLUMNS = {  # heading: ncu's name
     "us": "Duration",
     "matrix units": "tensor",
