@@ -472,7 +472,7 @@ pub(crate) struct ExplainConv {
 /// Arguments of `explain model`.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainModel {
-    /// The model: an .onnx file, or a .param file of ncnn with its .bin file beside it
+    /// The model: an .onnx file, a .param file of ncnn with its .bin file beside it, or a .wg file
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
     /// Shape of an input that the model leaves open: what is computed depends on it
@@ -561,7 +561,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) picture: PictureArgs,
     /// Run a picture in overlapping tiles of at most so many rows and columns, which bounds the memory that it takes; for
-    /// models with one input and one output, both pictures, that treat all places of a picture alike
+    /// models with one input and one output, both pictures, that treat all places of a picture alike. Pictures are not scaled
+    /// then, and tiles of a model of fixed size, a .wg file for one, are of that size
     #[arg(long, value_name = "N", conflicts_with_all = ["profile", "runs"], value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) tile_size: Option<u32>,
     /// Where to run: cpu; cuda:N, an NVIDIA GPU; virtual:TARGET, a GPU in the interpreter, for tiny models

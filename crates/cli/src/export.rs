@@ -52,8 +52,13 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
     progress.step("compiling");
     let options = FunctionOptions { device: Some(device(args)?), ..FunctionOptions::default() };
-    let compiled = model.compile_with(options).and_then(|s| s.compile_for(&inputs).map(|()| s));
-    let session = compiled.map_err(|e| Error::of("cannot compile the model", e))?;
+    let compiled = match model.exported() {
+        Some(_) => model.compile_with(options),
+        // A session that keeps the model, so that it can tell of tiles.
+        None => Ok(model.session(options)),
+    };
+    let session = compiled.and_then(|s| s.compile_for(&inputs).map(|()| s));
+    let session = session.map_err(|e| Error::of("cannot compile the model", e))?;
     progress.step("writing");
     session.export(&file).map_err(|e| Error::of("cannot export the model", e))?;
     drop(progress);

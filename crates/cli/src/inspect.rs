@@ -8,6 +8,7 @@ use crate::{output, shapes};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use winograph::export::{Exported, ExportedLaunch, Platform};
 use winograph::model::{Port, PortType};
 use winograph::search::PlanStore;
 use winograph::{ArgSpec, AxisTile, settings};
@@ -22,9 +23,53 @@ struct Report {
     operators: BTreeMap<String, usize>,
     metadata: BTreeMap<String, String>,
     parameters: usize,
-    /// `None` where the sizes of the inputs are open.
+    /// `None` where the sizes of the inputs are open, and of a model that is compiled already.
     #[serde(skip_serializing_if = "Option::is_none")]
     sums: Option<Sums>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compiled: Option<Compiled>,
+}
+
+/// Of a file that `winograph export` wrote.
+#[derive(Serialize)]
+struct Compiled {
+    /// Of the crate that wrote it.
+    version: String,
+    /// The machines it runs on.
+    machine: Platform,
+    launches: Vec<Launch>,
+}
+
+#[derive(Serialize)]
+struct Launch {
+    kernel: String,
+    /// Multiplications and additions of its sums, as they are computed.
+    flops: u64,
+    /// Loops and sums of its nests.
+    work: String,
+    /// `direct`, or `winograd` with its tile; nothing where no product is summed.
+    algorithm: Option<String>,
+    amplification: Option<f64>,
+    /// The model's nodes that it computes, or parts of which.
+    nodes: Vec<String>,
+}
+
+impl Compiled {
+    fn of(file: &Exported) -> Compiled {
+        let launch = |l: ExportedLaunch| Launch {
+            kernel: l.kernel,
+            flops: l.flops,
+            work: l.work,
+            algorithm: l.algorithm,
+            amplification: l.amplification,
+            nodes: l.nodes,
+        };
+        Compiled {
+            version: file.version().to_string(),
+            machine: file.machine().clone(),
+            launches: file.launches().into_iter().map(launch).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -71,9 +116,10 @@ fn port(p: Port) -> PortReport {
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let planned = Planned::load(&args.model, &args.shape)?;
     let tolerance = args.tolerance.as_deref().map(shapes::tolerance).transpose()?;
+    let compiled = planned.model.exported().map(Compiled::of);
     let sums = match &planned.specs {
-        Some(specs) => Some(sums(&planned, specs, &Options { tolerance, ..Options::default() })?),
-        None => None,
+        Some(specs) if compiled.is_none() => Some(sums(&planned, specs, &Options { tolerance, ..Options::default() })?),
+        _ => None,
     };
     let Planned { model, ports, .. } = planned;
     let report = Report {
@@ -84,6 +130,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         metadata: model.metadata().iter().cloned().collect(),
         parameters: model.parameters(),
         sums,
+        compiled,
     };
     if args.json {
         let text = serde_json::to_string(&report).map_err(|e| Error::failure("cannot write JSON", e))?;
@@ -112,7 +159,8 @@ fn sums(model: &Planned, specs: &[ArgSpec], options: &Options) -> Result<Sums> {
     let sums = nests.filter(|n| n.role == Role::Direct && !n.reduces.is_empty());
     let size = |list: &[i64]| list.iter().map(|&v| v as f64).product::<f64>();
     let flops = sums.fold(0.0, |sum, n| sum + 2.0 * size(&n.under) * size(&n.loops) * size(&n.reduces));
-    let list: Vec<Sum> = (able.windows.iter().zip(chosen.windows))
+    // Maxima over windows sum no products.
+    let list: Vec<Sum> = (able.windows.iter().zip(chosen.windows).filter(|(able, _)| able.flops > 0.0))
         .map(|(able, chosen)| Sum {
             taps: able.taps.clone(),
             flops: able.flops,
@@ -145,6 +193,11 @@ fn text(report: &Report) -> String {
     let operators: Vec<String> = report.operators.iter().map(|(op, n)| format!("{op} {n}")).collect();
     let _ = writeln!(out, "operators: {}", operators.join(", "));
     let _ = writeln!(out, "parameters: {}", report.parameters);
+    if let Some(compiled) = &report.compiled {
+        // Writing to a string cannot fail.
+        let _ = write_compiled(&mut out, compiled);
+        return out;
+    }
     let Some(sums) = &report.sums else {
         let open: Vec<&str> = report.inputs.iter().filter(|p| is_open(p)).map(|p| p.name.as_str()).collect();
         let _ = writeln!(
@@ -179,6 +232,23 @@ fn text(report: &Report) -> String {
         );
     }
     out
+}
+
+fn write_compiled(out: &mut String, c: &Compiled) -> std::fmt::Result {
+    writeln!(out, "compiled by winograph {}, runs on {}", c.version, c.machine)?;
+    writeln!(
+        out,
+        "{} launch{}\n\n{:<24} {:>10}  loops and sums: nodes",
+        c.launches.len(),
+        if c.launches.len() == 1 { "" } else { "es" },
+        "algorithm",
+        "MFLOP"
+    )?;
+    for l in &c.launches {
+        let how = l.algorithm.as_deref().unwrap_or("-");
+        writeln!(out, "{how:<24} {:>10.3}  {}: {}", l.flops as f64 / 1e6, l.work, l.nodes.join(", "))?;
+    }
+    Ok(())
 }
 
 fn is_open(p: &PortReport) -> bool {

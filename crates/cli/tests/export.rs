@@ -92,6 +92,15 @@ fn an_exported_model_runs_without_a_compiler() {
     let exported = rows(&mut bare(&[&["run", &file][..], &flags].concat()));
     assert!(!exported.is_empty(), "a profile without rows");
     assert_eq!(exported, rows(&mut winograph(&[&["run", &model][..], &flags].concat())));
+    // What it is without running it.
+    let told = done(&mut bare(&["inspect", &file]), 0);
+    for part in ["input x: f32[3,2]", "operators: Mul 1, Relu 1", "parameters: 2", "runs on ", "1 launch\n"] {
+        assert!(told.contains(part), "{told}");
+    }
+    let told: serde_json::Value = serde_json::from_str(&done(&mut bare(&["inspect", &file, "--json"]), 0)).unwrap();
+    assert_eq!(told["compiled"]["machine"], json["machine"]);
+    let e = done(&mut bare(&["explain", "model", &file]), 1);
+    assert!(e.contains("winograph inspect"), "{e}");
     let y = Tensor::load_npy(dir.join("y.npy")).unwrap();
     assert_eq!(y.to_vec::<f32>().unwrap(), [10.0, 0.0, 30.0, 80.0, 0.0, 120.0]);
     assert_eq!((y.dtype(), y.shape()), (DType::F32, &[3, 2][..]));

@@ -240,7 +240,15 @@ fn tiles_give_what_the_whole_picture_gives() {
         }
     }
     let e = fails(1, &[&model, "--input", &input, "--tile-size", "6"]);
-    assert!(e.contains("take tiles of at least") || e.contains("too small"), "{e}");
+    let least = e.split("take tiles of at least ").nth(1).and_then(|n| n.trim().parse::<usize>().ok());
+    let least = least.unwrap_or_else(|| panic!("{e}"));
+    let (enough, less) = (least.to_string(), (least - 1).to_string());
+    let e = fails(1, &[&model, "--input", &input, "--tile-size", &less]);
+    assert!(e.contains(&format!("take tiles of at least {least}")), "{e}");
+    let out = f.file("least.npy");
+    succeeds(&[&model, "--input", &input, "--output", &format!("output={out}"), "--tile-size", &enough]);
+    let got = winograph::Tensor::load_npy(out).unwrap().to_vec::<f32>().unwrap();
+    assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= 2e-5), "tiles of {least}");
     // What looks at the whole picture has no tiles.
     let model = f.model(
         &["Input i 0 1 data", "Split s 1 2 data a b", "Pooling p 1 1 a m 0=1 4=1", "BinaryOp e 2 1 b m output 0=0"],
@@ -251,10 +259,105 @@ fn tiles_give_what_the_whole_picture_gives() {
 }
 
 #[test]
+fn models_of_fixed_size_run_large_pictures_in_tiles_of_that_size() {
+    let f = Folder::new("fixed-tiles");
+    let lines = |size: &str| {
+        [
+            format!("Input i 0 1 data{size}"),
+            "Convolution c 1 1 data x 0=8 1=3 4=1 6=216 9=2 -23310=1,0.2".to_string(),
+            "Convolution d 1 1 x y 0=12 1=3 4=1 6=864".to_string(),
+            "PixelShuffle p 1 1 y output 0=2".to_string(),
+        ]
+    };
+    let weights: Vec<f32> = [216, 864]
+        .into_iter()
+        .flat_map(|count| [0.0].into_iter().chain((0..count).map(|i| ((i * 37 % 61) as f32 - 30.0) / 300.0)))
+        .collect();
+    let photo = f.png("p.png", 75, 58, |x, y| [(x * y % 256) as u8, (7 * x + y) as u8, (x ^ y) as u8]);
+    let input = format!("data={photo}");
+    let run = |model: &str, name: &str, more: &[&str]| {
+        let out = f.file(name);
+        let text = succeeds(&[&[model, "--input", &input, "--output", &format!("output={out}")][..], more].concat());
+        (text, winograph::Tensor::load_npy(out).unwrap())
+    };
+    let all: Vec<String> = lines("").into();
+    let model = f.model(&all.iter().map(String::as_str).collect::<Vec<_>>(), &weights);
+    let (text, whole) = run(&model, "whole.npy", &[]);
+    assert!(whole.shape() == [3, 116, 150] && !text.contains("scaled from"), "{text}");
+    let want = whole.to_vec::<f32>().unwrap();
+    let equal = |t: &winograph::Tensor| {
+        assert_eq!(t.shape(), whole.shape());
+        let got = t.to_vec::<f32>().unwrap();
+        assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= 2e-5));
+    };
+    // Of 24 rows and 32 columns.
+    let fixed: Vec<String> = lines(" 0=32 1=24 2=3").into();
+    let model = f.model(&fixed.iter().map(String::as_str).collect::<Vec<_>>(), &weights);
+    let (text, small) = run(&model, "small.npy", &[]);
+    assert!(small.shape() == [3, 48, 64] && text.contains(", scaled from 75 x 58 pixels"), "{text}");
+    let (text, tiled) = run(&model, "tiled.npy", &["--tile-size", "32"]);
+    assert!(text.contains(" tiles") && !text.contains("scaled from"), "{text}");
+    equal(&tiled);
+    let e = fails(1, &[&model, "--input", &input, "--tile-size", "31"]);
+    assert!(e.contains("the model takes pictures of one size alone: ask for 32"), "{e}");
+    let tiny = format!("data={}", f.png("tiny.png", 40, 20, |x, y| [x as u8, y as u8, 0]));
+    let e = fails(1, &[&model, "--input", &tiny, "--tile-size", "32"]);
+    assert!(e.contains("a picture of 20 rows and 40 columns, where the model takes 24 and 32"), "{e}");
+    // Exported.
+    let exported = f.file("m.wg");
+    let export = |model: &str, to: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_winograph"));
+        command.args(["export", model, "--output", to]);
+        command.env("WINOGRAPH_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/kernels")).env_remove("WINO");
+        assert!(command.output().unwrap().status.success(), "{model}");
+    };
+    export(&model, &exported);
+    equal(&run(&exported, "exported.npy", &["--tile-size", "40"]).1);
+    // What looks at the whole picture cannot be told of tiles.
+    let model = f.model(
+        &[
+            "Input i 0 1 data 0=32 1=24 2=3",
+            "Split s 1 2 data a b",
+            "Pooling p 1 1 a m 0=1 4=1",
+            "BinaryOp e 2 1 b m output 0=0",
+        ],
+        &[],
+    );
+    export(&model, &exported);
+    let e = fails(1, &[&exported, "--input", &input, "--tile-size", "32"]);
+    assert!(e.contains("does not say how its results depend on a picture"), "{e}");
+}
+
+#[test]
+fn a_size_that_a_model_cannot_take_is_told_with_one_that_it_can() {
+    let f = Folder::new("sizes");
+    // Halved and doubled again: sizes that are not even come back larger.
+    let lines = [
+        "Input i 0 1 data",
+        "Split s 1 2 data a b",
+        "Convolution c 1 1 a x 0=3 1=3 3=2 4=1 6=81",
+        "Interp r 1 1 x y 0=1 1=2.0 2=2.0",
+        "BinaryOp e 2 1 b y output 0=0",
+    ];
+    let model = f.model(&lines, &[0.0; 82]);
+    let input = format!("data={}", f.png("p.png", 21, 16, |x, y| [x as u8, y as u8, 0]));
+    let e = fails(1, &[&model, "--input", &input]);
+    let hint = "--shape data=3,16,22";
+    assert!(e.contains(&format!("scale it by {hint}")), "{e}");
+    let text = succeeds(&[&model, "--input", &input, "--shape", "data=3,16,22"]);
+    assert!(text.contains("f32[3,16,22]") && text.contains("scaled from 21 x 16 pixels"), "{text}");
+}
+
+#[test]
 fn inspect_counts_what_is_summed() {
     let f = Folder::new("inspect");
-    let lines =
-        ["Input i 0 1 data", "Convolution c 1 1 data x 0=16 1=3 4=1 6=432", "Convolution d 1 1 x y 0=4 1=1 6=64"];
+    // A maximum over windows sums no products.
+    let lines = [
+        "Input i 0 1 data",
+        "Convolution c 1 1 data x 0=16 1=3 4=1 6=432",
+        "Convolution d 1 1 x y 0=4 1=1 6=64",
+        "Pooling p 1 1 y z 0=0 1=3 2=1 3=1",
+    ];
     let model = f.model(&lines, &[0.0; 498]);
     let inspect = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_winograph"));
@@ -263,7 +366,9 @@ fn inspect_counts_what_is_summed() {
         String::from_utf8(out.stdout).unwrap()
     };
     let text = inspect(&[]);
-    for part in ["input data: f32[3,?,?]", "operators: Convolution 2", "parameters: 496", "--shape data=SIZES"] {
+    for part in
+        ["input data: f32[3,?,?]", "operators: Convolution 2, Pooling 1", "parameters: 496", "--shape data=SIZES"]
+    {
         assert!(text.contains(part), "{text}");
     }
     let v: Value = serde_json::from_str(&inspect(&["--shape", "data=3,32,24", "--json"])).unwrap();

@@ -203,6 +203,20 @@ fn headers_that_contradict_themselves_are_refused_before_anything_is_allocated()
         let e = Exported::from_bytes(bad).and_then(|e| e.check(&device)).unwrap_err().to_string();
         assert!(e.contains(said), "{before}{value}: {e}");
     }
+    // A result that was made larger would have elements that nothing computes.
+    let larger = with_header(&good, |h| {
+        let at = h.find("\"outputs\":[").unwrap();
+        format!("{}{}", &h[..at], set(h[at..].to_string(), "\"shape\":[", "4096"))
+    });
+    let e = Exported::from_bytes(larger).unwrap_err().to_string();
+    assert!(e.contains("buffer") && e.contains("where there are"), "{e}");
+    let axes = "{\"height\":0,\"width\":1}";
+    for axis in ["{\"clean\":[0,9],\"period\":[0,1]}", "{\"clean\":[5,4],\"period\":[1,1]}"] {
+        let tiling = format!("[{{\"input\":{axes},\"output\":{axes},\"rows\":{axis},\"columns\":{axis}}}]");
+        let bad = with_header(&good, |h| h.replacen("\"tilings\":[]", &format!("\"tilings\":{tiling}"), 1));
+        let e = Exported::from_bytes(bad).unwrap_err().to_string();
+        assert!(e.contains("tiling 0"), "{e}");
+    }
     for text in ["", "{}", "[]", "null", "{\"version\":3}", &"[".repeat(100_000)] {
         let bad = with_header(&good, |_| text.to_string());
         let e = Exported::from_bytes(bad).unwrap_err().to_string();

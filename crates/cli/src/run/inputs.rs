@@ -4,7 +4,7 @@ use super::picture::{self, Picture};
 use crate::args::{ChannelsArg, LayoutOfPictures, PictureArgs};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
-use winograph::model::{Port, PortType};
+use winograph::model::{Model, Port, PortType, Value};
 use winograph::{DType, Tensor};
 
 /// Options of the form `NAME=VALUE`, in order.
@@ -179,33 +179,97 @@ pub(crate) fn shape_of(port: &Port, shapes: &[(String, Vec<usize>)]) -> Option<(
     Some((*dtype, given.map(|(_, s)| s.iter().map(|&s| Some(s)).collect()).or_else(|| shape.clone())))
 }
 
-/// Reads one input.
+/// An input.
+pub(super) struct Given {
+    pub(super) name: String,
+    pub(super) tensor: Tensor,
+    /// Width and height of the picture that it was, where it was scaled.
+    pub(super) scaled_from: Option<[usize; 2]>,
+    /// Its axes, where some of its sizes are the picture's since nothing says others.
+    pub(super) open: Option<Axes>,
+}
+
+/// Reads one input. A picture is `whole` where it keeps its size whatever the model states.
 pub(super) fn read(
     port: &Port,
     value: &str,
     shapes: &[(String, Vec<usize>)],
     pixels: &Pixels,
     seed: u64,
-) -> Result<Tensor> {
+    whole: bool,
+) -> Result<Given> {
+    let given = |tensor| Given { name: port.name.clone(), tensor, scaled_from: None, open: None };
     let name = &port.name;
     let Some((dtype, shape)) = shape_of(port, shapes) else {
         return Err(Error::usage(format!("--input {name}: it is no tensor, and only tensors can be given")));
     };
     if value == "random" {
-        return random(name, dtype, shape, seed);
+        return random(name, dtype, shape, seed).map(given);
     }
     let path = PathBuf::from(value);
     if picture::is_picture(&path) {
         let picture = Picture::read(&path)?;
         // A model that leaves everything open gets channels, height and width.
-        let shape = shape.unwrap_or_else(|| vec![None; 3]);
-        return pixels.tensor(name, picture, dtype, &shape);
+        let mut shape = shape.unwrap_or_else(|| vec![None; 3]);
+        let axes = pixels.axes(&shape);
+        if let Some(axes) = axes.filter(|_| whole && !shapes.iter().any(|(n, _)| n == name)) {
+            (shape[axes.height], shape[axes.width]) = (None, None);
+        }
+        let (width, height) = (picture.width, picture.height);
+        let tensor = pixels.tensor(name, picture, dtype, &shape)?;
+        let same =
+            |a: &Axes| (tensor.shape().get(a.width), tensor.shape().get(a.height)) == (Some(&width), Some(&height));
+        let scaled_from = axes.filter(|a| !same(a)).map(|_| [width, height]);
+        let open = axes.filter(|a| shape[a.height].is_none() || shape[a.width].is_none());
+        return Ok(Given { scaled_from, open, ..given(tensor) });
     }
     if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy")) {
         let text = format!("--input {name}={value}: expected random, or a file that ends in .npy, .png, .jpg or .jpeg");
         return Err(Error::usage(text));
     }
-    Tensor::load_npy(&path).map_err(|e| Error::of(&format!("cannot read {}", path.display()), e))
+    Tensor::load_npy(&path).map(given).map_err(|e| Error::of(&format!("cannot read {}", path.display()), e))
+}
+
+/// Sizes of pictures, given to a model that leaves them open and cannot take these: what `--shape` may say so that it can.
+fn sizes_that_fit(model: &Model, given: &[Given]) -> Option<String> {
+    let fits = |step: usize| {
+        let mut shapes = vec![];
+        for g in given {
+            let mut shape = g.tensor.shape().to_vec();
+            if let Some(Axes { height, width, .. }) = g.open {
+                for axis in [height, width] {
+                    shape[axis] = shape[axis].checked_next_multiple_of(step)?;
+                }
+            }
+            shapes.push(shape);
+        }
+        let argument = |(g, shape): (&Given, &Vec<usize>)| {
+            let t = Tensor::zeros(shape, g.tensor.dtype()).ok()?;
+            Some((g.name.clone(), Value::Tensor(t)))
+        };
+        let arguments = given.iter().zip(&shapes).map(argument).collect::<Option<Vec<_>>>()?;
+        model.trace(&arguments).ok()?;
+        let options = given.iter().zip(&shapes).filter(|(g, _)| g.open.is_some()).map(|(g, shape)| {
+            let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+            format!("--shape {}={}", g.name, sizes.join(","))
+        });
+        Some(options.collect::<Vec<_>>().join(" "))
+    };
+    (1..=7).find_map(|n| fits(1 << n))
+}
+
+/// An error of a model, with what to do where it is a picture's size that does not fit.
+pub(super) fn cannot_take(e: winograph::Error, model: &Model, given: &[Given]) -> Error {
+    let of_model = matches!(e, winograph::Error::Model(_));
+    let error = Error::of("cannot run the model", e);
+    let options = (of_model && given.iter().any(|g| g.open.is_some())).then(|| sizes_that_fit(model, given)).flatten();
+    match (error, options) {
+        (Error::Failure { what, cause }, Some(options)) => {
+            let hint = "the model leaves the size of the picture open and cannot take that of this one: scale it by";
+            Error::failure(what, format!("{cause}\n{hint} {options}"))
+        }
+        (error, _) => error,
+    }
 }
 
 fn random(name: &str, dtype: DType, shape: Option<Vec<Option<usize>>>, seed: u64) -> Result<Tensor> {

@@ -10,7 +10,7 @@ use crate::machine::{Machine, Name};
 use crate::measure::{median, ms};
 use crate::progress::Progress;
 use crate::{output, profile, shapes};
-use inputs::Pixels;
+use inputs::{Given, Pixels};
 use report::{Report, Value};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -19,9 +19,6 @@ use winograph::{FunctionOptions, Options, Tensor};
 
 /// Runs in which kernels are timed one by one.
 const PROFILED: usize = 9;
-
-/// Inputs and outputs by name.
-type Named = Vec<(String, Tensor)>;
 
 /// Refuses what can be refused without reading the model.
 pub(crate) fn check(args: &RunArgs) -> Result<()> {
@@ -47,10 +44,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let load_ms = ms(start.elapsed());
     let ports = model.inputs();
     let shapes = inputs::shapes(&args.shape, &ports)?;
-    let mut given: Named = Vec::new();
+    let mut given: Vec<Given> = Vec::new();
     for (i, (name, value)) in inputs::named("--input", &args.input)?.into_iter().enumerate() {
         let port = inputs::known(&ports, &name, "--input")?;
-        given.push((name, inputs::read(port, &value, &shapes, &pixels, args.seed.wrapping_add(i as u64))?));
+        let seed = args.seed.wrapping_add(i as u64);
+        given.push(inputs::read(port, &value, &shapes, &pixels, seed, args.tile_size.is_some())?);
     }
     let mut files: Vec<(String, PathBuf)> = Vec::new();
     for (name, file) in inputs::named("--output", &args.output)? {
@@ -66,23 +64,21 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         None => None,
     };
     let options = FunctionOptions { device: Some(machine.device.clone()), compiler, dumps: false };
-    let failed = |e| Error::of("cannot run the model", e);
 
     progress.step("compiling");
     let start = Instant::now();
     if let Some(tile) = args.tile_size {
-        drop(progress);
-        let start = Instant::now();
-        let (result, tiles) = tiled(tile as usize, &model, options, &given, &pixels)?;
-        let mut report = Report::new(args, &machine, load_ms, 0.0, ms(start.elapsed()));
+        let Tiled { result, tiles, compile_ms, run_ms } =
+            tiled(tile as usize, &model, options, &given, &pixels, progress)?;
+        let mut report = Report::new(args, &machine, load_ms, compile_ms, run_ms);
         report.tiles = Some(tiles);
         return finish(args, report, &given, &[result], &files, &pixels);
     }
     let session = model.compile_with(options).map_err(|e| Error::of("cannot compile the model", e))?;
     // The session may have no use for its weights any more.
     drop(model);
-    let borrowed: Vec<(&str, &Tensor)> = given.iter().map(|(n, t)| (n.as_str(), t)).collect();
-    session.compile_for(&borrowed).map_err(failed)?;
+    let borrowed: Vec<(&str, &Tensor)> = given.iter().map(|g| (g.name.as_str(), &g.tensor)).collect();
+    session.compile_for(&borrowed).map_err(|e| inputs::cannot_take(e, session.model(), &given))?;
     let compile_ms = ms(start.elapsed());
     progress.step("running");
     let start = Instant::now();
@@ -105,7 +101,7 @@ fn results(session: &Session, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String,
 fn finish(
     args: &RunArgs,
     mut report: Report,
-    given: &[(String, Tensor)],
+    given: &[Given],
     results: &[(String, Tensor)],
     files: &[(String, PathBuf)],
     pixels: &Pixels,
@@ -116,8 +112,10 @@ fn finish(
         }
     }
     let failed = |e| Error::of("cannot read the result", e);
-    for (name, t) in given {
-        report.inputs.push(Value::of(name, t, None).map_err(failed)?);
+    for g in given {
+        let mut value = Value::of(&g.name, &g.tensor, None).map_err(failed)?;
+        value.scaled_from = g.scaled_from;
+        report.inputs.push(value);
     }
     for (name, t) in results {
         let file = files.iter().find(|(n, _)| n == name).map(|(_, f)| f.display().to_string());
@@ -130,15 +128,25 @@ fn finish(
     output::print(&report.text())
 }
 
+/// What a picture's run in tiles gives and takes.
+struct Tiled {
+    result: (String, Tensor),
+    tiles: usize,
+    /// Until the first tile runs.
+    compile_ms: f64,
+    run_ms: f64,
+}
+
 /// Runs a picture in tiles, and counts them.
 fn tiled(
     tile: usize,
     model: &Model,
     options: FunctionOptions,
-    given: &[(String, Tensor)],
+    given: &[Given],
     pixels: &Pixels,
-) -> Result<((String, Tensor), usize)> {
-    let [(name, x)] = given else {
+    compiling: Progress,
+) -> Result<Tiled> {
+    let [Given { name, tensor: x, .. }] = given else {
         return Err(Error::usage(format!("--tile-size: one input is to be given, not {}", given.len())));
     };
     let shape: Vec<Option<usize>> = x.shape().iter().map(|&s| Some(s)).collect();
@@ -147,15 +155,31 @@ fn tiled(
         return Err(Error::usage(text));
     };
     let axes = PictureAxes { height: axes.height, width: axes.width };
-    // Compiled for the tiles alone.
-    let session = model.session(options);
-    let mut progress: Option<Progress> = None;
+    let failed = |e| Error::of("cannot run the model in tiles", e);
+    let start = Instant::now();
+    // Compiled for the tiles alone; a session that has compiled a model cannot be asked about it any more.
+    let session = match model.exported() {
+        Some(_) => model.compile_with(options).map_err(failed)?,
+        None => model.session(options),
+    };
+    let mut progress = Some(compiling);
+    let mut compiled = None;
     let mut tiles = 0;
     let result = session.run_tiled((name, x, axes), axes, tile, &mut |done, all| {
+        if compiled.is_none() {
+            compiled = Some(start.elapsed());
+            // One bar at a time.
+            progress = None;
+            progress = Some(Progress::new(all as u64));
+        }
         tiles = all;
-        progress.get_or_insert_with(|| Progress::new(all as u64)).step(&format!("tile {done} of {all}"));
+        if let Some(progress) = &mut progress {
+            progress.step(&format!("tile {done} of {all}"));
+        }
     });
-    Ok((result.map_err(|e| Error::of("cannot run the model in tiles", e))?, tiles))
+    let result = result.map_err(failed)?;
+    let compile_ms = compiled.map_or(0.0, ms);
+    Ok(Tiled { result, tiles, compile_ms, run_ms: ms(start.elapsed()) - compile_ms })
 }
 
 /// Times calls beyond the first, and kernels one by one.

@@ -39,6 +39,9 @@ pub(super) struct Value {
     mean: Option<f64>,
     /// Elements that are no number or infinite.
     not_finite: usize,
+    /// Width and height of the picture that was scaled to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scaled_from: Option<[usize; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<String>,
 }
@@ -94,6 +97,7 @@ impl Value {
             max: finite.map(|f| f.1),
             mean: finite.map(|f| f.2 / count as f64),
             not_finite,
+            scaled_from: None,
             file,
         })
     }
@@ -106,6 +110,9 @@ impl Value {
         }
         if self.not_finite > 0 {
             let _ = write!(out, ", {} of its elements are not finite", self.not_finite);
+        }
+        if let Some([width, height]) = self.scaled_from {
+            let _ = write!(out, ", scaled from {width} x {height} pixels");
         }
         if let Some(file) = &self.file {
             let _ = write!(out, " -> {file}");

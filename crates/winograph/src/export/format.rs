@@ -4,6 +4,7 @@ use super::ExportError;
 use crate::function::ArgSpec;
 use crate::image::Platform;
 use crate::memory::may_fit;
+use crate::model::Tiling;
 use crate::outline::{Buffer, Kernel, Launch, Outline, Room};
 use crate::tensor::shape::check_size;
 use crate::work::Work;
@@ -44,6 +45,8 @@ pub(super) struct Header {
     pub(super) operators: Vec<(String, usize)>,
     /// Number of elements of the model's weights.
     pub(super) parameters: usize,
+    /// How a picture is run in tiles of the input's size, for each place of rows and columns where that can be done.
+    pub(super) tilings: Vec<Tiling>,
     pub(super) inputs: Vec<Named>,
     pub(super) outputs: Vec<Named>,
     pub(super) kernels: Vec<Kernel>,
@@ -161,12 +164,25 @@ impl Header {
         let outline = Outline { kernels, buffers: &self.buffers, prepare: &[], run: &self.launches };
         let program = outline.check(&self.machine, &room).map_err(|(part, cause)| ExportError::header(part, cause))?;
         self.check_works(&program)?;
+        self.check_tilings()?;
         let specs = |list: Vec<(ArgSpec, usize)>| list.into_iter().map(|(spec, _)| spec).collect();
         Ok(Sound { program, inputs: specs(inputs), outputs: specs(outputs) })
     }
 }
 
 impl Header {
+    /// Whether what it says of tiles can be.
+    fn check_tilings(&self) -> Result<(), ExportError> {
+        let sound = |t: &Tiling| match (&self.inputs[..], &self.outputs[..]) {
+            ([input], [output]) => t.is_sound(&input.shape, &output.shape),
+            _ => false,
+        };
+        match self.tilings.iter().position(|t| !sound(t)) {
+            Some(n) => Err(ExportError::header(format!("tiling {n}"), "no result can depend on a picture like that")),
+            None => Ok(()),
+        }
+    }
+
     /// Whether it tells of each launch what that can do.
     fn check_works(&self, program: &Program) -> Result<(), ExportError> {
         let (told, launches) = (self.works.len(), program.run.len());

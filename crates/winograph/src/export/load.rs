@@ -11,11 +11,14 @@ use crate::files::{self, PART, in_parts};
 use crate::function::{ArgSpec, Function};
 use crate::image::{Image, Platform};
 use crate::memory::may_fit;
+use crate::model::{PictureAxes, Tiling};
+use crate::work::Work;
 use crate::workspace::Constant;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use winograph_compiler::Step;
 
 /// An exported file whose header has been read and checked. Nothing of it has been run. On Linux it must stay as it is until functions
 /// that are loaded from it are dropped: see [`export`](crate::export).
@@ -31,6 +34,24 @@ pub struct Exported {
     length: u64,
     /// Sections of so many bytes and more are mapped, where the system maps files.
     mapped: u64,
+}
+
+/// What is told of a launch of an exported program.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ExportedLaunch {
+    /// The kernel's name.
+    pub kernel: String,
+    /// Multiplications and additions of its sums; other operations are not counted.
+    pub flops: u64,
+    /// Loops and sums of its nests: `[64 x 56 x 56] sum [64 x 3 x 3]`.
+    pub work: String,
+    /// `direct`, or `winograd` with its tile; `None` where no product is summed.
+    pub algorithm: Option<String>,
+    /// Worst-case amplification of rounding errors relative to the direct sum, where it became Winograd.
+    pub amplification: Option<f64>,
+    /// The model's nodes that it computes, or parts of which.
+    pub nodes: Vec<String>,
 }
 
 /// Where the bytes are.
@@ -185,6 +206,30 @@ impl Exported {
     /// Number of elements of the weights of the model it was made from.
     pub fn parameters(&self) -> usize {
         self.header.parameters
+    }
+
+    /// How its results depend on pictures with these axes, and what its result is.
+    pub(crate) fn tiling(&self, input: PictureAxes, output: PictureAxes) -> Option<(&Tiling, &ArgSpec)> {
+        let found = self.header.tilings.iter().find(|t| t.is_of(input, output))?;
+        Some((found, self.sound.outputs.first()?))
+    }
+
+    /// Its launches in order.
+    pub fn launches(&self) -> Vec<ExportedLaunch> {
+        let launch = |(work, step): (&Work, &Step)| ExportedLaunch {
+            kernel: self
+                .header
+                .kernels
+                .get(step.kernel)
+                .map(|k| k.launch.signature().name().to_string())
+                .unwrap_or_default(),
+            flops: work.flops,
+            work: work.nests.clone(),
+            algorithm: work.algorithm.clone(),
+            amplification: work.amplification,
+            nodes: work.nodes.clone(),
+        };
+        self.header.works.iter().zip(&self.sound.program.run).map(launch).collect()
     }
 
     /// Reads and checks the rest and loads the kernels. This runs code of the file: see [`export`](crate::export).

@@ -38,7 +38,7 @@
 //! | 4 | version of the format, [`FORMAT`] |
 //! | 4 | bytes of the header |
 //! | 32 | BLAKE3 of the header |
-//! | | the header, JSON: the version of this crate that wrote it, the machine, inputs and outputs with names, dtypes and shapes, kernels, buffers, launches, what profiles tell of each launch, and bytes and hash of each section |
+//! | | the header, JSON: the version of this crate that wrote it, the machine, inputs and outputs with names, dtypes and shapes, kernels, buffers, launches, what profiles tell of each launch, how tiles of a picture depend on it, and bytes and hash of each section |
 //! | | the sections one after another: the library, the prepared memory, the constants |
 //!
 //! The hash of a section is BLAKE3 of the BLAKE3 hashes of its parts of 2²⁰ bytes, so that parts are checked side by side.
@@ -55,7 +55,7 @@ mod load;
 mod write;
 
 pub use crate::image::{CodeForm, GpuCode, Platform};
-pub use load::Exported;
+pub use load::{Exported, ExportedLaunch};
 #[doc(hidden)]
 pub use write::seal;
 pub(crate) use write::{About, Names, write};
@@ -67,7 +67,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Version of the format that this crate writes, and the only one it reads.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// Extension of the names of exported files. [`Model::load`](crate::Model::load) takes a file of another name for
 /// something else, so that code is loaded only where it is asked for.

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::files::{PART, replace};
 use crate::function::{ArgSpec, Function};
 use crate::image::Image;
+use crate::model::Tiling;
 use crate::outline::{At, Buffer, Kernel, Launch};
 use crate::work::Work;
 use std::borrow::Cow;
@@ -24,6 +25,7 @@ pub(crate) struct About {
     pub(crate) metadata: Vec<(String, String)>,
     pub(crate) operators: Vec<(String, usize)>,
     pub(crate) parameters: usize,
+    pub(crate) tilings: Vec<Tiling>,
 }
 
 /// Writes a function to a file that takes the place of what has that name.
@@ -114,6 +116,7 @@ fn header(
         metadata: about.metadata,
         operators: about.operators,
         parameters: about.parameters,
+        tilings: about.tilings,
         inputs: named(names.inputs, &function.args),
         outputs: named(names.outputs, &function.outputs),
         kernels: kernels

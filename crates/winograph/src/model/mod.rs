@@ -34,6 +34,7 @@ pub use error::ModelError;
 pub use profile::Launch;
 pub use session::Session;
 pub use tiles::PictureAxes;
+pub(crate) use tiles::Tiling;
 pub use value::Value;
 
 use crate::device::Device;
@@ -199,13 +200,21 @@ impl Model {
         }
     }
 
-    /// Number of elements of its weights.
+    /// Number of elements of its weights: of all tensors that are in the file.
     pub fn parameters(&self) -> usize {
         match &*self.0 {
             Format::Onnx(m) => m.parameters(),
             Format::Ncnn(m) => m.parameters(),
             Format::Exported(m) => m.parameters(),
             Format::Told(m) => m.parameters,
+        }
+    }
+
+    /// The file that it is, where it is compiled already.
+    pub fn exported(&self) -> Option<&Exported> {
+        match &*self.0 {
+            Format::Exported(m) => Some(m),
+            _ => None,
         }
     }
 
@@ -224,12 +233,13 @@ impl Model {
             Format::Onnx(m) => m.trace(inputs, eager),
             Format::Ncnn(m) => m.trace(inputs),
             Format::Exported(_) => {
-                let cause = "it is compiled already and has no operations any more: take the model it was made from";
+                let cause = "it is compiled already and has no operations any more: take the model it was made from, or see by \
+                             `winograph inspect` what it was compiled to";
                 Err(ModelError::format("exported model", cause).into())
             }
             Format::Told(_) => {
                 let cause = "a session has compiled it for the only shapes that it takes and has let its weights go: load \
-                             it again";
+                             it again (and take Model::session, which keeps them)";
                 Err(ModelError::format("model of a session", cause).into())
             }
         }
@@ -323,7 +333,7 @@ mod tests {
             assert_eq!(tiled(5).unwrap().1.to_vec::<f32>().unwrap(), [3.0; 20]);
             match keeps {
                 true => assert_eq!(tiled(2).unwrap().1.to_vec::<f32>().unwrap(), [3.0; 20]),
-                false => assert!(tiled(2).unwrap_err().contains("expected a tensor f32[3,4,5]")),
+                false => assert!(tiled(2).unwrap_err().contains("pictures of one size alone: ask for 5")),
             }
         }
     }

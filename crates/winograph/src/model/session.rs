@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::export::{self, About, ExportError, Exported, Names};
 use crate::function::{ArgSpec, Function, FunctionOptions, compile_with};
 use crate::model::profile::{Launch, profile};
-use crate::model::{Model, ModelError, Port, PortType, Value};
+use crate::model::{Model, ModelError, Port, PortType, Tiling, Value};
 use crate::settings::settings;
 use crate::tensor::Tensor;
 use std::path::Path;
@@ -102,6 +102,9 @@ impl Session {
     /// Writes what was compiled to a file that [`Model::load`] reads, on machines of this kind, without a compiler; by
     /// custom its name ends in `.wg`. See [`export`](crate::export). The file is whole or is not there.
     ///
+    /// A model of pictures can be [run in tiles](Session::run_tiled) from such a file, too, if this session still
+    /// has the model: one that [`Model::session`] has made, or one of a model that leaves sizes open.
+    ///
     /// # Errors
     /// A session that has not been compiled for exactly one combination of shapes (see
     /// [`compile_for`](Session::compile_for)), for one that is for the elements of an input, or whose inputs and outputs
@@ -129,8 +132,16 @@ impl Session {
             inputs: plan.inputs.iter().map(|f| f.name.clone()).collect(),
             outputs: model.outputs().into_iter().map(|p| p.name).collect(),
         };
-        let about =
-            About { metadata: model.metadata().to_vec(), operators: model.operators(), parameters: model.parameters() };
+        let tilings = match (&plan.inputs[..], &plan.outputs[..]) {
+            ([Fixed { name, tensors, .. }], [_]) => tensors.first().map(|t| Tiling::all(model, t, name)),
+            _ => None,
+        };
+        let about = About {
+            metadata: model.metadata().to_vec(),
+            operators: model.operators(),
+            parameters: model.parameters(),
+            tilings: tilings.unwrap_or_default(),
+        };
         export::write(path, function, names, about)
     }
 

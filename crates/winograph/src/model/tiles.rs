@@ -4,18 +4,22 @@
 //! known from what each row of the result depends on, and is taken from the neighbouring tiles instead.
 
 use crate::error::Result;
+use crate::function::ArgSpec;
 use crate::model::field::{Field, Span};
 use crate::model::session::checked;
-use crate::model::{Model, ModelError, Session, Value};
+use crate::model::{Model, ModelError, Port, PortType, Session, Value};
 use crate::tensor::storage::Storage;
 use crate::tensor::{Tensor, shape};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Longest pattern of rows of a result after which it repeats.
 const MAX_PERIOD: usize = 64;
 
 /// The axes of a picture's rows and columns, of an input and of a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PictureAxes {
     /// Axis of the rows.
     pub height: usize,
@@ -24,14 +28,24 @@ pub struct PictureAxes {
 }
 
 /// One axis of a model on a tile.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Axis {
     /// Elements of the result that no edge of the tile has spoiled.
     clean: (usize, usize),
     /// Elements of the result, and of the input, after which the pattern repeats.
     period: (usize, usize),
-    /// Elements of the input that one of the result depends on.
-    field: usize,
+}
+
+/// What is known of a model of one size, which can no more be asked when it has been compiled: how the results of tiles of
+/// that size make up that of a picture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tiling {
+    input: PictureAxes,
+    output: PictureAxes,
+    rows: Axis,
+    columns: Axis,
 }
 
 /// A tile along an axis: where its part of the picture starts and how long it is, which part of its result counts, and
@@ -63,10 +77,78 @@ fn one_output() -> crate::Error {
 }
 
 /// Whether a result has the axes of a picture.
-fn picture_of(result: &Tensor, axes: PictureAxes) -> Result<()> {
-    match axes.height.max(axes.width) < result.rank() && axes.height != axes.width {
+fn picture_of(result: &[usize], axes: PictureAxes) -> Result<()> {
+    match axes.height.max(axes.width) < result.len() && axes.height != axes.width {
         true => Ok(()),
-        false => Err(wrong(format!("a result of shape {:?}", result.shape()))),
+        false => Err(wrong(format!("a result of shape {result:?}"))),
+    }
+}
+
+/// What a model states of an axis of its input.
+fn stated(port: &Port, axis: usize) -> Option<usize> {
+    match &port.of {
+        PortType::Tensor { shape: Some(shape), .. } => shape.get(axis).copied().flatten(),
+        _ => None,
+    }
+}
+
+/// How long tiles of a picture are along its rows and columns, of which at most `tile` are wanted: as the model states it.
+fn sides(port: &Port, axes: PictureAxes, picture: [usize; 2], tile: usize) -> Result<[usize; 2]> {
+    let fixed = [axes.height, axes.width].map(|axis| stated(port, axis));
+    if let Some(most) = fixed.into_iter().flatten().max().filter(|&most| most > tile) {
+        return Err(wrong(format!(
+            "of at most {tile}, and the model takes pictures of one size alone: ask for {most}"
+        )));
+    }
+    let smaller = |(size, fixed): (usize, Option<usize>)| fixed.is_some_and(|f| f > size);
+    if picture.into_iter().zip(fixed).any(smaller) {
+        let [height, width] = picture;
+        let of = |fixed: Option<usize>| fixed.map_or("any".to_string(), |f| f.to_string());
+        return Err(wrong(format!(
+            "a picture of {height} rows and {width} columns, where the model takes {} and {}: make the picture larger, or run \
+             it without tiles",
+            of(fixed[0]),
+            of(fixed[1])
+        )));
+    }
+    let [height, width] = picture.map(|size| tile.min(size));
+    Ok([fixed[0].unwrap_or(height), fixed[1].unwrap_or(width)])
+}
+
+impl Tiling {
+    /// What is known of tiles of one size, of a model that has one input and one output, both of which may be pictures: for
+    /// each place that rows and columns can have among the axes where it is known how results depend on the picture.
+    pub(crate) fn all(model: &Model, input: &ArgSpec, name: &str) -> Vec<Tiling> {
+        let axes = |first: usize| PictureAxes { height: first, width: first + 1 };
+        let Some(lead) = input.shape.len().checked_sub(3) else { return vec![] };
+        let argument = Tensor::argument(input.dtype, input.shape.clone());
+        let Ok((x, y)) = argument.and_then(|x| Ok((x.clone(), traced(model, &x, name)?))) else { return vec![] };
+        if y.rank() != x.rank() {
+            return vec![];
+        }
+        let field = Field::new(&y);
+        let of = |at: PictureAxes| {
+            let rows = Axis::of(&field, &x, &y, at.height, at.height).ok()?;
+            Some(Tiling { input: at, output: at, rows, columns: Axis::of(&field, &x, &y, at.width, at.width).ok()? })
+        };
+        [axes(lead), axes(lead + 1)].into_iter().filter_map(of).collect()
+    }
+
+    /// Whether these are the axes of the picture, and of the result.
+    pub(crate) fn is_of(&self, input: PictureAxes, output: PictureAxes) -> bool {
+        (self.input, self.output) == (input, output)
+    }
+
+    /// Whether it can be what is known of a model that takes and gives such arrays.
+    pub(crate) fn is_sound(&self, input: &[usize], output: &[usize]) -> bool {
+        let sound = |axis: &Axis, from: usize, to: usize| match (input.get(from), output.get(to)) {
+            (Some(&size), Some(&rows)) => axis.is_sound(size, rows),
+            _ => false,
+        };
+        let apart = self.input.height != self.input.width && self.output.height != self.output.width;
+        apart
+            && sound(&self.rows, self.input.height, self.output.height)
+            && sound(&self.columns, self.input.width, self.output.width)
     }
 }
 
@@ -96,19 +178,51 @@ impl Axis {
         let clean = |s: &Span| s.0 >= 0 && s.1 <= size;
         let start = spans.iter().position(clean);
         let end = spans.iter().rposition(clean).map(|e| e + 1);
-        let widest = spans.iter().map(|s| s.1 - s.0).max().unwrap_or(0) as usize;
         match (start, end) {
             (Some(a), Some(b)) if spans[a..b].iter().all(clean) && b - a >= period.0 => {
-                Ok(Axis { clean: (a, b), period, field: widest })
+                Ok(Axis { clean: (a, b), period })
             }
             _ => {
-                let cause = format!(
+                let widest = spans.iter().map(|s| s.1 - s.0).max().unwrap_or(0);
+                Err(wrong(format!(
                     "a tile of {size}, where what a row of the result depends on is {widest} long: take tiles of at least {}",
-                    2 * widest
-                );
-                Err(wrong(cause))
+                    Axis::least(&spans, period)
+                )))
             }
         }
+    }
+
+    /// The smallest tile of which one period of rows is not spoiled, and in which two are seen.
+    fn least(spans: &[Span], (per, by): (usize, usize)) -> i64 {
+        let by = by as i64;
+        let of = |rows: &[Span]| {
+            let (from, to) = rows.iter().fold((i64::MAX, i64::MIN), |(a, b), s| (a.min(s.0), b.max(s.1)));
+            from.rem_euclid(by) + to - from
+        };
+        spans.windows(per).take(per).map(of).min().unwrap_or(0).max(2 * by)
+    }
+
+    /// Whether it can be what is known of an axis: of `size` elements, whose result has `rows`.
+    fn is_sound(&self, size: usize, rows: usize) -> bool {
+        let (clean, (per, by)) = (self.clean, self.period);
+        let whole = per > 0 && by > 0 && by <= size && per <= rows;
+        whole && clean.0 <= clean.1 && clean.1 <= rows && clean.1 - clean.0 >= per
+    }
+
+    /// Rows of the result of a picture of `size`, in tiles of `tile` whose results have `rows` and which are all as large.
+    fn rows(&self, size: usize, tile: usize, rows: usize) -> Result<usize> {
+        let (per, by) = self.period;
+        let beyond = size.saturating_sub(tile);
+        if !beyond.is_multiple_of(by) {
+            return Err(wrong(format!(
+                "a picture of {size} along an axis, where the model takes {tile} and its results repeat after {by}: make \
+                 it {} or {}",
+                size - beyond % by,
+                size - beyond % by + by
+            )));
+        }
+        let more = (beyond / by).checked_mul(per).and_then(|more| more.checked_add(rows));
+        more.ok_or_else(|| wrong(format!("a picture of {size} along an axis")))
     }
 
     /// Tiles of at most `tile` elements along a picture's axis of `size`, whose result has `rows`.
@@ -198,11 +312,15 @@ impl Session {
     /// [`run`](Session::run): how far tiles overlap follows from what the model's results depend on. Between tiles
     /// rounding may differ, since tiles of Winograd lie elsewhere.
     ///
-    /// The model has to treat all places of a picture alike. `progress` is told how many tiles are done, of how many.
+    /// A model that states the size of its input, as one that was exported does, is run in tiles of that size on pictures that
+    /// are as large or larger; their results repeat after some rows, by which such a picture may be larger.
+    ///
+    /// The model has to treat all places of a picture alike, and the session has to have it still: see [`Model::session`].
+    /// All of it is compiled before `progress` is first told how many tiles are done, of how many.
     ///
     /// # Errors
-    /// A model that looks at the picture as a whole; a tile too small for what a place of the result depends on; those
-    /// of [`run`](Session::run).
+    /// A model that looks at the picture as a whole; a tile too small for what a place of the result depends on; a picture
+    /// smaller than the model's; those of [`run`](Session::run).
     pub fn run_tiled(
         &self,
         input: (&str, &Tensor, PictureAxes),
@@ -225,45 +343,78 @@ impl Session {
             )));
         }
         let (height, width) = (x.shape()[axes.height], x.shape()[axes.width]);
-        let (h, w) = (tile.min(height), tile.min(width));
-        let mut shape = x.shape().to_vec();
-        (shape[axes.height], shape[axes.width]) = (h, w);
-        // A model that takes pictures of one size alone is not there any more to be asked about others.
-        checked(&inputs, &[(name.to_string(), Value::Tensor(Tensor::argument(x.dtype(), shape)?))])?;
+        let [h, w] = sides(port, axes, [height, width], tile)?;
+        let of_size = |height: usize, width: usize| {
+            let mut shape = x.shape().to_vec();
+            (shape[axes.height], shape[axes.width]) = (height, width);
+            Tensor::argument(x.dtype(), shape)
+        };
+        let tile_input = of_size(h, w)?;
+        checked(&inputs, &[(name.to_string(), Value::Tensor(tile_input.clone()))])?;
         if (h, w) == (height, width) {
             return self.whole(input, output, progress);
         }
-        let of_size = |height: usize, width: usize| -> Result<(Tensor, Tensor)> {
-            let mut shape = x.shape().to_vec();
-            (shape[axes.height], shape[axes.width]) = (height, width);
-            let input = Tensor::argument(x.dtype(), shape)?;
-            let result = traced(self.model(), &input, name)?;
-            picture_of(&result, output)?;
-            Ok((input, result))
+        let pieces = |along: &Axis, [axis, to]: [usize; 2], [size, tile]: [usize; 2], part: &[usize]| {
+            let rows = part[to];
+            if stated(port, axis).is_some() {
+                return along.pieces(size, tile, along.rows(size, tile, rows)?, |_| Ok(rows));
+            }
+            let rows_of = |n: usize| {
+                let result = traced(
+                    self.model(),
+                    &of_size(if to == output.height { n } else { h }, if to == output.width { n } else { w })?,
+                    name,
+                )?;
+                picture_of(result.shape(), output).map(|()| result.shape()[to])
+            };
+            along.pieces(size, tile, rows_of(size)?, rows_of)
         };
-        let (tile_input, tile_result) = of_size(h, w)?;
-        let field = Field::new(&tile_result);
-        let (_, result) = of_size(height, width)?;
-        let rows_of = |rows: usize| Ok(of_size(rows, w)?.1.shape()[output.height]);
-        let columns_of = |columns: usize| Ok(of_size(h, columns)?.1.shape()[output.width]);
-        let full = result.shape();
-        // An axis that fits into a tile needs no analysis.
-        let along = |size: usize, tile: usize, from: usize, to: usize| -> Result<Axis> {
-            match size <= tile {
-                true => Ok(Axis { clean: (0, full[to]), period: (1, 1), field: size }),
-                false => Axis::of(&field, &tile_input, &tile_result, from, to),
+        let (dtype, part, rows, columns) = match self.model().exported() {
+            Some(exported) => {
+                let Some((tiling, result)) = exported.tiling(axes, output) else {
+                    return Err(wrong(
+                        "the exported file does not say how its results depend on a picture: the model \
+                                      looks at it as a whole, or was exported by a session that had let it go"
+                            .into(),
+                    ));
+                };
+                (result.dtype, result.shape.clone(), tiling.rows.clone(), tiling.columns.clone())
+            }
+            None => {
+                let result = traced(self.model(), &tile_input, name)?;
+                picture_of(result.shape(), output)?;
+                let field = Field::new(&result);
+                // An axis that fits into a tile needs no analysis.
+                let along = |size: usize, tile: usize, from: usize, to: usize| match size <= tile {
+                    true => Ok(Axis { clean: (0, result.shape()[to]), period: (1, 1) }),
+                    false => Axis::of(&field, &tile_input, &result, from, to),
+                };
+                let rows = along(height, h, axes.height, output.height)?;
+                let columns = along(width, w, axes.width, output.width)?;
+                (result.dtype(), result.shape().to_vec(), rows, columns)
             }
         };
-        let rows = along(height, h, axes.height, output.height)?.pieces(height, h, full[output.height], rows_of)?;
-        let columns = along(width, w, axes.width, output.width)?.pieces(width, w, full[output.width], columns_of)?;
+        let rows = pieces(&rows, [axes.height, output.height], [height, h], &part)?;
+        let columns = pieces(&columns, [axes.width, output.width], [width, w], &part)?;
+        let count = |pieces: &[Piece]| pieces.iter().map(|p| p.count).sum::<usize>();
+        let mut full = part;
+        (full[output.height], full[output.width]) = (count(&rows), count(&columns));
 
         x.realize()?;
         let data = x.data("tiles")?;
         let picture = data.bytes("tiles")?;
-        let size = result.dtype().size();
-        let mut out = Storage::zeroed(shape::check_size("tiles", result.dtype(), full)? * size)?;
+        let size = dtype.size();
+        let mut out = Storage::zeroed(shape::check_size("tiles", dtype, &full)? * size)?;
         let mut label = String::new();
         let total = rows.len() * columns.len();
+        // Before the first of them runs: what compiling takes is not part of the first tile.
+        let sizes = |pieces: &[Piece]| pieces.iter().map(|p| p.length).collect::<BTreeSet<usize>>();
+        for &height in &sizes(&rows) {
+            for &width in &sizes(&columns) {
+                let shape = of_size(height, width)?.shape().to_vec();
+                self.compile_for(&[(name, &Tensor::zeros(&shape, x.dtype())?)])?;
+            }
+        }
         for (n, (row, column)) in rows.iter().flat_map(|r| columns.iter().map(move |c| (r, c))).enumerate() {
             progress(n, total);
             let mut shape = x.shape().to_vec();
@@ -281,13 +432,13 @@ impl Session {
             label = found;
             copy(
                 (y.data("tiles")?.bytes("tiles")?, y.shape(), [row.from, column.from], output),
-                (out.bytes_mut(), full, [row.to, column.to], output),
+                (out.bytes_mut(), &full, [row.to, column.to], output),
                 [row.count, column.count],
                 size,
             );
         }
         progress(total, total);
-        Ok((label, Tensor::ready(Arc::new(out), result.dtype(), full.to_vec())))
+        Ok((label, Tensor::ready(Arc::new(out), dtype, full)))
     }
 
     /// Runs a model on a picture that is no larger than a tile.
@@ -297,10 +448,11 @@ impl Session {
         output: PictureAxes,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(String, Tensor)> {
+        self.compile_for(&[(name, x)])?;
         progress(0, 1);
         let results = self.run(&[(name, x)])?;
         let Ok([(name, result)]) = <[_; 1]>::try_from(results) else { return Err(one_output()) };
-        picture_of(&result, output)?;
+        picture_of(result.shape(), output)?;
         progress(1, 1);
         Ok((name, result))
     }
@@ -313,7 +465,7 @@ mod tests {
     #[test]
     fn pieces_cover_a_result_once() {
         // Twice as large, four rows of the input on either side.
-        let axis = Axis { clean: (8, 56), period: (2, 1), field: 9 };
+        let axis = Axis { clean: (8, 56), period: (2, 1) };
         for size in [20, 32, 33, 47, 56, 57, 100, 1000] {
             let pieces = axis.pieces(size, 32, 2 * size, |n| Ok(2 * n)).unwrap();
             let mut at = 0;
@@ -328,7 +480,7 @@ mod tests {
             assert_eq!(at, 2 * size);
         }
         // Every third row, in steps of three.
-        let axis = Axis { clean: (1, 10), period: (1, 3), field: 5 };
+        let axis = Axis { clean: (1, 10), period: (1, 3) };
         let pieces = axis.pieces(100, 33, 34, |n| Ok(n.div_ceil(3))).unwrap();
         assert!(pieces.iter().all(|p| p.start % 3 == 0));
         assert_eq!(pieces.iter().map(|p| p.count).sum::<usize>(), 34);

@@ -293,6 +293,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         told(Exported::open_mapping(c.file(s), s.size() as u64).and_then(|e| e.check(&c.cpu)))
     }),
     ("Exported::from_bytes", |s, c| told(exported(s, c).map(|_| ()))),
+    ("Exported::launches", |s, c| told(exported(s, c).map(|e| e.launches().len()))),
     ("Exported::machine", |s, c| told(exported(s, c).map(|e| e.machine().to_string()))),
     ("Exported::version", |s, c| told(exported(s, c).map(|e| e.version().len()))),
     ("Exported::inputs", |s, c| told(exported(s, c).map(|e| assert_eq!(e.inputs().len(), 2)))),
@@ -605,6 +606,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         let model = Model::from_ncnn(&text, &vec![s.below(2) as u8; s.nearly(28).min(4096)]);
         told(model.and_then(|m| m.trace(&named(s)).map(|_| ())))
     }),
+    ("Model::exported", |s, c| told(model(s, c).map(|m| m.exported().is_some()))),
     ("Model::inputs", |s, c| told(model(s, c).map(|m| m.inputs().len()))),
     ("Model::outputs", |s, c| told(model(s, c).map(|m| m.outputs().len()))),
     ("Model::metadata", |s, c| told(model(s, c).map(|m| m.metadata().len()))),

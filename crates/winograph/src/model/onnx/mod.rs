@@ -62,6 +62,15 @@ impl OnnxModel {
         if let Some(twice) = graph.input.iter().find(|i| !names.insert(i.name.clone())) {
             return Err(ModelError::format(format!("input {:?}", twice.name), "its name occurs twice").into());
         }
+        for (what, list) in [("input", &graph.input), ("output", &graph.output)] {
+            for info in list {
+                // Exporters write -1 where any size will do.
+                if let Some((axis, size)) = sizes(info).find(|&(_, size)| size < -1) {
+                    let part = format!("{what} {:?}", info.name);
+                    return Err(ModelError::format(part, format!("axis {axis} has size {size}")).into());
+                }
+            }
+        }
         // Inputs with initializers have these as defaults.
         names.clear();
         let mut initializers = Vec::with_capacity(parts.initializers.len());
@@ -116,9 +125,13 @@ impl OnnxModel {
         list
     }
 
-    /// Number of elements of the initializers.
+    /// Number of elements of the initializers, and of tensors that are nodes of their own.
     pub(crate) fn parameters(&self) -> usize {
-        self.initializers.iter().map(|(_, t)| t.numel()).sum()
+        let constants = self.graph.node.iter().filter(|n| n.op_type == "Constant");
+        let tensors = constants.flat_map(|n| &n.attribute).filter_map(|a| a.t.as_ref());
+        let elements =
+            tensors.map(|t| t.dims.iter().map(|&d| usize::try_from(d).unwrap_or(0)).fold(1, usize::saturating_mul));
+        self.initializers.iter().map(|(_, t)| t.numel()).chain(elements).fold(0, usize::saturating_add)
     }
 
     /// Builds the tensors of the outputs from those of the inputs. With `eager`, elements that shapes depend on are
@@ -126,6 +139,12 @@ impl OnnxModel {
     pub(crate) fn trace(&self, inputs: &[(String, Value)], eager: bool) -> Result<Vec<Value>> {
         Importer::new(self, eager, inputs.to_vec()).run()
     }
+}
+
+/// The sizes that are declared of an input or output, by axis.
+fn sizes(info: &ValueInfoProto) -> impl Iterator<Item = (usize, i64)> {
+    let shape = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()?.shape.as_ref());
+    shape.into_iter().flat_map(|s| &s.dim).enumerate().filter_map(|(axis, d)| Some((axis, d.dim_value?)))
 }
 
 fn port(info: &ValueInfoProto) -> Port {
