@@ -7,12 +7,17 @@ use crate::error::{Error, Result};
 use crate::tensor::storage::Storage;
 use crate::tensor::{Leaves, State, Tensor, build_graph};
 use rustc_hash::FxHashSet;
+use std::cell::Cell;
 use std::sync::Arc;
 use winograph_ir::interp::Value as HostValue;
 use winograph_ir::tensor::{Node, TensorOp};
 
-/// Most elements that are computed while importing, those of all operations together: shapes follow from few.
-const MAX_ELEMENTS: usize = 1 << 24;
+/// Most elements that are computed while importing for one operand, those of all operations together: shapes follow from few.
+/// Tables that are made while importing have at most so many entries, too.
+pub(crate) const MAX_ELEMENTS: usize = 1 << 24;
+
+/// Most elements that are computed while importing one model: some seconds.
+const MAX_FOLDED: usize = 1 << 26;
 
 /// Elements as integers; floats are truncated.
 pub(crate) fn ints(value: &HostValue) -> Vec<i64> {
@@ -22,8 +27,9 @@ pub(crate) fn ints(value: &HostValue) -> Vec<i64> {
 /// The elements of a tensor that depends on no argument, without compiling anything.
 ///
 /// # Errors
-/// [`Error::Unbound`] if it depends on an argument; more than [`MAX_ELEMENTS`] to compute; what the interpreter refuses.
-pub(crate) fn constant_value(op: &'static str, t: &Tensor) -> Result<HostValue> {
+/// [`Error::Unbound`] if it depends on an argument; more than [`MAX_ELEMENTS`] to compute, or, with the `folded` ones before it,
+/// more than [`MAX_FOLDED`]; what the interpreter refuses.
+pub(crate) fn constant_value(op: &'static str, t: &Tensor, folded: &Cell<usize>) -> Result<HostValue> {
     if let State::Ready(data) = t.0.state() {
         return Ok(HostValue::from_bytes(t.dtype(), t.shape(), data.bytes(op)?));
     }
@@ -31,8 +37,13 @@ pub(crate) fn constant_value(op: &'static str, t: &Tensor) -> Result<HostValue> 
     let sizes =
         |n: &Node| n.shape.iter().fold(1usize, |p, &s| p.saturating_mul(graph.ints.bounds(s).1.max(0) as usize));
     let work = graph.nodes().iter().map(sizes).fold(0usize, usize::saturating_add);
-    if work > MAX_ELEMENTS {
-        let cause = format!("{work} elements would have to be computed while importing, at most {MAX_ELEMENTS} are");
+    folded.set(folded.get().saturating_add(work));
+    if work > MAX_ELEMENTS || folded.get() > MAX_FOLDED {
+        let all = folded.get();
+        let cause = format!(
+            "{work} elements would have to be computed while importing, with others {all}: at most {MAX_ELEMENTS} are for one \
+             operand, and {MAX_FOLDED} for all"
+        );
         return Err(Error::Execution { op, cause: cause.into() });
     }
     let mut inputs = Vec::with_capacity(constants.len());

@@ -18,6 +18,7 @@
 //! computed when it is met, the host decides how much there is (`onnx/ops/select.rs`, the boundary between the compiler
 //! and the host), and what follows is compiled for that.
 
+mod budget;
 pub mod conformance;
 mod error;
 mod field;

@@ -18,6 +18,8 @@ pub(crate) struct Node<'a> {
     pub(super) inputs: Vec<Value>,
     pub(super) importer: &'a Importer<'a>,
     pub(super) scope: &'a Scope<'a>,
+    /// Whether it follows from the file alone.
+    pub(super) constant: bool,
 }
 
 /// How one operator becomes tensor operations.
@@ -194,6 +196,16 @@ impl Node<'_> {
             return Err(self.wrong(format!("the axes {list:?} list one twice")));
         }
         Ok(axes)
+    }
+
+    /// That a table of so many entries may be made while importing.
+    pub(crate) fn table(&self, entries: usize) -> Result<()> {
+        match entries > host::MAX_ELEMENTS {
+            true => {
+                Err(self.unsupported(format!("a table of {entries} entries, at most {} are made", host::MAX_ELEMENTS)))
+            }
+            false => Ok(()),
+        }
     }
 
     /// Number of results that the node names, whether or not they are used.
