@@ -590,6 +590,25 @@ fn constants_that_take_hours_to_compute_are_refused() {
 }
 
 #[test]
+fn constants_that_are_looked_at_again_and_again_while_importing_are_refused() {
+    let look = |i: usize| {
+        let (places, sum) = (format!("p{i}"), format!("s{}", i + 1));
+        let from = if i == 0 { "x".into() } else { format!("s{i}") };
+        let most = format!("m{i}");
+        [
+            named(&format!("look{i}"), "NonZero", &["z"], &[&places], &[]),
+            node("Size", &[&places], &[&most], &[]),
+            node("Add", &[&from, &most], &[&sum], &[]),
+        ]
+    };
+    let nodes = [vec![node("ConstantOfShape", &["n"], &["z"], &[])], (0..100).flat_map(look).collect()].concat();
+    let n = longs("n", &[1], &[1 << 22]);
+    let file = model(&nodes, &[n], &[info("x", 7, &[1])], &[info("s100", 7, &[1])]);
+    let text = refused(&file, &Tensor::zeros(&[1], DType::I64).unwrap());
+    assert_told(&text, &["\"look15\" (NonZero)", "while importing"]);
+}
+
+#[test]
 fn constants_that_are_made_from_a_few_numbers_are_computed() {
     // Positions and a mask of 512 by 512 from four numbers, of a file of some hundred bytes.
     let to_float = [int_attribute("to", 1)];
@@ -649,10 +668,11 @@ fn what_no_memory_can_hold_is_refused_by_the_node_and_its_result() {
     let values = weights("w", &[1], &[1.0]);
     let sparse = [bytes(1, &values), bytes(2, &longs("", &[1], &[5])), int(3, 1 << 40)].concat();
     let constant = [bytes(1, b"sparse_value"), bytes(22, &sparse), int(20, 11)].concat();
-    assert_told(
-        &text(node("Constant", &[], &["y"], &[constant]), &[]),
-        &["sparse tensor \"w\"", "4398046511104 bytes"],
-    );
+    let told = text(named("few", "Constant", &[], &["y"], &[constant]), &[]);
+    assert_told(&told, &["\"few\" (Constant)", "\"sparse_value\"", "sparse tensor \"w\"", "4398046511104 bytes"]);
+    let short = [bytes(1, b"value"), bytes(5, &weights("", &[1 << 40], &[1.0])), int(20, 4)].concat();
+    let told = text(named("short", "Constant", &[], &["y"], &[short]), &[]);
+    assert_told(&told, &["\"short\" (Constant)", "attribute \"value\"", "4 bytes for shape"]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use winograph_ir::tensor::{Node, TensorOp};
 /// Tables that are made while importing have at most so many entries, too.
 pub(crate) const MAX_ELEMENTS: usize = 1 << 24;
 
-/// Most elements that are computed while importing one model: some seconds.
+/// Most elements that are looked at while importing one model, or computed for that: some seconds.
 const MAX_FOLDED: usize = 1 << 26;
 
 /// Elements as integers; floats are truncated.
@@ -27,25 +27,22 @@ pub(crate) fn ints(value: &HostValue) -> Vec<i64> {
 /// The elements of a tensor that depends on no argument, without compiling anything.
 ///
 /// # Errors
-/// [`Error::Unbound`] if it depends on an argument; more than [`MAX_ELEMENTS`] to compute, or, with the `folded` ones before it,
-/// more than [`MAX_FOLDED`]; what the interpreter refuses.
+/// [`Error::Unbound`] if it depends on an argument; more than [`MAX_ELEMENTS`] to compute, or more than [`MAX_FOLDED`] with those
+/// that were `folded` before; what the interpreter refuses.
 pub(crate) fn constant_value(op: &'static str, t: &Tensor, folded: &Cell<usize>) -> Result<HostValue> {
     if let State::Ready(data) = t.0.state() {
+        count(op, t.numel(), folded)?;
         return Ok(HostValue::from_bytes(t.dtype(), t.shape(), data.bytes(op)?));
     }
     let (graph, constants) = build_graph(op, std::slice::from_ref(t), &[], Leaves::Constants)?;
     let sizes =
         |n: &Node| n.shape.iter().fold(1usize, |p, &s| p.saturating_mul(graph.ints.bounds(s).1.max(0) as usize));
     let work = graph.nodes().iter().map(sizes).fold(0usize, usize::saturating_add);
-    folded.set(folded.get().saturating_add(work));
-    if work > MAX_ELEMENTS || folded.get() > MAX_FOLDED {
-        let all = folded.get();
-        let cause = format!(
-            "{work} elements would have to be computed while importing, with others {all}: at most {MAX_ELEMENTS} are for one \
-             operand, and {MAX_FOLDED} for all"
-        );
+    if work > MAX_ELEMENTS {
+        let cause = format!("{work} elements would have to be computed while importing, at most {MAX_ELEMENTS} are");
         return Err(Error::Execution { op, cause: cause.into() });
     }
+    count(op, work, folded)?;
     let mut inputs = Vec::with_capacity(constants.len());
     for (slot, data) in constants.iter().enumerate() {
         let of_slot = |n: &&Node| matches!(n.op, TensorOp::Input { slot: s, .. } if s == slot);
@@ -60,6 +57,19 @@ pub(crate) fn constant_value(op: &'static str, t: &Tensor, folded: &Cell<usize>)
         t.0.set_ready(data);
     }
     Ok(value)
+}
+
+/// Counts elements that are looked at, or computed for that.
+fn count(op: &'static str, elements: usize, folded: &Cell<usize>) -> Result<()> {
+    folded.set(folded.get().saturating_add(elements));
+    if folded.get() <= MAX_FOLDED {
+        return Ok(());
+    }
+    let cause = format!(
+        "with those before it {} elements are looked at while importing, at most {MAX_FOLDED} are",
+        folded.get()
+    );
+    Err(Error::Execution { op, cause: cause.into() })
 }
 
 /// A tensor of elements on the host.

@@ -223,7 +223,10 @@ impl Session {
         let values = checked(&self.model.inputs(), &values)?;
         let plan = self.plan_for(&values)?;
         match &plan.function {
-            Some(function) => profile(function, &plan.arguments(&values), runs),
+            Some(function) => {
+                let launches = profile(function, &plan.arguments(&values), runs);
+                launches.map_err(|e| self.without_memory(function, e))
+            }
             None => Ok(vec![]),
         }
     }

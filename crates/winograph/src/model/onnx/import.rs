@@ -313,7 +313,9 @@ impl<'a> Importer<'a> {
         const NAME: &str = "import";
         if self.eager {
             t.realize()?;
-            return host::constant_value(NAME, t, &self.folded);
+            // What follows from inputs is as large as these are.
+            let of_inputs = Cell::default();
+            return host::constant_value(NAME, t, if node.constant { &self.folded } else { &of_inputs });
         }
         match host::constant_value(NAME, t, &self.folded) {
             Err(Error::Unbound { .. }) => {

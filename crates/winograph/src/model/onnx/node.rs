@@ -160,7 +160,16 @@ impl Node<'_> {
 
     pub(crate) fn tensor_attr(&self, name: &str) -> Result<Option<Tensor>> {
         let proto = self.attr(name).and_then(|a| a.t.as_ref());
-        proto.map(|t| tensors::tensor(t, self.importer.folder())).transpose()
+        proto.map(|t| tensors::tensor(t, self.importer.folder()).map_err(|e| self.in_attribute(name, e))).transpose()
+    }
+
+    /// An error of what an attribute holds.
+    pub(crate) fn in_attribute(&self, name: &str, e: Error) -> Error {
+        let Error::Model(e) = e else { return e };
+        match *e {
+            ModelError::Format { part, cause } => self.wrong(format!("its attribute {name:?}: {part}: {cause}")),
+            e => e.into(),
+        }
     }
 
     /// A graph in an attribute.

@@ -1,6 +1,7 @@
 //! Operators that make tensors from numbers.
 
 use super::super::node::{Lowering, Node, one};
+use super::super::tensors;
 use crate::error::Result;
 use crate::model::{Value, host};
 use crate::tensor::{Tensor, shape};
@@ -25,7 +26,8 @@ fn constant(n: &Node<'_>) -> Result<Vec<Value>> {
         return one(t);
     }
     if let Some(s) = n.attr("sparse_value").and_then(|a| a.sparse_tensor.as_ref()) {
-        return one(super::super::tensors::sparse(s, n.importer.folder(), &n.importer.budget)?);
+        let dense = tensors::sparse(s, n.importer.folder(), &n.importer.budget);
+        return one(dense.map_err(|e| n.in_attribute("sparse_value", e))?);
     }
     if n.attr("value_float").is_some() {
         return one(Tensor::scalar(n.float("value_float", 0.0) as f32));
