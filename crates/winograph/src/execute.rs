@@ -8,7 +8,7 @@ use crate::memory::give_back;
 use crate::search::PlanStore;
 use crate::settings;
 use crate::tensor::storage::Storage;
-use crate::work::Work;
+use crate::work::{Access, Work};
 use crate::workspace::{Constant, Workspace, Workspaces};
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -316,6 +316,19 @@ impl Compiled {
         }
         let works = self.explanation().and_then(|explanation| Work::of(self.program(), explanation));
         works.map(Cow::Owned).ok_or_else(|| Error::Execution { op, cause: CHANGED.into() })
+    }
+
+    /// Bytes of the largest intermediate of a run, and the model's nodes that the launch which writes it computes; `None`
+    /// where there is none, or it is not known.
+    pub(crate) fn largest(&self) -> Option<(Vec<String>, usize)> {
+        let works = self.works("run").ok()?;
+        let buffers = &self.outline.buffers;
+        let intermediate = |&a: &usize| buffers.get(a).filter(|b| matches!(b.place, Place::Arena(_)));
+        let written = self.outline.run.iter().zip(works.iter()).flat_map(|(step, work)| {
+            let args = step.args.iter().zip(&work.access).filter(|(_, access)| **access != Access::Read);
+            args.filter_map(|(a, _)| intermediate(a)).map(|b| (&work.nodes, b.len.saturating_mul(b.dtype.size())))
+        });
+        written.max_by_key(|(_, bytes)| *bytes).map(|(nodes, bytes)| (nodes.clone(), bytes))
     }
 
     /// What was decided; `None` where that was elsewhere, or what a kept program depends on has changed since.

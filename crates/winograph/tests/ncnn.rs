@@ -317,3 +317,16 @@ fn a_model_that_looks_at_the_whole_picture_has_no_tiles() {
     let e = session.run_tiled(("data", &x, axes), axes, 32, &mut |_, _| {}).unwrap_err().to_string();
     assert!(e.contains("as a whole"), "{e}");
 }
+
+#[test]
+fn constants_out_of_proportion_to_their_files_are_refused_by_the_layer_that_makes_them() {
+    let mut lines = vec!["MemoryData m 0 1 c0 0=4".to_string()];
+    for i in 0..30 {
+        lines.push(format!("Split s{i} 1 2 c{i} a{i} b{i}"));
+        lines.push(format!("Concat cat{i} 2 1 a{i} b{i} c{}", i + 1));
+    }
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let model = model(&lines, &[1f32; 4].map(f32::to_le_bytes).concat()).unwrap();
+    let e = model.session(FunctionOptions::default()).run(&[]).unwrap_err().to_string();
+    assert!(e.contains("cat25 (Concat)") && e.contains("\"c26\"") && e.contains("constants alone"), "{e}");
+}

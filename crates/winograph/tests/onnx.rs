@@ -506,3 +506,251 @@ fn launches_tell_the_nodes_that_they_compute() {
     let renamed = |n: &String| ["a", "b", "c", "d", "y"][names.iter().position(|m| m == n).unwrap()].to_string();
     assert_eq!(unnamed, nodes.iter().map(|of| of.iter().map(renamed).collect()).collect::<Vec<Vec<String>>>());
 }
+
+/// What is said of a model that is refused, with nothing for its inputs but `x`, where it takes one.
+fn refused(file: &[u8], x: &Tensor) -> String {
+    let run = |m: Model| {
+        let takes = m.inputs().iter().any(|p| p.name == "x");
+        m.session(Default::default()).run(&if takes { vec![("x", x)] } else { vec![] })
+    };
+    Model::from_onnx(file).and_then(run).unwrap_err().to_string()
+}
+
+fn assert_told(text: &str, parts: &[&str]) {
+    assert!(parts.iter().all(|p| text.contains(p)), "{text}");
+}
+
+fn longs(name: &str, shape: &[i64], values: &[i64]) -> Vec<u8> {
+    let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let dims: Vec<u8> = shape.iter().flat_map(|&d| int(1, d)).collect();
+    [dims, int(2, 7), bytes(8, name.as_bytes()), bytes(9, &raw)].concat()
+}
+
+fn axis_0() -> Vec<Vec<u8>> {
+    vec![int_attribute("axis", 0)]
+}
+
+/// `count` nodes, each of which concatenates a value with itself, from `c0` to `c{count}`.
+fn doubled(count: usize) -> Vec<Vec<u8>> {
+    let cat = |i: usize| {
+        let (from, to) = (format!("c{i}"), format!("c{}", i + 1));
+        named(&format!("cat{i}"), "Concat", &[&from, &from], &[&to], &axis_0())
+    };
+    (0..count).map(cat).collect()
+}
+
+#[test]
+fn constants_out_of_proportion_to_their_file_are_refused_by_the_node_that_makes_them() {
+    let x = Tensor::zeros(&[1], DType::F32).unwrap();
+    let (takes, y) = ([info("x", 1, &[1])], [info("y", 1, &[0])]);
+    let three = || weights("c0", &[3], &[1.0, 2.0, 3.0]);
+    let limit = ["\"cat25\" (Concat)", "its result \"c26\"", "805306368 bytes", "constants alone"];
+    // As a result, as an operand, below a sum that is small, and where the model runs in pieces.
+    let result = model(&doubled(30), &[three()], &[], &[info("c30", 1, &[0])]);
+    assert_told(&refused(&result, &x), &limit);
+    let add = [doubled(30), vec![node("Add", &["c30", "x"], &["y"], &[])]].concat();
+    assert_told(&refused(&model(&add, &[three()], &takes, &y), &x), &limit);
+    let sum = [doubled(30), vec![node("ReduceSum", &["c30"], &["s"], &[]), node("Add", &["s", "x"], &["y"], &[])]];
+    assert_told(&refused(&model(&sum.concat(), &[three()], &takes, &y), &x), &limit);
+    let pieces = [vec![node("NonZero", &["x"], &["n"], &[])], add].concat();
+    let outputs = [info("n", 7, &[0, 0]), info("y", 1, &[0])];
+    assert_told(&refused(&model(&pieces, &[three()], &takes, &outputs), &x), &limit);
+    // None is too large for itself, all of them are.
+    let many = |i: usize| {
+        let (e, from, to) = (format!("e{i}"), if i == 0 { "x".into() } else { format!("s{i}") }, format!("s{}", i + 1));
+        [node("Exp", &["c24"], &[&e], &[]), named(&format!("sum{i}"), "Add", &[&from, &e], &[&to], &[])]
+    };
+    let many = [doubled(24), (0..8).flat_map(many).collect()].concat();
+    let text = refused(&model(&many, &[three()], &takes, &[info("s8", 1, &[0])]), &x);
+    assert_told(&text, &["\"sum2\" (Add)", "201326592 bytes, with others 603979776"]);
+    // What is repeated and not computed takes no memory of its own.
+    let wide = |i: usize| {
+        let (e, from, to) = (format!("e{i}"), if i == 0 { "x".into() } else { format!("s{i}") }, format!("s{}", i + 1));
+        [node("Expand", &["c0", "n"], &[&e], &[]), node("Mul", &[&from, &e], &[&to], &[])]
+    };
+    let wide: Vec<Vec<u8>> = (0..8).flat_map(wide).collect();
+    let last = [wide, vec![node("ReduceMax", &["s8"], &["y"], &[])]].concat();
+    let n = longs("n", &[2], &[30_000_000, 3]);
+    let file = model(&last, &[three(), n], &takes, &[info("y", 1, &[0, 0])]);
+    Model::from_onnx(&file).unwrap().trace(&[("x".into(), x.clone().into())]).unwrap();
+}
+
+#[test]
+fn constants_that_take_hours_to_compute_are_refused() {
+    let square = |i: usize| {
+        let (from, to) = (format!("m{i}"), format!("m{}", i + 1));
+        named(&format!("product{i}"), "MatMul", &[&from, &from], &[&to], &[])
+    };
+    let first = [node("ConstantOfShape", &["n"], &["z"], &[]), node("Cos", &["z"], &["m0"], &[])];
+    let nodes = [first.to_vec(), (0..100).map(square).collect(), vec![node("Add", &["m100", "x"], &["y"], &[])]];
+    let n = longs("n", &[2], &[1500, 1500]);
+    let file = model(&nodes.concat(), &[n], &[info("x", 1, &[1])], &[info("y", 1, &[0, 0])]);
+    let text = refused(&file, &Tensor::zeros(&[1], DType::F32).unwrap());
+    assert_told(&text, &["\"product2\" (MatMul)", "operations", "its result \"m3\""]);
+}
+
+#[test]
+fn constants_that_are_looked_at_again_and_again_while_importing_are_refused() {
+    let look = |i: usize| {
+        let (places, sum) = (format!("p{i}"), format!("s{}", i + 1));
+        let from = if i == 0 { "x".into() } else { format!("s{i}") };
+        let most = format!("m{i}");
+        [
+            named(&format!("look{i}"), "NonZero", &["z"], &[&places], &[]),
+            node("Size", &[&places], &[&most], &[]),
+            node("Add", &[&from, &most], &[&sum], &[]),
+        ]
+    };
+    let nodes = [vec![node("ConstantOfShape", &["n"], &["z"], &[])], (0..100).flat_map(look).collect()].concat();
+    let n = longs("n", &[1], &[1 << 22]);
+    let file = model(&nodes, &[n], &[info("x", 7, &[1])], &[info("s100", 7, &[1])]);
+    let text = refused(&file, &Tensor::zeros(&[1], DType::I64).unwrap());
+    assert_told(&text, &["\"look15\" (NonZero)", "while importing"]);
+}
+
+#[test]
+fn constants_that_are_made_from_a_few_numbers_are_computed() {
+    // Positions and a mask of 512 by 512 from four numbers, of a file of some hundred bytes.
+    let to_float = [int_attribute("to", 1)];
+    let nodes = [
+        node("Range", &["from", "to", "by"], &["r"], &[]),
+        node("Cast", &["r"], &["f"], &to_float),
+        node("Unsqueeze", &["f", "by1"], &["column"], &[]),
+        node("Sub", &["f", "column"], &["distance"], &[]),
+        node("Expand", &["distance", "n"], &["wide"], &[]),
+        node("Add", &["wide", "x"], &["y"], &[]),
+    ];
+    let numbers = [
+        longs("from", &[], &[0]),
+        longs("to", &[], &[512]),
+        longs("by", &[], &[1]),
+        longs("by1", &[1], &[1]),
+        longs("n", &[3], &[4, 512, 512]),
+    ];
+    let file = model(&nodes, &numbers, &[info("x", 1, &[1])], &[info("y", 1, &[4, 512, 512])]);
+    let y =
+        run(&file, &[("x", &Tensor::ones(&[1], DType::F32).unwrap())]).unwrap().remove(0).1.to_vec::<f32>().unwrap();
+    assert_eq!((y[0], y[511], y[512], y[4 * 512 * 512 - 1]), (1.0, 512.0, 0.0, 1.0));
+}
+
+#[test]
+fn what_no_memory_can_hold_is_refused_by_the_node_and_its_result() {
+    let x = Tensor::zeros(&[1], DType::F32).unwrap();
+    let (takes, y) = ([info("x", 1, &[1])], [info("y", 1, &[0])]);
+    let text = |node: Vec<u8>, initializers: &[Vec<u8>]| refused(&model(&[node], initializers, &takes, &y), &x);
+    // Of an input: more than any machine has, and more than can be counted.
+    let expand = || named("big", "Expand", &["x", "n"], &["y"], &[]);
+    let told = text(expand(), &[longs("n", &[1], &[1 << 50])]);
+    assert_told(&told, &["\"big\" (Expand)", "its result \"y\"", "4503599627370496 bytes", "memory"]);
+    let told = text(expand(), &[longs("n", &[2], &[1 << 40, 1 << 40])]);
+    assert_told(&told, &["\"big\" (Expand)", "its result \"y\"", "would overflow"]);
+    // Tables that are made while importing.
+    let window = text(named("window", "HannWindow", &["n"], &["y"], &[]), &[longs("n", &[], &[1 << 40])]);
+    assert_told(&window, &["\"window\"", "HannWindow", "1099511627776 entries"]);
+    let numbers = [("bins", 1_000_000), ("length", 100_000_000), ("rate", 16_000), ("low", 0), ("high", 8_000)];
+    let mel = named("mel", "MelWeightMatrix", &numbers.map(|n| n.0), &["y"], &[]);
+    assert_told(
+        &text(mel, &numbers.map(|(name, v)| longs(name, &[], &[v]))),
+        &["\"mel\"", "MelWeightMatrix", "entries"],
+    );
+    let pad = named("edge", "Pad", &["x", "n"], &["y"], &[text_attribute("mode", "edge")]);
+    assert_told(&text(pad, &[longs("n", &[2], &[0, 1 << 40])]), &["\"edge\"", "Pad", "entries"]);
+    let parts = named("parts", "Split", &["x"], &["y"], &[int_attribute("num_outputs", 1 << 40)]);
+    assert_told(&text(parts, &[]), &["\"parts\" (Split)", "num_outputs is 1099511627776"]);
+    let apart = [
+        node("Expand", &["x", "n"], &["e"], &[]),
+        named("apart", "SplitToSequence", &["e"], &["s"], &[]),
+        node("ConcatFromSequence", &["s"], &["y"], &axis_0()),
+    ];
+    let told = refused(&model(&apart, &[longs("n", &[1], &[1 << 28])], &takes, &y), &x);
+    assert_told(&told, &["\"apart\"", "SplitToSequence", "268435456 entries"]);
+    // A sparse array with one element.
+    let values = weights("w", &[1], &[1.0]);
+    let sparse = [bytes(1, &values), bytes(2, &longs("", &[1], &[5])), int(3, 1 << 40)].concat();
+    let constant = [bytes(1, b"sparse_value"), bytes(22, &sparse), int(20, 11)].concat();
+    let told = text(named("few", "Constant", &[], &["y"], &[constant]), &[]);
+    assert_told(&told, &["\"few\" (Constant)", "\"sparse_value\"", "sparse tensor \"w\"", "4398046511104 bytes"]);
+    let short = [bytes(1, b"value"), bytes(5, &weights("", &[1 << 40], &[1.0])), int(20, 4)].concat();
+    let told = text(named("short", "Constant", &[], &["y"], &[short]), &[]);
+    assert_told(&told, &["\"short\" (Constant)", "attribute \"value\"", "4 bytes for shape"]);
+}
+
+#[test]
+fn outputs_of_another_shape_than_declared_are_refused_unless_sizes_of_inputs_are_open() {
+    let relu = [node("Relu", &["x"], &["y"], &[])];
+    let x = Tensor::zeros(&[1, 3], DType::F32).unwrap();
+    let file = |input: &[i64], output: &[i64]| model(&relu, &[], &[info("x", 1, input)], &[info("y", 1, output)]);
+    for (declared, shown) in [(&[7, 7][..], "[7, 7]"), (&[0, 4], "[?, 4]"), (&[3], "[3]")] {
+        let parts = ["output \"y\"", shown, "computes [1, 3]"];
+        assert_told(&refused(&file(&[1, 3], declared), &x), &parts);
+    }
+    let compiled = Model::from_onnx(&file(&[1, 3], &[7, 7])).unwrap().compile(&settings().unwrap().device);
+    assert_told(&compiled.unwrap_err().to_string(), &["output \"y\"", "[7, 7]"]);
+    // Another batch than the model was made with; sizes that are not stated.
+    for (input, output) in
+        [(&[0, 3][..], &[2, 3][..]), (&[1, 3], &[0, 3]), (&[1, 3], &[0, 0]), (&[1, 3], &[0]), (&[1, 3], &[])]
+    {
+        assert_eq!(run(&file(input, output), &[("x", &x)]).unwrap()[0].1.shape(), [1, 3]);
+    }
+    assert_told(&refused(&file(&[0, 3], &[3]), &x), &["output \"y\"", "[3]"]);
+    // Inputs of other shapes than declared.
+    let wide = Tensor::zeros(&[4, 3], DType::F32).unwrap();
+    let traced = Model::from_onnx(&file(&[1, 3], &[1, 3])).unwrap().trace(&[("x".into(), wide.into())]).unwrap();
+    assert_eq!(traced[0].tensor().unwrap().shape(), [4, 3]);
+}
+
+#[test]
+fn attributes_that_an_operator_never_had_or_of_another_type_are_refused_by_name() {
+    let conv = |attribute: Vec<u8>| {
+        let conv = named("c", "Conv", &["x", "w"], &["y"], &[attribute]);
+        model(&[conv], &[weights("w", &[1, 1, 1], &[2.0])], &[info("x", 1, &[1, 1, 2])], &[info("y", 1, &[0, 0, 0])])
+    };
+    let x = Tensor::ones(&[1, 1, 2], DType::F32).unwrap();
+    let told = |attribute: Vec<u8>, parts: &[&str]| {
+        let text = refused(&conv(attribute), &x);
+        assert_told(&text, &[&["\"c\" (Conv)"], parts].concat());
+    };
+    told(int_attribute("foo", 3), &["attribute \"foo\"", "dilations, group, kernel_shape"]);
+    told(int_attribute("stride", 3), &["attribute \"stride\"", "strides"]);
+    let float = [bytes(1, b"strides"), [vec![2 << 3 | 5], 1.5f32.to_le_bytes().to_vec()].concat(), int(20, 1)].concat();
+    told(float, &["\"strides\" is 1.5 (a float)", "a list of integers is expected"]);
+    told(int_attribute("strides", 1), &["\"strides\" is 1 (an integer)", "a list of integers"]);
+    told(ints_attribute("group", &[1]), &["\"group\" is [1] (a list of integers)", "an integer is expected"]);
+    told(ints_attribute("auto_pad", &[1]), &["\"auto_pad\"", "a string is expected"]);
+    assert!(run(&conv(ints_attribute("strides", &[1])), &[("x", &x)]).is_ok());
+    // A note of the tool that made it; what the operator had in other versions.
+    assert!(run(&conv(int_attribute("__note", 1)), &[("x", &x)]).is_ok());
+    let old = |op: &str, attribute: Vec<u8>| {
+        let file = model(&[node(op, &["x"], &["y"], &[attribute])], &[], &[info("x", 1, &[2])], &[info("y", 1, &[2])]);
+        run(&file, &[("x", &Tensor::ones(&[2], DType::F32).unwrap())])
+    };
+    assert!(old("Relu", ints_attribute("consumed_inputs", &[0])).is_ok());
+    assert!(old("Dropout", int_attribute("is_test", 1)).is_ok());
+    assert_told(
+        &old("Exp", int_attribute("base", 2)).unwrap_err().to_string(),
+        &["(Exp)", "\"base\"", "consumed_inputs"],
+    );
+    assert_told(&old("Erf", int_attribute("base", 2)).unwrap_err().to_string(), &["(Erf)", "has no attributes"]);
+    // Functions of the model have those that they name.
+    let called = |attribute: &str| {
+        let f = [bytes(1, b"F"), bytes(4, b"a"), bytes(5, b"b"), bytes(6, b"known"), bytes(10, b"own")].concat();
+        let f = [f, bytes(7, &node("Relu", &["a"], &["b"], &[])), bytes(9, &int(2, 17))].concat();
+        let call = [node("F", &["x"], &["y"], &[int_attribute(attribute, 1)]), bytes(7, b"own")].concat();
+        let file = model(&[call], &[], &[info("x", 1, &[2])], &[info("y", 1, &[2])]);
+        run(&[file, bytes(25, &f)].concat(), &[("x", &Tensor::ones(&[2], DType::F32).unwrap())])
+    };
+    assert!(called("known").is_ok());
+    assert_told(&called("other").unwrap_err().to_string(), &["(F)", "\"other\"", "known"]);
+}
+
+#[test]
+fn ranges_without_an_end_say_which_input_is_wrong() {
+    let range = |delta: i64| {
+        let node = named("steps", "Range", &["start", "limit", "delta"], &["y"], &[]);
+        let numbers = [longs("start", &[], &[0]), longs("limit", &[], &[5]), longs("delta", &[], &[delta])];
+        model(&[node], &numbers, &[], &[info("y", 7, &[0])])
+    };
+    let told = refused(&range(0), &Tensor::scalar(0f32));
+    assert_told(&told, &["\"steps\" (Range)", "`delta` is 0", "a step that is not 0"]);
+    assert_eq!(run(&range(2), &[]).unwrap()[0].1.to_vec::<i64>().unwrap(), [0, 2, 4]);
+}

@@ -5,6 +5,7 @@ use crate::machine::Machine;
 use crate::profile;
 use serde::Serialize;
 use std::fmt::Write as _;
+use winograph::model::ModelError;
 use winograph::{DType, Tensor};
 
 /// All of it.
@@ -88,7 +89,12 @@ fn summary(t: &Tensor) -> winograph::Result<Summary> {
 
 impl Value {
     pub(super) fn of(name: &str, t: &Tensor, file: Option<String>) -> winograph::Result<Value> {
-        let Summary { finite, count, not_finite } = summary(t)?;
+        let Summary { finite, count, not_finite } = summary(t).map_err(|e| match e {
+            winograph::Error::OutOfMemory { bytes } => {
+                ModelError::Memory { part: format!("a copy of {name:?} for the report"), bytes }.into()
+            }
+            e => e,
+        })?;
         Ok(Value {
             name: name.to_string(),
             dtype: t.dtype().to_string(),

@@ -42,6 +42,14 @@ pub enum ModelError {
         /// Why.
         cause: String,
     },
+    /// The machine, or the device, has no memory for a part of a model.
+    #[error("{part}: out of memory: cannot allocate {bytes} bytes: take smaller inputs, or work on them in parts")]
+    Memory {
+        /// What it was to hold: `tensor w`, a node and its result, `output y`.
+        part: String,
+        /// What was asked for.
+        bytes: usize,
+    },
     /// A node whose result's shape depends on the elements of inputs, while only their shapes are known.
     #[error(
         "node {node} ({op}): the shape of what follows depends on elements that are not known while compiling, of {}: \

@@ -7,12 +7,17 @@ use crate::error::{Error, Result};
 use crate::tensor::storage::Storage;
 use crate::tensor::{Leaves, State, Tensor, build_graph};
 use rustc_hash::FxHashSet;
+use std::cell::Cell;
 use std::sync::Arc;
 use winograph_ir::interp::Value as HostValue;
 use winograph_ir::tensor::{Node, TensorOp};
 
-/// Most elements that are computed while importing, those of all operations together: shapes follow from few.
-const MAX_ELEMENTS: usize = 1 << 24;
+/// Most elements that are computed while importing for one operand, those of all operations together: shapes follow from few.
+/// Tables that are made while importing have at most so many entries, too.
+pub(crate) const MAX_ELEMENTS: usize = 1 << 24;
+
+/// Most elements that are looked at while importing one model, or computed for that: some seconds.
+const MAX_FOLDED: usize = 1 << 26;
 
 /// Elements as integers; floats are truncated.
 pub(crate) fn ints(value: &HostValue) -> Vec<i64> {
@@ -22,9 +27,11 @@ pub(crate) fn ints(value: &HostValue) -> Vec<i64> {
 /// The elements of a tensor that depends on no argument, without compiling anything.
 ///
 /// # Errors
-/// [`Error::Unbound`] if it depends on an argument; more than [`MAX_ELEMENTS`] to compute; what the interpreter refuses.
-pub(crate) fn constant_value(op: &'static str, t: &Tensor) -> Result<HostValue> {
+/// [`Error::Unbound`] if it depends on an argument; more than [`MAX_ELEMENTS`] to compute, or more than [`MAX_FOLDED`] with those
+/// that were `folded` before; what the interpreter refuses.
+pub(crate) fn constant_value(op: &'static str, t: &Tensor, folded: &Cell<usize>) -> Result<HostValue> {
     if let State::Ready(data) = t.0.state() {
+        count(op, t.numel(), folded)?;
         return Ok(HostValue::from_bytes(t.dtype(), t.shape(), data.bytes(op)?));
     }
     let (graph, constants) = build_graph(op, std::slice::from_ref(t), &[], Leaves::Constants)?;
@@ -35,6 +42,7 @@ pub(crate) fn constant_value(op: &'static str, t: &Tensor) -> Result<HostValue> 
         let cause = format!("{work} elements would have to be computed while importing, at most {MAX_ELEMENTS} are");
         return Err(Error::Execution { op, cause: cause.into() });
     }
+    count(op, work, folded)?;
     let mut inputs = Vec::with_capacity(constants.len());
     for (slot, data) in constants.iter().enumerate() {
         let of_slot = |n: &&Node| matches!(n.op, TensorOp::Input { slot: s, .. } if s == slot);
@@ -49,6 +57,19 @@ pub(crate) fn constant_value(op: &'static str, t: &Tensor) -> Result<HostValue> 
         t.0.set_ready(data);
     }
     Ok(value)
+}
+
+/// Counts elements that are looked at, or computed for that.
+fn count(op: &'static str, elements: usize, folded: &Cell<usize>) -> Result<()> {
+    folded.set(folded.get().saturating_add(elements));
+    if folded.get() <= MAX_FOLDED {
+        return Ok(());
+    }
+    let cause = format!(
+        "with those before it {} elements are looked at while importing, at most {MAX_FOLDED} are",
+        folded.get()
+    );
+    Err(Error::Execution { op, cause: cause.into() })
 }
 
 /// A tensor of elements on the host.

@@ -6,7 +6,7 @@ use crate::function::{ArgSpec, Function, FunctionOptions, compile_with};
 use crate::model::profile::{Launch, profile};
 use crate::model::{Model, ModelError, Port, PortType, Tiling, Value};
 use crate::settings::settings;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, shape};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use winograph_ir::DType;
@@ -179,13 +179,16 @@ impl Session {
         let plan = self.plan_for(&inputs)?;
         let values = match &plan.function {
             Some(function) => {
-                let mut results = function.call(&plan.arguments(&inputs))?.into_iter();
+                let called = function.call(&plan.arguments(&inputs)).map_err(|e| self.without_memory(function, e));
+                let mut results = called?.into_iter();
                 let missing = || Error::Execution { op: "run", cause: "a result is missing".into() };
                 plan.outputs.iter().map(|k| k.rebuild(&mut results).ok_or_else(missing)).collect::<Result<Vec<_>>>()?
             }
             None => {
                 let values = self.model.import(&inputs, true)?;
-                Tensor::realize_all(&values.iter().flat_map(Value::tensors).collect::<Vec<_>>())?;
+                let computed = Tensor::realize_all(&values.iter().flat_map(Value::tensors).collect::<Vec<_>>());
+                let names: Vec<String> = self.model.outputs().into_iter().map(|p| p.name).collect();
+                computed.map_err(|e| memory_for(format!("outputs {}", names.join(", ")), e))?;
                 values
             }
         };
@@ -231,7 +234,10 @@ impl Session {
         let values = checked(&self.model.inputs(), &values)?;
         let plan = self.plan_for(&values)?;
         match &plan.function {
-            Some(function) => profile(function, &plan.arguments(&values), runs),
+            Some(function) => {
+                let launches = profile(function, &plan.arguments(&values), runs);
+                launches.map_err(|e| self.without_memory(function, e))
+            }
             None => Ok(vec![]),
         }
     }
@@ -288,6 +294,26 @@ impl Session {
         }
     }
 
+    /// An error of a call; one for want of memory says for what.
+    fn without_memory(&self, function: &Function, e: Error) -> Error {
+        let Error::OutOfMemory { bytes } = e else { return e };
+        let is_it = |spec: &ArgSpec| shape::count(&spec.shape).checked_mul(spec.dtype.size()) == Some(bytes);
+        let ports = self.model.outputs();
+        let tensors = ports.len() == function.outputs().len();
+        let output = function.outputs().iter().zip(&ports).find(|(spec, _)| tensors && is_it(spec));
+        let part = match output {
+            Some((_, port)) => format!("output {:?}", port.name),
+            None => match function.compiled.largest() {
+                Some((nodes, bytes)) => format!(
+                    "the intermediates of a run, of which the largest has {bytes} bytes and is of nodes {}",
+                    nodes.join(", ")
+                ),
+                None => "the intermediates of a run".to_string(),
+            },
+        };
+        memory_for(part, e)
+    }
+
     fn attempt(&self, inputs: &[(String, Value)], bound: &[String]) -> Result<Plan> {
         let fixed = inputs.iter().map(|(n, v)| Fixed::new(n, v, bound.contains(n))).collect::<Result<Vec<_>>>()?;
         let free = fixed.iter().filter(|f| f.elements.is_none());
@@ -297,8 +323,17 @@ impl Session {
             let results = self.model.import(&with_arguments(inputs, bound, &mut args.iter().cloned()), false)?;
             outputs = results.iter().map(Kind::of).collect();
             Ok(results.iter().flat_map(|v| v.tensors().iter().cloned()).collect())
-        })?;
+        });
+        let function = function.map_err(|e| memory_for("what is prepared of the model's constants".into(), e))?;
         Ok(Plan { inputs: fixed, function: Some(function), outputs })
+    }
+}
+
+/// An error for want of memory with what it was to hold; others as they are.
+fn memory_for(part: String, e: Error) -> Error {
+    match e {
+        Error::OutOfMemory { bytes } => ModelError::Memory { part, bytes }.into(),
+        e => e,
     }
 }
 

@@ -37,7 +37,7 @@ pub use conv::ConvOptions;
 pub use element::{Element, Number, Operand};
 pub(crate) use graph::{Leaves, build_graph, graph_of, graph_of_sizes};
 pub use index::SliceRange;
-pub(crate) use node::{State, noted};
+pub(crate) use node::{Op, State, noted};
 pub use pool::PoolOptions;
 pub use winograd::{Matrices, TensorLevel};
 

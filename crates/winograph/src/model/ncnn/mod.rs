@@ -7,6 +7,7 @@ mod param;
 mod weights;
 
 use crate::error::{Error, Result};
+use crate::model::budget::{self, Budget};
 use crate::model::{ModelError, Port, PortType, Value};
 use crate::tensor::{Tensor, noted};
 use param::{Layer, NONE};
@@ -21,6 +22,8 @@ pub(crate) struct NcnnModel {
     layers: Vec<(Layer, Vec<Tensor>)>,
     /// Blobs that no layer reads.
     outputs: Vec<String>,
+    /// Bytes of both files.
+    bytes: u64,
 }
 
 impl NcnnModel {
@@ -58,7 +61,7 @@ impl NcnnModel {
             let cause = format!("{} bytes are left when all layers have their weights", reader.left());
             return Err(ModelError::format("the .bin file", cause).into());
         }
-        Ok(NcnnModel { layers: with_weights, outputs })
+        Ok(NcnnModel { layers: with_weights, outputs, bytes: param.len() as u64 + bin.len() as u64 })
     }
 
     fn input_layers(&self) -> impl Iterator<Item = &Layer> {
@@ -123,13 +126,27 @@ impl NcnnModel {
 
     /// Builds the tensors of the outputs from those of the inputs.
     pub(crate) fn trace(&self, inputs: &[(String, Value)]) -> Result<Vec<Value>> {
-        let mut values: FxHashMap<&str, Tensor> = FxHashMap::default();
+        // With whether they follow from the files alone.
+        let mut values: FxHashMap<&str, (Tensor, bool)> = FxHashMap::default();
+        let budget = Budget::new(self.bytes);
+        let mut kept: FxHashSet<&str> = FxHashSet::default();
         for (layer, weights) in &self.layers {
             let mut given = Vec::with_capacity(layer.inputs.len());
+            let mut constant = layer.kind != "Input";
             for name in &layer.inputs {
                 // `decode` has seen that each is there.
                 let found = values.get(name.as_str()).cloned();
-                given.push(found.ok_or_else(|| layer.wrong(format!("its input {name:?} is missing")))?);
+                let (t, fixed) = found.ok_or_else(|| layer.wrong(format!("its input {name:?} is missing")))?;
+                constant &= fixed;
+                given.push(t);
+            }
+            if !constant {
+                // It is computed when the model runs, from constants that have to be there.
+                for name in &layer.inputs {
+                    let fixed = values.get(name.as_str()).filter(|(_, fixed)| *fixed && kept.insert(name));
+                    let kept = fixed.map_or(Ok(()), |(t, _)| budget.keep(t, false));
+                    kept.map_err(|cause| layer.wrong(format!("of what it reads: {cause}")))?;
+                }
             }
             let results = if layer.kind == "Input" {
                 let name = layer.outputs.first().map_or("", String::as_str);
@@ -138,7 +155,9 @@ impl NcnnModel {
             } else {
                 noted(&layer.name, || layers::lower(layer, &given, weights)).map_err(|e| match e {
                     Error::Model(e) => Error::Model(e),
-                    Error::OutOfMemory { bytes } => Error::OutOfMemory { bytes },
+                    Error::OutOfMemory { bytes } => {
+                        ModelError::Memory { part: format!("node {} ({})", layer.name, layer.kind), bytes }.into()
+                    }
                     e => layer.wrong(e.to_string()).into(),
                 })?
             };
@@ -152,12 +171,26 @@ impl NcnnModel {
                         .wrong(format!("a result of shape {:?}, expected 1 to 4 axes", value.shape()))
                         .into());
                 }
-                values.insert(name, value);
+                let operands: Vec<&Tensor> = given.iter().chain(weights).collect();
+                let fits = budget::fits(&value).and_then(|()| match constant {
+                    true => budget.constant(&operands, &value),
+                    false => Ok(()),
+                });
+                fits.map_err(|cause| layer.wrong(format!("its result {name:?}: {cause}")))?;
+                values.insert(name, (value, constant));
             }
         }
-        let found = |name: &String| values.get(name.as_str()).cloned().map(Value::Tensor);
         let missing = || Error::from(ModelError::format("model", "an output is missing"));
-        self.outputs.iter().map(|n| found(n).ok_or_else(missing)).collect()
+        let mut results = Vec::with_capacity(self.outputs.len());
+        for name in &self.outputs {
+            let (value, constant) = values.get(name.as_str()).cloned().ok_or_else(missing)?;
+            if constant {
+                let wrong = |cause| ModelError::format(format!("output {name:?}"), cause);
+                budget.keep(&value, true).map_err(wrong)?;
+            }
+            results.push(Value::Tensor(value));
+        }
+        Ok(results)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::node::{Node, name_of, title_of};
 use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
-use super::{OnnxModel, ops, tensors};
+use super::{OnnxModel, attributes, ops, tensors};
 use crate::error::{Error, Result};
-use crate::model::{ModelError, PortType, Value, host};
+use crate::model::budget::{self, Budget};
+use crate::model::{ModelError, Port, PortType, Value, host};
 use crate::tensor::{Tensor, noted};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::Cell;
@@ -26,12 +27,39 @@ pub(crate) struct Importer<'a> {
     args: Vec<(String, Value)>,
     steps: Cell<usize>,
     depth: Cell<usize>,
+    /// Elements that were computed on the way.
+    folded: Cell<usize>,
+    /// For what follows from the file alone.
+    pub(super) budget: Budget,
+}
+
+/// A value and where it comes from.
+struct Known {
+    value: Value,
+    /// Whether it follows from the file alone.
+    constant: bool,
+    /// Whether it has been counted as a constant that has to be there when the model runs.
+    kept: Cell<bool>,
+}
+
+impl Known {
+    fn new(value: Value, constant: bool) -> Known {
+        Known { value, constant, kept: Cell::new(false) }
+    }
+
+    /// That a value which is there when the model runs has room.
+    fn keep(&self, budget: &Budget, is_result: bool) -> Result<(), String> {
+        match self.constant && !self.kept.replace(true) {
+            true => self.value.tensors().iter().try_for_each(|t| budget.keep(t, is_result)),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Names and their values, with those of the graph around.
 pub(crate) struct Scope<'a> {
     outer: Option<&'a Scope<'a>>,
-    values: FxHashMap<&'a str, Value>,
+    values: FxHashMap<&'a str, Known>,
     /// Version of the operators by domain.
     opsets: &'a FxHashMap<String, i64>,
     /// Attributes of the function around.
@@ -40,6 +68,10 @@ pub(crate) struct Scope<'a> {
 
 impl Scope<'_> {
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.known(name).map(|k| &k.value)
+    }
+
+    fn known(&self, name: &str) -> Option<&Known> {
         let mut scope = self;
         loop {
             if let Some(v) = scope.values.get(name) {
@@ -52,7 +84,15 @@ impl Scope<'_> {
 
 impl<'a> Importer<'a> {
     pub(crate) fn new(model: &'a OnnxModel, eager: bool, args: Vec<(String, Value)>) -> Importer<'a> {
-        Importer { model, eager, args, steps: Cell::new(0), depth: Cell::new(0) }
+        Importer {
+            model,
+            eager,
+            args,
+            steps: Cell::new(0),
+            depth: Cell::new(0),
+            folded: Cell::new(0),
+            budget: Budget::new(model.bytes),
+        }
     }
 
     pub(super) fn is_eager(&self) -> bool {
@@ -68,28 +108,36 @@ impl<'a> Importer<'a> {
         let model = self.model;
         let mut scope = Scope { outer: None, values: FxHashMap::default(), opsets: &model.opsets, attributes: &[] };
         for (name, t) in &model.initializers {
-            scope.values.insert(name, Value::Tensor(t.clone()));
+            scope.values.insert(name, Known::new(Value::Tensor(t.clone()), true));
         }
         for (name, value) in &self.args {
             if let Some(input) = model.graph.input.iter().find(|i| i.name == *name) {
-                scope.values.insert(&input.name, value.clone());
+                scope.values.insert(&input.name, Known::new(value.clone(), false));
             }
         }
         let outputs: Vec<&str> = model.graph.output.iter().map(|o| o.name.as_str()).collect();
         let values = self.nodes(&model.graph.node, &outputs, scope)?;
-        for (port, value) in model.outputs().iter().zip(&values) {
-            if let (PortType::Tensor { dtype, .. }, Some(t)) = (&port.of, value.tensor())
-                && *dtype != t.dtype()
-            {
-                let cause = format!("the model declares it as {dtype} and computes {}", t.dtype());
-                return Err(ModelError::format(format!("output {:?}", port.name), cause).into());
+        let shapes = Shapes::of(&model.inputs(), &self.args);
+        for (port, known) in model.outputs().iter().zip(&values) {
+            let wrong = |cause: String| ModelError::format(format!("output {:?}", port.name), cause);
+            known.keep(&self.budget, true).map_err(wrong)?;
+            let (PortType::Tensor { dtype, shape }, Some(t)) = (&port.of, known.value.tensor()) else { continue };
+            if *dtype != t.dtype() {
+                return Err(wrong(format!("the model declares it as {dtype} and computes {}", t.dtype())).into());
+            }
+            if let Some(declared) = shape.as_ref().filter(|declared| shapes.contradict(declared, t.shape())) {
+                let sizes: Vec<String> = declared.iter().map(|s| s.map_or("?".into(), |s| s.to_string())).collect();
+                let cause =
+                    format!("the model declares its shape as [{}] and computes {:?}", sizes.join(", "), t.shape());
+                return Err(wrong(cause).into());
             }
         }
-        Ok(values)
+        Ok(values.into_iter().map(|known| known.value).collect())
     }
 
     /// The results of a graph in an attribute, given its inputs by position. It sees the names around it.
-    pub(super) fn graph(&self, graph: &GraphProto, inputs: Vec<Value>, outer: &Scope<'_>) -> Result<Vec<Value>> {
+    pub(super) fn graph(&self, graph: &GraphProto, inputs: Vec<Value>, node: &Node<'_>) -> Result<Vec<Value>> {
+        let outer = node.scope;
         let mut scope = Scope {
             outer: Some(outer),
             values: FxHashMap::default(),
@@ -97,13 +145,14 @@ impl<'a> Importer<'a> {
             attributes: outer.attributes,
         };
         for t in &graph.initializer {
-            scope.values.insert(&t.name, Value::Tensor(tensors::tensor(t, self.folder())?));
+            scope.values.insert(&t.name, Known::new(Value::Tensor(tensors::tensor(t, self.folder())?), true));
         }
         for (input, value) in graph.input.iter().zip(inputs) {
-            scope.values.insert(&input.name, value);
+            scope.values.insert(&input.name, Known::new(value, node.constant));
         }
         let outputs: Vec<&str> = graph.output.iter().map(|o| o.name.as_str()).collect();
-        self.nested(|| self.nodes(&graph.node, &outputs, scope))
+        let results = self.nested(|| self.nodes(&graph.node, &outputs, scope))?;
+        Ok(results.into_iter().map(|known| known.value).collect())
     }
 
     /// Counts what is done, so that no file keeps the importer busy for ever.
@@ -126,38 +175,48 @@ impl<'a> Importer<'a> {
     }
 
     /// Imports nodes in order and gives the values of `outputs`.
-    fn nodes<'s>(&self, nodes: &'s [NodeProto], outputs: &[&str], mut scope: Scope<'s>) -> Result<Vec<Value>> {
+    fn nodes<'s>(&self, nodes: &'s [NodeProto], outputs: &[&str], mut scope: Scope<'s>) -> Result<Vec<Known>> {
         let needed = needed(nodes, outputs);
         for (node, _) in nodes.iter().zip(needed).filter(|(_, needed)| *needed) {
             self.step()?;
-            let results = self.node(node, &scope)?;
+            let (results, constant) = self.node(node, &scope)?;
             let results = results.into_iter().chain(std::iter::repeat(Value::None));
             for (name, value) in node.output.iter().zip(results).filter(|(name, _)| !name.is_empty()) {
-                if scope.values.insert(name, value).is_some() {
+                if scope.values.insert(name, Known::new(value, constant)).is_some() {
                     let cause = format!("its result {name:?} has the name of another value");
                     return Err(ModelError::Node { node: name_of(node), op: node.op_type.clone(), cause }.into());
                 }
             }
         }
         let value = |name: &&str| {
-            let found = scope.get(name).cloned();
+            let found = scope.known(name).map(|known| Known::new(known.value.clone(), known.constant));
             found.ok_or_else(|| ModelError::format(format!("output {name:?}"), "no node computes it").into())
         };
         outputs.iter().map(value).collect()
     }
 
-    fn node(&self, proto: &NodeProto, scope: &Scope<'_>) -> Result<Vec<Value>> {
+    /// The results of a node, and whether they follow from the file alone.
+    fn node(&self, proto: &NodeProto, scope: &Scope<'_>) -> Result<(Vec<Value>, bool)> {
         let wrong = |cause: String| ModelError::Node { node: name_of(proto), op: proto.op_type.clone(), cause };
         let mut inputs = Vec::with_capacity(proto.input.len());
+        // The names that graphs in its attributes read may be of values around it.
+        let mut names = FxHashSet::default();
+        captured(proto, &mut names, 0);
+        let mut operands: Vec<&Known> = names.into_iter().filter_map(|name| scope.known(name)).collect();
         for name in &proto.input {
             let value = match name.is_empty() {
                 true => Value::None,
-                false => scope.get(name).cloned().ok_or_else(|| {
-                    wrong(format!("its input {name:?} is no input, initializer or result of a node before it"))
-                })?,
+                false => {
+                    let known = scope.known(name).ok_or_else(|| {
+                        wrong(format!("its input {name:?} is no input, initializer or result of a node before it"))
+                    })?;
+                    operands.push(known);
+                    known.value.clone()
+                }
             };
             inputs.push(value);
         }
+        let constant = operands.iter().all(|known| known.constant);
         // Attributes that refer to those of the function around get their values.
         let bound;
         let proto = if proto.attribute.iter().any(|a| !a.ref_attr_name.is_empty()) {
@@ -169,7 +228,7 @@ impl<'a> Importer<'a> {
         let domain = if proto.domain == "ai.onnx" { "" } else { &proto.domain };
         let opset = scope.opsets.get(domain).copied();
         if let Some(f) = self.model.functions.iter().find(|f| f.name == proto.op_type && f.domain == proto.domain) {
-            return self.function(f, proto, inputs);
+            return Ok((self.function(f, proto, inputs, constant)?, constant));
         }
         let unsupported = |cause: &str| {
             let op = if domain.is_empty() { proto.op_type.clone() } else { format!("{domain}.{}", proto.op_type) };
@@ -181,15 +240,54 @@ impl<'a> Importer<'a> {
         let Some(opset) = opset else {
             return unsupported(&format!("the model imports no operators of domain {domain:?}"));
         };
-        let node = Node { proto, opset, inputs, importer: self, scope };
-        noted(&title_of(proto), || lower(&node)).map_err(|e| match e {
+        attributes::check(proto).map_err(wrong)?;
+        if !constant {
+            // It is computed when the model runs, from constants that have to be there.
+            for known in operands {
+                known.keep(&self.budget, false).map_err(|cause| wrong(format!("of what it reads: {cause}")))?;
+            }
+        }
+        let node = Node { proto, opset, inputs, importer: self, scope, constant };
+        let of_result = |name: Option<&String>| format!("its result {:?}", name.map_or("", String::as_str));
+        let results = noted(&title_of(proto), || lower(&node)).map_err(|e| match e {
             Error::Model(e) => Error::Model(e),
-            Error::OutOfMemory { bytes } => Error::OutOfMemory { bytes },
+            Error::OutOfMemory { bytes } => {
+                let part = format!("node {} ({}), {}", name_of(proto), proto.op_type, of_result(proto.output.first()));
+                ModelError::Memory { part, bytes }.into()
+            }
+            e @ Error::TooLarge { .. } => wrong(format!("{}: {e}", of_result(proto.output.first()))).into(),
             e => wrong(e.to_string()).into(),
-        })
+        })?;
+        for (i, value) in results.iter().enumerate() {
+            let fits = value.tensors().iter().try_for_each(|t| self.fits(&node, t));
+            fits.map_err(|cause| wrong(format!("{}: {cause}", of_result(proto.output.get(i)))))?;
+        }
+        Ok((results, constant))
     }
 
-    fn function(&self, f: &FunctionProto, call: &NodeProto, inputs: Vec<Value>) -> Result<Vec<Value>> {
+    /// That there is room for a node's result; else why not.
+    fn fits(&self, node: &Node<'_>, t: &Tensor) -> Result<(), String> {
+        budget::fits(t)?;
+        if !node.constant {
+            return Ok(());
+        }
+        // The nodes of graphs in its attributes have been counted when they were met.
+        match node.proto.attribute.iter().any(|a| a.g.is_some()) {
+            true => self.budget.admit(budget::bytes(t)),
+            false => {
+                let operands: Vec<&Tensor> = node.inputs.iter().flat_map(Value::tensors).collect();
+                self.budget.constant(&operands, t)
+            }
+        }
+    }
+
+    fn function(&self, f: &FunctionProto, call: &NodeProto, inputs: Vec<Value>, constant: bool) -> Result<Vec<Value>> {
+        let names = f.attribute.iter().chain(f.attribute_proto.iter().map(|a| &a.name)).map(String::as_str);
+        attributes::check_call(call, &names.collect::<Vec<_>>()).map_err(|cause| ModelError::Node {
+            node: name_of(call),
+            op: call.op_type.clone(),
+            cause,
+        })?;
         let mut opsets = FxHashMap::default();
         for set in &f.opset_import {
             let domain = if set.domain == "ai.onnx" { "" } else { &set.domain };
@@ -203,10 +301,11 @@ impl<'a> Importer<'a> {
         }
         let mut scope = Scope { outer: None, values: FxHashMap::default(), opsets: &opsets, attributes: &attributes };
         for (name, value) in f.input.iter().zip(inputs.into_iter().chain(std::iter::repeat(Value::None))) {
-            scope.values.insert(name, value);
+            scope.values.insert(name, Known::new(value, constant));
         }
         let outputs: Vec<&str> = f.output.iter().map(String::as_str).collect();
-        self.nested(|| self.nodes(&f.node, &outputs, scope))
+        let results = self.nested(|| self.nodes(&f.node, &outputs, scope))?;
+        Ok(results.into_iter().map(|known| known.value).collect())
     }
 
     /// The elements of a tensor.
@@ -214,9 +313,11 @@ impl<'a> Importer<'a> {
         const NAME: &str = "import";
         if self.eager {
             t.realize()?;
-            return host::constant_value(NAME, t);
+            // What follows from inputs is as large as these are.
+            let of_inputs = Cell::default();
+            return host::constant_value(NAME, t, if node.constant { &self.folded } else { &of_inputs });
         }
-        match host::constant_value(NAME, t) {
+        match host::constant_value(NAME, t, &self.folded) {
             Err(Error::Unbound { .. }) => {
                 let args: Vec<(&str, &Tensor)> =
                     self.args.iter().flat_map(|(n, v)| v.tensors().iter().map(|t| (n.as_str(), t))).collect();
@@ -230,6 +331,49 @@ impl<'a> Importer<'a> {
             value => value,
         }
     }
+}
+
+/// What a model's inputs say about the shapes that it declares.
+enum Shapes {
+    /// Inputs are as declared, and all sizes are.
+    Stated,
+    /// Some sizes of inputs are open: what is declared may be of those that the model was made with.
+    Open,
+    /// An input has another shape than is declared.
+    Other,
+}
+
+impl Shapes {
+    fn of(ports: &[Port], args: &[(String, Value)]) -> Shapes {
+        let mut open = false;
+        for port in ports {
+            let PortType::Tensor { shape: Some(declared), .. } = &port.of else {
+                open = true;
+                continue;
+            };
+            open |= declared.contains(&None);
+            let given = args.iter().find(|(name, _)| *name == port.name).and_then(|(_, v)| v.tensor());
+            if given.is_some_and(|t| differ(declared, t.shape())) {
+                return Shapes::Other;
+            }
+        }
+        if open { Shapes::Open } else { Shapes::Stated }
+    }
+
+    /// Whether the shape that is declared for a result cannot be meant where it has this one. One without sizes says nothing.
+    fn contradict(&self, declared: &[Option<usize>], computed: &[usize]) -> bool {
+        match self {
+            _ if declared.iter().all(Option::is_none) => false,
+            Shapes::Stated => differ(declared, computed),
+            Shapes::Open => declared.len() != computed.len(),
+            Shapes::Other => false,
+        }
+    }
+}
+
+/// Whether a shape is not as declared; sizes that are not are any.
+fn differ(declared: &[Option<usize>], shape: &[usize]) -> bool {
+    declared.len() != shape.len() || declared.iter().zip(shape).any(|(d, &s)| d.is_some_and(|d| d != s))
 }
 
 /// A node with the attributes that refer to those of a function replaced by them.

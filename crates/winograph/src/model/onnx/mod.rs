@@ -3,6 +3,7 @@
 //! Importing runs through the nodes in order and builds a tensor for each of their results: shapes, dtypes and
 //! constants follow from building tensors, and there is no other form in between.
 
+mod attributes;
 mod import;
 mod node;
 mod ops;
@@ -11,6 +12,7 @@ mod stream;
 pub(crate) mod tensors;
 
 use crate::error::{Error, Result};
+use crate::model::budget::{self, Budget};
 use crate::model::{ModelError, Port, PortType, Value};
 use crate::tensor::Tensor;
 use crate::tensor::storage::Storage;
@@ -32,6 +34,8 @@ pub(crate) struct OnnxModel {
     functions: Vec<FunctionProto>,
     metadata: Vec<(String, String)>,
     folder: Option<PathBuf>,
+    /// Bytes of the file, or of the initializers, some of which may be in other files.
+    bytes: u64,
 }
 
 impl OnnxModel {
@@ -86,9 +90,12 @@ impl OnnxModel {
             let tensor = tensors::tensor_of(&t, raw, folder)?;
             initializers.push((t.name, tensor));
         }
+        let held = initializers.iter().fold(0u64, |n, (_, t)| n.saturating_add(budget::bytes(t)));
+        let bytes = bytes.max(held);
         for s in std::mem::take(&mut graph.sparse_initializer) {
             let name = s.values.as_ref().map(|v| v.name.clone()).unwrap_or_default();
-            initializers.push((name, tensors::sparse(&s, folder)?));
+            let tensor = tensors::sparse(&s, folder, &Budget::new(bytes))?;
+            initializers.push((name, tensor));
         }
         Ok(OnnxModel {
             graph,
@@ -97,6 +104,7 @@ impl OnnxModel {
             functions: model.functions,
             metadata: model.metadata_props.into_iter().map(|e| (e.key, e.value)).collect(),
             folder: folder.map(Path::to_path_buf),
+            bytes,
         })
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Node<'a> {
     pub(super) inputs: Vec<Value>,
     pub(super) importer: &'a Importer<'a>,
     pub(super) scope: &'a Scope<'a>,
+    /// Whether it follows from the file alone.
+    pub(super) constant: bool,
 }
 
 /// How one operator becomes tensor operations.
@@ -158,7 +160,16 @@ impl Node<'_> {
 
     pub(crate) fn tensor_attr(&self, name: &str) -> Result<Option<Tensor>> {
         let proto = self.attr(name).and_then(|a| a.t.as_ref());
-        proto.map(|t| tensors::tensor(t, self.importer.folder())).transpose()
+        proto.map(|t| tensors::tensor(t, self.importer.folder()).map_err(|e| self.in_attribute(name, e))).transpose()
+    }
+
+    /// An error of what an attribute holds.
+    pub(crate) fn in_attribute(&self, name: &str, e: Error) -> Error {
+        let Error::Model(e) = e else { return e };
+        match *e {
+            ModelError::Format { part, cause } => self.wrong(format!("its attribute {name:?}: {part}: {cause}")),
+            e => e.into(),
+        }
     }
 
     /// A graph in an attribute.
@@ -194,6 +205,16 @@ impl Node<'_> {
             return Err(self.wrong(format!("the axes {list:?} list one twice")));
         }
         Ok(axes)
+    }
+
+    /// That a table of so many entries may be made while importing.
+    pub(crate) fn table(&self, entries: usize) -> Result<()> {
+        match entries > host::MAX_ELEMENTS {
+            true => {
+                Err(self.unsupported(format!("a table of {entries} entries, at most {} are made", host::MAX_ELEMENTS)))
+            }
+            false => Ok(()),
+        }
     }
 
     /// Number of results that the node names, whether or not they are used.

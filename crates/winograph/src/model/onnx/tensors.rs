@@ -1,9 +1,10 @@
 //! Arrays of ONNX files as tensors.
 
 use super::proto::{SparseTensorProto, StringEntry, TensorProto};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
 use crate::model::ModelError;
+use crate::model::budget::Budget;
 use crate::tensor::storage::Storage;
 use crate::tensor::{Tensor, shape};
 use std::path::{Component, Path, PathBuf};
@@ -102,7 +103,7 @@ pub(super) fn tensor_of(proto: &TensorProto, raw: Option<Storage>, folder: Optio
             let given = values.len();
             return Err(wrong(format!("{given} elements for shape {dims:?}, which has {count}")).into());
         }
-        let mut data = Storage::zeroed(bytes)?;
+        let mut data = Storage::zeroed(bytes).map_err(in_memory(part()))?;
         for (out, s) in data.bytes_mut().chunks_exact_mut(dtype.size()).zip(values.drain(..)) {
             out.copy_from_slice(&s.bits().to_le_bytes()[..dtype.size()]);
         }
@@ -113,6 +114,14 @@ pub(super) fn tensor_of(proto: &TensorProto, raw: Option<Storage>, folder: Optio
         data.bytes_mut().iter_mut().for_each(|b| *b = (*b != 0) as u8);
     }
     Ok(Tensor::ready(Arc::new(data), dtype, dims))
+}
+
+/// Says of what there is no memory for.
+fn in_memory(part: String) -> impl FnOnce(Error) -> Error {
+    |e| match e {
+        Error::OutOfMemory { bytes } => ModelError::Memory { part, bytes }.into(),
+        e => e,
+    }
 }
 
 /// Why elements in another file cannot be had.
@@ -156,8 +165,10 @@ fn external(entries: &[StringEntry], folder: Option<&Path>, bytes: usize) -> Res
 ///
 /// # Errors
 /// Those of [`tensor`], and indices that do not fit.
-pub(crate) fn sparse(proto: &SparseTensorProto, folder: Option<&Path>) -> Result<Tensor> {
-    let wrong = |cause: &str| ModelError::format("sparse tensor", cause);
+pub(crate) fn sparse(proto: &SparseTensorProto, folder: Option<&Path>, budget: &Budget) -> Result<Tensor> {
+    let name = proto.values.as_ref().map_or("", |v| &v.name);
+    let part = || format!("sparse tensor {name:?}");
+    let wrong = |cause: &str| ModelError::format(part(), cause);
     let (Some(values), Some(indices)) = (&proto.values, &proto.indices) else {
         return Err(wrong("values or indices are missing").into());
     };
@@ -165,12 +176,13 @@ pub(crate) fn sparse(proto: &SparseTensorProto, folder: Option<&Path>) -> Result
     let dims = proto.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<usize>>>();
     let dims = dims.ok_or_else(|| wrong("a negative size"))?;
     let dtype = values.dtype();
-    let count = shape::check_size("load", dtype, &dims)?;
+    let count = shape::check_size("load", dtype, &dims).map_err(|e| wrong(&e.to_string()))?;
+    budget.admit(count as u64 * dtype.size() as u64).map_err(|e| wrong(&format!("dense, {e}")))?;
     let places = indices.to_vec::<i64>()?;
     let n = values.numel();
     let size = dtype.size();
     let source = values.data("load")?;
-    let mut data = Storage::zeroed(count * size)?;
+    let mut data = Storage::zeroed(count * size).map_err(in_memory(part()))?;
     for (i, value) in source.bytes("load")?.chunks_exact(size).enumerate() {
         let flat = if indices.rank() == 2 {
             let row = places.get(i * dims.len()..(i + 1) * dims.len()).ok_or_else(|| wrong("too few indices"))?;

@@ -168,6 +168,10 @@ fn clip(n: &Node<'_>) -> Result<Vec<Value>> {
 
 fn cast(n: &Node<'_>) -> Result<Vec<Value>> {
     let x = n.x(0)?;
+    // Until opset 6.
+    if n.attr("to").is_some_and(|a| !a.s.is_empty()) {
+        return Err(n.unsupported(format!("the name {:?} for the dtype `to`", n.text("to", ""))));
+    }
     let to = match n.dtype_attr("to")? {
         Some(to) => to,
         None => n.x(1)?.dtype(),

@@ -45,7 +45,7 @@ fn known(n: &Node<'_>, t: &Tensor) -> Result<bool> {
 
 fn branch(n: &Node<'_>) -> Result<Vec<Value>> {
     let chosen = if known(n, n.x(0)?)? { "then_branch" } else { "else_branch" };
-    n.importer.graph(n.graph(chosen)?, vec![], n.scope)
+    n.importer.graph(n.graph(chosen)?, vec![], n)
 }
 
 fn repeat(n: &Node<'_>) -> Result<Vec<Value>> {
@@ -65,7 +65,7 @@ fn repeat(n: &Node<'_>) -> Result<Vec<Value>> {
         n.importer.step()?;
         let mut inputs = vec![Value::Tensor(Tensor::scalar(i)), Value::Tensor(Tensor::scalar(true))];
         inputs.append(&mut state);
-        let mut outputs = n.importer.graph(body, inputs, n.scope)?.into_iter();
+        let mut outputs = n.importer.graph(body, inputs, n)?.into_iter();
         if let Some(Value::Tensor(t)) = outputs.next() {
             condition = known(n, &t)?;
         }
@@ -137,7 +137,7 @@ fn scan_one(n: &Node<'_>, inputs: Vec<Tensor>, scans: usize) -> Result<Vec<Value
             let at = if *backwards { steps - 1 - s } else { s };
             inputs.push(t.select(*axis as isize, at as isize)?.into());
         }
-        let mut outputs = n.importer.graph(body, inputs, n.scope)?.into_iter();
+        let mut outputs = n.importer.graph(body, inputs, n)?.into_iter();
         state = outputs.by_ref().take(states).collect();
         for (list, value) in collected.iter_mut().zip(outputs) {
             list.extend(value.tensors().first().cloned());
@@ -200,7 +200,7 @@ fn map(n: &Node<'_>) -> Result<Vec<Value>> {
                 value => value.clone(),
             });
         }
-        for (list, value) in results.iter_mut().zip(n.importer.graph(body, inputs, n.scope)?) {
+        for (list, value) in results.iter_mut().zip(n.importer.graph(body, inputs, n)?) {
             list.extend(value.tensors().first().cloned());
         }
     }
@@ -224,14 +224,19 @@ fn split(n: &Node<'_>) -> Result<Vec<Value>> {
         Some(list) if whole => {
             let each = list.first().and_then(|&s| usize::try_from(s).ok()).filter(|&s| s > 0);
             let each = each.ok_or_else(|| n.wrong("parts have to be of positive size"))?;
+            n.table(size.div_ceil(each))?;
             (0..size.div_ceil(each)).map(|i| each.min(size - i * each)).collect()
         }
-        given => split_sizes(n, given, size, size)?,
+        given => {
+            n.table(size)?;
+            split_sizes(n, given, size, size)?
+        }
     };
     let single = n.opt(1).is_none();
     let mut start = 0;
     let mut parts = Vec::with_capacity(sizes.len());
     for part in sizes {
+        n.importer.step()?;
         let t = x.narrow(axis as isize, start, part)?;
         start += part;
         parts.push(if single && n.int("keepdims", 1) == 0 { t.squeeze(&[axis as isize])? } else { t });

@@ -1,6 +1,7 @@
 //! Operators that make tensors from numbers.
 
 use super::super::node::{Lowering, Node, one};
+use super::super::tensors;
 use crate::error::Result;
 use crate::model::{Value, host};
 use crate::tensor::{Tensor, shape};
@@ -25,7 +26,8 @@ fn constant(n: &Node<'_>) -> Result<Vec<Value>> {
         return one(t);
     }
     if let Some(s) = n.attr("sparse_value").and_then(|a| a.sparse_tensor.as_ref()) {
-        return one(super::super::tensors::sparse(s, n.importer.folder())?);
+        let dense = tensors::sparse(s, n.importer.folder(), &n.importer.budget);
+        return one(dense.map_err(|e| n.in_attribute("sparse_value", e))?);
     }
     if n.attr("value_float").is_some() {
         return one(Tensor::scalar(n.float("value_float", 0.0) as f32));
@@ -61,19 +63,22 @@ fn range(n: &Node<'_>) -> Result<Vec<Value>> {
         numbers.push(*value.data.first().ok_or_else(|| n.wrong(format!("input {i} has no elements")))?);
     }
     let [start, limit, delta] = [numbers[0], numbers[1], numbers[2]];
-    let wrong = || n.wrong(format!("from {start} to {limit} by {delta}"));
+    if delta.to_f64() == 0.0 {
+        return Err(n.wrong("its input `delta` is 0, with which a range has no end: give a step that is not 0"));
+    }
     let count = if dtype.is_float() {
         ((limit.to_f64() - start.to_f64()) / delta.to_f64()).ceil().max(0.0)
     } else {
         let (a, b, d) = (start.to_i64() as i128, limit.to_i64() as i128, delta.to_i64() as i128);
-        if d == 0 {
-            return Err(wrong());
-        }
         let steps = if d > 0 { (b - a + d - 1) / d } else { (a - b - d - 1) / -d };
         steps.max(0) as f64
     };
     if !count.is_finite() || count > shape::MAX_ELEMENTS as f64 {
-        return Err(wrong());
+        return Err(n.wrong(format!(
+            "from its input `start` {start} to `limit` {limit} by `delta` {delta} there are more than {} steps, or they are \
+             not numbers",
+            shape::MAX_ELEMENTS
+        )));
     }
     // Counted in i64, or in the compute dtype: start + i * delta.
     let compute = if dtype.is_float() { dtype.compute() } else { DType::I64 };
@@ -117,7 +122,7 @@ fn window(n: &Node<'_>) -> Result<Vec<Value>> {
         "HammingWindow" => (25.0 / 46.0, 1.0 - 25.0 / 46.0, 0.0),
         _ => (0.42, 0.5, 0.08),
     };
-    shape::check_size("window", dtype, &[size])?;
+    n.table(size)?;
     let at = |i: usize| {
         let phase = std::f64::consts::TAU * i as f64 / last;
         Scalar::from_f64(dtype, a0 - a1 * phase.cos() + a2 * (2.0 * phase).cos())
@@ -146,7 +151,7 @@ fn mel_weights(n: &Node<'_>) -> Result<Vec<Value>> {
             ((length + 1) as f64 * hz / rate).floor() as i64
         })
         .collect();
-    shape::check_size("mel_weights", dtype, &[rows, bins])?;
+    n.table(rows.saturating_mul(bins))?;
     let mut data = vec![Scalar::zero(dtype); rows * bins];
     let mut set = |row: i64, column: usize, v: f64| {
         if let Some(slot) =

@@ -131,6 +131,9 @@ fn split(n: &Node<'_>) -> Result<Vec<Value>> {
     let x = n.x(0)?;
     let axis = n.axis(n.int("axis", 0), x.rank())?;
     let parts = usize::try_from(n.int("num_outputs", n.outputs() as i64)).unwrap_or(0);
+    if parts > n.outputs() {
+        return Err(n.wrong(format!("num_outputs is {parts}, and it names {} results", n.outputs())));
+    }
     let sizes = split_sizes(n, n.ints_or_input("split", 1)?, x.shape()[axis], parts)?;
     let mut start = 0;
     let mut out = Vec::with_capacity(sizes.len());
@@ -244,10 +247,10 @@ fn pad_axis(n: &Node<'_>, x: &Tensor, axis: usize, before: isize, after: isize, 
         return Ok(x.clone());
     }
     let size = x.shape()[axis] as i64;
-    let total = size + before as i64 + after as i64;
-    if size == 0 || total < 0 || total > shape::MAX_ELEMENTS as i64 {
-        return Err(n.wrong(format!("pads {before} and {after} for an axis of size {size}")));
-    }
+    let total = size.checked_add(before as i64).and_then(|t| t.checked_add(after as i64));
+    let total = total.and_then(|t| usize::try_from(t).ok()).filter(|_| size > 0);
+    let total = total.ok_or_else(|| n.wrong(format!("pads {before} and {after} for an axis of size {size}")))?;
+    n.table(total)?;
     let place = |i: i64| {
         let at = i - before as i64;
         Ok(match mode {
@@ -262,7 +265,7 @@ fn pad_axis(n: &Node<'_>, x: &Tensor, axis: usize, before: isize, after: isize, 
             _ => return Err(n.unsupported(format!("mode {mode:?}"))),
         })
     };
-    let index = (0..total).map(place).collect::<Result<Vec<i64>>>()?;
+    let index = (0..total as i64).map(place).collect::<Result<Vec<i64>>>()?;
     x.index_select(axis as isize, &int_list(&index)?)
 }
 

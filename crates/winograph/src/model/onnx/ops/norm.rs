@@ -24,6 +24,10 @@ pub(super) fn find(op: &str) -> Option<Lowering> {
 
 fn batch_norm(n: &Node<'_>) -> Result<Vec<Value>> {
     let x = n.x(0)?;
+    // Until opset 9.
+    if n.int("spatial", 1) == 0 {
+        return Err(n.unsupported("statistics for each place (spatial = 0)"));
+    }
     let epsilon = n.float("epsilon", 1e-5);
     let compute = x.dtype().compute();
     let of = |i: usize| channels(n.x(i)?, x.rank(), compute);
