@@ -1,6 +1,6 @@
 //! ONNX models, written here byte by byte as protobuf: results by definition, and files that are wrong.
 
-use winograph::model::{Model, Value};
+use winograph::model::{Model, PortType, Value};
 use winograph::settings::settings;
 use winograph::{ConvOptions, DType, Tensor};
 
@@ -753,4 +753,27 @@ fn ranges_without_an_end_say_which_input_is_wrong() {
     let told = refused(&range(0), &Tensor::scalar(0f32));
     assert_told(&told, &["\"steps\" (Range)", "`delta` is 0", "a step that is not 0"]);
     assert_eq!(run(&range(2), &[]).unwrap()[0].1.to_vec::<i64>().unwrap(), [0, 2, 4]);
+}
+
+#[test]
+fn sizes_below_minus_one_are_refused_and_minus_one_is_any_size() {
+    let relu = [node("Relu", &["x"], &["y"], &[])];
+    let file = |input: &[i64], output: &[i64]| model(&relu, &[], &[info("x", 1, input)], &[info("y", 1, output)]);
+    let open = Model::from_onnx(&file(&[1, -1], &[-1, -1])).unwrap();
+    let PortType::Tensor { shape, .. } = &open.inputs()[0].of else { panic!("no tensor") };
+    assert_eq!(*shape, Some(vec![Some(1), None]));
+    let x = Tensor::zeros(&[1, 3], DType::F32).unwrap();
+    assert_told(&refused(&file(&[1, -5], &[1, 3]), &x), &["input \"x\"", "axis 1 has size -5"]);
+    assert_told(
+        &refused(&file(&[1, 3], &[i64::MIN, 3]), &x),
+        &["output \"y\"", "axis 0 has size -9223372036854775808"],
+    );
+}
+
+#[test]
+fn weights_that_are_nodes_count_as_parameters() {
+    let value = [bytes(1, b"value"), bytes(5, &weights("", &[2, 3], &[1.0; 6])), int(20, 4)].concat();
+    let nodes = [node("Constant", &[], &["c"], &[value]), node("Add", &["c", "w"], &["y"], &[])];
+    let file = model(&nodes, &[weights("w", &[3], &[1.0; 3])], &[], &[info("y", 1, &[2, 3])]);
+    assert_eq!(Model::from_onnx(&file).unwrap().parameters(), 9);
 }
