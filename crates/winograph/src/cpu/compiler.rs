@@ -1,5 +1,6 @@
 //! The system's C compiler.
 
+use super::machine;
 use crate::device::DeviceError;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -63,9 +64,11 @@ impl Compiler {
             // Tunings for some processors prefer to split vectors that are written in full width.
             args.push("-mprefer-vector-width=512".into());
         }
-        if cfg!(target_arch = "x86_64") && vector_bytes < super::machine::vector_bytes() {
-            // Narrower vectors than the machine's: what code for a machine without the wider ones would be.
-            args.push(if vector_bytes < 32 { "-mno-avx".into() } else { "-mno-avx512f".into() });
+        // Narrower vectors than the machine's: what code for a machine without the wider ones would be.
+        if machine::is_sse(vector_bytes) {
+            args.push("-mno-avx".into());
+        } else if cfg!(target_arch = "x86_64") && vector_bytes < machine::vector_bytes() {
+            args.push("-mno-avx512f".into());
         }
         // Last, so that they prevail.
         args.extend(own_args);
