@@ -309,8 +309,8 @@ pub(crate) struct ExportArgs {
     /// The kind of device that it will run on: cpu, or cuda:N for GPUs like that one
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(crate) device: String,
-    /// Bytes of the widest vectors that kernels for the CPU may use, for machines that lack this one's: 16 (SSE), 32
-    /// (AVX2), 64 (AVX-512)
+    /// Bytes of the widest vectors that kernels for the CPU may use, for machines that lack this one's: 16 (SSE, without fused
+    /// multiply-adds), 32 (AVX2), 64 (AVX-512)
     #[arg(long, value_name = "N", value_parser = ["16", "32", "64"])]
     pub(crate) vector_bytes: Option<String>,
     /// Print one JSON object

@@ -34,6 +34,7 @@ mod search;
 mod seed;
 mod serve;
 mod shapes;
+mod signals;
 mod table;
 mod warp;
 
@@ -42,8 +43,9 @@ use clap::Parser;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Runs the command with the arguments of this process and gives its exit code.
+/// Runs the command with the arguments of this process and gives its exit code; it handles this process's signals.
 pub fn run() -> ExitCode {
+    signals::watch();
     let done = match Cli::parse().command {
         Command::Bench { what: BenchCommand::Conv(args) } => bench::conv(&args),
         Command::Bench { what: BenchCommand::Matmul(args) } => matmul::run(&args),

@@ -34,15 +34,19 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
 
 /// `y = Relu(x) * w` of f32[n, 2] in ONNX's protobuf, w = [10, 20].
 fn onnx() -> Vec<u8> {
+    onnx_of(1, &[10f32.to_le_bytes(), 20f32.to_le_bytes()].concat())
+}
+
+/// The same of one of ONNX's dtypes, with the bytes of `w`.
+fn onnx_of(dtype: u8, raw: &[u8]) -> Vec<u8> {
     let axes = [field(1, &field(2, b"n")), field(1, &[1 << 3, 2])].concat();
-    let tensor = field(1, &[vec![1 << 3, 1], field(2, &axes)].concat());
+    let tensor = field(1, &[vec![1 << 3, dtype], field(2, &axes)].concat());
     let port = |name: &[u8]| [field(1, name), field(2, &tensor)].concat();
     let node = |inputs: &[&[u8]], output: &[u8], op: &[u8]| {
         let inputs: Vec<u8> = inputs.iter().flat_map(|i| field(1, i)).collect();
         field(1, &[inputs, field(2, output), field(4, op)].concat())
     };
-    let raw = [10f32.to_le_bytes(), 20f32.to_le_bytes()].concat();
-    let weight = [vec![1 << 3, 2, 2 << 3, 1], field(8, b"w"), field(9, &raw)].concat();
+    let weight = [vec![1 << 3, 2, 2 << 3, dtype], field(8, b"w"), field(9, raw)].concat();
     let nodes = [node(&[b"x"], b"t", b"Relu"), node(&[b"t", b"w"], b"y", b"Mul")].concat();
     let graph = [nodes, field(2, b"g"), field(5, &weight), field(11, &port(b"x")), field(12, &port(b"y"))].concat();
     assert!(graph.len() < 256);
@@ -108,6 +112,17 @@ fn an_exported_model_runs_without_a_compiler() {
     let e = done(&mut bare(&["bench", "model", &model, "--input", &input]), 1);
     assert!(e.contains("no C compiler found (tried no-such-compiler)"), "{e}");
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 4, "the model, the exported one, x and y, and nothing else");
+}
+
+/// Nothing is compiled to make numbers either.
+#[test]
+fn an_exported_model_takes_random_integers_without_a_compiler() {
+    let dir = folder("export-integers");
+    let (model, file) = (path(&dir, "i.onnx"), path(&dir, "i.wg"));
+    std::fs::write(&model, onnx_of(7, &[10i64.to_le_bytes(), 20i64.to_le_bytes()].concat())).unwrap();
+    done(&mut winograph(&["export", &model, "--shape", "x=3,2", "-o", &file]), 0);
+    let out = done(&mut bare(&["run", &file, "--input", "x=random"]), 0);
+    assert!(out.contains("input x: i64[3,2], from 0.0") && out.contains("output y: i64[3,2]"), "{out}");
 }
 
 #[test]

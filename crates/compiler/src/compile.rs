@@ -425,7 +425,8 @@ fn finish(
         "schedule",
         || {
             let apply = |n: usize, k: &Kernel| {
-                plans[n].apply(k).map_err(|error| CompileError::Plan { buffer: k.output_name(), error })
+                let applied = plans[n].apply(k).map(|s| Scheduled { fma: target.fma, ..s });
+                applied.map_err(|error| CompileError::Plan { buffer: k.output_name(), error })
             };
             parallel::map(workers, &kernels, apply).into_iter().collect::<Result<Vec<Scheduled>, _>>()
         },

@@ -13,6 +13,9 @@ pub struct Target {
     pub vector_registers: usize,
     /// Bytes of vectors whose multiply-adds one core begins in a cycle.
     pub multiply_bytes: usize,
+    /// Whether it has an instruction for fused multiply-adds. Without one, products and sums that might be fused are
+    /// operations of their own: in software a fused one takes dozens of instructions.
+    pub fma: bool,
     /// Bytes a cycle that one core reads from the cache behind its own, in long runs.
     pub far_bytes: usize,
     /// First-level data cache of one core.
@@ -60,6 +63,7 @@ impl Target {
             vector_bytes,
             vector_registers: if vector_bytes >= 64 { 32 } else { 16 },
             multiply_bytes: 2 * vector_bytes,
+            fma: true,
             far_bytes: 8,
             l1: 32 << 10,
             l2: 1 << 20,
@@ -88,6 +92,7 @@ impl Target {
                 vector_bytes: 16,
                 vector_registers: 64,
                 multiply_bytes: 32,
+                fma: true,
                 far_bytes: 32,
                 l1: 128 << 10,
                 l2: 40 << 20,

@@ -51,6 +51,26 @@ fn the_reference_shape_is_right_in_both_forms() {
     }
 }
 
+/// A target without the instruction gets products and sums, in sums over channels and in transforms; where it has it, both
+/// are fused.
+#[test]
+fn products_are_fused_into_sums_where_the_target_can() {
+    let conv = Conv::conv2d(1, 16, 16, 16, 16);
+    let (x, w) = conv.inputs();
+    let reference = conv.reference(&x, &w);
+    for (algorithm, tile) in [(Algorithm::Direct, None), (Algorithm::Winograd, Some(vec![4.into()]))] {
+        for fma in [true, false] {
+            let options = Options { algorithm, tile: tile.clone(), verify_each_pass: true, ..Options::default() };
+            let target = Target { fma, ..Target::cpu(16) };
+            let (program, _) = compile(&conv.graph(), &target, &options).unwrap();
+            let text: String = program.kernels.iter().map(print_linear).collect();
+            assert_eq!(text.contains(" fma "), fma, "{algorithm:?}\n{text}");
+            let e = error(&floats(&interpret(&program, &[bytes(&x), bytes(&w)])[0]), &reference);
+            assert!(e < 3e-6, "{algorithm:?}, fused {fma}: relative error {e:e}");
+        }
+    }
+}
+
 /// Kernels of one launch read what those before them wrote: what a stored plan says of a kernel inside is run in order.
 #[test]
 fn a_stored_plan_inside_of_a_launch_runs_in_order() {

@@ -21,8 +21,8 @@ pub struct Env {
     pub plans: Option<bool>,
     /// `WINOGRAPH_THREADS`: number of threads, at least 1.
     pub threads: Option<usize>,
-    /// `WINOGRAPH_VECTOR_BYTES`: bytes of the widest vectors that kernels for the CPU may use: 16 (SSE), 32 (AVX2) or 64
-    /// (AVX-512).
+    /// `WINOGRAPH_VECTOR_BYTES`: bytes of the widest vectors that kernels for the CPU may use: 16 (on x86 SSE, which
+    /// has no fused multiply-adds), 32 (AVX2) or 64 (AVX-512).
     pub vector_bytes: Option<usize>,
     /// `WINOGRAPH_NVRTC`: NVRTC's library, or the folder it is in.
     pub nvrtc: Option<PathBuf>,

@@ -1,10 +1,10 @@
 //! Files: written so that they are there as a whole or not at all; read only where they are regular ones, as far as they
 //! say that they are long, and by several threads.
 
+use crate::temporary::{Temporary, rename};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes of a file that a thread reads at a time.
@@ -84,7 +84,8 @@ pub(crate) fn in_parts<T: Send>(parts: Vec<T>, read: impl Fn(T) -> io::Result<()
 
 /// Writes a file so that nobody ever sees a part of it: whoever looks at `path` finds what was there before, or all of
 /// `bytes`. On Linux the bytes have no name until they are complete, so that a process that is killed leaves nothing;
-/// where a file system cannot do that they have a hidden name next to their own.
+/// where a file system cannot do that they have a hidden name next to their own, which a
+/// [`Cleanup`](crate::temporary::Cleanup) removes.
 ///
 /// # Errors
 /// Those of the system.
@@ -105,37 +106,21 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> i
     if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
         return filled(OpenOptions::new().write(true).open(path)?, write).map(drop);
     }
-    let mut temporary = Temporary(None);
-    match unnamed(folder) {
+    let temporary = match unnamed(folder) {
         Some(file) => {
             let file = filled(file, write)?;
             // What the name stands for after a crash of the machine.
             file.sync_data()?;
-            temporary.0 = Some(unused(folder, TEMPORARY, |path| name(&file, path))?.1);
+            Temporary::make(folder, TEMPORARY, |path| name(&file, path))?.1
         }
         None => {
-            let (file, path) =
-                unused(folder, TEMPORARY, |path| OpenOptions::new().write(true).create_new(true).open(path))?;
-            temporary.0 = Some(path);
+            let (file, temporary) =
+                Temporary::make(folder, TEMPORARY, |path| OpenOptions::new().write(true).create_new(true).open(path))?;
             filled(file, write)?.sync_data()?;
+            temporary
         }
-    }
-    if let Some(from) = &temporary.0 {
-        fs::rename(from, path)?;
-    }
-    temporary.0 = None;
-    Ok(())
-}
-
-/// A file's hidden name; removed when dropped.
-struct Temporary(Option<PathBuf>);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            let _ = fs::remove_file(path);
-        }
-    }
+    };
+    rename(&[(temporary.path(), path)])
 }
 
 fn filled(file: File, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<File> {
@@ -146,27 +131,6 @@ fn filled(file: File, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>
 
 /// Around the number in the name of a file that is not complete.
 const TEMPORARY: (&str, &str) = (".winograph-", ".tmp");
-
-/// Makes something by `make` under a name in `folder` that nothing has, between a prefix and a suffix.
-pub(crate) fn unused<T>(
-    folder: &Path,
-    (prefix, suffix): (&str, &str),
-    mut make: impl FnMut(&Path) -> io::Result<T>,
-) -> io::Result<(T, PathBuf)> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let mut tries = 0;
-    loop {
-        let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("{prefix}{}-{n}{suffix}", std::process::id()));
-        tries += 1;
-        match make(&path) {
-            Ok(made) => return Ok((made, path)),
-            // Another process may have had this number, or share the folder from another machine.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && tries < 1000 => {}
-            Err(e) => return Err(e),
-        }
-    }
-}
 
 /// A file without a name in a folder's file system, where there are such.
 #[cfg(target_os = "linux")]

@@ -36,6 +36,7 @@ mod reuse;
 pub mod safetensors;
 pub mod search;
 pub mod settings;
+pub mod temporary;
 pub mod tensor;
 pub mod virtual_gpu;
 mod work;

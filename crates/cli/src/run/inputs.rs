@@ -1,5 +1,6 @@
 //! What a model is given: arrays, pictures and random numbers.
 
+use super::elements;
 use super::picture::{self, Picture};
 use crate::args::{ChannelsArg, LayoutOfPictures, PictureArgs};
 use crate::error::{Error, Result};
@@ -132,16 +133,11 @@ impl Pixels {
                 values[at] = (v - Pixels::of(&self.mean, c)) * Pixels::of(&self.scale, c);
             }
         }
-        let t = Tensor::from_slice(&values, &full).map_err(failed)?;
-        match dtype {
-            DType::F32 => Ok(t),
-            d if d.is_float() => t.cast(d).map_err(failed),
+        if !dtype.is_float() {
             // Whole numbers stand for pixels as they are.
-            d => {
-                let whole = t.mul(255.0).and_then(|t| t.round()).map_err(failed)?;
-                whole.clamp(Some(0.0), Some(255.0)).and_then(|t| t.cast(d)).map_err(failed)
-            }
+            values.iter_mut().for_each(|v| *v = (*v * 255.0).round_ties_even().clamp(0.0, 255.0));
         }
+        elements::tensor(&values, dtype, &full).map_err(failed)
     }
 
     /// The picture that a tensor's values stand for: they are rounded and cut to 0 to 255, what is no number is 0.
@@ -153,7 +149,7 @@ impl Pixels {
         };
         let (channels, h, w) = (t.shape()[axes.channel], t.shape()[axes.height], t.shape()[axes.width]);
         let failed = |e| Error::of("cannot read the output", e);
-        let data = t.cast(DType::F32).and_then(|t| t.to_vec::<f32>()).map_err(failed)?;
+        let data: Vec<f32> = elements::of(t, |all| all.map(|v| v as f32).collect()).map_err(failed)?;
         let mut values = vec![0; data.len()];
         for i in 0..h * w {
             for c in 0..channels {
@@ -279,9 +275,13 @@ fn random(name: &str, dtype: DType, shape: Option<Vec<Option<usize>>>, seed: u64
         let text = format!("--input {name}=random: the model leaves its shape open, {text}");
         return Err(Error::usage(format!("{text}: give it by --shape {name}=SIZES")));
     };
-    let made = match dtype.is_float() {
-        true => Tensor::rand(&shape, dtype, seed),
-        false => Tensor::randint(0, 2, &shape, DType::I64, seed).and_then(|t| t.cast(dtype)),
+    let made = match dtype {
+        DType::Bool => Tensor::randint(0, 2, &shape, DType::U8, seed).and_then(|t| {
+            let values: Vec<bool> = t.to_vec::<u8>()?.into_iter().map(|v| v != 0).collect();
+            Tensor::from_slice(&values, &shape)
+        }),
+        d if d.is_float() => Tensor::rand(&shape, d, seed),
+        d => Tensor::randint(0, 2, &shape, d, seed),
     };
     made.map_err(|e| Error::of("cannot make the input", e))
 }
@@ -336,6 +336,29 @@ mod tests {
         assert_eq!(t.shape(), [3, 2, 3]);
         // Blue comes first, with the first mean and scale.
         assert_eq!(t.to_vec::<f32>().unwrap()[0], (p.values[2] - 10.0) * 0.5);
+    }
+
+    #[test]
+    fn inputs_are_made_in_every_dtype_without_a_kernel() {
+        let picture = Picture { width: 1, height: 2, channels: 1, values: vec![14.0, 265.0] };
+        for dtype in
+            [DType::Bool, DType::U8, DType::I8, DType::I32, DType::I64, DType::F16, DType::BF16, DType::F32, DType::F64]
+        {
+            let t = random("x", dtype, Some(vec![Some(5), Some(7)]), 3).unwrap();
+            assert_eq!((t.dtype(), t.shape()), (dtype, &[5, 7][..]));
+            let how = Pixels { scale: vec![1.0 / 255.0], ..pixels(LayoutOfPictures::Nchw, None) };
+            let t = how.tensor("x", picture.clone(), dtype, &[None; 3]).unwrap();
+            assert_eq!((t.dtype(), t.shape()), (dtype, &[1, 2, 1][..]));
+            // Read as f32 by a kernel: what is no f32 yet.
+            let values = t.cast(DType::F32).unwrap().to_vec::<f32>().unwrap();
+            let expected = match dtype {
+                DType::Bool => [1.0, 1.0],
+                DType::I8 => [4.0, 127.0],
+                d if d.is_int() => [4.0, 255.0],
+                _ => [4.0 / 255.0, 1.0],
+            };
+            assert!(values.iter().zip(expected).all(|(v, e)| (v - e).abs() < 1e-4), "{dtype}: {values:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `winograph run`: a model's answer to arrays and pictures.
 
+mod elements;
 pub(crate) mod inputs;
 mod picture;
 mod report;

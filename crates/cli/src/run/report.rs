@@ -1,12 +1,13 @@
 //! What `winograph run` prints.
 
+use super::elements;
 use crate::args::RunArgs;
 use crate::machine::Machine;
 use crate::profile;
 use serde::Serialize;
 use std::fmt::Write as _;
+use winograph::Tensor;
 use winograph::model::ModelError;
-use winograph::{DType, Tensor};
 
 /// All of it.
 #[derive(Debug, Serialize)]
@@ -47,7 +48,7 @@ pub(super) struct Value {
     file: Option<String>,
 }
 
-/// What is told of the elements of a tensor, which are looked at one after another: a large result is in memory once more.
+/// What is told of the elements of a tensor.
 #[derive(Default)]
 struct Summary {
     /// Least, greatest and sum of those that are finite.
@@ -72,24 +73,9 @@ impl Summary {
     }
 }
 
-/// Of the elements of a tensor that has been computed; without a kernel, since there may be no compiler.
-fn summary(t: &Tensor) -> winograph::Result<Summary> {
-    Ok(match t.dtype() {
-        DType::Bool => Summary::of(t.to_vec::<bool>()?.into_iter().map(f64::from)),
-        DType::U8 => Summary::of(t.to_vec::<u8>()?.into_iter().map(f64::from)),
-        DType::I8 => Summary::of(t.to_vec::<i8>()?.into_iter().map(f64::from)),
-        DType::I32 => Summary::of(t.to_vec::<i32>()?.into_iter().map(f64::from)),
-        DType::I64 => Summary::of(t.to_vec::<i64>()?.into_iter().map(|v| v as f64)),
-        DType::F16 => Summary::of(t.to_vec::<winograph::f16>()?.into_iter().map(f64::from)),
-        DType::BF16 => Summary::of(t.to_vec::<winograph::bf16>()?.into_iter().map(f64::from)),
-        DType::F32 => Summary::of(t.to_vec::<f32>()?.into_iter().map(f64::from)),
-        DType::F64 => Summary::of(t.to_vec::<f64>()?.into_iter()),
-    })
-}
-
 impl Value {
     pub(super) fn of(name: &str, t: &Tensor, file: Option<String>) -> winograph::Result<Value> {
-        let Summary { finite, count, not_finite } = summary(t).map_err(|e| match e {
+        let Summary { finite, count, not_finite } = elements::of(t, |all| Summary::of(all)).map_err(|e| match e {
             winograph::Error::OutOfMemory { bytes } => {
                 ModelError::Memory { part: format!("a copy of {name:?} for the report"), bytes }.into()
             }

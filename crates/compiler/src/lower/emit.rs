@@ -68,7 +68,7 @@ impl Emit {
         let reduce_ranges = kernel.reduce_ranges().into_iter().collect();
         Emit {
             g,
-            unroller: Unroller::default(),
+            unroller: Unroller::new(scheduled.fma),
             unroll: scheduled.unroll.clone(),
             reduce_ranges,
             lane: scheduled.lane,
@@ -392,7 +392,9 @@ impl Emit {
         for (acc, op, fused, x, lanes) in terms {
             let dtype = self.g.dtype(x);
             let product = match *self.g.val(x) {
-                Val::Binary { op: BinaryOp::Mul, a, b } if fused && op == ReduceOp::Add && dtype.is_float() => {
+                Val::Binary { op: BinaryOp::Mul, a, b }
+                    if fused && self.unroller.fma && op == ReduceOp::Add && dtype.is_float() =>
+                {
                     Some((a, b))
                 }
                 _ => None,

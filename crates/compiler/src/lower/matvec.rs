@@ -119,14 +119,21 @@ fn ordered(rows: &[Vec<f64>], terms: impl Iterator<Item = Term>) -> Vec<Term> {
 /// Builds element `i` of `rows · v`, where `v` gives the vector's elements in the dtype of the matrix.
 ///
 /// Terms are summed as [`row_plan`] orders them: the first is a product, or its operand where the coefficient is ±1;
-/// each further one is a fused multiply-add, or a sum or difference. An empty sum is a constant zero.
-pub fn emit_row(g: &mut Graph, rows: &[Vec<Scalar>], i: usize, v: &mut dyn FnMut(&mut Graph, usize) -> ValId) -> ValId {
+/// each further one is a fused multiply-add (without `fma` a product and a sum), or a sum or difference. An empty sum is a
+/// constant zero.
+pub fn emit_row(
+    g: &mut Graph,
+    rows: &[Vec<Scalar>],
+    i: usize,
+    fma: bool,
+    v: &mut dyn FnMut(&mut Graph, usize) -> ValId,
+) -> ValId {
     let numbers: Vec<Vec<f64>> = rows.iter().map(|row| row.iter().map(|s| s.to_f64()).collect()).collect();
     let sum = match row_plan(&numbers, i) {
-        RowPlan::Plain(terms) => emit_sum(g, rows, &terms, v),
+        RowPlan::Plain(terms) => emit_sum(g, rows, &terms, fma, v),
         RowPlan::EvenOdd { even, odd, negate } => {
-            let even = emit_sum(g, rows, &even, v);
-            let odd = emit_sum(g, rows, &odd, v);
+            let even = emit_sum(g, rows, &even, fma, v);
+            let odd = emit_sum(g, rows, &odd, fma, v);
             let op = if negate { BinaryOp::Sub } else { BinaryOp::Add };
             even.zip(odd).map(|(even, odd)| g.binary(op, even, odd))
         }
@@ -139,6 +146,7 @@ fn emit_sum(
     g: &mut Graph,
     rows: &[Vec<Scalar>],
     terms: &[Term],
+    fma: bool,
     v: &mut dyn FnMut(&mut Graph, usize) -> ValId,
 ) -> Option<ValId> {
     let mut sum: Option<ValId> = None;
@@ -159,7 +167,11 @@ fn emit_sum(
         let coefficient = g.constant(c);
         sum = Some(match sum {
             // `add` turns a factor of ±1 into a sum or difference.
-            Some(acc) => g.add(Val::Fma { a: coefficient, b: x, c: acc }),
+            Some(acc) if fma || c.to_f64().abs() == 1.0 => g.add(Val::Fma { a: coefficient, b: x, c: acc }),
+            Some(acc) => {
+                let product = g.binary(BinaryOp::Mul, coefficient, x);
+                g.binary(BinaryOp::Add, acc, product)
+            }
             None if c == UnaryOp::Neg.apply(Scalar::one(c.dtype())) => g.unary(UnaryOp::Neg, x),
             None => g.binary(BinaryOp::Mul, coefficient, x),
         });
@@ -248,8 +260,8 @@ mod tests {
         let mut out = Vec::new();
         for i in 0..rows.len() {
             for j in 0..rows.len() {
-                out.push(emit_row(&mut g, &rows, i, &mut |g, k| {
-                    emit_row(g, &rows, j, &mut |g, l| element(g, src, k * n + l))
+                out.push(emit_row(&mut g, &rows, i, true, &mut |g, k| {
+                    emit_row(g, &rows, j, true, &mut |g, l| element(g, src, k * n + l))
                 }));
             }
         }
@@ -299,7 +311,7 @@ mod tests {
             let rows = scalars(&t);
             let (mut g, src) = with_input(n as i64);
             let out: Vec<ValId> =
-                (0..t.len()).map(|i| emit_row(&mut g, &rows, i, &mut |g, k| element(g, src, k))).collect();
+                (0..t.len()).map(|i| emit_row(&mut g, &rows, i, true, &mut |g, k| element(g, src, k))).collect();
             let want: Vec<f32> =
                 t.iter().map(|r| r.iter().zip(&input).map(|(c, x)| *c as f32 * x).sum::<f32>()).collect();
             assert_eq!(eval(&g, &out, &input), want);
@@ -311,11 +323,11 @@ mod tests {
         assert_eq!(row_plan(&[], 0), RowPlan::Plain(vec![]));
         assert_eq!(row_plan(&[vec![1.0]], 7), RowPlan::Plain(vec![]));
         let (mut g, src) = with_input(4);
-        let zero = emit_row(&mut g, &[vec![]], 3, &mut |g, k| element(g, src, k));
+        let zero = emit_row(&mut g, &[vec![]], 3, true, &mut |g, k| element(g, src, k));
         assert_eq!(g.as_const(zero), Some(Scalar::zero(DType::F32)));
         // A ragged matrix: missing elements are zero.
         let ragged = scalars(&[vec![1.0], vec![1.0, 2.0]]);
-        let out = emit_row(&mut g, &ragged, 1, &mut |g, k| element(g, src, k));
+        let out = emit_row(&mut g, &ragged, 1, true, &mut |g, k| element(g, src, k));
         assert_eq!(eval(&g, &[out], &[1.0, 10.0, 0.0, 0.0]), [21.0]);
     }
 }

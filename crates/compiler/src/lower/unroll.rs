@@ -11,14 +11,20 @@ use winograph_ir::int::{IntId, RangeId};
 use winograph_ir::op::{BinaryOp, ReduceOp};
 
 /// Substitution of constants for ranges with a memory of what was substituted before.
-#[derive(Default)]
 pub struct Unroller {
+    /// Whether products are fused into sums where that is permitted.
+    pub(super) fma: bool,
     vals: FxHashMap<(RangeId, i64), FxHashMap<ValId, ValId>>,
     ints: FxHashMap<(RangeId, i64), FxHashMap<IntId, IntId>>,
     expanded: FxHashMap<ValId, ValId>,
 }
 
 impl Unroller {
+    /// One that has substituted nothing; `fma` says whether products are fused into sums where that is permitted.
+    pub fn new(fma: bool) -> Unroller {
+        Unroller { fma, vals: FxHashMap::default(), ints: FxHashMap::default(), expanded: FxHashMap::default() }
+    }
+
     /// The integer expression with a range set to a constant.
     pub fn int_at(&mut self, g: &mut Graph, e: IntId, range: RangeId, c: i64) -> IntId {
         if !g.ints.depends_on(e, range) {
@@ -147,7 +153,7 @@ impl Unroller {
             let term = self.at_point(g, x, &point);
             acc = Some(match (acc, g.val(term)) {
                 (None, _) => term,
-                (Some(acc), &Val::Binary { op: BinaryOp::Mul, a, b }) if op == ReduceOp::Add && fused => {
+                (Some(acc), &Val::Binary { op: BinaryOp::Mul, a, b }) if op == ReduceOp::Add && fused && self.fma => {
                     g.add(Val::Fma { a, b, c: acc })
                 }
                 (Some(acc), _) => g.binary(op.combine(), acc, term),
@@ -179,7 +185,7 @@ impl Unroller {
             }
             let rows: Vec<Vec<Scalar>> = table.values.chunks(width).map(<[Scalar]>::to_vec).collect();
             let k = *k;
-            return Some(emit_row(g, &rows, row as usize, &mut |g, c| self.at(g, vector, k, c as i64)));
+            return Some(emit_row(g, &rows, row as usize, self.fma, &mut |g, c| self.at(g, vector, k, c as i64)));
         }
         None
     }

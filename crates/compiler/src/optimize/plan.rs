@@ -131,6 +131,8 @@ pub struct Scheduled {
     pub matrix: Option<MatrixRanges>,
     /// The reduction whose factors are staged in shared memory, if any are.
     pub shared: Option<SharedRanges>,
+    /// Whether products are fused into sums where that is permitted.
+    pub fma: bool,
 }
 
 /// The ranges that a matrix unit covers.
@@ -579,7 +581,7 @@ impl Plan {
         if !(width as u64).is_power_of_two() {
             return mismatch(format!("vectors of {width} lanes, which is no power of two"));
         }
-        Ok(Scheduled { kernel, grid, thread, serial, unroll, lane, matrix, shared })
+        Ok(Scheduled { kernel, grid, thread, serial, unroll, lane, matrix, shared, fma: true })
     }
 }
 

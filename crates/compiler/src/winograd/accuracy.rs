@@ -210,12 +210,13 @@ pub(super) fn operations(rows: &[Vec<f64>], i: usize) -> f64 {
     }
 }
 
-/// The most roundings between an element of v and element `i` of `rows · v`.
+/// The most roundings between an element of v and element `i` of `rows · v`, products fused or not: what is summed first
+/// has been a product, and so has what is added to it.
 fn depth(rows: &[Vec<f64>], i: usize) -> usize {
     let chain = |terms: &[Term]| {
         let pairs = terms.iter().any(|t| !matches!(t.operand, Operand::One(_)));
-        let first = terms.first().map_or(1.0, |t| rows[t.coefficient.0][t.coefficient.1]);
-        terms.len().saturating_sub(1) + usize::from(pairs) + usize::from(!is_power_of_two(first))
+        let rounded = |t: &Term| !is_power_of_two(rows[t.coefficient.0][t.coefficient.1]);
+        terms.len().saturating_sub(1) + usize::from(pairs) + usize::from(terms.iter().take(2).any(rounded))
     };
     match row_plan(rows, i) {
         RowPlan::Plain(terms) => chain(&terms),

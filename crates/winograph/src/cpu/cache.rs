@@ -1,7 +1,7 @@
 //! Compiled kernels on disk.
 //!
-//! An *entry* `<key>.entry` names a library `<hash of its content>.so`; both are written to a temporary file of the
-//! same folder and renamed, so that nobody sees half of one. A library whose content does not have the hash that its
+//! An *entry* `<key>.entry` names a library `<hash of its content>.so`; both are made in temporary places of the same
+//! folder and renamed, so that nobody sees half of one; compilers have their own temporary files there as well. A library whose content does not have the hash that its
 //! entry gives (truncated, damaged) is compiled again. `<key>.program` is a program that was compiled of such libraries, which
 //! begins with a hash of what follows: see [`kept`](crate::kept). Any number of processes may share a folder; nothing is locked,
 //! and two that compile the same kernel at the same time both succeed.
@@ -14,8 +14,9 @@ use super::compiler::Compiler;
 use super::folder;
 use super::module::Loaded;
 use crate::device::DeviceError;
-use crate::files::unused;
+use crate::temporary::{Temporary, rename};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -98,13 +99,11 @@ impl Cache {
             }
             // Where this fails for want of room, the folder for temporary files may still have some; a source that the
             // compiler refuses it refuses again, with its message.
-            if let Some(temp) = TempFile::new(dir)
-                && compiler.compile(source, temp.path()).is_ok()
-                && let Ok(bytes) = fs::read(temp.path())
-            {
+            if let Ok((temp, bytes)) = compiled(dir, source, compiler) {
                 // Loaded before it is moved: whoever removes the file then does no harm.
-                let loaded = Loaded::open(temp.path());
-                if let Some(path) = store(dir, key, &temp, &bytes) {
+                let library = library_in(&temp);
+                let loaded = Loaded::open(&library);
+                if let Some(path) = store(dir, key, &library, &bytes) {
                     self.stored(dir);
                     if let Ok(loaded) = loaded.or_else(|_| Loaded::open(&path)) {
                         return Ok((loaded, Fetched::Stored));
@@ -114,10 +113,8 @@ impl Cache {
                 }
             }
         }
-        let temp = TempDir::new(&self.temp)?;
-        let library = temp.0.join("kernels.so");
-        compiler.compile(source, &library)?;
-        Ok((Loaded::open(&library)?, Fetched::Compiled))
+        let (temp, _) = compiled(&self.temp, source, compiler)?;
+        Ok((Loaded::open(&library_in(&temp))?, Fetched::Compiled))
     }
 
     /// The bytes of the library of a source, with the arguments of [`load`](Cache::load).
@@ -127,16 +124,13 @@ impl Cache {
         {
             return Ok(bytes);
         }
-        let temp = TempDir::new(&self.temp)?;
-        let library = temp.0.join("kernels.so");
-        compiler.compile(source, &library)?;
-        fs::read(&library).map_err(|source| DeviceError::File { action: "read", path: library, source })
+        Ok(compiled(&self.temp, source, compiler)?.1)
     }
 
     /// Loads a library that is in memory.
     pub(super) fn open(&self, library: &[u8]) -> Result<Loaded, DeviceError> {
-        let temp = TempDir::new(&self.temp)?;
-        let path = temp.0.join("kernels.so");
+        let temp = temporary_folder(&self.temp)?;
+        let path = library_in(&temp);
         match fs::write(&path, library) {
             Ok(()) => Loaded::open(&path),
             Err(source) => Err(DeviceError::File { action: "write", path, source }),
@@ -159,8 +153,8 @@ impl Cache {
             return Ok((bytes, Fetched::Cached));
         }
         let bytes = make()?;
-        let stored = TempFile::new(dir).filter(|temp| fs::write(temp.path(), &bytes).is_ok());
-        if stored.and_then(|temp| store(dir, &key, &temp, &bytes)).is_none() {
+        let stored = temporary_file(dir, &bytes).and_then(|temp| store(dir, &key, temp.path(), &bytes));
+        if stored.is_none() {
             return Ok((bytes, Fetched::Compiled));
         }
         self.stored(dir);
@@ -189,9 +183,9 @@ impl Cache {
     /// Keeps a program under a key: its hash in a line, then its text.
     pub(super) fn keep_program(&self, key: &str, text: &[u8]) {
         let Ok(Some(dir)) = self.folder() else { return };
-        let Some(temp) = TempFile::new(dir) else { return };
         let bytes = [blake3::hash(text).to_hex().as_bytes(), b"\n", text].concat();
-        if fs::write(temp.path(), bytes).and_then(|()| fs::rename(temp.path(), program_path(dir, key))).is_ok() {
+        let Some(temp) = temporary_file(dir, &bytes) else { return };
+        if rename(&[(temp.path(), &program_path(dir, key))]).is_ok() {
             self.stored(dir);
         }
     }
@@ -227,54 +221,42 @@ fn lookup(dir: &Path, key: &str) -> Option<(PathBuf, Vec<u8>)> {
 }
 
 /// Moves a compiled library of these bytes into place and enters it; `None` where that fails.
-fn store(dir: &Path, key: &str, library: &TempFile, bytes: &[u8]) -> Option<PathBuf> {
+fn store(dir: &Path, key: &str, library: &Path, bytes: &[u8]) -> Option<PathBuf> {
     let content = blake3::hash(bytes).to_hex().to_string();
-    let path = library_path(dir, &content);
-    fs::rename(library.path(), &path).ok()?;
-    let entry = TempFile::new(dir)?;
+    let (path, entered) = (library_path(dir, &content), entry_path(dir, key));
     // An entry that fails to be written costs its reuse alone: the library is there and right.
-    let _ = fs::write(entry.path(), format!("{FORMAT}{content}\n"))
-        .and_then(|()| fs::rename(entry.path(), entry_path(dir, key)));
-    Some(path)
+    let entry = temporary_file(dir, format!("{FORMAT}{content}\n").as_bytes());
+    let mut moves = vec![(library, &*path)];
+    moves.extend(entry.iter().map(|entry| (entry.path(), &*entered)));
+    (rename(&moves).is_ok() || path.is_file()).then_some(path)
 }
 
-/// A folder for this user alone that is removed with all that is in it when dropped.
-struct TempDir(PathBuf);
-
-impl TempDir {
-    fn new(parent: &Path) -> Result<TempDir, DeviceError> {
-        let (_, made) = unused(parent, (TEMPORARY, ""), folder::create_new).map_err(|source| DeviceError::File {
-            action: "make a folder in",
-            path: parent.to_path_buf(),
-            source,
-        })?;
-        Ok(TempDir(made))
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+/// The library of a source, in a temporary folder of its own in `parent`, and its bytes.
+fn compiled(parent: &Path, source: &str, compiler: &Compiler) -> Result<(Temporary, Vec<u8>), DeviceError> {
+    let temp = temporary_folder(parent)?;
+    let library = library_in(&temp);
+    compiler.compile(source, &library)?;
+    match fs::read(&library) {
+        Ok(bytes) => Ok((temp, bytes)),
+        Err(source) => Err(DeviceError::File { action: "read", path: library, source }),
     }
 }
 
-/// A file of a name of its own that is removed when dropped, if it is still there.
-struct TempFile(PathBuf);
-
-impl TempFile {
-    /// An empty file in `dir`; `None` where none can be created.
-    fn new(dir: &Path) -> Option<TempFile> {
-        let create = |path: &Path| fs::OpenOptions::new().write(true).create_new(true).open(path);
-        Some(TempFile(unused(dir, (TEMPORARY, ".so"), create).ok()?.1))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
+fn library_in(temp: &Temporary) -> PathBuf {
+    temp.path().join("kernels.so")
 }
 
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+/// A folder for this user alone.
+fn temporary_folder(parent: &Path) -> Result<Temporary, DeviceError> {
+    let made = Temporary::make(parent, (TEMPORARY, ""), folder::create_new);
+    let failed = |source| DeviceError::File { action: "make a folder in", path: parent.to_path_buf(), source };
+    Ok(made.map_err(failed)?.1)
+}
+
+/// A file of these bytes in `dir`; `None` where none can be created.
+fn temporary_file(dir: &Path, bytes: &[u8]) -> Option<Temporary> {
+    let create = |path: &Path| fs::OpenOptions::new().write(true).create_new(true).open(path);
+    let (mut file, temp) = Temporary::make(dir, (TEMPORARY, ".so"), create).ok()?;
+    file.write_all(bytes).ok()?;
+    Some(temp)
 }

@@ -1,11 +1,13 @@
 //! The system's C compiler.
 
+use super::machine;
 use crate::device::DeviceError;
+use crate::temporary::start;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
@@ -63,9 +65,11 @@ impl Compiler {
             // Tunings for some processors prefer to split vectors that are written in full width.
             args.push("-mprefer-vector-width=512".into());
         }
-        if cfg!(target_arch = "x86_64") && vector_bytes < super::machine::vector_bytes() {
-            // Narrower vectors than the machine's: what code for a machine without the wider ones would be.
-            args.push(if vector_bytes < 32 { "-mno-avx".into() } else { "-mno-avx512f".into() });
+        // Narrower vectors than the machine's: what code for a machine without the wider ones would be.
+        if machine::is_sse(vector_bytes) {
+            args.push("-mno-avx".into());
+        } else if cfg!(target_arch = "x86_64") && vector_bytes < machine::vector_bytes() {
+            args.push("-mno-avx512f".into());
         }
         // Last, so that they prevail.
         args.extend(own_args);
@@ -91,33 +95,43 @@ impl Compiler {
         }
         let mut command = Command::new(&self.program);
         command.arg("--version").env("LC_ALL", "C").stdin(Stdio::null());
-        let output =
-            command.output().map_err(|source| DeviceError::CompilerStart { command: describe(&command), source })?;
+        let text = describe(&command);
+        let output = command.output();
+        let output = output.map_err(|source| DeviceError::CompilerStart { command: text.clone(), source })?;
         if !output.status.success() {
-            return Err(failed(&command, &output));
+            return Err(refused(text, output.status, &[output.stderr, output.stdout].concat()));
         }
         let text = String::from_utf8_lossy(&output.stdout).trim().to_string();
         Ok(self.version.get_or_init(|| text))
     }
 
-    /// Compiles C source into a shared library at `out`.
+    /// Compiles C source into a shared library at `out`, with the compiler's temporary files beside it.
     pub fn compile(&self, source: &str, out: &Path) -> Result<(), DeviceError> {
         let mut command = Command::new(&self.program);
         command.args(&self.args).arg("-x").arg("c").arg("-").arg("-o").arg(out).arg("-lm");
-        command.env("LC_ALL", "C").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(folder) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
+            command.envs(["TMPDIR", "TMP", "TEMP"].map(|name| (name, folder)));
+        }
         let text = describe(&command);
-        let start = |source| DeviceError::CompilerStart { command: text.clone(), source };
-        let mut child = command.spawn().map_err(start)?;
-        let mut stdin = child.stdin.take();
+        let failed = |source| DeviceError::CompilerStart { command: text.clone(), source };
+        // One pipe for all that it prints: its end says that it is over with the processes that it has started.
+        let (mut printed, pipe) = std::io::pipe().map_err(failed)?;
+        command.stdout(pipe.try_clone().map_err(failed)?).stderr(pipe);
+        let mut compiling = start(command.env("LC_ALL", "C").stdin(Stdio::piped())).map_err(failed)?;
+        // Its ends of the pipe.
+        drop(command);
+        let mut stdin = compiling.child.stdin.take();
         // A compiler that fails early closes its input: its message says more than the broken pipe does. It prints
         // little before it has read everything, so that writing all of it first does not block.
         let written = stdin.as_mut().map_or(Ok(()), |pipe| pipe.write_all(source.as_bytes()));
         drop(stdin);
-        let output = child.wait_with_output().map_err(start)?;
-        if !output.status.success() {
-            return Err(failed(&command, &output));
+        let mut output = Vec::new();
+        printed.read_to_end(&mut output).map_err(failed)?;
+        let status = compiling.wait().map_err(failed)?;
+        if !status.success() {
+            return Err(refused(text, status, &output));
         }
-        written.map_err(start)
+        written.map_err(failed)
     }
 }
 
@@ -131,14 +145,9 @@ fn build(program: &Path) -> String {
     format!("{} {size} {}", file.display(), changed.map_or(0, |t| t.as_nanos()))
 }
 
-fn failed(command: &Command, output: &std::process::Output) -> DeviceError {
-    let mut text = String::from_utf8_lossy(&output.stderr).into_owned();
-    text.push_str(&String::from_utf8_lossy(&output.stdout));
-    DeviceError::CompilerFailed {
-        command: describe(command),
-        status: output.status.to_string(),
-        output: text.trim_end().to_string(),
-    }
+fn refused(command: String, status: ExitStatus, printed: &[u8]) -> DeviceError {
+    let output = String::from_utf8_lossy(printed).trim_end().to_string();
+    DeviceError::CompilerFailed { command, status: status.to_string(), output }
 }
 
 fn describe(command: &Command) -> String {

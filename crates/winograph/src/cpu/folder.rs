@@ -104,7 +104,7 @@ pub(crate) fn prune(dir: &Path, most: u64, endings: &[&str]) {
         let name = name.to_string_lossy();
         if name.starts_with(super::cache::TEMPORARY) {
             if now.duration_since(used).is_ok_and(|age| age > STALE) {
-                let _ = fs::remove_file(&path);
+                let _ = if about.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             }
         } else if about.is_file() && endings.iter().any(|e| name.ends_with(e)) {
             files.push(Found { path, bytes: about.len(), used });
@@ -143,10 +143,14 @@ mod tests {
         let at = |name: &str, age| file(dir.path(), name, 1000, age);
         let (old, middle, new) = (at("a.so", 5000), at("b.so", 4000), at("c.so", 10));
         let (fresh, stale) = (at(".tmp-1-1.so", 10), at(".tmp-1-2.so", 9000));
+        let left = dir.path().join(".tmp-1-3");
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("kernels.so"), b"half").unwrap();
+        fs::File::open(&left).unwrap().set_modified(SystemTime::now() - Duration::from_secs(9000)).unwrap();
         let other = at("notes.txt", 90_000);
         prune(dir.path(), 3000, &[".so"]);
         assert!(old.exists() && middle.exists() && new.exists(), "within the limit");
-        assert!(fresh.exists() && !stale.exists(), "what a killed process left");
+        assert!(fresh.exists() && !stale.exists() && !left.exists(), "what a killed process left");
         mark_used(&old);
         prune(dir.path(), 2900, &[".so"]);
         assert!(old.exists() && !middle.exists() && new.exists() && other.exists());

@@ -14,6 +14,7 @@ pub fn capped_target(vector_bytes: Option<usize>) -> Target {
     let widest = self::vector_bytes();
     let mut target = Target::cpu(vector_bytes.map_or(widest, |most| most.clamp(16, widest)));
     target.threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    target.fma = !is_sse(target.vector_bytes);
     if cfg!(target_arch = "aarch64") {
         target.vector_registers = 32;
     }
@@ -77,6 +78,12 @@ pub(super) fn vector_bytes() -> usize {
         }
     }
     16
+}
+
+/// Whether code with vectors of so many bytes is SSE alone: on x86, widths stand for instruction sets, and that of 16 bytes
+/// has no fused multiply-add.
+pub(super) fn is_sse(vector_bytes: usize) -> bool {
+    cfg!(target_arch = "x86_64") && vector_bytes < 32
 }
 
 /// Makes the function that lists the extensions of an instruction set that code may have, with the vectors, in bytes,
@@ -246,5 +253,14 @@ mod tests {
         let t = host_target();
         assert!([16, 32, 64].contains(&t.vector_bytes));
         assert!(t.l1 >= 1 << 10 && t.l2 >= t.l1);
+    }
+
+    #[test]
+    fn code_of_16_bytes_on_x86_has_no_fused_multiply_add() {
+        let sse = cfg!(target_arch = "x86_64");
+        assert_eq!(capped_target(Some(16)).fma, !sse);
+        assert_eq!(host_target().fma, !(sse && vector_bytes() == 16));
+        let features = Machine::of(16).features;
+        assert!(!features.iter().any(|f| f == "fma" || f == "avx"), "{features:?}");
     }
 }

@@ -51,7 +51,8 @@ pub struct CpuOptions {
     pub temp_dir: PathBuf,
     /// Number of threads; `None` takes as many as this process may use (affinity and cgroups are respected).
     pub threads: Option<usize>,
-    /// Bytes of the widest vectors that kernels may use, where the machine has wider ones: 16, 32 or 64.
+    /// Bytes of the widest vectors that kernels may use, where the machine has wider ones: 16 (on x86 SSE, without fused
+    /// multiply-adds), 32 (AVX2) or 64 (AVX-512).
     pub vector_bytes: Option<usize>,
 }
 

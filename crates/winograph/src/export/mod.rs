@@ -20,7 +20,7 @@
 //! A file says which machines it runs on. One that was exported on a CPU needs a processor architecture, operating system, byte order, and the extensions of
 //! the instruction set that its kernels may use; one that was exported on a GPU (`cuda:0`) needs an NVIDIA GPU of its
 //! compute capability and a driver, and no NVRTC. Any other machine refuses it. Kernels made with narrower vectors
-//! (`WINOGRAPH_VECTOR_BYTES=32`) run on more machines. It does not depend on the number of threads.
+//! (`WINOGRAPH_VECTOR_BYTES=32`) run on more machines; those of 16 bytes on x86 without AVX as well, with products and sums rounded apart. It does not depend on the number of threads.
 //!
 //! What is in it is what a [`Function`] keeps after compiling: the launches, their memory, the bytes of what was
 //! prepared and of the constants that calls read, and the kernels: a shared library, or machine code for a GPU. A loaded function is a function like

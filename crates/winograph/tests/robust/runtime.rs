@@ -21,6 +21,7 @@ use winograph::nn::{self, Layer as _, Parameters};
 use winograph::safetensors::SafeTensors;
 use winograph::search::{Outcome, PlanStore, SearchOptions, Unwatched, Watch as _, search};
 use winograph::settings::{self, Settings};
+use winograph::temporary::Cleanup;
 use winograph::virtual_gpu::VirtualGpu;
 use winograph::{
     ArgSpec, ConvOptions, DType, Function, FunctionOptions, Model, Options, Tensor, TensorBuffer, compile,
@@ -321,6 +322,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         told(c.cpu.accepts(&platform))
     }),
     ("GpuCode::check", |s, _| told(code(s).check(s.size() as u32))),
+    ("Cleanup::new", |_, _| told(Ok::<_, String>(Cleanup::new()))),
     ("write_atomically", |s, c| told(write_atomically(&c.file(s), b"x"))),
     ("read", |s, c| told(winograph::files::read(c.file(s)).map(|bytes| bytes.len()))),
     ("SafeTensors::new", |s, _| told(safetensors(s).map(|_| ()))),
@@ -648,6 +650,11 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
     }),
     ("difference", |s, _| told(conformance::difference(&s.tensor(), &s.tensor(), conformance::Tolerance::default()))),
 ];
+
+/// What would take the compilers of other tests from them: `tests/temporary.rs` calls it.
+pub fn is_for_the_whole_process(name: &str) -> bool {
+    name == "Cleanup::run"
+}
 
 /// What needs a GPU or its compiler; `cuda.rs` and `nvrtc.rs` call it where there is one.
 pub fn needs_a_gpu(name: &str) -> bool {
