@@ -777,3 +777,29 @@ fn weights_that_are_nodes_count_as_parameters() {
     let file = model(&nodes, &[weights("w", &[3], &[1.0; 3])], &[], &[info("y", 1, &[2, 3])]);
     assert_eq!(Model::from_onnx(&file).unwrap().parameters(), 9);
 }
+
+#[test]
+fn loops_that_repeat_more_than_can_be_compiled_are_refused_by_the_node() {
+    let looped = |times: i64, unrolled: usize| {
+        let body: Vec<u8> = [
+            bytes(1, &named("same", "Identity", &["c"], &["c2"], &[])),
+            bytes(1, &named("add", "Add", &["v", "one"], &["v2"], &[])),
+            bytes(2, b"body"),
+            [info("i", 7, &[]), info("c", 9, &[]), info("v", 1, &[1])].map(|i| bytes(11, &i)).concat(),
+            [info("c2", 9, &[]), info("v2", 1, &[1])].map(|i| bytes(12, &i)).concat(),
+        ]
+        .concat();
+        let body = [bytes(1, b"body"), bytes(6, &body), int(20, 5)].concat();
+        let mut nodes = vec![named("loop", "Loop", &["times", "", "x"], &["v0"], &[body])];
+        nodes.extend((0..unrolled).map(|i| node("Relu", &[&format!("v{i}")], &[&format!("v{}", i + 1)], &[])));
+        let outputs = [info(&format!("v{unrolled}"), 1, &[1])];
+        model(&nodes, &[longs("times", &[], &[times]), weights("one", &[1], &[1.0])], &[info("x", 1, &[1])], &outputs)
+    };
+    let x = Tensor::zeros(&[1], DType::F32).unwrap();
+    assert_eq!(run(&looped(20, 0), &[("x", &x)]).unwrap()[0].1.to_vec::<f32>().unwrap(), [20.0]);
+    let told = refused(&looped(1_000_000, 0), &x);
+    assert_told(&told, &["\"loop\" (Loop)", "repeat more than 65536 nodes", "run it several times"]);
+    // Nodes that are all in the file may be as many as there are.
+    let written = Model::from_onnx(&looped(1, 70_000)).unwrap();
+    assert!(written.trace(&[("x".into(), x.into())]).is_ok());
+}

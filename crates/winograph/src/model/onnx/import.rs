@@ -12,8 +12,9 @@ use std::cell::Cell;
 use std::path::Path;
 use winograph_ir::interp::Value as HostValue;
 
-/// Most nodes that one import may meet, bodies of loops counted each time: more is taken for a file that means harm.
-const MAX_STEPS: usize = 400_000;
+/// Most nodes that one import may meet beyond those in the file, as bodies of loops and functions do each time: they become one
+/// program, and compiling so many takes minutes. More is taken for a file that means harm.
+const MAX_REPEATED: usize = 1 << 16;
 
 /// How deeply graphs and functions may be nested.
 const MAX_DEPTH: usize = 48;
@@ -155,13 +156,17 @@ impl<'a> Importer<'a> {
         Ok(results.into_iter().map(|known| known.value).collect())
     }
 
-    /// Counts what is done, so that no file keeps the importer busy for ever.
-    pub(super) fn step(&self) -> Result<()> {
+    /// Counts what is done for a node, so that no file keeps the importer or the compiler busy for ever.
+    pub(super) fn step(&self, node: &NodeProto) -> Result<()> {
         self.steps.set(self.steps.get() + 1);
-        if self.steps.get() > MAX_STEPS {
-            return Err(ModelError::format("model", format!("more than {MAX_STEPS} nodes to import")).into());
+        if self.steps.get() <= self.model.nodes.saturating_add(MAX_REPEATED) {
+            return Ok(());
         }
-        Ok(())
+        let cause = format!(
+            "with it loops, sequences and functions repeat more than {MAX_REPEATED} nodes, each of which would be compiled: \
+             repeat less in one model, and run it several times"
+        );
+        Err(ModelError::Node { node: name_of(node), op: node.op_type.clone(), cause }.into())
     }
 
     fn nested<R>(&self, f: impl FnOnce() -> Result<R>) -> Result<R> {
@@ -178,7 +183,7 @@ impl<'a> Importer<'a> {
     fn nodes<'s>(&self, nodes: &'s [NodeProto], outputs: &[&str], mut scope: Scope<'s>) -> Result<Vec<Known>> {
         let needed = needed(nodes, outputs);
         for (node, _) in nodes.iter().zip(needed).filter(|(_, needed)| *needed) {
-            self.step()?;
+            self.step(node)?;
             let (results, constant) = self.node(node, &scope)?;
             let results = results.into_iter().chain(std::iter::repeat(Value::None));
             for (name, value) in node.output.iter().zip(results).filter(|(name, _)| !name.is_empty()) {

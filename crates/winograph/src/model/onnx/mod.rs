@@ -17,7 +17,7 @@ use crate::model::{ModelError, Port, PortType, Value};
 use crate::tensor::Tensor;
 use crate::tensor::storage::Storage;
 use import::Importer;
-use proto::{FunctionProto, GraphProto, TypeProto, ValueInfoProto};
+use proto::{FunctionProto, GraphProto, NodeProto, TypeProto, ValueInfoProto};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,8 @@ pub(crate) struct OnnxModel {
     initializers: Vec<(String, Tensor)>,
     opsets: FxHashMap<String, i64>,
     functions: Vec<FunctionProto>,
+    /// Nodes in the file, those of graphs within nodes included.
+    nodes: usize,
     metadata: Vec<(String, String)>,
     folder: Option<PathBuf>,
     /// Bytes of the file, or of the initializers, some of which may be in other files.
@@ -97,8 +99,10 @@ impl OnnxModel {
             let tensor = tensors::sparse(&s, folder, &Budget::new(bytes))?;
             initializers.push((name, tensor));
         }
+        let nodes = nodes(&graph.node) + model.functions.iter().map(|f| nodes(&f.node)).sum::<usize>();
         Ok(OnnxModel {
             graph,
+            nodes,
             initializers,
             opsets,
             functions: model.functions,
@@ -147,6 +151,12 @@ impl OnnxModel {
     pub(crate) fn trace(&self, inputs: &[(String, Value)], eager: bool) -> Result<Vec<Value>> {
         Importer::new(self, eager, inputs.to_vec()).run()
     }
+}
+
+/// How many nodes there are, those of graphs within them included: decoding has bounded how deep these are.
+fn nodes(list: &[NodeProto]) -> usize {
+    let within = list.iter().flat_map(|n| &n.attribute).filter_map(|a| a.g.as_ref());
+    list.len() + within.map(|g| nodes(&g.node)).sum::<usize>()
 }
 
 /// The sizes that are declared of an input or output, by axis.

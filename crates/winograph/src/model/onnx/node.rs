@@ -44,6 +44,11 @@ impl Node<'_> {
         ModelError::Node { node: self.name(), op: self.op().into(), cause: cause.into() }.into()
     }
 
+    /// Counts a part of its work that is done again and again.
+    pub(crate) fn step(&self) -> Result<()> {
+        self.importer.step(self.proto)
+    }
+
     /// An error that says what this library does not do.
     pub(crate) fn unsupported(&self, cause: impl Into<String>) -> Error {
         ModelError::Unsupported { node: self.name(), op: self.op().into(), cause: cause.into() }.into()

@@ -62,7 +62,7 @@ fn repeat(n: &Node<'_>) -> Result<Vec<Value>> {
     let mut scanned: Vec<Vec<Tensor>> = vec![vec![]; kept];
     let mut i = 0;
     while condition && i < most {
-        n.importer.step()?;
+        n.step()?;
         let mut inputs = vec![Value::Tensor(Tensor::scalar(i)), Value::Tensor(Tensor::scalar(true))];
         inputs.append(&mut state);
         let mut outputs = n.importer.graph(body, inputs, n)?.into_iter();
@@ -131,7 +131,7 @@ fn scan_one(n: &Node<'_>, inputs: Vec<Tensor>, scans: usize) -> Result<Vec<Value
     }
     let mut collected: Vec<Vec<Tensor>> = vec![vec![]; body.output.len() - states];
     for s in 0..steps {
-        n.importer.step()?;
+        n.step()?;
         let mut inputs = std::mem::take(&mut state);
         for (t, axis, backwards) in &scanned {
             let at = if *backwards { steps - 1 - s } else { s };
@@ -190,7 +190,7 @@ fn map(n: &Node<'_>) -> Result<Vec<Value>> {
     let first = sequence(n, 0)?.to_vec();
     let mut results: Vec<Vec<Tensor>> = vec![vec![]; body.output.len()];
     for (i, t) in first.iter().enumerate() {
-        n.importer.step()?;
+        n.step()?;
         let mut inputs = vec![Value::Tensor(t.clone())];
         for other in n.inputs.get(1..).unwrap_or(&[]) {
             inputs.push(match other {
@@ -236,7 +236,7 @@ fn split(n: &Node<'_>) -> Result<Vec<Value>> {
     let mut start = 0;
     let mut parts = Vec::with_capacity(sizes.len());
     for part in sizes {
-        n.importer.step()?;
+        n.step()?;
         let t = x.narrow(axis as isize, start, part)?;
         start += part;
         parts.push(if single && n.int("keepdims", 1) == 0 { t.squeeze(&[axis as isize])? } else { t });

@@ -115,7 +115,7 @@ fn recurrent(n: &Node<'_>) -> Result<Vec<Value>> {
         let input = x.matmul(&direction.w)?;
         let mut outputs = Vec::with_capacity(steps);
         for s in 0..steps {
-            n.importer.step()?;
+            n.step()?;
             let t = if direction.reverse { steps - 1 - s } else { s };
             let (next_h, next_c) = step(n, &direction, &input.select(0, t as isize)?, &h, &c, hidden)?;
             let shown = match &lengths {

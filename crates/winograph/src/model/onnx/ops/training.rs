@@ -44,5 +44,5 @@ fn gradient(n: &Node<'_>) -> Result<Vec<Value>> {
     if let Some(t) = of.iter().copied().chain([y]).find(|t| !t.dtype().is_float()) {
         return Err(n.wrong(format!("a gradient of or with respect to {}, which has none", t.dtype())));
     }
-    Ok(gradients(y, of, &|| n.importer.step())?.into_iter().map(Value::Tensor).collect())
+    Ok(gradients(y, of, &|| n.step())?.into_iter().map(Value::Tensor).collect())
 }
