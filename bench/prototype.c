@@ -1,14 +1,14 @@
 /* Winograd convolution written by hand: how near generated code comes to it, on the machine at hand.
  *
  *     cc -O3 -march=native -pthread bench/prototype.c -o prototype -lm
- *     ./prototype C H W K TILE THREADS
+ *     ./prototype C H W K TILE THREADS STORES
  *
  * One 3x3 convolution, stride 1, padding 1, of f32[1, C, H, W] with f32[K, C, 3, 3]; F(4,3) with the points 0, 1, -1, 2, -2, or
  * F(2,3). Weights are transformed once. Sixteen consecutive tiles, rows and columns flattened, are the lanes of a vector; a
  * thread keeps X of a block of tiles as [position][16 tiles][channel][16] and M as [output channel][position][tile] in
  * memory of its own. Products are blocks of 3 vectors by 8 output channels, 2 by 8, 1 by 16, or of 16 output
- * channels by up to 8 tiles that are left. Blocks of tiles and of channels, what threads share out and whether stores go past the
- * caches are tried, and the fastest is taken. Needs AVX-512.
+ * channels by up to 8 tiles that are left. Blocks of tiles and of channels and what threads share out are tried, and the fastest is
+ * taken. STORES is `kept`, or `past`: results then go past the caches. Needs AVX-512.
  *
  * It prints a line of JSON with the largest error of some outputs, then one for each line that it reads, a number of
  * seconds: the median time of a call in that time. bench/prototype.py asks. */
@@ -30,7 +30,7 @@
 #define INLINE static inline __attribute__((always_inline))
 enum { LANES = 16, MOST_SEGMENTS = 16, LEFT = 8 };
 
-static int C, H, W, K, TILE, THREADS;
+static int C, H, W, K, TILE, THREADS, PAST;
 static int A, P, TH, TW, T, GROUPS;
 static float *in, *out, *weights, *U;
 
@@ -48,7 +48,7 @@ static struct group *groups;
 
 /* What is tried. */
 struct plan {
-  int groups, channels, terms, split, past;
+  int groups, channels, terms, split;
 };
 static struct plan plan;
 
@@ -185,7 +185,7 @@ static void output_4(const float *m, long position, const struct group *g, float
       float *at = plane + (long)row * W + 4 * (t->col - t->lane);
       for (int k = 0; k < 4; k++) {
         if (!t->store[k]) continue;
-        if (plan.past && t->store[k] == 0xffff && !((size_t)(at + 16 * k) & 63))
+        if (PAST && t->store[k] == 0xffff && !((size_t)(at + 16 * k) & 63))
           _mm512_stream_ps(at + 16 * k, v[k]);
         else
           _mm512_mask_storeu_ps(at + 16 * k, t->store[k], v[k]);
@@ -459,12 +459,9 @@ static void choose(void) {
       for (int c = 0; c < 2; c++)
         for (int split = 0; split < (THREADS > 1 ? 2 : 1); split++) {
           if (K % channels[k] || (c && C <= 128) || sizes[g] > GROUPS) continue;
-          set_plan((struct plan){sizes[g], channels[k], c ? C : (C < 128 ? C : 128), split, 0});
-          for (int past = 0; past < 2; past++) {
-            plan.past = past;
-            double ms = median(.02);
-            if (ms < least) least = ms, best = plan;
-          }
+          set_plan((struct plan){sizes[g], channels[k], c ? C : (C < 128 ? C : 128), split});
+          double ms = median(.02);
+          if (ms < least) least = ms, best = plan;
         }
   set_plan(best);
 }
@@ -493,13 +490,14 @@ static double error(void) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 7) {
-    fprintf(stderr, "usage: %s C H W K TILE THREADS\n", argv[0]);
+  if (argc != 8) {
+    fprintf(stderr, "usage: %s C H W K TILE THREADS STORES\n", argv[0]);
     return 2;
   }
   C = atoi(argv[1]), H = atoi(argv[2]), W = atoi(argv[3]), K = atoi(argv[4]), TILE = atoi(argv[5]), THREADS = atoi(argv[6]);
-  if (C < 1 || H < 1 || W < 1 || K < 1 || K % LANES || (TILE != 2 && TILE != 4) || THREADS < 1) {
-    fprintf(stderr, "%s: K has to be a multiple of 16, and TILE 2 or 4\n", argv[0]);
+  PAST = !strcmp(argv[7], "past");
+  if (C < 1 || H < 1 || W < 1 || K < 1 || K % LANES || (TILE != 2 && TILE != 4) || THREADS < 1 || (!PAST && strcmp(argv[7], "kept"))) {
+    fprintf(stderr, "%s: K has to be a multiple of 16, TILE 2 or 4, STORES kept or past\n", argv[0]);
     return 2;
   }
   A = TILE + 2, P = A * A, TH = (H + TILE - 1) / TILE, TW = (W + TILE - 1) / TILE, T = TH * TW;
@@ -516,8 +514,8 @@ int main(int argc, char **argv) {
   }
   choose();
   call();
-  printf("{\"max_error\": %.3g, \"plan\": \"%d x 16 tiles, %d output channels, %d terms%s%s\"}\n", error(), plan.groups, plan.channels,
-         plan.terms, plan.split ? ", output channels over threads" : "", plan.past ? ", stores past the caches" : "");
+  printf("{\"max_error\": %.3g, \"plan\": \"%d x 16 tiles, %d output channels, %d terms%s\"}\n", error(), plan.groups, plan.channels,
+         plan.terms, plan.split ? ", output channels over threads" : "");
   fflush(stdout);
   double seconds;
   while (scanf("%lf", &seconds) == 1) {

@@ -5,8 +5,9 @@
 
 builds prototype.c (needs AVX-512, and clang or another C compiler as $CC), which does what the best hand-written kernels that we
 know of do, tries its own blocks for each layer, and takes turns with Winograph's `auto`: F(4,3) by hand, and F(2,3) for
-pictures of 8 x 8 and smaller, of which the faster one counts. Prints medians in milliseconds and, as a median of the
-rounds with the least and the greatest, how many times as long the hand-written one takes: 0.9 is a tenth behind it.
+pictures of 8 x 8 and smaller, of which the faster one counts; then the same with results that are stored past the caches.
+Prints medians in milliseconds and, as a median of the rounds with the least and the greatest, how many times as long the
+hand-written one takes: 0.9 is a tenth behind it.
 """
 import argparse
 import json
@@ -21,6 +22,8 @@ import peers
 
 # Largest error over the outputs' root mean square that is rounding: F(4,3) with the points 0, 1, -1, 2, -2 and 512 channels has 2e-5.
 MOST_ERROR = 1e-4
+# Of results by hand: in the caches, or past them.
+STORES = ("kept", "past")
 
 
 def build(folder):
@@ -31,9 +34,9 @@ def build(folder):
     return binary
 
 
-def by_hand(binary, layer, tile, threads):
+def by_hand(binary, layer, tile, threads, stores):
     sizes = [layer[key] for key in "chwk"]
-    process = peers.Process(f"F({tile},3) by hand", threads, [binary, *map(str, [*sizes, tile, threads])])
+    process = peers.Process(f"F({tile},3) {stores}", threads, [binary, *map(str, [*sizes, tile, threads, stores])])
     about = process.answer()
     if not about.get("max_error", math.inf) < MOST_ERROR:
         process.end()
@@ -42,23 +45,28 @@ def by_hand(binary, layer, tile, threads):
 
 
 def measure(ours, binary, layer, args, threads):
-    has, about = ours.prepare(layer)
+    has, about_ours = ours.prepare(layer)
     if not has:
-        return {"layer": layer["name"], "error": about.get("error")}
+        return {"layer": layer["name"], "error": about_ours.get("error")}
     tiles = [4, 2] if max(layer["h"], layer["w"]) <= 8 else [4]
-    hands = [by_hand(binary, layer, tile, threads) for tile in tiles]
-    times = {"ours": [], **{p.name: [] for p, _ in hands}}
+    hands = {stores: [by_hand(binary, layer, tile, threads, stores) for tile in tiles] for stores in STORES}
+    processes = [p for some in hands.values() for p, _ in some]
     ways = [("ours", lambda: ours.time(args.seconds)["median"])]
-    ways += [(p.name, lambda p=p: p.ask(args.seconds)["ms"]) for p, _ in hands]
+    ways += [(p.name, lambda p=p: p.ask(args.seconds)["ms"]) for p in processes]
+    times = {name: [] for name, _ in ways}
     for turn in range(args.rounds):
         for name, ask in ways[turn % len(ways):] + ways[:turn % len(ways)]:
             times[name].append(ask())
-    for process, _ in hands:
+    for process in processes:
         process.end()
-    best = min((p.name for p, _ in hands), key=lambda name: statistics.median(times[name]))
-    ratios = sorted(hand / own for hand, own in zip(times[best], times["ours"]))
-    return {"layer": layer["name"], "threads": threads, "tile": about.get("tile") or "direct", "ms": times, "best": best,
-            "plans": {p.name: a["plan"] for p, a in hands}, "ratio": statistics.median(ratios), "spread": [ratios[0], ratios[-1]]}
+    best = {}
+    for stores, some in hands.items():
+        process, about = min(some, key=lambda hand: statistics.median(times[hand[0].name]))
+        ratios = sorted(hand / own for hand, own in zip(times[process.name], times["ours"]))
+        best[stores] = {"name": process.name, "plan": about["plan"], "ms": statistics.median(times[process.name]),
+                        "ratio": statistics.median(ratios), "spread": [ratios[0], ratios[-1]]}
+    return {"layer": layer["name"], "threads": threads, "tile": about_ours.get("tile") or "direct", "times": times,
+            "ms": statistics.median(times["ours"]), "by_hand": best}
 
 
 def main():
@@ -78,22 +86,27 @@ def main():
         binary = build(folder)
         for threads in map(int, args.threads.split(",")):
             ours = peers.Winograph(args.binary, "winograph", threads, {})
-            print(f"{threads} thread{'s' if threads > 1 else ''}\n{'layer':12} {'ms':>8} {'by hand':>8}  times as long", flush=True)
-            found = []
+            title = "".join(f" {'by hand, ' + stores:>14}  times as long   " for stores in STORES)
+            print(f"{threads} thread{'s' if threads > 1 else ''}\n{'layer':12} {'ms':>8}{title}", flush=True)
+            found = {stores: [] for stores in STORES}
             for layer in drawn:
                 r = measure(ours, binary, layer, args, threads)
                 results.append(r)
                 if "error" in r:
                     print(f"{r['layer']:12} {r['error']}")
                     continue
-                found.append(r["ratio"])
-                ms = {name: statistics.median(t) for name, t in r["ms"].items()}
-                print(f"{r['layer']:12} {ms['ours']:8.3f} {ms[r['best']]:8.3f}  {r['ratio']:.2f} ({r['spread'][0]:.2f}-{r['spread'][1]:.2f})"
-                      f"  {r['tile']}; {r['best']}: {r['plans'][r['best']]}", flush=True)
+                line = f"{r['layer']:12} {r['ms']:8.3f}"
+                for stores, hand in r["by_hand"].items():
+                    found[stores].append(hand["ratio"])
+                    line += f" {hand['ms']:14.3f}  {hand['ratio']:.2f} ({hand['spread'][0]:.2f}-{hand['spread'][1]:.2f})"
+                plans = "; ".join(f"{hand['name']}: {hand['plan']}" for hand in r["by_hand"].values())
+                print(f"{line}  {r['tile']}; {plans}", flush=True)
             ours.end()
-            if found:
-                mean = math.exp(statistics.mean(map(math.log, found)))
-                print(f"geometric mean {mean:.2f}, least {min(found):.2f}\n", flush=True)
+            for stores, some in found.items():
+                if some:
+                    mean = math.exp(statistics.mean(map(math.log, some)))
+                    print(f"results {stores}: geometric mean {mean:.2f}, least {min(some):.2f}", flush=True)
+            print()
     if args.json:
         with open(args.json, "w", encoding="utf-8") as f:
             json.dump({"machine": peers.machine(), "results": results}, f, indent=1)
