@@ -612,7 +612,8 @@ pub(crate) struct PictureArgs {
     /// What is subtracted from pixels: one number, or one for each channel
     #[arg(long, value_name = "LIST", default_value = "0", allow_hyphen_values = true)]
     pub(crate) mean: String,
-    /// What they are then multiplied by: one number, or one for each channel [default: 1/255]
+    /// What they are then multiplied by: one number, or one for each channel [default: 0.00392157, a 255th, for floats, 1 for
+    /// whole numbers]
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub(crate) scale: Option<String>,
     /// Channels and their order [default: as the model says, in the order red, green, blue]

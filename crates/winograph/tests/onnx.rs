@@ -1,6 +1,6 @@
 //! ONNX models, written here byte by byte as protobuf: results by definition, and files that are wrong.
 
-use winograph::model::{Model, PortType, Value};
+use winograph::model::{Model, PictureAxes, PortType, Value};
 use winograph::settings::settings;
 use winograph::{ConvOptions, DType, Tensor};
 
@@ -802,4 +802,30 @@ fn loops_that_repeat_more_than_can_be_compiled_are_refused_by_the_node() {
     // Nodes that are all in the file may be as many as there are.
     let written = Model::from_onnx(&looped(1, 70_000)).unwrap();
     assert!(written.trace(&[("x".into(), x.into())]).is_ok());
+}
+
+#[test]
+fn tiles_are_refused_where_results_depend_on_where_a_place_is() {
+    let x = Tensor::randn(&[1, 1, 9, 40], DType::F32, 1).unwrap();
+    let axes = PictureAxes { height: 2, width: 3 };
+    let tiled = |file: &[u8]| {
+        let session = Model::from_onnx(file)?.session(Default::default());
+        session.run_tiled(("x", &x, axes), axes, 16, &mut |_, _| {})
+    };
+    let shape = [1, 1, 0, 0];
+    let with = |nodes: &[Vec<u8>], constants: &[Vec<u8>], shape: &[i64]| {
+        model(nodes, constants, &[info("x", 1, shape)], &[info("y", 1, &[1, 1, 0, 0])])
+    };
+    // Numbers beside each column: the same ones, and a ramp.
+    let add = [node("Add", &["x", "c"], &["y"], &[])];
+    let fixed = [1, 1, 0, 16];
+    let equal = tiled(&with(&add, &[weights("c", &[16], &[2.0; 16])], &fixed)).unwrap().1;
+    assert_eq!(equal.to_vec::<f32>().unwrap(), x.add(2.0).unwrap().to_vec::<f32>().unwrap());
+    let ramp: Vec<f32> = (0..16).map(|i| i as f32).collect();
+    let told = tiled(&with(&add, &[weights("c", &[16], &ramp)], &fixed)).unwrap_err().to_string();
+    assert!(told.contains("numbers that differ from place to place"), "{told}");
+    // A sum of all columns before one.
+    let sum = [node("CumSum", &["x", "axis"], &["y"], &[])];
+    let told = tiled(&with(&sum, &[longs("axis", &[], &[3])], &shape)).unwrap_err().to_string();
+    assert!(told.contains("tiles: "), "{told}");
 }

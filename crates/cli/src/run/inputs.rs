@@ -47,7 +47,8 @@ pub(super) fn known<'a>(ports: &'a [Port], name: &str, option: &str) -> Result<&
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pixels {
     mean: Vec<f32>,
-    scale: Vec<f32>,
+    /// `None` where none is given.
+    scale: Option<Vec<f32>>,
     channels: Option<ChannelsArg>,
     layout: LayoutOfPictures,
 }
@@ -69,11 +70,8 @@ impl Pixels {
             let list = text.split(',').map(number).collect::<Result<Vec<_>>>()?;
             if matches!(list.len(), 1 | 3) { Ok(list) } else { Err(bad()) }
         };
-        let scale = match &args.scale {
-            Some(text) => list("--scale", text)?,
-            None => vec![1.0 / 255.0],
-        };
-        if scale.contains(&0.0) {
+        let scale = args.scale.as_ref().map(|text| list("--scale", text)).transpose()?;
+        if scale.iter().flatten().any(|&s| s == 0.0) {
             return Err(Error::usage("--scale: 0 would make all pixels the same"));
         }
         Ok(Pixels { mean: list("--mean", &args.mean)?, scale, channels: args.channels, layout: args.layout })
@@ -95,6 +93,15 @@ impl Pixels {
             false => Axes { rank, channel: lead, height: lead + 1, width: lead + 2 },
         };
         (fits && shape[axes.channel].is_none_or(|c| c == 1 || c == 3)).then_some(axes)
+    }
+
+    /// What pixels are multiplied by: without `--scale` they are from 0 to 1 as floats, and stay as they are as whole numbers.
+    fn scale_of(&self, dtype: DType) -> &[f32] {
+        match &self.scale {
+            Some(scale) => scale,
+            None if dtype.is_float() => &[1.0 / 255.0],
+            None => &[1.0],
+        }
     }
 
     fn of(list: &[f32], channel: usize) -> f32 {
@@ -124,18 +131,19 @@ impl Pixels {
         (full[axes.channel], full[axes.height], full[axes.width]) = (channels, h, w);
         let failed = |e| Error::of("cannot make the input", e);
         Tensor::zeros(&full, DType::F32).map_err(failed)?;
-        let p = p.with_channels(channels).scaled(w, h);
-        let mut values = vec![0.0; p.values.len()];
+        let scale = self.scale_of(dtype);
+        let p = p.with_channels(channels)?.scaled(w, h)?;
+        let mut values = picture::numbers(p.values.len())?;
+        values.resize(p.values.len(), 0.0);
         for (i, pixel) in p.values.chunks_exact(channels).enumerate() {
             for c in 0..channels {
                 let at = if axes.channel > axes.height { i * channels + c } else { c * h * w + i };
                 let v = pixel[self.place(c, channels)];
-                values[at] = (v - Pixels::of(&self.mean, c)) * Pixels::of(&self.scale, c);
+                values[at] = (v - Pixels::of(&self.mean, c)) * Pixels::of(scale, c);
             }
         }
         if !dtype.is_float() {
-            // Whole numbers stand for pixels as they are.
-            values.iter_mut().for_each(|v| *v = (*v * 255.0).round_ties_even().clamp(0.0, 255.0));
+            values.iter_mut().for_each(|v| *v = v.round_ties_even());
         }
         elements::tensor(&values, dtype, &full).map_err(failed)
     }
@@ -149,12 +157,13 @@ impl Pixels {
         };
         let (channels, h, w) = (t.shape()[axes.channel], t.shape()[axes.height], t.shape()[axes.width]);
         let failed = |e| Error::of("cannot read the output", e);
+        let scale = self.scale_of(t.dtype());
         let data: Vec<f32> = elements::of(t, |all| all.map(|v| v as f32).collect()).map_err(failed)?;
         let mut values = vec![0; data.len()];
         for i in 0..h * w {
             for c in 0..channels {
                 let at = if axes.channel > axes.height { i * channels + c } else { c * h * w + i };
-                let v = data[at] / Pixels::of(&self.scale, c) + Pixels::of(&self.mean, c);
+                let v = data[at] / Pixels::of(scale, c) + Pixels::of(&self.mean, c);
                 values[i * channels + self.place(c, channels)] = v.round() as u8;
             }
         }
@@ -311,7 +320,7 @@ mod tests {
     use super::*;
 
     fn pixels(layout: LayoutOfPictures, channels: Option<ChannelsArg>) -> Pixels {
-        let (mean, scale) = (vec![10.0, 20.0, 30.0], vec![0.5, 0.25, 0.125]);
+        let (mean, scale) = (vec![10.0, 20.0, 30.0], Some(vec![0.5, 0.25, 0.125]));
         Pixels { mean, scale, channels, layout }
     }
 
@@ -346,7 +355,7 @@ mod tests {
         {
             let t = random("x", dtype, Some(vec![Some(5), Some(7)]), 3).unwrap();
             assert_eq!((t.dtype(), t.shape()), (dtype, &[5, 7][..]));
-            let how = Pixels { scale: vec![1.0 / 255.0], ..pixels(LayoutOfPictures::Nchw, None) };
+            let how = Pixels { scale: None, ..pixels(LayoutOfPictures::Nchw, None) };
             let t = how.tensor("x", picture.clone(), dtype, &[None; 3]).unwrap();
             assert_eq!((t.dtype(), t.shape()), (dtype, &[1, 2, 1][..]));
             // Read as f32 by a kernel: what is no f32 yet.

@@ -35,11 +35,20 @@ fn cannot(path: &Path, cause: impl Display) -> Error {
 }
 
 /// Keeps the first 1 or 3 of the channels of 8-bit pixels: what follows is transparency.
-fn picture(width: usize, height: usize, stored: usize, bytes: &[u8]) -> Picture {
+fn picture(width: usize, height: usize, stored: usize, bytes: &[u8]) -> Result<Picture> {
     let channels = if stored < 3 { 1 } else { 3 };
     let pixels = bytes.chunks_exact(stored.max(1));
-    let values = pixels.flat_map(|p| p.iter().take(channels).map(|&v| f32::from(v))).collect();
-    Picture { width, height, channels, values }
+    let mut values = numbers(width.saturating_mul(height).saturating_mul(channels))?;
+    values.extend(pixels.flat_map(|p| p.iter().take(channels).map(|&v| f32::from(v))));
+    Ok(Picture { width, height, channels, values })
+}
+
+/// Room for so many numbers of a picture.
+pub(super) fn numbers<T>(count: usize) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(count)
+        .map_err(|e| Error::failure(format!("cannot hold a picture of {count} numbers"), e))?;
+    Ok(list)
 }
 
 impl Picture {
@@ -58,10 +67,11 @@ impl Picture {
         let (width, height) = (info.width as usize, info.height as usize);
         let size = reader.output_buffer_size().filter(|&s| s <= MAX_BYTES && width.max(height) <= MAX_EDGE);
         let size = size.ok_or_else(|| cannot(path, format!("{width} x {height} pixels are too many")))?;
-        let mut pixels = vec![0; size];
+        let mut pixels = numbers(size)?;
+        pixels.resize(size, 0);
         let frame = reader.next_frame(&mut pixels).map_err(|e| cannot(path, e))?;
         let stored = reader.output_color_type().0.samples();
-        Ok(picture(width, height, stored, &pixels[..frame.buffer_size().min(size)]))
+        picture(width, height, stored, &pixels[..frame.buffer_size().min(size)])
     }
 
     fn jpeg(path: &Path, bytes: Vec<u8>) -> Result<Picture> {
@@ -78,29 +88,34 @@ impl Picture {
         if pixels.len() != width * height * channels {
             return Err(cannot(path, "another number of pixels than its header says"));
         }
-        Ok(picture(width, height, channels, &pixels))
+        picture(width, height, channels, &pixels)
     }
 
     /// As grey (ITU-R BT.601's weights) or colour.
-    pub(crate) fn with_channels(self, channels: usize) -> Picture {
-        let values: Vec<f32> = match (self.channels, channels) {
-            (3, 1) => self.values.chunks_exact(3).map(|p| 0.299 * p[0] + 0.587 * p[1] + 0.114 * p[2]).collect(),
-            (1, 3) => self.values.iter().flat_map(|&v| [v; 3]).collect(),
-            _ => return self,
-        };
-        Picture { channels, values, ..self }
+    pub(crate) fn with_channels(self, channels: usize) -> Result<Picture> {
+        let mut values = numbers(self.width * self.height * channels)?;
+        match (self.channels, channels) {
+            (3, 1) => values.extend(self.values.chunks_exact(3).map(|p| 0.299 * p[0] + 0.587 * p[1] + 0.114 * p[2])),
+            (1, 3) => values.extend(self.values.iter().flat_map(|&v| [v; 3])),
+            _ => return Ok(self),
+        }
+        Ok(Picture { channels, values, ..self })
     }
 
     /// Scaled by a triangle filter as wide as the larger of both distances of pixels: linear interpolation upwards,
     /// averages downwards.
-    pub(crate) fn scaled(self, width: usize, height: usize) -> Picture {
+    pub(crate) fn scaled(self, width: usize, height: usize) -> Result<Picture> {
         if (width, height) == (self.width, self.height) {
-            return self;
+            return Ok(self);
+        }
+        if width.max(height) > MAX_EDGE {
+            let most = format!("expected at most {MAX_EDGE} along an edge");
+            return Err(Error::failure(format!("cannot scale a picture to {width} x {height} pixels"), most));
         }
         // First along rows, then along columns of what that gives.
-        let wide = resample(&self.values, self.width, width, self.channels);
-        let values = resample(&wide, self.height, height, width * self.channels);
-        Picture { width, height, channels: self.channels, values }
+        let wide = resample(&self.values, self.width, width, self.channels)?;
+        let values = resample(&wide, self.height, height, width * self.channels)?;
+        Ok(Picture { width, height, channels: self.channels, values })
     }
 }
 
@@ -121,7 +136,7 @@ impl Picture<u8> {
 }
 
 /// Resamples an axis of `size` elements, each `inner` numbers that belong together.
-fn resample(values: &[f32], size: usize, out: usize, inner: usize) -> Vec<f32> {
+fn resample(values: &[f32], size: usize, out: usize, inner: usize) -> Result<Vec<f32>> {
     let ratio = size as f32 / out as f32;
     let reach = ratio.max(1.0);
     let taps: Vec<Vec<(usize, f32)>> = (0..out)
@@ -135,7 +150,7 @@ fn resample(values: &[f32], size: usize, out: usize, inner: usize) -> Vec<f32> {
             taps
         })
         .collect();
-    let mut result = Vec::with_capacity(values.len() / size.max(1) * out);
+    let mut result = numbers((values.len() / size.max(1)).saturating_mul(out))?;
     for block in values.chunks_exact(size * inner) {
         for taps in &taps {
             for k in 0..inner {
@@ -143,7 +158,7 @@ fn resample(values: &[f32], size: usize, out: usize, inner: usize) -> Vec<f32> {
             }
         }
     }
-    result
+    Ok(result)
 }
 
 #[cfg(test)]
@@ -159,7 +174,7 @@ mod tests {
     fn a_png_comes_back_as_it_was() {
         let dir = std::env::temp_dir().join(format!("winograph-picture-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        for p in [ramp(5, 4), ramp(3, 7).with_channels(1)] {
+        for p in [ramp(5, 4), ramp(3, 7).with_channels(1).unwrap()] {
             let path = dir.join("p.png");
             let values = p.values.iter().map(|&v| v as u8).collect();
             let png = Picture { width: p.width, height: p.height, channels: p.channels, values }.to_png().unwrap();
@@ -177,13 +192,14 @@ mod tests {
 
     #[test]
     fn scaling_keeps_constants_and_means() {
-        let p = ramp(8, 6).scaled(4, 3);
+        let p = ramp(8, 6).scaled(4, 3).unwrap();
         assert_eq!((p.width, p.height, p.values.len()), (4, 3, 36));
         assert!(p.values.chunks_exact(3).all(|v| (v[2] - 7.0).abs() < 1e-5));
         // The inner columns of a ramp lie half-way between those that they replace.
         assert!((p.values[3] - 2.5).abs() < 1e-5 && (p.values[6] - 4.5).abs() < 1e-5, "{:?}", p.values);
-        let up = ramp(4, 4).scaled(8, 8);
+        let up = ramp(4, 4).scaled(8, 8).unwrap();
         assert!((up.values[3 * 3] - 1.25).abs() < 1e-5, "{:?}", &up.values[..24]);
-        assert_eq!(ramp(3, 3).scaled(3, 3), ramp(3, 3));
+        assert!(ramp(3, 3).scaled(1 << 40, 3).is_err());
+        assert_eq!(ramp(3, 3).scaled(3, 3).unwrap(), ramp(3, 3));
     }
 }

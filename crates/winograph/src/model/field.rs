@@ -19,6 +19,15 @@ fn whole(size: usize) -> Span {
     (0, size as i64)
 }
 
+/// What a box of a result depends on.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Needs {
+    /// The box of the input; `None` if it does not depend on it.
+    pub(crate) input: Option<Vec<Span>>,
+    /// Boxes of what differs from place to place and is no input: weights, ramps, tables.
+    pub(crate) constants: Vec<(usize, Vec<Span>)>,
+}
+
 /// A graph in the order in which boxes go through it.
 pub(crate) struct Field {
     /// Results before operands.
@@ -56,23 +65,39 @@ impl Field {
         Field { order, place }
     }
 
-    /// The box of `input` that a box of the result depends on; `None` if it does not depend on it.
+    /// What a box of the result depends on.
     ///
     /// # Errors
     /// An operation whose dependences are not known.
-    pub(crate) fn needs(&self, wanted: &[Span], input: &Tensor) -> Result<Option<Vec<Span>>> {
+    pub(crate) fn needs(&self, wanted: &[Span], input: &Tensor) -> Result<Needs> {
         let mut boxes: Vec<Option<Vec<Span>>> = vec![None; self.order.len()];
         if let Some(first) = boxes.first_mut() {
             *first = Some(wanted.to_vec());
         }
-        let mut found = None;
+        let mut needs = Needs { input: None, constants: vec![] };
         for (i, t) in self.order.iter().enumerate() {
             let Some(of) = boxes[i].take() else { continue };
             if t.key() == input.key() {
-                found = Some(of);
+                needs.input = Some(of);
                 continue;
             }
-            let State::Lazy(op) = t.0.state() else { continue };
+            let State::Lazy(op) = t.0.state() else {
+                needs.constants.push((i, of));
+                continue;
+            };
+            match &*op {
+                TensorOp::Iota { .. } | TensorOp::Table { .. } | TensorOp::Input { .. } => {
+                    needs.constants.push((i, of));
+                    continue;
+                }
+                // One number everywhere, and others around it.
+                TensorOp::Full { .. } => {
+                    let beyond = |(&s, &size): (&Span, &usize)| if s.0 < 0 || s.1 > size as i64 { s } else { (0, 0) };
+                    needs.constants.push((i, of.iter().zip(t.shape()).map(beyond).collect()));
+                    continue;
+                }
+                _ => {}
+            }
             operands(&op, t, &of, &mut |child, part| {
                 if part.iter().any(|s| s.0 >= s.1) {
                     return;
@@ -84,8 +109,43 @@ impl Field {
                 });
             })?;
         }
-        Ok(found)
+        Ok(needs)
     }
+
+    /// Whether two boxes of the result read the same numbers that are no input: the same places, or others with equal
+    /// elements.
+    pub(crate) fn same_constants(&self, a: &Needs, b: &Needs) -> Result<bool> {
+        if a.constants.len() != b.constants.len() {
+            return Ok(false);
+        }
+        for ((of, at), (other, to)) in a.constants.iter().zip(&b.constants) {
+            let same = of == other
+                && match self.order.get(*of) {
+                    _ if at == to => true,
+                    Some(t) => elements(t, at)?.is_some_and(|e| elements(t, to).is_ok_and(|other| other == Some(e))),
+                    None => false,
+                };
+            if !same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The bytes of the elements in a box of a tensor that is in memory; what sticks out has none.
+fn elements(t: &Tensor, of: &[Span]) -> Result<Option<Vec<u8>>> {
+    if matches!(t.0.state(), State::Lazy(_)) {
+        return Ok(None);
+    }
+    let data = t.data("tiles")?;
+    let (bytes, size) = (data.bytes("tiles")?, t.dtype().size());
+    let mut places = vec![0];
+    for (&(from, to), &size) in of.iter().zip(t.shape()) {
+        let inside = from.max(0)..to.min(size as i64);
+        places = places.iter().flat_map(|p| inside.clone().map(move |i| p * size + i as usize)).collect();
+    }
+    Ok(Some(places.iter().flat_map(|p| bytes.get(p * size..(p + 1) * size).unwrap_or_default()).copied().collect()))
 }
 
 /// The boxes of an operation's operands.
@@ -245,11 +305,19 @@ mod tests {
         let y = y.reshape(&[1, 1, 60, 60]).unwrap();
         let field = Field::new(&y);
         let needs = |rows: Span, columns: Span| {
-            field.needs(&[(0, 1), (0, 1), rows, columns], &x).unwrap().unwrap()[2..].to_vec()
+            field.needs(&[(0, 1), (0, 1), rows, columns], &x).unwrap().input.unwrap()[2..].to_vec()
         };
         assert_eq!(needs((20, 21), (40, 42)), [(8, 13), (16, 25)]);
         assert_eq!(needs((0, 1), (59, 60)), [(-2, 3), (25, 34)]);
         let other = Tensor::argument(DType::F32, vec![1]).unwrap();
-        assert!(field.needs(&[(0, 1); 4], &other).unwrap().is_none());
+        assert!(field.needs(&[(0, 1); 4], &other).unwrap().input.is_none());
+        // The same weights wherever the place is.
+        let at = |row: i64| field.needs(&[(0, 1), (0, 1), (row, row + 1), (0, 1)], &x).unwrap();
+        assert!(at(20) != at(22) && field.same_constants(&at(20), &at(22)).unwrap());
+        // A ramp beside it.
+        let ramp = Tensor::iota("ramp", DType::F32, &[1, 1, 60, 1], 2).unwrap();
+        let field = Field::new(&y.add(&ramp).unwrap());
+        let at = |row: i64| field.needs(&[(0, 1), (0, 1), (row, row + 1), (0, 1)], &x).unwrap();
+        assert!(!field.same_constants(&at(20), &at(22)).unwrap());
     }
 }

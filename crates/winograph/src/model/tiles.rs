@@ -5,7 +5,7 @@
 
 use crate::error::Result;
 use crate::function::ArgSpec;
-use crate::model::field::{Field, Span};
+use crate::model::field::{Field, Needs, Span};
 use crate::model::session::checked;
 use crate::model::{Model, ModelError, Port, PortType, Session, Value};
 use crate::tensor::storage::Storage;
@@ -158,11 +158,14 @@ impl Axis {
         let rows = output.shape()[to];
         let size = input.shape()[from] as i64;
         let mut spans: Vec<Span> = Vec::with_capacity(rows);
+        let mut all: Vec<Needs> = Vec::with_capacity(rows);
         for row in 0..rows as i64 {
             let mut wanted: Vec<Span> = output.shape().iter().map(|&s| (0, s as i64)).collect();
             wanted[to] = (row, row + 1);
-            let found = field.needs(&wanted, input)?.and_then(|b| b.get(from).copied());
+            let needs = field.needs(&wanted, input)?;
+            let found = needs.input.as_ref().and_then(|b| b.get(from).copied());
             spans.push(found.ok_or_else(|| wrong(format!("row {row} of the result does not depend on the input")))?);
+            all.push(needs);
         }
         let repeats = |p: &usize| {
             let by = spans[*p].0 - spans[0].0;
@@ -179,7 +182,15 @@ impl Axis {
         let start = spans.iter().position(clean);
         let end = spans.iter().rposition(clean).map(|e| e + 1);
         match (start, end) {
-            (Some(a), Some(b)) if spans[a..b].iter().all(clean) && b - a >= period.0 => {
+            // Two periods: sums of all rows before one leave a single clean row in a tile of any size.
+            (Some(a), Some(b)) if spans[a..b].iter().all(clean) && b - a >= 2 * period.0 => {
+                for (one, other) in all[a..b].iter().zip(&all[a + period.0..b]) {
+                    // A number that is another one at another place would be that of the tile.
+                    if !field.same_constants(one, other)? {
+                        let cause = "rows of the result are computed with numbers that differ from place to place";
+                        return Err(wrong(cause.into()));
+                    }
+                }
                 Ok(Axis { clean: (a, b), period })
             }
             _ => {
@@ -192,21 +203,21 @@ impl Axis {
         }
     }
 
-    /// The smallest tile of which one period of rows is not spoiled, and in which two are seen.
+    /// The smallest tile of which two periods of rows are not spoiled.
     fn least(spans: &[Span], (per, by): (usize, usize)) -> i64 {
         let by = by as i64;
         let of = |rows: &[Span]| {
             let (from, to) = rows.iter().fold((i64::MAX, i64::MIN), |(a, b), s| (a.min(s.0), b.max(s.1)));
             from.rem_euclid(by) + to - from
         };
-        spans.windows(per).take(per).map(of).min().unwrap_or(0).max(2 * by)
+        spans.windows(2 * per).take(per).map(of).min().unwrap_or(0)
     }
 
     /// Whether it can be what is known of an axis: of `size` elements, whose result has `rows`.
     fn is_sound(&self, size: usize, rows: usize) -> bool {
         let (clean, (per, by)) = (self.clean, self.period);
         let whole = per > 0 && by > 0 && by <= size && per <= rows;
-        whole && clean.0 <= clean.1 && clean.1 <= rows && clean.1 - clean.0 >= per
+        whole && clean.0 <= clean.1 && clean.1 <= rows && (clean.1 - clean.0) / 2 >= per
     }
 
     /// Rows of the result of a picture of `size`, in tiles of `tile` whose results have `rows` and which are all as large.

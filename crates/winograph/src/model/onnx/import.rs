@@ -157,8 +157,8 @@ impl<'a> Importer<'a> {
     }
 
     /// Counts what is done for a node, so that no file keeps the importer or the compiler busy for ever.
-    pub(super) fn step(&self, node: &NodeProto) -> Result<()> {
-        self.steps.set(self.steps.get() + 1);
+    pub(super) fn steps(&self, node: &NodeProto, count: usize) -> Result<()> {
+        self.steps.set(self.steps.get().saturating_add(count));
         if self.steps.get() <= self.model.nodes.saturating_add(MAX_REPEATED) {
             return Ok(());
         }
@@ -182,8 +182,11 @@ impl<'a> Importer<'a> {
     /// Imports nodes in order and gives the values of `outputs`.
     fn nodes<'s>(&self, nodes: &'s [NodeProto], outputs: &[&str], mut scope: Scope<'s>) -> Result<Vec<Known>> {
         let needed = needed(nodes, outputs);
-        for (node, _) in nodes.iter().zip(needed).filter(|(_, needed)| *needed) {
-            self.step(node)?;
+        for (node, needed) in nodes.iter().zip(needed) {
+            self.steps(node, 1)?;
+            if !needed {
+                continue;
+            }
             let (results, constant) = self.node(node, &scope)?;
             let results = results.into_iter().chain(std::iter::repeat(Value::None));
             for (name, value) in node.output.iter().zip(results).filter(|(name, _)| !name.is_empty()) {

@@ -46,7 +46,12 @@ impl Node<'_> {
 
     /// Counts a part of its work that is done again and again.
     pub(crate) fn step(&self) -> Result<()> {
-        self.importer.step(self.proto)
+        self.steps(1)
+    }
+
+    /// The same of a part that is as much as so many nodes.
+    pub(crate) fn steps(&self, count: usize) -> Result<()> {
+        self.importer.steps(self.proto, count)
     }
 
     /// An error that says what this library does not do.

@@ -14,6 +14,9 @@ pub(super) fn find(op: &str) -> Option<Lowering> {
     })
 }
 
+/// Nodes that a step of a sequence is as much as: products, gates and activations.
+const STEP: usize = 16;
+
 /// An activation with its parameters.
 struct Function {
     name: String,
@@ -115,7 +118,7 @@ fn recurrent(n: &Node<'_>) -> Result<Vec<Value>> {
         let input = x.matmul(&direction.w)?;
         let mut outputs = Vec::with_capacity(steps);
         for s in 0..steps {
-            n.step()?;
+            n.steps(STEP)?;
             let t = if direction.reverse { steps - 1 - s } else { s };
             let (next_h, next_c) = step(n, &direction, &input.select(0, t as isize)?, &h, &c, hidden)?;
             let shown = match &lengths {
