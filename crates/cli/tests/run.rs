@@ -240,7 +240,7 @@ fn tiles_give_what_the_whole_picture_gives() {
         }
     }
     let e = fails(1, &[&model, "--input", &input, "--tile-size", "6"]);
-    let least = e.split("take tiles of at least ").nth(1).and_then(|n| n.trim().parse::<usize>().ok());
+    let least = e.split("take tiles of at least ").nth(1).and_then(|n| n.split(',').next()?.parse::<usize>().ok());
     let least = least.unwrap_or_else(|| panic!("{e}"));
     let (enough, less) = (least.to_string(), (least - 1).to_string());
     let e = fails(1, &[&model, "--input", &input, "--tile-size", &less]);

@@ -829,3 +829,19 @@ fn tiles_are_refused_where_results_depend_on_where_a_place_is() {
     let told = tiled(&with(&sum, &[longs("axis", &[], &[3])], &shape)).unwrap_err().to_string();
     assert!(told.contains("tiles: "), "{told}");
 }
+
+#[test]
+fn resized_pictures_are_the_same_in_tiles() {
+    let x = Tensor::randn(&[1, 2, 45, 70], DType::F32, 1).unwrap();
+    let axes = PictureAxes { height: 2, width: 3 };
+    for mode in ["nearest", "linear"] {
+        let resize = node("Resize", &["x", "", "s"], &["y"], &[text_attribute("mode", mode)]);
+        let scales = weights("s", &[4], &[1.0, 1.0, 2.0, 2.0]);
+        let file = model(&[resize], &[scales], &[info("x", 1, &[1, 2, 0, 0])], &[info("y", 1, &[1, 2, 0, 0])]);
+        let session = Model::from_onnx(&file).unwrap().session(Default::default());
+        let whole = session.run(&[("x", &x)]).unwrap().remove(0).1;
+        let tiled = session.run_tiled(("x", &x, axes), axes, 16, &mut |_, _| {}).unwrap().1;
+        assert_eq!(whole.shape(), [1, 2, 90, 140]);
+        assert_eq!(tiled.to_vec::<f32>().unwrap(), whole.to_vec::<f32>().unwrap(), "{mode}");
+    }
+}

@@ -195,10 +195,15 @@ impl Axis {
             }
             _ => {
                 let widest = spans.iter().map(|s| s.1 - s.0).max().unwrap_or(0);
-                Err(wrong(format!(
-                    "a tile of {size}, where what a row of the result depends on is {widest} long: take tiles of at least {}",
-                    Axis::least(&spans, period)
-                )))
+                let least = Axis::least(&spans, period);
+                let cause = match least <= size {
+                    true => "rows of the result that no edge has spoiled do not follow each other".to_string(),
+                    false => format!(
+                        "a tile of {size}, where what a row of the result depends on is {widest} long: take tiles of at least \
+                         {least}, unless that grows with the tile"
+                    ),
+                };
+                Err(wrong(cause))
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::super::node::{Lowering, Node, one};
 use crate::error::Result;
 use crate::model::Value;
+use crate::model::resample::{self, Taps};
 use crate::tensor::{Tensor, shape};
 
 pub(super) fn find(op: &str) -> Option<Lowering> {
@@ -23,9 +24,6 @@ struct Axis {
     /// The part of the axis that is looked at, for `tf_crop_and_resize`.
     crop: (f64, f64),
 }
-
-/// What a place of the result reads: places of the input and their weights; `None` where it lies outside.
-type Taps = Option<Vec<(i64, f64)>>;
 
 fn list(n: &Node<'_>, i: usize) -> Result<Option<Vec<f64>>> {
     match n.opt(i) {
@@ -111,7 +109,8 @@ fn place(n: &Node<'_>, a: &Axis, i: usize) -> Result<f64> {
     })
 }
 
-fn taps(n: &Node<'_>, a: &Axis, i: usize) -> Result<Taps> {
+/// What a place of the result reads; `None` where it lies outside.
+fn taps(n: &Node<'_>, a: &Axis, i: usize) -> Result<Option<Taps>> {
     let x = place(n, a, i)?;
     let last = a.size as i64 - 1;
     let inside = (0.0..=last as f64).contains(&x);
@@ -133,7 +132,7 @@ fn taps(n: &Node<'_>, a: &Axis, i: usize) -> Result<Taps> {
             "floor" => x.floor(),
             _ => x.ceil(),
         };
-        return Ok(Some(vec![((at as i64).clamp(0, last), 1.0)]));
+        return Ok(Some(Taps { first: at as i64, weights: vec![1.0] }));
     }
     // Scaling down with antialias widens the kernel.
     let stretch = if n.flag("antialias") { a.scale.min(1.0) } else { 1.0 };
@@ -158,21 +157,18 @@ fn taps(n: &Node<'_>, a: &Axis, i: usize) -> Result<Taps> {
     if !sane {
         return Err(n.wrong(format!("its scale {} puts places of an axis of {} at {x}", a.scale, a.size)));
     }
-    let (first, end) = ((x - width).floor() as i64 + 1, (x + width).ceil() as i64);
+    let (mut first, end) = ((x - width).floor() as i64 + 1, (x + width).ceil() as i64);
+    let mut end = end.max(first + 1);
     let exclude = n.flag("exclude_outside");
-    let mut taps: Vec<(i64, f64)> = Vec::new();
-    for at in first..end.max(first + 1) {
-        let w = kernel((at as f64 - x) * stretch);
-        if exclude && !(0..=last).contains(&at) {
-            continue;
-        }
-        taps.push((at.clamp(0, last), w));
+    if exclude {
+        (first, end) = (first.max(0), end.min(last + 1));
     }
-    let total: f64 = taps.iter().map(|t| t.1).sum();
+    let mut weights: Vec<f64> = (first..end).map(|at| kernel((at as f64 - x) * stretch)).collect();
+    let total: f64 = weights.iter().sum();
     if total != 0.0 && (exclude || stretch < 1.0) {
-        taps.iter_mut().for_each(|t| t.1 /= total);
+        weights.iter_mut().for_each(|w| *w /= total);
     }
-    Ok(Some(taps))
+    Ok(Some(Taps { first, weights }))
 }
 
 fn along(n: &Node<'_>, x: &Tensor, axis: usize, a: &Axis) -> Result<Tensor> {
@@ -189,16 +185,24 @@ fn along(n: &Node<'_>, x: &Tensor, axis: usize, a: &Axis) -> Result<Tensor> {
     let mut all = 0;
     for i in 0..a.out {
         let taps = taps(n, a, i)?;
-        all += taps.as_ref().map_or(1, Vec::len);
+        all += taps.as_ref().map_or(1, |t| t.weights.len());
         if all > MAX_TAPS {
             return Err(n.unsupported(format!("a result of {} places, which takes more than {MAX_TAPS} taps", a.out)));
         }
         places.push(taps);
     }
-    let most = places.iter().flatten().map(Vec::len).max().unwrap_or(1);
-    let nearest = most == 1 && places.iter().all(Option::is_some);
+    let most = places.iter().flatten().map(|p| p.weights.len()).max().unwrap_or(1);
+    let nearest = places.iter().all(|p| p.as_ref().is_some_and(|p| p.weights == [1.0]));
+    let work = if x.dtype().is_float() { x.dtype().compute() } else { winograph_ir::DType::F32 };
+    // Copies take any dtype, and are moved or looked up as they are.
+    if nearest && x.dtype().is_float() || !nearest && places.iter().all(Option::is_some) {
+        let x = if nearest { x.clone() } else { x.cast(work)? };
+        return resample::along(&x, axis, &places.into_iter().flatten().collect::<Vec<_>>());
+    }
+    let last = a.size as i64 - 1;
     let lookup = |t: usize| {
-        let index: Vec<i64> = places.iter().map(|p| p.as_ref().and_then(|p| p.get(t)).map_or(0, |tap| tap.0)).collect();
+        let place = |p: &Option<Taps>| p.as_ref().map_or(0, |p| p.first.saturating_add(t as i64).clamp(0, last));
+        let index: Vec<i64> = places.iter().map(place).collect();
         x.index_select(axis as isize, &Tensor::from_slice(&index, &[a.out])?)
     };
     if nearest {
@@ -207,10 +211,9 @@ fn along(n: &Node<'_>, x: &Tensor, axis: usize, a: &Axis) -> Result<Tensor> {
     let mut wide = vec![1; x.rank()];
     wide[axis] = a.out;
     let mut sum: Option<Tensor> = None;
-    let work = if x.dtype().is_float() { x.dtype().compute() } else { winograph_ir::DType::F32 };
     for t in 0..most {
-        let weights: Vec<f64> =
-            places.iter().map(|p| p.as_ref().and_then(|p| p.get(t)).map_or(0.0, |tap| tap.1)).collect();
+        let weight = |p: &Option<Taps>| p.as_ref().and_then(|p| p.weights.get(t).copied()).unwrap_or(0.0);
+        let weights: Vec<f64> = places.iter().map(weight).collect();
         let weights = Tensor::from_slice(&weights, &wide)?.cast(work)?;
         let part = lookup(t)?.cast(work)?.mul(&weights)?;
         sum = Some(match sum {
