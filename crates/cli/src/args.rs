@@ -472,7 +472,7 @@ pub(crate) struct ExplainConv {
 /// Arguments of `explain model`.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainModel {
-    /// The model: an .onnx file, a .param file of ncnn with its .bin file beside it, or a .wg file
+    /// The model: an .onnx file, or a .param file of ncnn with its .bin file beside it
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
     /// Shape of an input that the model leaves open: what is computed depends on it
@@ -591,7 +591,7 @@ pub(crate) struct RunArgs {
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// The model: an .onnx file, or a .param file of ncnn with its .bin file beside it
+    /// The model: an .onnx file, a .param file of ncnn with its .bin file beside it, or a .wg file
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
     /// Shape of an input that the model leaves open: what is computed depends on it

@@ -37,38 +37,12 @@ struct Compiled {
     version: String,
     /// The machines it runs on.
     machine: Platform,
-    launches: Vec<Launch>,
-}
-
-#[derive(Serialize)]
-struct Launch {
-    kernel: String,
-    /// Multiplications and additions of its sums, as they are computed.
-    flops: u64,
-    /// Loops and sums of its nests.
-    work: String,
-    /// `direct`, or `winograd` with its tile; nothing where no product is summed.
-    algorithm: Option<String>,
-    amplification: Option<f64>,
-    /// The model's nodes that it computes, or parts of which.
-    nodes: Vec<String>,
+    launches: Vec<ExportedLaunch>,
 }
 
 impl Compiled {
     fn of(file: &Exported) -> Compiled {
-        let launch = |l: ExportedLaunch| Launch {
-            kernel: l.kernel,
-            flops: l.flops,
-            work: l.work,
-            algorithm: l.algorithm,
-            amplification: l.amplification,
-            nodes: l.nodes,
-        };
-        Compiled {
-            version: file.version().to_string(),
-            machine: file.machine().clone(),
-            launches: file.launches().into_iter().map(launch).collect(),
-        }
+        Compiled { version: file.version().to_string(), machine: file.machine().clone(), launches: file.launches() }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::memory::may_fit;
 use crate::model::{PictureAxes, Tiling};
 use crate::work::Work;
 use crate::workspace::Constant;
+use serde::Serialize;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -37,7 +38,7 @@ pub struct Exported {
 }
 
 /// What is told of a launch of an exported program.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ExportedLaunch {
     /// The kernel's name.
