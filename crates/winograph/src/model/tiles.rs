@@ -427,8 +427,11 @@ impl Session {
         let sizes = |pieces: &[Piece]| pieces.iter().map(|p| p.length).collect::<BTreeSet<usize>>();
         for &height in &sizes(&rows) {
             for &width in &sizes(&columns) {
-                let shape = of_size(height, width)?.shape().to_vec();
-                self.compile_for(&[(name, &Tensor::zeros(&shape, x.dtype())?)])?;
+                let mut shape = x.shape().to_vec();
+                (shape[axes.height], shape[axes.width]) = (height, width);
+                // In memory, and not computed: there may be no compiler.
+                let zeros = Storage::zeroed(shape.iter().product::<usize>() * x.dtype().size())?;
+                self.compile_for(&[(name, &Tensor::ready(Arc::new(zeros), x.dtype(), shape))])?;
             }
         }
         for (n, (row, column)) in rows.iter().flat_map(|r| columns.iter().map(move |c| (r, c))).enumerate() {
