@@ -11,9 +11,11 @@ pub const ALIGNMENT: usize = winograph_compiler::program::ALIGNMENT;
 /// Bytes of a large page of x86-64 and, with small pages of 4 KiB, of AArch64.
 #[cfg(target_os = "linux")]
 const LARGE_PAGE: usize = 2 << 20;
-/// From so many bytes on memory is mapped for itself, in large pages where there are such on request.
+/// From so many bytes on memory is mapped for itself, in large pages where there are such on request: what is left of the last one
+/// is never more than this. Weights and scratch memory of a few megabytes are what a second-level cache holds, and pages of 4 KiB,
+/// wherever the system finds them, leave parts of it unused.
 #[cfg(target_os = "linux")]
-const LARGE: usize = 4 * LARGE_PAGE;
+const LARGE: usize = LARGE_PAGE / 2;
 
 /// So many bytes behind a mapped buffer can be given pages by [`Buffer::touch_behind`].
 #[cfg(target_os = "linux")]
@@ -145,18 +147,19 @@ impl Buffer {
 /// nothing but speed.
 #[cfg(target_os = "linux")]
 fn mapped(bytes: usize, large: bool) -> Option<Buffer> {
-    let whole = bytes.checked_add(LARGE_PAGE + BEHIND)?;
+    let advised = bytes.checked_add(LARGE)? / LARGE_PAGE * LARGE_PAGE;
+    let whole = bytes.max(advised).checked_add(LARGE_PAGE + BEHIND)?;
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: it maps new memory, wherever the system likes.
     let base = unsafe { libc::mmap(std::ptr::null_mut(), whole, access, kind, -1, 0) };
     let base = NonNull::new(base.cast::<u8>()).filter(|_| base != libc::MAP_FAILED)?;
     let skipped = base.as_ptr().align_offset(LARGE_PAGE).min(LARGE_PAGE);
-    // SAFETY: `skipped` and `bytes` together are at most `whole`; the advice changes how the range is mapped, not what is
+    // SAFETY: `skipped` and `bytes` or `advised` together are at most `whole`; the advice changes how the range is mapped, not what is
     // in it.
     let at = unsafe {
         let at = base.add(skipped);
         if large {
-            libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+            libc::madvise(at.as_ptr().cast(), advised, libc::MADV_HUGEPAGE);
         }
         at
     };
