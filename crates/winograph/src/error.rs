@@ -1,6 +1,6 @@
 //! What can go wrong, told so that a caller can act on it.
 
-use crate::tensor::shape::MAX_ELEMENTS;
+use crate::tensor::shape::{MAX_ELEMENTS, MAX_RANK};
 use std::fmt;
 use std::path::PathBuf;
 use winograph_ir::DType;
@@ -61,6 +61,14 @@ pub enum Error {
         shape: Vec<usize>,
         /// Element type of the result.
         dtype: DType,
+    },
+    /// More axes than a tensor may have.
+    #[error("{op}: a result of {rank} axes: expected at most {MAX_RANK}")]
+    Rank {
+        /// The operation.
+        op: &'static str,
+        /// Its number of axes.
+        rank: usize,
     },
     /// The machine has no memory for a tensor.
     #[error("out of memory: cannot allocate {bytes} bytes: take smaller tensors, or work on them in parts")]

@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use crate::tensor::order::combine;
 use crate::tensor::shape::axis;
-use winograph_ir::{BinaryOp, DType, ReduceOp, SumOrder};
+use winograph_ir::{DType, ReduceOp, SumOrder};
 
 impl Tensor {
     /// `self` with `updates[i]` written to the place `i` with `i[axis] = index[i]`; of several for one place the last
@@ -70,13 +71,7 @@ impl Tensor {
                 let updates = spread(&updates.cast(before.dtype())?)?;
                 let nothing = Tensor::full_scalar(name, op.identity(before.dtype()), &full)?;
                 let all = hit.where_(&updates, &nothing)?.reduce(name, op, &[rank], SumOrder::Any)?;
-                let combine = match op {
-                    ReduceOp::Add => BinaryOp::Add,
-                    ReduceOp::Mul => BinaryOp::Mul,
-                    ReduceOp::Max => BinaryOp::Max,
-                    ReduceOp::Min => BinaryOp::Min,
-                };
-                before.binary(name, combine, &all)
+                before.binary(name, combine(op), &all)
             })?,
         };
         if after.shape() == self.shape() {

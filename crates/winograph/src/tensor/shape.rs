@@ -6,14 +6,21 @@ use winograph_ir::DType;
 /// Most elements of a tensor: of the largest dtype too, their bytes can be counted in `i64`.
 pub(crate) const MAX_ELEMENTS: usize = isize::MAX as usize / 8;
 
+/// Most axes of a tensor: as many as the files have that this library reads and writes. What compiling does takes time in the
+/// square of their number and more.
+pub(crate) const MAX_RANK: usize = 64;
+
 /// Number of elements of a shape that [`check_size`] has found to fit.
 pub(crate) fn count(shape: &[usize]) -> usize {
     shape.iter().product()
 }
 
-/// Number of elements, or an error if there are more than [`MAX_ELEMENTS`]. Axes of size 0 count as 1 for the test, so
+/// Number of elements, or an error if there are more than [`MAX_ELEMENTS`], or more than [`MAX_RANK`] axes. Axes of size 0 count as 1 for the test, so
 /// that strides fit too.
 pub(crate) fn check_size(op: &'static str, dtype: DType, shape: &[usize]) -> Result<usize> {
+    if shape.len() > MAX_RANK {
+        return Err(Error::Rank { op, rank: shape.len() });
+    }
     match shape.iter().try_fold(1usize, |n, &s| n.checked_mul(s.max(1))) {
         Some(n) if n <= MAX_ELEMENTS => Ok(count(shape)),
         _ => Err(Error::TooLarge { op, shape: shape.to_vec(), dtype }),

@@ -111,9 +111,10 @@ impl<'a> Importer<'a> {
         for (name, t) in &model.initializers {
             scope.values.insert(name, Known::new(Value::Tensor(t.clone()), true));
         }
+        let inputs: FxHashSet<&str> = model.graph.input.iter().map(|i| i.name.as_str()).collect();
         for (name, value) in &self.args {
-            if let Some(input) = model.graph.input.iter().find(|i| i.name == *name) {
-                scope.values.insert(&input.name, Known::new(value.clone(), false));
+            if let Some(input) = inputs.get(name.as_str()) {
+                scope.values.insert(input, Known::new(value.clone(), false));
             }
         }
         let outputs: Vec<&str> = model.graph.output.iter().map(|o| o.name.as_str()).collect();
@@ -235,7 +236,7 @@ impl<'a> Importer<'a> {
         };
         let domain = if proto.domain == "ai.onnx" { "" } else { &proto.domain };
         let opset = scope.opsets.get(domain).copied();
-        if let Some(f) = self.model.functions.iter().find(|f| f.name == proto.op_type && f.domain == proto.domain) {
+        if let Some(f) = self.model.function(&proto.domain, &proto.op_type) {
             return Ok((self.function(f, proto, inputs, constant)?, constant));
         }
         let unsupported = |cause: &str| {
@@ -354,13 +355,14 @@ enum Shapes {
 impl Shapes {
     fn of(ports: &[Port], args: &[(String, Value)]) -> Shapes {
         let mut open = false;
+        let args: FxHashMap<&str, &Value> = args.iter().map(|(name, value)| (name.as_str(), value)).collect();
         for port in ports {
             let PortType::Tensor { shape: Some(declared), .. } = &port.of else {
                 open = true;
                 continue;
             };
             open |= declared.contains(&None);
-            let given = args.iter().find(|(name, _)| *name == port.name).and_then(|(_, v)| v.tensor());
+            let given = args.get(port.name.as_str()).and_then(|v| v.tensor());
             if given.is_some_and(|t| differ(declared, t.shape())) {
                 return Shapes::Other;
             }

@@ -32,6 +32,8 @@ pub(crate) struct OnnxModel {
     initializers: Vec<(String, Tensor)>,
     opsets: FxHashMap<String, i64>,
     functions: Vec<FunctionProto>,
+    /// Where a function of a domain and a name is among them: the first of several.
+    function_at: FxHashMap<String, FxHashMap<String, usize>>,
     /// Nodes in the file, those of graphs within nodes included.
     nodes: usize,
     metadata: Vec<(String, String)>,
@@ -100,8 +102,13 @@ impl OnnxModel {
             initializers.push((name, tensor));
         }
         let nodes = nodes(&graph.node) + model.functions.iter().map(|f| nodes(&f.node)).sum::<usize>();
+        let mut function_at: FxHashMap<String, FxHashMap<String, usize>> = FxHashMap::default();
+        for (i, f) in model.functions.iter().enumerate() {
+            function_at.entry(f.domain.clone()).or_default().entry(f.name.clone()).or_insert(i);
+        }
         Ok(OnnxModel {
             graph,
+            function_at,
             nodes,
             initializers,
             opsets,
@@ -114,8 +121,13 @@ impl OnnxModel {
 
     /// Inputs that have no initializer.
     pub(crate) fn inputs(&self) -> Vec<Port> {
-        let given = |i: &&ValueInfoProto| !self.initializers.iter().any(|(n, _)| *n == i.name);
-        self.graph.input.iter().filter(given).map(port).collect()
+        let known: FxHashSet<&str> = self.initializers.iter().map(|(n, _)| n.as_str()).collect();
+        self.graph.input.iter().filter(|i| !known.contains(i.name.as_str())).map(port).collect()
+    }
+
+    /// The function of a domain and a name.
+    fn function(&self, domain: &str, name: &str) -> Option<&FunctionProto> {
+        self.functions.get(*self.function_at.get(domain)?.get(name)?)
     }
 
     pub(crate) fn outputs(&self) -> Vec<Port> {

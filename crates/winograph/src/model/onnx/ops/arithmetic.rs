@@ -123,8 +123,17 @@ fn pow(n: &Node<'_>) -> Result<Vec<Value>> {
 }
 
 fn shift(n: &Node<'_>) -> Result<Vec<Value>> {
+    let (x, by) = (n.x(0)?, n.x(1)?);
+    let bits = x.dtype().size() as i64 * 8;
+    if n.text("direction", "") != "LEFT" && Scalar::from_i64(x.dtype(), -1).to_i64() < 0 {
+        // Of numbers with a sign the sign is left.
+        return one(x.binary("shift", BinaryOp::Shr, &by.minimum(bits - 1)?)?);
+    }
+    // Operations of tensors shift by the remainder of the division by the number of bits.
     let op = if n.text("direction", "") == "LEFT" { BinaryOp::Shl } else { BinaryOp::Shr };
-    one(n.x(0)?.binary("shift", op, n.x(1)?)?)
+    let shifted = x.binary("shift", op, by)?;
+    let within = by.lt(bits)?.broadcast_to(shifted.shape())?;
+    one(within.where_(&shifted, &shifted.full_like(0)?)?)
 }
 
 fn variadic(n: &Node<'_>) -> Result<Vec<Value>> {
