@@ -2,12 +2,13 @@
 //!
 //! A file of a kilobyte can ask for terabytes, as by a tensor that is concatenated with itself again and again, and what follows
 //! from constants is computed while compiling, before anybody has given an input. So it is refused, by the name of the node, where
-//! it is out of proportion to the file. What follows from inputs may be as large as the machine's memory.
+//! it is out of proportion to the file; so are tables that are made while importing, whose sizes a file can ask for, too. What follows from inputs may be as large as the machine's memory.
 
 use crate::memory::may_fit;
 use crate::tensor::{Op, State, Tensor};
 use rustc_hash::FxHashSet;
 use std::cell::Cell;
+use winograph_ir::DType;
 
 /// Bytes that the constants of any model may take: tables of positions and masks are made from a few numbers.
 const BYTES: u64 = 512 << 20;
@@ -21,6 +22,12 @@ const WORK: u64 = 1 << 34;
 /// And so many for each byte of the file: products of weights.
 const WORK_PER_BYTE: u64 = 1 << 12;
 
+/// Operations that take as long as the host takes for an entry of a table that it computes.
+pub(crate) const PER_ENTRY: u64 = 128;
+
+/// The same for comparing two elements, or two boxes.
+pub(crate) const PER_COMPARISON: u64 = 16;
+
 /// What is left of what a model's constants may take.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -28,7 +35,7 @@ pub(crate) struct Budget {
     file: u64,
     /// Bytes of constants that have to be there when the model runs.
     kept: Cell<u64>,
-    /// Operations that compute constants.
+    /// Operations that compute constants and tables.
     work: Cell<u64>,
 }
 
@@ -69,15 +76,33 @@ impl Budget {
     /// That a tensor which was made of `operands`, all of them constants, may be computed; else why not.
     pub(crate) fn constant(&self, operands: &[&Tensor], result: &Tensor) -> Result<(), String> {
         self.admit(bytes(result))?;
-        self.work.set(self.work.get().saturating_add(work(operands, result)));
+        self.count(work(operands, result)).map_err(|(all, most)| {
+            format!(
+                "with it constants take {all} operations to compute, and may take {most} in a file of {} bytes: make what it \
+                 reads an input of the model",
+                self.file
+            )
+        })
+    }
+
+    /// That the host may do so much while importing, in operations of compiled code that take as long; else why not. To be asked
+    /// before it is done.
+    pub(crate) fn host(&self, operations: u64) -> Result<(), String> {
+        self.count(operations).map_err(|(all, most)| {
+            format!(
+                "it takes {operations} operations while importing, with all before it {all}, and these may be {most} in a file \
+                 of {} bytes: ask for less, or make what it reads an input of the model",
+                self.file
+            )
+        })
+    }
+
+    /// Counts operations; where there are too many, all of them and how many there may be.
+    fn count(&self, operations: u64) -> Result<(), (u64, u64)> {
+        self.work.set(self.work.get().saturating_add(operations));
         let most = WORK.saturating_add(self.file.saturating_mul(WORK_PER_BYTE));
         match self.work.get() > most {
-            true => Err(format!(
-                "with it constants take {} operations to compute, and may take {most} in a file of {} bytes: make what it \
-                 reads an input of the model",
-                self.work.get(),
-                self.file
-            )),
+            true => Err((self.work.get(), most)),
             false => Ok(()),
         }
     }
@@ -96,14 +121,17 @@ impl Budget {
 
 /// That the machine has memory for a tensor; else why not.
 pub(crate) fn fits(t: &Tensor) -> Result<(), String> {
-    match usize::try_from(bytes(t)).is_ok_and(may_fit) {
+    fits_as(t.dtype(), t.shape())
+}
+
+/// The same of one of this dtype and shape.
+pub(crate) fn fits_as(dtype: DType, shape: &[usize]) -> Result<(), String> {
+    let bytes = shape.iter().fold(dtype.size() as u64, |n, &s| n.saturating_mul(s as u64));
+    match usize::try_from(bytes).is_ok_and(may_fit) {
         true => Ok(()),
         false => Err(format!(
-            "{}{:?} takes {} bytes, which is more than the memory of this machine: take smaller inputs, or work on them in \
-             parts",
-            t.dtype(),
-            t.shape(),
-            bytes(t)
+            "{dtype}{shape:?} takes {bytes} bytes, which is more than the memory of this machine: take smaller inputs, or work \
+             on them in parts"
         )),
     }
 }

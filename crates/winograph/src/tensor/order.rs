@@ -6,7 +6,7 @@ use crate::tensor::shape::{axis, count};
 use winograph_ir::{BinaryOp, DType, ReduceOp, Scalar, SumOrder};
 
 /// Longest axis whose running sums are each summed on their own. On longer ones blocks are.
-const SHORT_SCAN: usize = 256;
+const SHORT_SCAN: usize = 64;
 
 /// Elements of a block of running sums.
 const SCAN_BLOCK: usize = 32;

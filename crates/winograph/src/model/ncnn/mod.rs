@@ -153,7 +153,7 @@ impl NcnnModel {
                 let found = inputs.iter().find(|(n, _)| n == name).and_then(|(_, v)| v.tensor());
                 vec![found.ok_or_else(|| layer.wrong("the input is missing"))?.clone()]
             } else {
-                noted(&layer.name, || layers::lower(layer, &given, weights)).map_err(|e| match e {
+                noted(&layer.name, || layers::lower(layer, &given, weights, &budget)).map_err(|e| match e {
                     Error::Model(e) => Error::Model(e),
                     Error::OutOfMemory { bytes } => {
                         ModelError::Memory { part: format!("node {} ({})", layer.name, layer.kind), bytes }.into()

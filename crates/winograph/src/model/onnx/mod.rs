@@ -15,9 +15,10 @@ use crate::error::{Error, Result};
 use crate::model::budget::{self, Budget};
 use crate::model::{ModelError, Port, PortType, Value};
 use crate::tensor::Tensor;
+use crate::tensor::shape::MAX_RANK;
 use crate::tensor::storage::Storage;
 use import::Importer;
-use proto::{FunctionProto, GraphProto, NodeProto, TypeProto, ValueInfoProto};
+use proto::{DimensionProto, FunctionProto, GraphProto, NodeProto, TypeProto, ValueInfoProto};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::path::{Path, PathBuf};
 
@@ -72,6 +73,11 @@ impl OnnxModel {
         }
         for (what, list) in [("input", &graph.input), ("output", &graph.output)] {
             for info in list {
+                let rank = sizes_of(info).map_or(0, <[_]>::len);
+                if rank > MAX_RANK {
+                    let cause = format!("it is declared with {rank} axes: expected at most {MAX_RANK}");
+                    return Err(ModelError::format(format!("{what} {:?}", info.name), cause).into());
+                }
                 // Exporters write -1 where any size will do.
                 if let Some((axis, size)) = sizes(info).find(|&(_, size)| size < -1) {
                     let part = format!("{what} {:?}", info.name);
@@ -171,10 +177,14 @@ fn nodes(list: &[NodeProto]) -> usize {
     list.len() + within.map(|g| nodes(&g.node)).sum::<usize>()
 }
 
+/// The axes that are declared of an input or output.
+fn sizes_of(info: &ValueInfoProto) -> Option<&[DimensionProto]> {
+    Some(&info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?.dim)
+}
+
 /// The sizes that are declared of an input or output, by axis.
 fn sizes(info: &ValueInfoProto) -> impl Iterator<Item = (usize, i64)> {
-    let shape = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()?.shape.as_ref());
-    shape.into_iter().flat_map(|s| &s.dim).enumerate().filter_map(|(axis, d)| Some((axis, d.dim_value?)))
+    sizes_of(info).into_iter().flatten().enumerate().filter_map(|(axis, d)| Some((axis, d.dim_value?)))
 }
 
 fn port(info: &ValueInfoProto) -> Port {

@@ -4,7 +4,7 @@ use super::import::{Importer, Scope};
 use super::proto::{AttributeProto, GraphProto, NodeProto};
 use super::tensors;
 use crate::error::{Error, Result};
-use crate::model::{ModelError, Value, host};
+use crate::model::{ModelError, Value, budget, host};
 use crate::tensor::Tensor;
 use winograph_ir::DType;
 use winograph_ir::interp::Value as HostValue;
@@ -223,8 +223,18 @@ impl Node<'_> {
             true => {
                 Err(self.unsupported(format!("a table of {entries} entries, at most {} are made", host::MAX_ELEMENTS)))
             }
-            false => Ok(()),
+            false => self.host_work(entries, budget::PER_ENTRY),
         }
+    }
+
+    /// That the host may compute so many entries while importing, each of which takes as long as so many operations.
+    pub(crate) fn host_work(&self, entries: usize, each: u64) -> Result<()> {
+        self.importer.budget.host((entries as u64).saturating_mul(each)).map_err(|cause| self.wrong(cause))
+    }
+
+    /// The same of elements that are compared, where these follow from the file alone. Of inputs there may be as many as are given.
+    pub(crate) fn comparisons(&self, count: usize) -> Result<()> {
+        if self.constant { self.host_work(count, budget::PER_COMPARISON) } else { Ok(()) }
     }
 
     /// Number of results that the node names, whether or not they are used.

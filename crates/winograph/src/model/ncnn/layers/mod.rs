@@ -12,6 +12,7 @@ use super::param::Layer;
 use super::weights::Blob;
 use crate::error::Result;
 use crate::model::ModelError;
+use crate::model::budget::{self, Budget};
 use crate::tensor::Tensor;
 
 pub(super) use conv::input_channels;
@@ -21,6 +22,7 @@ struct Node<'a> {
     layer: &'a Layer,
     inputs: &'a [Tensor],
     weights: &'a [Tensor],
+    budget: &'a Budget,
 }
 
 impl<'a> Node<'a> {
@@ -35,6 +37,12 @@ impl<'a> Node<'a> {
     /// Weights number `i`; [`weights`] has said that there are as many.
     fn w(&self, i: usize) -> Result<&'a Tensor> {
         self.weights.get(i).ok_or_else(|| self.layer.wrong("its weights are missing").into())
+    }
+
+    /// That a table of so many entries may be made while importing.
+    fn table(&self, entries: usize) -> Result<()> {
+        let work = (entries as u64).saturating_mul(budget::PER_ENTRY);
+        self.budget.host(work).map_err(|cause| self.layer.wrong(cause).into())
     }
 
     /// The axis that a parameter names, which may count from the end.
@@ -64,8 +72,8 @@ pub(super) fn weights(layer: &Layer) -> Result<Vec<Blob>, ModelError> {
 }
 
 /// The results of a layer.
-pub(super) fn lower(layer: &Layer, inputs: &[Tensor], weights: &[Tensor]) -> Result<Vec<Tensor>> {
-    let n = Node { layer, inputs, weights };
+pub(super) fn lower(layer: &Layer, inputs: &[Tensor], weights: &[Tensor], budget: &Budget) -> Result<Vec<Tensor>> {
+    let n = Node { layer, inputs, weights, budget };
     let one = |t: Result<Tensor>| Ok(vec![t?]);
     match layer.kind.as_str() {
         "Split" => Ok(vec![n.x(0)?.clone(); layer.outputs.len()]),

@@ -185,6 +185,7 @@ fn padding(n: &Node<'_>) -> Result<Tensor> {
         let last = size as i64 - 1;
         let total = before.checked_add(size).and_then(|s| s.checked_add(after)).filter(|&s| s <= MAX_PLACES);
         let total = total.ok_or_else(|| n.layer.wrong(format!("{before} and {after} elements around {size}")))?;
+        n.table(total)?;
         let place = |i: usize| i as i64 - before as i64;
         let places: Vec<i64> = match kind {
             1 => (0..total).map(|i| place(i).clamp(0, last)).collect(),

@@ -143,6 +143,7 @@ fn mel_weights(n: &Node<'_>) -> Result<Vec<Value>> {
     let (bins, length) = (bins as usize, length as usize);
     let dtype = n.dtype_attr("output_datatype")?.unwrap_or(DType::F32);
     let rows = length / 2 + 1;
+    n.table(rows.saturating_mul(bins))?;
     let mel = |hz: f64| 2595.0 * (1.0 + hz / 700.0).log10();
     let step = (mel(high) - mel(low)) / (bins + 2) as f64;
     let edges: Vec<i64> = (0..bins + 2)
@@ -151,7 +152,6 @@ fn mel_weights(n: &Node<'_>) -> Result<Vec<Value>> {
             ((length + 1) as f64 * hz / rate).floor() as i64
         })
         .collect();
-    n.table(rows.saturating_mul(bins))?;
     let mut data = vec![Scalar::zero(dtype); rows * bins];
     let mut set = |row: i64, column: usize, v: f64| {
         if let Some(slot) =
@@ -162,17 +162,18 @@ fn mel_weights(n: &Node<'_>) -> Result<Vec<Value>> {
     };
     for i in 0..bins {
         let (lower, center, upper) = (edges[i], edges[i + 1], edges[i + 2]);
+        // Edges may lie beyond all rows.
+        let within = |j: i64| j.clamp(0, rows as i64);
+        let part = |j: i64, from: i64, to: i64| (j as f64 - from as f64) / (to as f64 - from as f64);
         if center == lower {
             set(center, i, 1.0);
         } else {
-            for j in lower..=center {
-                set(j, i, (j - lower) as f64 / (center - lower) as f64);
+            for j in within(lower)..within(center.saturating_add(1)) {
+                set(j, i, part(j, lower, center));
             }
         }
-        for j in center..upper {
-            if upper != center {
-                set(j, i, (upper - j) as f64 / (upper - center) as f64);
-            }
+        for j in within(center)..within(upper) {
+            set(j, i, part(j, upper, center));
         }
     }
     one(host::to_tensor(&HostValue { dtype, shape: vec![rows, bins], data })?)

@@ -90,6 +90,9 @@ fn unsqueeze(n: &Node<'_>) -> Result<Vec<Value>> {
     let x = n.x(0)?;
     let list = n.ints_or_input("axes", 1)?.ok_or_else(|| n.wrong("the axes are missing"))?;
     let rank = x.rank().saturating_add(list.len());
+    if rank > shape::MAX_RANK {
+        return Err(n.wrong(format!("a result of {rank} axes: expected at most {}", shape::MAX_RANK)));
+    }
     let axes = n.axes(&list, rank)?;
     let mut sizes = x.shape().iter();
     let shape: Vec<usize> =

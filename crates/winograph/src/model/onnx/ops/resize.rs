@@ -2,8 +2,8 @@
 
 use super::super::node::{Lowering, Node, one};
 use crate::error::Result;
-use crate::model::Value;
 use crate::model::resample::{self, Taps};
+use crate::model::{Value, budget};
 use crate::tensor::{Tensor, shape};
 
 pub(super) fn find(op: &str) -> Option<Lowering> {
@@ -73,11 +73,92 @@ fn resize(n: &Node<'_>) -> Result<Vec<Value>> {
             a.out = (a.size as f64 * scale).round() as usize;
         }
     }
+    let rule = Rule::new(n);
+    let changed: Vec<(&Axis, usize)> = plan.iter().zip(axes).filter(|(a, _)| a.changes()).collect();
+    // All of it is known to be possible before any table is made.
+    let mut shape = x.shape().to_vec();
+    for &(a, axis) in &changed {
+        shape[axis] = a.out;
+        shape::check_size("resize", x.dtype(), &shape)?;
+        budget::fits_as(x.dtype(), &shape).map_err(|cause| n.wrong(cause))?;
+        if a.size == 0 || a.out == 0 {
+            return Err(n.unsupported("axes without elements"));
+        }
+        n.host_work(rule.reads(a)?, budget::PER_ENTRY)?;
+    }
     let mut out = x.clone();
-    for (axis, &a) in plan.iter().zip(&axes) {
-        out = along(n, &out, a, axis)?;
+    for (a, axis) in changed {
+        out = along(&rule, &out, axis, a)?;
     }
     one(out.cast(x.dtype())?)
+}
+
+impl Axis {
+    fn changes(&self) -> bool {
+        self.out != self.size || self.scale != 1.0 || self.crop != (0.0, 1.0)
+    }
+}
+
+/// What the attributes say of places and weights.
+struct Rule<'a> {
+    n: &'a Node<'a>,
+    /// Before opset 11.
+    old: bool,
+    coordinates: String,
+    mode: String,
+    nearest: String,
+    antialias: bool,
+    /// Coefficient of cubic interpolation.
+    cubic: f64,
+    exclude: bool,
+}
+
+impl<'a> Rule<'a> {
+    fn new(n: &'a Node<'a>) -> Rule<'a> {
+        let old = n.op() == "Upsample" || n.opset < 11;
+        Rule {
+            n,
+            old,
+            coordinates: n.text("coordinate_transformation_mode", if old { "asymmetric" } else { "half_pixel" }),
+            mode: n.text("mode", "nearest"),
+            nearest: n.text("nearest_mode", ""),
+            antialias: n.flag("antialias"),
+            cubic: n.float("cubic_coeff_a", -0.75),
+            exclude: n.flag("exclude_outside"),
+        }
+    }
+
+    /// How far a place reads, and what its distances are multiplied by; `None` for one neighbour.
+    fn width(&self, a: &Axis) -> Result<Option<(f64, f64)>> {
+        let reach = match self.mode.as_str() {
+            "nearest" => return Ok(None),
+            "linear" | "bilinear" => 1.0,
+            "cubic" => 2.0,
+            other => return Err(self.n.unsupported(format!("mode {other:?}"))),
+        };
+        // Scaling down with antialias widens the kernel.
+        let stretch = if self.antialias { a.scale.min(1.0) } else { 1.0 };
+        let width = reach / stretch;
+        // With at least one place in the result, 1 / scale is at most the size. NaN does not hold either.
+        match width <= 2.0 * reach * a.size as f64 {
+            true => Ok(Some((width, stretch))),
+            false => {
+                Err(self.n.wrong(format!("its scale {} makes places of an axis of {} read too much", a.scale, a.size)))
+            }
+        }
+    }
+
+    /// Most places of the input that those of an axis of the result read, all together.
+    fn reads(&self, a: &Axis) -> Result<usize> {
+        let each = self.width(a)?.map_or(1, |(width, _)| (2.0 * width).ceil() as usize);
+        let all = a.out.saturating_mul(each);
+        match all > MAX_TAPS {
+            true => {
+                Err(self.n.unsupported(format!("a result of {} places, which takes more than {MAX_TAPS} taps", a.out)))
+            }
+            false => Ok(all),
+        }
+    }
 }
 
 /// The factor by which a region of interest makes the result smaller.
@@ -86,11 +167,9 @@ fn region(n: &Node<'_>, crop: (f64, f64)) -> f64 {
 }
 
 /// The place of the input that place `i` of the result is at.
-fn place(n: &Node<'_>, a: &Axis, i: usize) -> Result<f64> {
-    let old = n.op() == "Upsample" || n.opset < 11;
-    let mode = n.text("coordinate_transformation_mode", if old { "asymmetric" } else { "half_pixel" });
+fn place(rule: &Rule<'_>, a: &Axis, i: usize) -> Result<f64> {
     let (x, size, out) = (i as f64, a.size as f64, a.out as f64);
-    Ok(match mode.as_str() {
+    Ok(match rule.coordinates.as_str() {
         "half_pixel" => (x + 0.5) / a.scale - 0.5,
         "half_pixel_symmetric" => {
             let adjustment = out / (a.scale * size);
@@ -105,41 +184,36 @@ fn place(n: &Node<'_>, a: &Axis, i: usize) -> Result<f64> {
         "tf_half_pixel_for_nn" => (x + 0.5) / a.scale,
         "tf_crop_and_resize" if a.out <= 1 => 0.5 * (a.crop.0 + a.crop.1) * (size - 1.0),
         "tf_crop_and_resize" => a.crop.0 * (size - 1.0) + x * (a.crop.1 - a.crop.0) * (size - 1.0) / (out - 1.0),
-        other => return Err(n.unsupported(format!("coordinate_transformation_mode {other:?}"))),
+        other => return Err(rule.n.unsupported(format!("coordinate_transformation_mode {other:?}"))),
     })
 }
 
 /// What a place of the result reads; `None` where it lies outside.
-fn taps(n: &Node<'_>, a: &Axis, i: usize) -> Result<Option<Taps>> {
-    let x = place(n, a, i)?;
+fn taps(rule: &Rule<'_>, a: &Axis, i: usize) -> Result<Option<Taps>> {
+    let x = place(rule, a, i)?;
     let last = a.size as i64 - 1;
     let inside = (0.0..=last as f64).contains(&x);
-    if n.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" && !inside {
+    if rule.coordinates == "tf_crop_and_resize" && !inside {
         return Ok(None);
     }
-    let mode = n.text("mode", "nearest");
-    if mode == "nearest" {
-        let old = n.op() == "Upsample" || n.opset < 11;
+    let Some((width, stretch)) = rule.width(a)? else {
         // Before opset 11 the definition leaves it open; ONNX Runtime and OpenVINO round up where an axis becomes shorter.
-        let usual = match old {
+        let usual = match rule.old {
             true if a.scale < 1.0 => "ceil",
             true => "floor",
             false => "round_prefer_floor",
         };
-        let at = match n.text("nearest_mode", usual).as_str() {
+        let at = match if rule.nearest.is_empty() { usual } else { &rule.nearest } {
             "round_prefer_floor" => (x - 0.5).ceil(),
             "round_prefer_ceil" => (x + 0.5).floor(),
             "floor" => x.floor(),
             _ => x.ceil(),
         };
         return Ok(Some(Taps { first: at as i64, weights: vec![1.0] }));
-    }
-    // Scaling down with antialias widens the kernel.
-    let stretch = if n.flag("antialias") { a.scale.min(1.0) } else { 1.0 };
-    let cubic = n.float("cubic_coeff_a", -0.75);
-    let (reach, kernel): (f64, &dyn Fn(f64) -> f64) = match mode.as_str() {
-        "linear" | "bilinear" => (1.0, &|d: f64| (1.0 - d.abs()).max(0.0)),
-        "cubic" => (2.0, &|d: f64| {
+    };
+    let cubic = rule.cubic;
+    let kernel: &dyn Fn(f64) -> f64 = match rule.mode.as_str() {
+        "cubic" => &|d: f64| {
             let d = d.abs();
             if d <= 1.0 {
                 ((cubic + 2.0) * d - (cubic + 3.0)) * d * d + 1.0
@@ -148,18 +222,17 @@ fn taps(n: &Node<'_>, a: &Axis, i: usize) -> Result<Option<Taps>> {
             } else {
                 0.0
             }
-        }),
-        other => return Err(n.unsupported(format!("mode {other:?}"))),
+        },
+        _ => &|d: f64| (1.0 - d.abs()).max(0.0),
     };
-    let width = reach / stretch;
-    // With at least one place in the result, 1 / scale is at most the size. NaN does not hold either.
-    let sane = width <= 2.0 * reach * a.size as f64 && x.abs() <= 1e15;
+    // NaN does not hold either.
+    let sane = x.abs() <= 1e15;
     if !sane {
-        return Err(n.wrong(format!("its scale {} puts places of an axis of {} at {x}", a.scale, a.size)));
+        return Err(rule.n.wrong(format!("its scale {} puts places of an axis of {} at {x}", a.scale, a.size)));
     }
     let (mut first, end) = ((x - width).floor() as i64 + 1, (x + width).ceil() as i64);
     let mut end = end.max(first + 1);
-    let exclude = n.flag("exclude_outside");
+    let exclude = rule.exclude;
     if exclude {
         (first, end) = (first.max(0), end.min(last + 1));
     }
@@ -171,26 +244,9 @@ fn taps(n: &Node<'_>, a: &Axis, i: usize) -> Result<Option<Taps>> {
     Ok(Some(Taps { first, weights }))
 }
 
-fn along(n: &Node<'_>, x: &Tensor, axis: usize, a: &Axis) -> Result<Tensor> {
-    if a.out == a.size && a.scale == 1.0 && a.crop == (0.0, 1.0) {
-        return Ok(x.clone());
-    }
-    let mut full = x.shape().to_vec();
-    full[axis] = a.out;
-    shape::check_size("resize", x.dtype(), &full)?;
-    if a.size == 0 || a.out == 0 {
-        return Err(n.unsupported("axes without elements"));
-    }
-    let mut places = Vec::new();
-    let mut all = 0;
-    for i in 0..a.out {
-        let taps = taps(n, a, i)?;
-        all += taps.as_ref().map_or(1, |t| t.weights.len());
-        if all > MAX_TAPS {
-            return Err(n.unsupported(format!("a result of {} places, which takes more than {MAX_TAPS} taps", a.out)));
-        }
-        places.push(taps);
-    }
+fn along(rule: &Rule<'_>, x: &Tensor, axis: usize, a: &Axis) -> Result<Tensor> {
+    let n = rule.n;
+    let places = (0..a.out).map(|i| taps(rule, a, i)).collect::<Result<Vec<_>>>()?;
     let most = places.iter().flatten().map(|p| p.weights.len()).max().unwrap_or(1);
     let nearest = places.iter().all(|p| p.as_ref().is_some_and(|p| p.weights == [1.0]));
     let work = if x.dtype().is_float() { x.dtype().compute() } else { winograph_ir::DType::F32 };

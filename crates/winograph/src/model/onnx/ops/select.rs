@@ -98,7 +98,9 @@ fn unique(n: &Node<'_>) -> Result<Vec<Value>> {
     if x.numel() == 0 {
         return Err(n.unsupported("tensors without elements"));
     }
-    let mut groups = groups(&n.elements_of(&x)?, axis);
+    let value = n.elements_of(&x)?;
+    n.comparisons(x.numel().saturating_mul(x.shape()[axis].max(2).ilog2() as usize + 1))?;
+    let mut groups = groups(&value, axis);
     if n.int("sorted", 1) == 0 {
         groups.sort_by_key(|g| g[0]);
     }
@@ -164,6 +166,9 @@ fn non_max_suppression(n: &Node<'_>) -> Result<Vec<Value>> {
         let boxes = &boxes[batch * count..][..count];
         let score = |i: usize| scores[i].to_f64();
         let mut order: Vec<usize> = (0..count).filter(|&i| least.is_none_or(|least| score(i) > least)).collect();
+        // Sorted once, and each compared with those that are taken, of which there are none too many.
+        let sorted = order.len().saturating_mul(order.len().max(2).ilog2() as usize + 1);
+        n.comparisons(sorted.saturating_add(order.len().saturating_mul(order.len().min(most))))?;
         order.sort_by(|&a, &b| by_size(&scores[b], &scores[a]));
         let mut taken: Vec<usize> = Vec::new();
         for i in order {
