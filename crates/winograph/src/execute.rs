@@ -4,7 +4,7 @@ use crate::device::{Device, DeviceError, Memory, Module};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::kept::{self, Again};
-use crate::memory::give_back;
+use crate::memory::{give_back, is_available};
 use crate::search::PlanStore;
 use crate::settings;
 use crate::tensor::storage::Storage;
@@ -408,6 +408,12 @@ impl Compiled {
         sizes: &[usize],
     ) -> Result<Vec<Storage>> {
         if self.device.is_host() {
+            // Before any of it is had: the system would grant it, and end the process when it is used.
+            let arena = self.workspaces.missing();
+            let bytes = sizes.iter().fold(arena, |sum, &n| sum.saturating_add(n));
+            if !is_available(bytes) {
+                return Err(Error::OutOfMemory { bytes });
+            }
             let mut results = sizes.iter().map(|&n| Storage::zeroed(n)).collect::<Result<Vec<_>>>()?;
             self.run(op, args, params, &mut results.iter_mut().collect::<Vec<_>>())?;
             return Ok(results);

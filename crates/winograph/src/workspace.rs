@@ -163,6 +163,12 @@ impl Workspaces {
         Ok(Workspace { recording: None, calls: 0, arena, args, outputs })
     }
 
+    /// Bytes for intermediates that the next call would have to allocate.
+    pub(crate) fn missing(&self) -> usize {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.is_empty() { self.arena } else { 0 }
+    }
+
     /// Bytes for intermediates that are kept for calls to come.
     pub(crate) fn kept(&self) -> usize {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);

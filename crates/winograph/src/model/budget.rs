@@ -23,7 +23,7 @@ const WORK: u64 = 1 << 34;
 const WORK_PER_BYTE: u64 = 1 << 12;
 
 /// Operations that take as long as the host takes for an entry of a table that it computes.
-pub(crate) const PER_ENTRY: u64 = 128;
+pub(crate) const PER_ENTRY: u64 = 512;
 
 /// The same for comparing two elements, or two boxes.
 pub(crate) const PER_COMPARISON: u64 = 16;

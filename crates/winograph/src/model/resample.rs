@@ -10,12 +10,55 @@ use crate::tensor::{SliceRange, Tensor};
 /// Longest period of places that are computed phase by phase.
 const MAX_PHASES: usize = 8;
 
-/// What a place reads: elements `first`, `first + 1` and so on. Beyond the ends are copies of the first and the last
-/// element.
+/// What the places of a result read along an axis: each `taps` elements from `first` on, with as many weights. Beyond the ends
+/// are copies of the first and the last element.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Taps {
-    pub(crate) first: i64,
-    pub(crate) weights: Vec<f64>,
+pub(crate) struct Places {
+    taps: usize,
+    first: Vec<i64>,
+    weights: Vec<f64>,
+}
+
+impl Places {
+    /// None yet, each of which will read so many elements.
+    pub(crate) fn new(taps: usize) -> Places {
+        Places { taps, first: vec![], weights: vec![] }
+    }
+
+    /// A place more. Weights that are not given are 0.
+    pub(crate) fn push(&mut self, first: i64, weights: impl IntoIterator<Item = f64>) {
+        self.first.push(first);
+        self.weights.extend(weights.into_iter().take(self.taps));
+        self.weights.resize(self.first.len() * self.taps, 0.0);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.first.len()
+    }
+
+    pub(crate) fn taps(&self) -> usize {
+        self.taps
+    }
+
+    /// Whether each is a copy of one element.
+    pub(crate) fn copies(&self) -> bool {
+        self.taps == 1 && self.weights.iter().all(|&w| w == 1.0)
+    }
+
+    /// The weights of a place.
+    pub(crate) fn of(&self, place: usize) -> &[f64] {
+        &self.weights[place * self.taps..][..self.taps]
+    }
+
+    /// Which element of an axis each place reads as its tap number `t`.
+    pub(crate) fn index(&self, t: usize, size: usize) -> Vec<i64> {
+        self.first.iter().map(|f| f.saturating_add(t as i64).clamp(0, size as i64 - 1)).collect()
+    }
+
+    /// The weights of tap number `t` of each place.
+    pub(crate) fn weights(&self, t: usize) -> Vec<f64> {
+        (0..self.len()).map(|i| self.of(i)[t]).collect()
+    }
 }
 
 /// The places of one phase: the `k`-th reads elements from `step * k + first` on, all of which either exist or have no
@@ -28,7 +71,7 @@ struct Phase {
 }
 
 /// Resamples an axis; there is a place for each element of the result.
-pub(crate) fn along(x: &Tensor, axis: usize, places: &[Taps]) -> Result<Tensor> {
+pub(crate) fn along(x: &Tensor, axis: usize, places: &Places) -> Result<Tensor> {
     match phases(x.shape()[axis], places) {
         Some((step, phases)) => by_phases(x, axis, places.len(), step, &phases),
         None => by_lookup(x, axis, places),
@@ -36,11 +79,11 @@ pub(crate) fn along(x: &Tensor, axis: usize, places: &[Taps]) -> Result<Tensor> 
 }
 
 /// The period of the places, as the distance of elements after each and what its phases read.
-fn phases(size: usize, places: &[Taps]) -> Option<(usize, Vec<Phase>)> {
-    let taps = places.iter().map(|p| p.weights.len()).max()?;
-    let fits = |q: usize, p: i64| places.iter().zip(&places[q..]).all(|(a, b)| b.first - a.first == p);
-    let found = (1..=MAX_PHASES.min(places.len() - 1)).find_map(|q| {
-        let p = places[q].first - places[0].first;
+fn phases(size: usize, places: &Places) -> Option<(usize, Vec<Phase>)> {
+    let (taps, first_of) = (places.taps, &places.first);
+    let fits = |q: usize, p: i64| first_of.iter().zip(&first_of[q..]).all(|(a, b)| b - a == p);
+    let found = (1..=MAX_PHASES.min(places.len().checked_sub(1)?)).find_map(|q| {
+        let p = first_of[q] - first_of[0];
         (p > 0 && fits(q, p)).then_some((q, usize::try_from(p).ok()?))
     });
     let (count, step) = found.unwrap_or((places.len(), 1));
@@ -50,13 +93,14 @@ fn phases(size: usize, places: &[Taps]) -> Option<(usize, Vec<Phase>)> {
     let length = places.len().div_ceil(count);
     let mut phases: Vec<Phase> = Vec::with_capacity(count);
     for q in 0..count {
-        let first = places[q].first;
+        let first = first_of[q];
         let mut weights = vec![vec![0.0; length]; taps];
         for k in 0..length {
             // Beyond the last place of the result nothing is wanted.
-            let Some(place) = places.get(k * count + q) else { continue };
-            for (t, &w) in place.weights.iter().enumerate() {
-                let at = (place.first + t as i64).clamp(0, size as i64 - 1) - place.first;
+            let place = k * count + q;
+            let Some(&from) = first_of.get(place) else { continue };
+            for (t, &w) in places.of(place).iter().enumerate() {
+                let at = (from + t as i64).clamp(0, size as i64 - 1) - from;
                 *weights.get_mut(usize::try_from(at).ok()?)?.get_mut(k)? += w;
             }
         }
@@ -128,20 +172,17 @@ fn phase(x: &Tensor, axis: usize, step: usize, length: usize, phase: &Phase) -> 
     }
 }
 
-fn by_lookup(x: &Tensor, axis: usize, places: &[Taps]) -> Result<Tensor> {
-    let last = x.shape()[axis] as i64 - 1;
-    let taps = places.iter().map(|p| p.weights.len()).max().unwrap_or(0);
-    let plain = taps == 1 && places.iter().all(|p| p.weights == [1.0]);
+fn by_lookup(x: &Tensor, axis: usize, places: &Places) -> Result<Tensor> {
     let mut shape = vec![1; x.rank()];
     shape[axis] = places.len();
     let mut sum: Option<Tensor> = None;
-    for t in 0..taps {
-        let index: Vec<i64> = places.iter().map(|p| p.first.saturating_add(t as i64).clamp(0, last)).collect();
+    for t in 0..places.taps() {
+        let index = places.index(t, x.shape()[axis]);
         let part = x.index_select(axis as isize, &Tensor::from_slice(&index, &[places.len()])?)?;
-        if plain {
+        if places.copies() {
             return Ok(part);
         }
-        let weights: Vec<f64> = places.iter().map(|p| p.weights.get(t).copied().unwrap_or(0.0)).collect();
+        let weights = places.weights(t);
         let part = part.mul(&Tensor::from_slice(&weights, &shape)?.cast(x.dtype())?)?;
         sum = Some(match sum {
             Some(s) => s.add(&part)?,
@@ -166,17 +207,13 @@ mod tests {
         for (out, p, q, offset, taps) in
             [(14, 1, 2, -1, 2), (3, 2, 1, -1, 4), (9, 7, 9, 0, 1), (10, 2, 3, -2, 4), (7, 1, 1, 0, 1)]
         {
-            let place = |i: i64| Taps {
-                first: (i * p).div_euclid(q) + offset,
-                weights: (0..taps).map(|t| 0.25 * (t + 1 + i % q) as f64).collect(),
-            };
-            let places: Vec<Taps> = (0..out).map(place).collect();
-            let want: Vec<f64> = places
-                .iter()
-                .map(|p| {
-                    let at = |t: usize| x[(p.first + t as i64).clamp(0, 6) as usize] as f64;
-                    p.weights.iter().enumerate().map(|(t, w)| w * at(t)).sum()
-                })
+            let mut places = Places::new(taps);
+            for i in 0i64..out {
+                places.push((i * p).div_euclid(q) + offset, (0..taps).map(|t| 0.25 * (t as i64 + 1 + i % q) as f64));
+            }
+            let element = |i: usize, t: usize| f64::from(x[(places.first[i] + t as i64).clamp(0, 6) as usize]);
+            let want: Vec<f64> = (0..places.len())
+                .map(|i| places.of(i).iter().enumerate().map(|(t, w)| w * element(i, t)).sum())
                 .collect();
             for got in [along(&tensor, 1, &places), by_lookup(&tensor, 1, &places)] {
                 let got = got.unwrap().to_vec::<f32>().unwrap();

@@ -300,8 +300,15 @@ impl Session {
         let is_it = |spec: &ArgSpec| shape::count(&spec.shape).checked_mul(spec.dtype.size()) == Some(bytes);
         let ports = self.model.outputs();
         let tensors = ports.len() == function.outputs().len();
+        let sizes = function.outputs().iter().map(|spec| shape::count(&spec.shape).saturating_mul(spec.dtype.size()));
+        let outputs = sizes.fold(0usize, usize::saturating_add);
         let output = function.outputs().iter().zip(&ports).find(|(spec, _)| tensors && is_it(spec));
         let part = match output {
+            // All that a run takes.
+            None if outputs > bytes / 2 => {
+                let names: Vec<&str> = ports.iter().map(|p| p.name.as_str()).collect();
+                format!("outputs {}, of {outputs} bytes, and the intermediates of a run", names.join(", "))
+            }
             Some((_, port)) => format!("output {:?}", port.name),
             None => match function.compiled.largest() {
                 Some((nodes, bytes)) => format!(

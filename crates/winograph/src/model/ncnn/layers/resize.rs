@@ -3,7 +3,7 @@
 use super::Node;
 use super::movement::MAX_PLACES;
 use crate::error::Result;
-use crate::model::resample::{self, Taps};
+use crate::model::resample::{self, Places};
 use crate::tensor::{Tensor, shape};
 
 #[derive(Clone, Copy)]
@@ -17,36 +17,37 @@ enum Kind {
 /// processing" (1981), with the slope that most frameworks take.
 const A: f64 = -0.75;
 
-fn cubic(f: f64) -> Vec<f64> {
+fn cubic(f: f64) -> [f64; 4] {
     let near = |d: f64| ((A + 2.0) * d - (A + 3.0)) * d * d + 1.0;
     let far = |d: f64| ((A * d - 5.0 * A) * d + 8.0 * A) * d - 4.0 * A;
     let (a, b, c) = (far(1.0 + f), near(f), near(1.0 - f));
-    vec![a, b, c, 1.0 - a - b - c]
+    [a, b, c, 1.0 - a - b - c]
 }
 
 impl Kind {
     /// What the places of an axis read. `step` is the distance of places for `Nearest`.
-    fn taps(self, size: usize, out: usize, step: f64, corners: bool) -> Vec<Taps> {
+    fn taps(self, size: usize, out: usize, step: f64, corners: bool) -> Places {
         let ratio = match corners {
             true if out > 1 => (size as f64 - 1.0) / (out as f64 - 1.0),
             true => 0.0,
             false => size as f64 / out as f64,
         };
         let place = |i: usize| if corners { i as f64 * ratio } else { (i as f64 + 0.5) * ratio - 0.5 };
-        (0..out)
-            .map(|i| {
-                let at = place(i);
-                let (floor, rest) = (at.floor(), at - at.floor());
-                match self {
-                    Kind::Nearest => {
-                        let first = ((i as f64 * step) as i64).min(size as i64 - 1);
-                        Taps { first, weights: vec![1.0] }
-                    }
-                    Kind::Linear => Taps { first: floor as i64, weights: vec![1.0 - rest, rest] },
-                    Kind::Cubic => Taps { first: floor as i64 - 1, weights: cubic(rest) },
-                }
-            })
-            .collect()
+        let mut places = Places::new(match self {
+            Kind::Nearest => 1,
+            Kind::Linear => 2,
+            Kind::Cubic => 4,
+        });
+        for i in 0..out {
+            let at = place(i);
+            let (floor, rest) = (at.floor(), at - at.floor());
+            match self {
+                Kind::Nearest => places.push(((i as f64 * step) as i64).min(size as i64 - 1), [1.0]),
+                Kind::Linear => places.push(floor as i64, [1.0 - rest, rest]),
+                Kind::Cubic => places.push(floor as i64 - 1, cubic(rest)),
+            }
+        }
+        places
     }
 }
 

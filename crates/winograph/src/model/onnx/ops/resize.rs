@@ -2,7 +2,7 @@
 
 use super::super::node::{Lowering, Node, one};
 use crate::error::Result;
-use crate::model::resample::{self, Taps};
+use crate::model::resample::{self, Places};
 use crate::model::{Value, budget};
 use crate::tensor::{Tensor, shape};
 
@@ -13,7 +13,7 @@ pub(super) fn find(op: &str) -> Option<Lowering> {
     })
 }
 
-/// Most places of the input, with their weights, that the places of one axis of a result may read: 256 MiB.
+/// Most places of the input that the places of one axis of a result may read: 128 MiB of weights.
 const MAX_TAPS: usize = 1 << 24;
 
 /// How one axis is resampled.
@@ -148,10 +148,25 @@ impl<'a> Rule<'a> {
         }
     }
 
-    /// Most places of the input that those of an axis of the result read, all together.
+    /// The weight of an element at a distance.
+    fn weight(&self, d: f64) -> f64 {
+        let (d, cubic) = (d.abs(), self.cubic);
+        match self.mode.as_str() {
+            "cubic" if d <= 1.0 => ((cubic + 2.0) * d - (cubic + 3.0)) * d * d + 1.0,
+            "cubic" if d < 2.0 => ((cubic * d - 5.0 * cubic) * d + 8.0 * cubic) * d - 4.0 * cubic,
+            "cubic" => 0.0,
+            _ => (1.0 - d).max(0.0),
+        }
+    }
+
+    /// Most places of the input that one of an axis of the result reads: those within the width, which both ends bound.
+    fn taps(&self, a: &Axis) -> Result<usize> {
+        Ok(self.width(a)?.map_or(1, |(width, _)| ((2.0 * width).ceil() as usize).max(1)))
+    }
+
+    /// The same of all of them together.
     fn reads(&self, a: &Axis) -> Result<usize> {
-        let each = self.width(a)?.map_or(1, |(width, _)| (2.0 * width).ceil() as usize);
-        let all = a.out.saturating_mul(each);
+        let all = a.out.saturating_mul(self.taps(a)?);
         match all > MAX_TAPS {
             true => {
                 Err(self.n.unsupported(format!("a result of {} places, which takes more than {MAX_TAPS} taps", a.out)))
@@ -188,13 +203,13 @@ fn place(rule: &Rule<'_>, a: &Axis, i: usize) -> Result<f64> {
     })
 }
 
-/// What a place of the result reads; `None` where it lies outside.
-fn taps(rule: &Rule<'_>, a: &Axis, i: usize) -> Result<Option<Taps>> {
+/// Adds what a place of the result reads; `false` where it lies outside, so that it reads anything.
+fn read(rule: &Rule<'_>, a: &Axis, i: usize, places: &mut Places) -> Result<bool> {
     let x = place(rule, a, i)?;
     let last = a.size as i64 - 1;
-    let inside = (0.0..=last as f64).contains(&x);
-    if rule.coordinates == "tf_crop_and_resize" && !inside {
-        return Ok(None);
+    if rule.coordinates == "tf_crop_and_resize" && !(0.0..=last as f64).contains(&x) {
+        places.push(0, []);
+        return Ok(false);
     }
     let Some((width, stretch)) = rule.width(a)? else {
         // Before opset 11 the definition leaves it open; ONNX Runtime and OpenVINO round up where an axis becomes shorter.
@@ -209,21 +224,8 @@ fn taps(rule: &Rule<'_>, a: &Axis, i: usize) -> Result<Option<Taps>> {
             "floor" => x.floor(),
             _ => x.ceil(),
         };
-        return Ok(Some(Taps { first: at as i64, weights: vec![1.0] }));
-    };
-    let cubic = rule.cubic;
-    let kernel: &dyn Fn(f64) -> f64 = match rule.mode.as_str() {
-        "cubic" => &|d: f64| {
-            let d = d.abs();
-            if d <= 1.0 {
-                ((cubic + 2.0) * d - (cubic + 3.0)) * d * d + 1.0
-            } else if d < 2.0 {
-                ((cubic * d - 5.0 * cubic) * d + 8.0 * cubic) * d - 4.0 * cubic
-            } else {
-                0.0
-            }
-        },
-        _ => &|d: f64| (1.0 - d.abs()).max(0.0),
+        places.push(at as i64, [1.0]);
+        return Ok(true);
     };
     // NaN does not hold either.
     let sane = x.abs() <= 1e15;
@@ -232,45 +234,39 @@ fn taps(rule: &Rule<'_>, a: &Axis, i: usize) -> Result<Option<Taps>> {
     }
     let (mut first, end) = ((x - width).floor() as i64 + 1, (x + width).ceil() as i64);
     let mut end = end.max(first + 1);
-    let exclude = rule.exclude;
-    if exclude {
+    if rule.exclude {
         (first, end) = (first.max(0), end.min(last + 1));
     }
-    let mut weights: Vec<f64> = (first..end).map(|at| kernel((at as f64 - x) * stretch)).collect();
-    let total: f64 = weights.iter().sum();
-    if total != 0.0 && (exclude || stretch < 1.0) {
-        weights.iter_mut().for_each(|w| *w /= total);
-    }
-    Ok(Some(Taps { first, weights }))
+    let weights = |scale: f64| (first..end).map(move |at| rule.weight((at as f64 - x) * stretch) / scale);
+    let total: f64 = if rule.exclude || stretch < 1.0 { weights(1.0).sum() } else { 1.0 };
+    places.push(first, weights(if total != 0.0 { total } else { 1.0 }));
+    Ok(true)
 }
 
 fn along(rule: &Rule<'_>, x: &Tensor, axis: usize, a: &Axis) -> Result<Tensor> {
     let n = rule.n;
-    let places = (0..a.out).map(|i| taps(rule, a, i)).collect::<Result<Vec<_>>>()?;
-    let most = places.iter().flatten().map(|p| p.weights.len()).max().unwrap_or(1);
-    let nearest = places.iter().all(|p| p.as_ref().is_some_and(|p| p.weights == [1.0]));
+    let mut places = Places::new(rule.taps(a)?);
+    let mut inside = Vec::new();
+    for i in 0..a.out {
+        inside.push(read(rule, a, i, &mut places)?);
+    }
+    let all_inside = inside.iter().all(|&i| i);
+    let nearest = all_inside && places.copies();
     let work = if x.dtype().is_float() { x.dtype().compute() } else { winograph_ir::DType::F32 };
     // Copies take any dtype, and are moved or looked up as they are.
-    if nearest && x.dtype().is_float() || !nearest && places.iter().all(Option::is_some) {
+    if nearest && x.dtype().is_float() || !nearest && all_inside {
         let x = if nearest { x.clone() } else { x.cast(work)? };
-        return resample::along(&x, axis, &places.into_iter().flatten().collect::<Vec<_>>());
+        return resample::along(&x, axis, &places);
     }
-    let last = a.size as i64 - 1;
-    let lookup = |t: usize| {
-        let place = |p: &Option<Taps>| p.as_ref().map_or(0, |p| p.first.saturating_add(t as i64).clamp(0, last));
-        let index: Vec<i64> = places.iter().map(place).collect();
-        x.index_select(axis as isize, &Tensor::from_slice(&index, &[a.out])?)
-    };
+    let lookup = |t: usize| x.index_select(axis as isize, &Tensor::from_slice(&places.index(t, a.size), &[a.out])?);
     if nearest {
         return lookup(0);
     }
     let mut wide = vec![1; x.rank()];
     wide[axis] = a.out;
     let mut sum: Option<Tensor> = None;
-    for t in 0..most {
-        let weight = |p: &Option<Taps>| p.as_ref().and_then(|p| p.weights.get(t).copied()).unwrap_or(0.0);
-        let weights: Vec<f64> = places.iter().map(weight).collect();
-        let weights = Tensor::from_slice(&weights, &wide)?.cast(work)?;
+    for t in 0..places.taps() {
+        let weights = Tensor::from_slice(&places.weights(t), &wide)?.cast(work)?;
         let part = lookup(t)?.cast(work)?.mul(&weights)?;
         sum = Some(match sum {
             Some(s) => s.add(&part)?,
@@ -278,8 +274,7 @@ fn along(rule: &Rule<'_>, x: &Tensor, axis: usize, a: &Axis) -> Result<Tensor> {
         });
     }
     let mut y = sum.ok_or_else(|| n.wrong("no taps"))?;
-    if places.iter().any(Option::is_none) {
-        let inside: Vec<bool> = places.iter().map(Option::is_some).collect();
+    if !all_inside {
         let outside = y.full_like(n.float("extrapolation_value", 0.0))?;
         y = Tensor::from_slice(&inside, &wide)?.expand_as("resize", y.shape())?.where_(&y, &outside)?;
     }
