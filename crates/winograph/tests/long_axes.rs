@@ -1,6 +1,7 @@
 //! Operations that depend on the order of an axis, on axes that are too long to compare each element with all others.
 
 use winograph::{DType, Tensor};
+use winograph_ir::ReduceOp;
 
 /// Numbers with many equal ones among them, in an order that looks random.
 fn numbers(count: usize, distinct: u64, seed: u64) -> Vec<i64> {
@@ -143,4 +144,48 @@ fn the_first_of_long_axes_have_nan_as_the_largest_and_the_bits_of_every_dtype() 
             assert!(places.iter().zip(&want).all(|(&p, &w)| p as usize == w), "{dtype} {largest}");
         }
     }
+}
+
+#[test]
+fn many_updates_scattered_over_a_long_axis_are_those_of_a_loop() {
+    for (shape, updates, axis) in
+        [(vec![9_000], vec![8_000], 0), (vec![6_000, 4], vec![4_000, 3], 0), (vec![3, 7_000], vec![2, 9_001], 1)]
+    {
+        let total = |s: &[usize]| s.iter().product::<usize>();
+        let inner = total(&shape[axis + 1..]);
+        let (x, values) = (numbers(total(&shape), 1000, 1), numbers(total(&updates), 1000, 2));
+        let index = numbers(total(&updates), 2 * shape[axis] as u64 + 100, 3);
+        // Many for a few places, most of them for none or one, and some beyond the axis.
+        let index: Vec<i64> = index.iter().map(|i| if i % 3 == 0 { i % 7 } else { i + 50 }).collect();
+        for reduce in [None, Some(ReduceOp::Add), Some(ReduceOp::Max), Some(ReduceOp::Mul)] {
+            let mut want = x.clone();
+            let update_inner = total(&updates[axis + 1..]);
+            for (u, (&to, &value)) in index.iter().zip(&values).enumerate() {
+                if to < 0 || to as usize >= shape[axis] {
+                    continue;
+                }
+                let (o, i) = (u / (updates[axis] * update_inner), u % update_inner);
+                let at = &mut want[(o * shape[axis] + to as usize) * inner + i];
+                *at = match reduce {
+                    None => value,
+                    Some(ReduceOp::Add) => *at + value,
+                    Some(ReduceOp::Max) => (*at).max(value),
+                    _ => at.wrapping_mul(value),
+                };
+            }
+            let index = Tensor::from_slice(&index, &updates).unwrap();
+            let (x, values) = (Tensor::from_slice(&x, &shape).unwrap(), Tensor::from_slice(&values, &updates).unwrap());
+            let got = x.scatter(axis as isize, &index, &values, reduce).unwrap();
+            assert_eq!(got.to_vec::<i64>().unwrap(), want, "{shape:?} {reduce:?}");
+        }
+    }
+    // An index that is repeated, and half floats that are rounded once.
+    let index: Vec<i64> = numbers(20_000, 5_000, 9).iter().map(|i| i + 2_500).collect();
+    let repeated = Tensor::from_slice(&index, &[20_000, 1]).unwrap().expand(&[-1, 3]).unwrap();
+    let ones = Tensor::full(&[20_000, 3], 1.0f32).unwrap().cast(DType::F16).unwrap();
+    let x = Tensor::zeros(&[5_000, 3], DType::F16).unwrap();
+    let got = x.scatter(0, &repeated, &ones, Some(ReduceOp::Add)).unwrap().cast(DType::F32).unwrap();
+    let mut want = vec![0f32; 15_000];
+    index.iter().for_each(|&i| (0..3).for_each(|c| want[i as usize * 3 + c] += 1.0));
+    assert_eq!(got.to_vec::<f32>().unwrap(), want);
 }
