@@ -40,9 +40,12 @@ impl Error {
     pub(crate) fn of(what: &str, e: winograph::Error) -> Error {
         use winograph::Error as E;
         match e {
-            E::Shape { .. } | E::DType { .. } | E::Argument { .. } | E::TooLarge { .. } | E::Rank { .. } | E::Inapplicable { .. } => {
-                Error::Usage(e.to_string())
-            }
+            E::Shape { .. }
+            | E::DType { .. }
+            | E::Argument { .. }
+            | E::TooLarge { .. }
+            | E::Rank { .. }
+            | E::Inapplicable { .. } => Error::Usage(e.to_string()),
             E::Execution { op: "environment", cause } => Error::Usage(cause.to_string()),
             E::Execution { cause, .. } => {
                 if let Some(CompileError::Options(text)) = cause.downcast_ref::<CompileError>() {

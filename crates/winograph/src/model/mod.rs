@@ -19,9 +19,11 @@
 //! and the host), and what follows is compiled for that.
 //!
 //! A file is not trusted with memory or time. What follows from it alone, before anybody has given an input, may take 512 MiB
-//! and 16 times the bytes of the file, and 2^34 operations and 2^12 for each of these bytes (`budget.rs`); larger constants are an
+//! and 16 times the bytes of the file, and 2^34 operations and 2^12 for each of these bytes (`budget.rs`), what the host does while
+//! importing included, such as tables for `Resize`; more is an
 //! error that names the node: make them an input, or compute them from one. What follows from inputs may be as large as they ask for;
-//! a value that is larger than the machine's memory is refused by its node before anything is computed. Attributes that an operator
+//! a value that is larger than the machine's memory is refused by its node before anything is computed, and so is a run whose
+//! results and intermediates together are more than the memory that is available. Tensors have at most 64 axes. Attributes that an operator
 //! had in no version of ONNX, or that hold another type than it says, are errors, and so are outputs of another dtype or shape than the
 //! model declares. (Of shapes that is said where all sizes of inputs are declared. Where some are open, the sizes of outputs
 //! are often still those of the run that the model was made with, so that only the number of axes has to be right.)

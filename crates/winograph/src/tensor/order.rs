@@ -11,8 +11,11 @@ const SHORT_SCAN: usize = 64;
 /// Elements of a block of running sums.
 const SCAN_BLOCK: usize = 32;
 
-/// Longest axis that is sorted by comparing each element with all others. On longer ones blocks are, and merged.
+/// Longest axis that is always sorted by comparing each element with all others. On longer ones blocks are, and merged.
 const SHORT_SORT: usize = 512;
+
+/// Comparisons that take about a millisecond: it takes longer to compile merges.
+const FEW_COMPARISONS: usize = 1 << 22;
 
 /// Elements of a block that is sorted in this way.
 const SORT_BLOCK: usize = 128;
@@ -70,7 +73,8 @@ impl Tensor {
             let expected = format!("at most the {size} elements of axis {along}");
             return Err(Error::argument(name, format!("k = {k}"), &[self.shape()], expected));
         }
-        match size > SHORT_SORT && k > 0 && self.numel() > 0 {
+        let few = self.numel().saturating_mul(size) <= FEW_COMPARISONS;
+        match size > SHORT_SORT && !few && k > 0 {
             true => by_merging(self, k, along, largest),
             false => by_rank(self, k, along, largest),
         }
