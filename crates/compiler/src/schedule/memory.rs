@@ -33,7 +33,7 @@ pub fn plan(
             2 => lives.sort_by_key(|l| (l.first, Reverse(l.bytes), l.buffer)),
             _ => lives.sort_by_key(|l| (Reverse(l.last - l.first), Reverse(l.bytes), l.first, l.buffer)),
         }
-        let found = offsets(&lives, steps.len());
+        let found = offsets(&lives);
         if best.as_ref().is_none_or(|b| found.0 < b.0) {
             best = Some(found);
         }
@@ -75,22 +75,25 @@ fn peak(lives: &[Life], steps: usize) -> usize {
 }
 
 /// The size of an arena and the buffers' offsets in it, placed in this order.
-fn offsets(lives: &[Life], steps: usize) -> (usize, Vec<(usize, usize)>) {
-    // Those placed so far as begin and end in the arena, at each step of their lives.
-    let mut busy_at: Vec<Vec<(usize, usize)>> = vec![Vec::new(); steps];
+fn offsets(lives: &[Life]) -> (usize, Vec<(usize, usize)>) {
+    // Those placed so far as begin and end in the arena, in this order, and their lives. Long lives are common (what is read at
+    // the end lives from where it is written), so that nothing is kept for each step of one.
+    let mut placed: Vec<(usize, usize, usize, usize)> = Vec::with_capacity(lives.len());
     let mut total = 0;
     let mut out = Vec::with_capacity(lives.len());
     for l in lives {
-        let mut busy: Vec<(usize, usize)> = busy_at[l.first..=l.last].concat();
-        busy.sort_unstable();
         let mut offset = 0;
-        for (begin, end) in busy {
+        for &(begin, end, first, last) in &placed {
+            if first > l.last || last < l.first {
+                continue;
+            }
             if offset + l.bytes <= begin {
                 break;
             }
             offset = offset.max(end);
         }
-        busy_at[l.first..=l.last].iter_mut().for_each(|b| b.push((offset, offset + l.bytes)));
+        let place = (offset, offset + l.bytes, l.first, l.last);
+        placed.insert(placed.partition_point(|p| *p <= place), place);
         total = total.max(offset + l.bytes);
         out.push((l.buffer, offset));
     }
@@ -133,5 +136,19 @@ mod tests {
             let (a, c) = (span(x), span(y));
             assert!(a.1 <= c.0 || c.1 <= a.0, "{x} and {y} overlap");
         }
+    }
+
+    #[test]
+    fn many_buffers_that_live_until_the_end_are_placed_in_the_square_of_their_number() {
+        // Each is written at a step of its own, from the one before, and the last step reads all.
+        let count = 8_000;
+        let mut b = buffers(&vec![16; count]);
+        let mut steps: Vec<Step> = (1..count).map(|i| step(&[i - 1, i])).collect();
+        steps.push(step(&(0..count).collect::<Vec<_>>()));
+        let start = std::time::Instant::now();
+        let total = plan(&mut b, &steps, &|_| true, &Place::Arena);
+        assert_eq!(total, count * 64);
+        // By steps of lives it would be the cube, and hours.
+        assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
     }
 }
