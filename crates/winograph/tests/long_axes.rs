@@ -31,7 +31,7 @@ fn running_sums_of_integers_are_exact_at_any_length_and_on_any_axis() {
         let inner: usize = shape[axis + 1..].iter().product();
         let mut want = x.clone();
         for i in 0..count {
-            if i / inner % shape[axis] > 0 {
+            if !(i / inner).is_multiple_of(shape[axis]) {
                 want[i] = want[i].wrapping_add(want[i - inner]);
             }
         }
@@ -63,10 +63,10 @@ fn running_sums_of_floats_are_near_those_in_f64_and_half_floats_are_rounded_once
     assert_eq!((got[299], got[300], got[699]), (300.0, f32::INFINITY, f32::INFINITY));
     assert!(got[700..].iter().all(|x| x.is_nan()));
     // 1 + 1/256 is a half float, a sum of them in half floats would stay behind.
-    let half = Tensor::full(&[2000], 1.00390625f32).unwrap().cast(DType::F16).unwrap();
+    let half = Tensor::full(&[2000], 1.0f32 + 1.0 / 256.0).unwrap().cast(DType::F16).unwrap();
     let got = half.cumsum(0).unwrap().cast(DType::F32).unwrap().to_vec::<f32>().unwrap();
     for (i, got) in got.iter().enumerate() {
-        let want = (i + 1) as f32 * 1.00390625;
+        let want = (i + 1) as f32 * (1.0 + 1.0 / 256.0);
         assert!((got - want).abs() <= want / 2048.0, "{i}: {got} {want}");
     }
 }
