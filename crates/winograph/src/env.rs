@@ -17,6 +17,9 @@ pub struct Env {
     pub cache: Option<bool>,
     /// `WINOGRAPH_CACHE_MB`: most megabytes (of 2^20 bytes) that the kernel cache has, here in bytes.
     pub cache_bytes: Option<u64>,
+    /// `WINOGRAPH_MEMORY_MB`: most megabytes (of 2^20 bytes) that the results and intermediates of one run on the host, or one
+    /// value of a model, may take, here in bytes; without it what the machine has.
+    pub memory_bytes: Option<u64>,
     /// `WINOGRAPH_PLANS`: `0` has plans that searches have stored neither used nor stored, `1` both (the default).
     pub plans: Option<bool>,
     /// `WINOGRAPH_THREADS`: number of threads, at least 1.
@@ -86,6 +89,8 @@ impl Env {
             cache_dir: get("WINOGRAPH_CACHE_DIR").map(PathBuf::from),
             cache: switch("WINOGRAPH_CACHE")?,
             cache_bytes: number("WINOGRAPH_CACHE_MB", "a number of megabytes from 1 to 1048576", 1, 1 << 20)?
+                .map(|mb| mb << 20),
+            memory_bytes: number("WINOGRAPH_MEMORY_MB", "a number of megabytes from 64 to 2^40", 64, 1 << 40)?
                 .map(|mb| mb << 20),
             plans: switch("WINOGRAPH_PLANS")?,
             threads: number("WINOGRAPH_THREADS", "a number of threads from 1 to 4096", 1, 4096)?.map(|x| x as usize),

@@ -1,6 +1,7 @@
 //! How much memory there is. Systems that promise more than they have end a process when it is used; what can never be
 //! had is refused before.
 
+use crate::env::Env;
 use std::sync::OnceLock;
 
 /// Requests below this are left to the allocator.
@@ -26,7 +27,7 @@ pub(crate) fn give_back() {
     }
 }
 
-/// Bytes that this process can have at most: the machine's memory and swap, or what its control group allows.
+/// Bytes that this process can have at most: the machine's memory and swap, or what its control group or its user allows.
 fn limit() -> u64 {
     static LIMIT: OnceLock<u64> = OnceLock::new();
     *LIMIT.get_or_init(|| {
@@ -36,7 +37,8 @@ fn limit() -> u64 {
             let folders = text.lines().filter_map(group_file);
             folders.filter_map(|file| read(&file)?.trim().parse::<u64>().ok()).min()
         });
-        machine.min(group.unwrap_or(u64::MAX))
+        let user = Env::read().ok().and_then(|env| env.memory_bytes).unwrap_or(u64::MAX);
+        machine.min(group.unwrap_or(u64::MAX)).min(user)
     })
 }
 

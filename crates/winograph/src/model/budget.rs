@@ -130,8 +130,8 @@ pub(crate) fn fits_as(dtype: DType, shape: &[usize]) -> Result<(), String> {
     match usize::try_from(bytes).is_ok_and(may_fit) {
         true => Ok(()),
         false => Err(format!(
-            "{dtype}{shape:?} takes {bytes} bytes, which is more than the memory of this machine: take smaller inputs, or work \
-             on them in parts"
+            "{dtype}{shape:?} takes {bytes} bytes, which is more than the memory of this machine, or than \
+             WINOGRAPH_MEMORY_MB allows: take smaller inputs, or work on them in parts"
         )),
     }
 }

@@ -168,6 +168,7 @@ fn env(s: &mut Source) -> Result<Env, String> {
         "WINOGRAPH_THREADS",
         "WINOGRAPH_CACHE",
         "WINOGRAPH_CACHE_MB",
+        "WINOGRAPH_MEMORY_MB",
         "WINOGRAPH_VECTOR_BYTES",
         "WINO",
         "DEBUG",
