@@ -1,0 +1,264 @@
+//! Results by definition.
+
+use crate::proto::*;
+use winograph::model::Model;
+use winograph::settings::settings;
+use winograph::{ConvOptions, DType, Tensor};
+
+#[test]
+fn a_convolution_and_relu_give_what_the_tensor_library_gives() {
+    let w = Tensor::randn(&[4, 3, 3, 3], DType::F32, 1).unwrap();
+    let file = model(
+        &[
+            node("Conv", &["x", "w"], &["c"], &[ints_attribute("pads", &[1, 1, 1, 1])]),
+            node("Relu", &["c"], &["y"], &[]),
+        ],
+        &[weights("w", &[4, 3, 3, 3], &w.to_vec::<f32>().unwrap())],
+        &[info("x", 1, &[1, 3, 0, 0])],
+        &[info("y", 1, &[1, 4, 0, 0])],
+    );
+    for size in [8, 13] {
+        let x = Tensor::randn(&[1, 3, size, size], DType::F32, 2).unwrap();
+        let got = run(&file, &[("x", &x)]).unwrap();
+        let want = x.conv(&w, None, &ConvOptions::padding(1)).unwrap().relu().unwrap();
+        assert_eq!(got[0].0, "y");
+        let pairs = got[0].1.to_vec::<f32>().unwrap().into_iter().zip(want.to_vec::<f32>().unwrap());
+        assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4));
+    }
+}
+
+#[test]
+fn before_opset_11_neighbours_are_rounded_down_where_an_axis_grows_and_up_where_it_shrinks() {
+    let resized = |scale: f32| {
+        let mut file = model(
+            &[node("Resize", &["x", "s"], &["y"], &[])],
+            &[weights("s", &[1], &[scale])],
+            &[info("x", 1, &[5])],
+            &[info("y", 1, &[0])],
+        );
+        // The version of the operators is the last byte.
+        *file.last_mut().unwrap() = 10;
+        let x = Tensor::arange(0f32, 5.0, 1.0).unwrap();
+        run(&file, &[("x", &x)]).unwrap()[0].1.to_vec::<f32>().unwrap()
+    };
+    // At 0, 1/s, 2/s .. of the input.
+    assert_eq!(resized(1.5), [0.0, 0.0, 1.0, 2.0, 2.0, 3.0, 4.0]);
+    assert_eq!(resized(0.6), [0.0, 2.0, 4.0]);
+    assert_eq!(resized(1.0), [0.0, 1.0, 2.0, 3.0, 4.0]);
+}
+
+#[test]
+fn a_shape_that_is_an_input_is_bound_when_the_model_runs() {
+    let file = model(
+        &[node("Reshape", &["x", "s"], &["y"], &[])],
+        &[],
+        &[info("x", 1, &[2, 3]), info("s", 7, &[2])],
+        &[info("y", 1, &[0, 0])],
+    );
+    let session = Model::from_onnx(&file).unwrap().compile(&settings().unwrap().device).unwrap();
+    let x = Tensor::arange(0f32, 6.0, 1.0).unwrap().reshape(&[2, 3]).unwrap();
+    for shape in [[3i64, 2], [6, 1], [3, 2]] {
+        let s = Tensor::from_slice(&shape, &[2]).unwrap();
+        let y = session.run(&[("x", &x), ("s", &s)]).unwrap();
+        assert_eq!(y[0].1.shape(), shape.map(|s| s as usize));
+        assert_eq!(y[0].1.to_vec::<f32>().unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    }
+}
+
+#[test]
+fn inverse_functions_and_orders_follow_their_definitions() {
+    let x: Vec<f64> = (-40..=40).map(|i| i as f64 / 40.0).collect();
+    let t = Tensor::from_slice(&x, &[x.len()]).unwrap();
+    let close = |got: Tensor, f: fn(f64) -> f64| {
+        for (g, &x) in got.to_vec::<f64>().unwrap().iter().zip(&x) {
+            let want = f(x);
+            assert!(*g == want || (g - want).abs() <= 1e-12 * want.abs().max(1e-3), "{x}: {g}, {want}");
+        }
+    };
+    close(t.atan().unwrap(), f64::atan);
+    close(t.asin().unwrap(), f64::asin);
+    close(t.acos().unwrap(), f64::acos);
+    close(t.sinh().unwrap(), f64::sinh);
+    close(t.asinh().unwrap(), f64::asinh);
+    close(t.atanh().unwrap(), f64::atanh);
+    let y = Tensor::randint(-5, 5, &[3, 7], DType::I32, 3).unwrap();
+    let rows = y.to_vec::<i32>().unwrap();
+    let (values, places) = y.topk(4, 1, true).unwrap();
+    for (r, row) in rows.chunks(7).enumerate() {
+        let mut order: Vec<usize> = (0..7).collect();
+        order.sort_by_key(|&i| (-row[i], i));
+        let want: Vec<i64> = order[..4].iter().map(|&i| i as i64).collect();
+        assert_eq!(places.to_vec::<i64>().unwrap()[r * 4..r * 4 + 4], want);
+        assert_eq!(values.to_vec::<i32>().unwrap()[r * 4], row[order[0]]);
+    }
+}
+
+#[test]
+fn what_data_selects_is_computed_in_pieces_and_differs_from_call_to_call() {
+    // Before and behind the boundary are compiled operations.
+    let file = model(
+        &[
+            node("Relu", &["x"], &["r"], &[]),
+            node("NonZero", &["r"], &["places"], &[]),
+            node("Transpose", &["places"], &["rows"], &[ints_attribute("perm", &[1, 0])]),
+            node("GatherND", &["r", "rows"], &["found"], &[]),
+            node("Neg", &["found"], &["y"], &[]),
+        ],
+        &[],
+        &[info("x", 1, &[2, 3])],
+        &[info("rows", 7, &[0, 2]), info("y", 1, &[0])],
+    );
+    let session = Model::from_onnx(&file).unwrap().compile(&settings().unwrap().device).unwrap();
+    let cases: [(&[f32], &[i64], &[f32]); 3] = [
+        (&[1.0, -1.0, 2.0, 0.0, 3.0, -4.0], &[0, 0, 0, 2, 1, 1], &[-1.0, -2.0, -3.0]),
+        (&[-1.0, 5.0, -2.0, 0.0, -3.0, -4.0], &[0, 1], &[-5.0]),
+        (&[-1.0; 6], &[], &[]),
+    ];
+    for (x, rows, y) in cases {
+        let got = session.run(&[("x", &Tensor::from_slice(x, &[2, 3]).unwrap())]).unwrap();
+        assert_eq!(got[0].1.shape(), [rows.len() / 2, 2]);
+        assert_eq!(got[0].1.to_vec::<i64>().unwrap(), rows);
+        assert_eq!(got[1].1.to_vec::<f32>().unwrap(), y);
+    }
+    // It cannot be one function, which is told by the node.
+    let e = as_a_whole(&file, &[2, 3], &Tensor::zeros(&[2, 3], DType::F32).unwrap()).unwrap_err().to_string();
+    assert!(e.contains("\"places\"") && e.contains("NonZero"), "{e}");
+}
+
+#[test]
+fn what_constants_select_is_folded_and_the_model_is_compiled_as_a_whole() {
+    let file = model(
+        &[node("NonZero", &["w"], &["p"], &[]), node("Gather", &["x", "p"], &["y"], &[])],
+        &[weights("w", &[4], &[0.0, 1.0, 0.0, 2.0])],
+        &[info("x", 1, &[4])],
+        &[info("y", 1, &[1, 2])],
+    );
+    let x = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0], &[4]).unwrap();
+    let got = as_a_whole(&file, &[4], &x).unwrap();
+    assert_eq!((got.shape(), got.to_vec::<f32>().unwrap()), (&[1, 2][..], vec![2.0, 4.0]));
+}
+
+#[test]
+fn unique_gives_slices_in_order_with_their_places_and_counts() {
+    let names = ["y", "first", "inverse", "counts"];
+    let x = Tensor::from_slice(&[2f32, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 1.0], &[4, 2]).unwrap();
+    let unique = |attribute: Vec<u8>| {
+        let outputs: Vec<Vec<u8>> = names.iter().map(|n| info(n, if *n == "y" { 1 } else { 7 }, &[0])).collect();
+        let file = model(&[node("Unique", &["x"], &names, &[attribute])], &[], &[info("x", 1, &[4, 2])], &outputs);
+        let got = run(&file, &[("x", &x)]).unwrap();
+        let ints = |i: usize| got[i].1.to_vec::<i64>().unwrap();
+        (got[0].1.to_vec::<f32>().unwrap(), ints(1), ints(2), ints(3))
+    };
+    let rows = unique(int_attribute("axis", 0));
+    assert_eq!(rows, (vec![1.0, 2.0, 2.0, 1.0], vec![2, 0], vec![1, 1, 0, 1], vec![1, 3]));
+    let as_met = unique(int_attribute("sorted", 0));
+    assert_eq!(as_met, (vec![2.0, 1.0], vec![0, 1], vec![0, 1, 0, 1, 1, 0, 0, 1], vec![4, 4]));
+}
+
+#[test]
+fn grids_read_elements_between_and_beyond_the_edges() {
+    let x = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0], &[1, 1, 1, 4]).unwrap();
+    // Columns 0.5, 3, -1 and 4.5 of a row of 4, as multiples of half of it from its middle.
+    let columns = [0.5f32, 3.0, -1.0, 4.5].map(|c| (c + 0.5) / 2.0 - 1.0);
+    let grid: Vec<f32> = columns.iter().flat_map(|&c| [c, 0.0]).collect();
+    let grid = Tensor::from_slice(&grid, &[1, 1, 4, 2]).unwrap();
+    let sample = |mode: &str, padding: &str| {
+        let attributes = [text_attribute("mode", mode), text_attribute("padding_mode", padding)];
+        let file = model(
+            &[node("GridSample", &["x", "g"], &["y"], &attributes)],
+            &[],
+            &[info("x", 1, &[1, 1, 1, 4]), info("g", 1, &[1, 1, 4, 2])],
+            &[info("y", 1, &[1, 1, 1, 4])],
+        );
+        run(&file, &[("x", &x), ("g", &grid)]).unwrap()[0].1.to_vec::<f32>().unwrap()
+    };
+    for (mode, padding, want) in [
+        ("bilinear", "zeros", [1.5, 4.0, 0.0, 0.0]),
+        ("bilinear", "border", [1.5, 4.0, 1.0, 4.0]),
+        ("bilinear", "reflection", [1.5, 4.0, 1.0, 3.5]),
+        ("nearest", "zeros", [1.0, 4.0, 0.0, 0.0]),
+    ] {
+        let got = sample(mode, padding);
+        assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-5), "{mode} {padding}: {got:?}, {want:?}");
+    }
+}
+
+#[test]
+fn exported_models_tell_of_their_launches_what_the_model_tells() {
+    let x = Tensor::randn(&[1, 16, 20, 20], DType::F32, 3).unwrap();
+    let device = &settings().unwrap().device;
+    let session =
+        Model::from_onnx(&branches(["first", "relu", "second", "pool", "cat"])).unwrap().compile(device).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.wg");
+    session.export(&path).unwrap();
+    let exported = Model::load(&path).unwrap().compile(device).unwrap();
+    let told = |session: &winograph::model::Session| {
+        let mut launches = session.profile(&[("x", &x)], 1).unwrap();
+        launches.iter_mut().for_each(|l| l.time = std::time::Duration::ZERO);
+        launches
+    };
+    let launches = told(&session);
+    assert!(launches.iter().any(|l| l.flops > 0 && l.algorithm.is_some() && !l.nodes.is_empty()), "{launches:?}");
+    assert!(launches.iter().all(|l| l.bytes > 0 && !l.writes.is_empty()), "{launches:?}");
+    assert_eq!(told(&exported), launches);
+}
+
+#[test]
+fn launches_tell_the_nodes_that_they_compute() {
+    let x = Tensor::randn(&[1, 16, 20, 20], DType::F32, 3).unwrap();
+    let device = &settings().unwrap().device;
+    let compiled = |names| {
+        let session = Model::from_onnx(&branches(names)).unwrap().compile(device).unwrap();
+        let nodes: Vec<Vec<String>> = session.profile(&[("x", &x)], 1).unwrap().into_iter().map(|l| l.nodes).collect();
+        let source = session.with_function(&[("x", &x)], |f| f.source().to_string()).unwrap().unwrap();
+        (nodes, source, session.run(&[("x", &x)]).unwrap()[0].1.to_vec::<f32>().unwrap())
+    };
+    let names = ["first", "relu", "second", "pool", "cat"];
+    let (nodes, source, y) = compiled(names);
+    for name in names {
+        assert!(nodes.iter().any(|of| of.iter().any(|n| n == name)), "{name} in none of {nodes:?}");
+    }
+    assert!(nodes.iter().all(|of| !of.is_empty()), "{nodes:?}");
+    // The sum of the second convolution is nobody else's.
+    let alone: Vec<&Vec<String>> = nodes.iter().filter(|of| of.iter().any(|n| n == "second")).collect();
+    assert!(alone.iter().all(|of| !of.iter().any(|n| n == "first")), "{nodes:?}");
+    // Names change no program; nodes without one are called by their results.
+    let (unnamed, same, z) = compiled([""; 5]);
+    assert_eq!((source, y), (same, z));
+    let renamed = |n: &String| ["a", "b", "c", "d", "y"][names.iter().position(|m| m == n).unwrap()].to_string();
+    assert_eq!(unnamed, nodes.iter().map(|of| of.iter().map(renamed).collect()).collect::<Vec<Vec<String>>>());
+}
+
+#[test]
+fn constants_that_are_made_from_a_few_numbers_are_computed() {
+    // Positions and a mask of 512 by 512 from four numbers, of a file of some hundred bytes.
+    let to_float = [int_attribute("to", 1)];
+    let nodes = [
+        node("Range", &["from", "to", "by"], &["r"], &[]),
+        node("Cast", &["r"], &["f"], &to_float),
+        node("Unsqueeze", &["f", "by1"], &["column"], &[]),
+        node("Sub", &["f", "column"], &["distance"], &[]),
+        node("Expand", &["distance", "n"], &["wide"], &[]),
+        node("Add", &["wide", "x"], &["y"], &[]),
+    ];
+    let numbers = [
+        longs("from", &[], &[0]),
+        longs("to", &[], &[512]),
+        longs("by", &[], &[1]),
+        longs("by1", &[1], &[1]),
+        longs("n", &[3], &[4, 512, 512]),
+    ];
+    let file = model(&nodes, &numbers, &[info("x", 1, &[1])], &[info("y", 1, &[4, 512, 512])]);
+    let y =
+        run(&file, &[("x", &Tensor::ones(&[1], DType::F32).unwrap())]).unwrap().remove(0).1.to_vec::<f32>().unwrap();
+    assert_eq!((y[0], y[511], y[512], y[4 * 512 * 512 - 1]), (1.0, 512.0, 0.0, 1.0));
+}
+
+#[test]
+fn weights_that_are_nodes_count_as_parameters() {
+    let value = [bytes(1, b"value"), bytes(5, &weights("", &[2, 3], &[1.0; 6])), int(20, 4)].concat();
+    let nodes = [node("Constant", &[], &["c"], &[value]), node("Add", &["c", "w"], &["y"], &[])];
+    let file = model(&nodes, &[weights("w", &[3], &[1.0; 3])], &[], &[info("y", 1, &[2, 3])]);
+    assert_eq!(Model::from_onnx(&file).unwrap().parameters(), 9);
+}
