@@ -609,11 +609,10 @@ pub(crate) struct InspectArgs {
 /// written as pictures go the other way.
 #[derive(Debug, Args)]
 pub(crate) struct PictureArgs {
-    /// What is subtracted from pixels: one number, or one for each channel
+    /// What is subtracted from pixels: one number, or one for each channel, as 0.5 or 1/255
     #[arg(long, value_name = "LIST", default_value = "0", allow_hyphen_values = true)]
     pub(crate) mean: String,
-    /// What they are then multiplied by: one number, or one for each channel [default: 0.00392157, a 255th, for floats, 1 for
-    /// whole numbers]
+    /// What they are then multiplied by: one number, or one for each channel [default: 1/255 for floats, 1 for whole numbers]
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub(crate) scale: Option<String>,
     /// Channels and their order [default: as the model says, in the order red, green, blue]

@@ -48,17 +48,15 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let mut progress = Progress::new(3);
     progress.step("reading the model");
     let model = Model::load(&args.model).map_err(|e| Error::of("cannot read the model", e))?;
-    let inputs = inputs(&model.inputs(), &args.shape)?;
+    let mut ports = model.inputs();
+    ports.extend(model.defaults().into_iter().filter(|p| args.shape.iter().any(|(name, _)| *name == p.name)));
+    let inputs = inputs(&ports, &args.shape)?;
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
     progress.step("compiling");
     let options = FunctionOptions { device: Some(device(args)?), ..FunctionOptions::default() };
-    let compiled = match model.exported() {
-        Some(_) => model.compile_with(options),
-        // A session that keeps the model, so that it can tell of tiles.
-        None => Ok(model.session(options)),
-    };
-    let session = compiled.and_then(|s| s.compile_for(&inputs).map(|()| s));
-    let session = session.map_err(|e| Error::of("cannot compile the model", e))?;
+    // It keeps the model, so that it can tell of tiles.
+    let session = model.session(options);
+    session.compile_for(&inputs).map_err(|e| Error::of("cannot compile the model", e))?;
     progress.step("writing");
     session.export(&file).map_err(|e| Error::of("cannot export the model", e))?;
     drop(progress);

@@ -15,10 +15,16 @@ use winograph::{ArgSpec, AxisTile, settings};
 use winograph_compiler::{Algorithm, Explanation, Options, Target};
 use winograph_ir::indexed::Role;
 
+/// Most inputs with defaults that are listed as text: exporters make all weights ones.
+const MAX_DEFAULTS: usize = 16;
+
 #[derive(Serialize)]
 struct Report {
     model: String,
     inputs: Vec<PortReport>,
+    /// Inputs that need not be given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    defaults: Vec<PortReport>,
     outputs: Vec<PortReport>,
     operators: BTreeMap<String, usize>,
     metadata: BTreeMap<String, String>,
@@ -52,6 +58,9 @@ struct PortReport {
     dtype: Option<String>,
     /// `None` for sizes that are open.
     shape: Option<Vec<Option<usize>>>,
+    /// What it is where it is no tensor of such a dtype.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
 }
 
 /// Sums of products: convolutions and products of matrices.
@@ -81,8 +90,10 @@ struct Sum {
 
 fn port(p: Port) -> PortReport {
     match p.of {
-        PortType::Tensor { dtype, shape } => PortReport { name: p.name, dtype: Some(dtype.to_string()), shape },
-        _ => PortReport { name: p.name, dtype: None, shape: None },
+        PortType::Tensor { dtype, shape } => {
+            PortReport { name: p.name, dtype: Some(dtype.to_string()), shape, kind: None }
+        }
+        of => PortReport { name: p.name, dtype: None, shape: None, kind: Some(inputs::kind(&of)) },
     }
 }
 
@@ -96,8 +107,11 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         _ => None,
     };
     let Planned { model, ports, .. } = planned;
+    let mut defaults = model.defaults();
+    defaults.retain(|d| !ports.iter().any(|p| p.name == d.name));
     let report = Report {
         model: args.model.display().to_string(),
+        defaults: defaults.into_iter().map(port).collect(),
         inputs: ports.into_iter().map(port).collect(),
         outputs: model.outputs().into_iter().map(port).collect(),
         operators: model.operators().into_iter().collect(),
@@ -154,11 +168,20 @@ fn times<T: ToString>(list: &[T]) -> String {
 
 fn text(report: &Report) -> String {
     let mut out = String::new();
-    for (what, list) in [("input", &report.inputs), ("output", &report.outputs)] {
-        for p in list {
-            let shape = p.shape.as_ref().map_or("[..]".to_string(), |s| inputs::sizes(s));
-            let _ = writeln!(out, "{what} {}: {}{shape}", p.name, p.dtype.as_deref().unwrap_or("no tensor "));
-        }
+    let mut write = |what: &str, p: &PortReport, more: &str| {
+        let _ = match (&p.kind, &p.dtype) {
+            (Some(kind), _) => writeln!(out, "{what} {}: {kind}{more}", p.name),
+            (None, dtype) => {
+                let shape = p.shape.as_ref().map_or("[..]".to_string(), |s| inputs::sizes(s));
+                writeln!(out, "{what} {}: {}{shape}{more}", p.name, dtype.as_deref().unwrap_or_default())
+            }
+        };
+    };
+    report.inputs.iter().for_each(|p| write("input", p, ""));
+    report.defaults.iter().take(MAX_DEFAULTS).for_each(|p| write("input", p, ", which need not be given"));
+    report.outputs.iter().for_each(|p| write("output", p, ""));
+    if let Some(more) = report.defaults.len().checked_sub(MAX_DEFAULTS).filter(|&more| more > 0) {
+        let _ = writeln!(out, "{more} more inputs that need not be given");
     }
     for (key, value) in &report.metadata {
         let short: String = value.chars().take(100).collect();

@@ -20,8 +20,11 @@ impl Planned {
     /// A model in a file, with sizes that it leaves open as `--shape` gives them.
     pub(crate) fn load(file: &Path, shapes: &[String]) -> Result<Planned> {
         let model = Model::load(file).map_err(|e| Error::of("cannot load the model", e))?;
-        let ports = model.inputs();
-        let given = inputs::shapes(shapes, &ports)?;
+        let (mut ports, defaults) = (model.inputs(), model.defaults());
+        let all = [&ports[..], &defaults].concat();
+        let given = inputs::shapes(shapes, &all)?;
+        // Others have their defaults.
+        ports.extend(defaults.into_iter().filter(|p| given.iter().any(|(name, _)| *name == p.name)));
         let spec = |p: &Port| {
             let (dtype, shape) = inputs::shape_of(p, &given)?;
             Some(ArgSpec::new(dtype, &shape?.into_iter().collect::<Option<Vec<usize>>>()?))

@@ -216,7 +216,7 @@ fn inputs_say_what_convolutions_need() {
 #[test]
 fn what_is_wrong_is_named_with_its_layer() {
     let bin = floats(&[1.0; 6]);
-    let cases: [(&[&str], &[u8], &str); 14] = [
+    let cases: [(&[&str], &[u8], &str); 16] = [
         (
             &["ReLU r 1 1 x y", "Input i 0 1 x"],
             &[],
@@ -229,11 +229,25 @@ fn what_is_wrong_is_named_with_its_layer() {
             &bin[..20],
             "weight_data_size of 6 elements goes beyond the end",
         ),
-        (&["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=2147483647"], &bin, "goes beyond the end"),
+        (&["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=2147483646"], &bin, "goes beyond the end"),
         (&["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=-4"], &bin, "weight_data_size (parameter 6) is -4"),
         (&["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=6 8=1"], &bin, "int8_scale_term"),
         (&["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=6 5=1"], &bin, "num_output of 2 elements"),
-        (&["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=5"], &bin, "4 bytes are left"),
+        (
+            &["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=5"],
+            &bin,
+            "node c (Convolution): weight_data_size (parameter 6) is 5, expected a multiple of 2: num_output 2 by 1 by 1",
+        ),
+        (
+            &["Input i 0 1 x", "Convolution c 1 1 x y 0=2 1=1 6=4"],
+            &bin,
+            "8 bytes are left when all layers have their weights, of which the last is c (Convolution), weight_data_size of 4",
+        ),
+        (
+            &["Input i 0 1 x", "InnerProduct f 1 1 x y 0=4 2=7"],
+            &bin,
+            "node f (InnerProduct): weight_data_size (parameter 2) is 7, expected a multiple of 4",
+        ),
         (
             &["Input i 0 1 x", "MemoryData m 0 1 y 0=99999 1=99999 2=99999 11=99999"],
             &[],
@@ -254,7 +268,7 @@ fn what_is_wrong_is_named_with_its_layer() {
     }
     let x = rand(&[3, 4, 4], 1);
     for (line, part) in [
-        ("Convolution c 1 1 in0 out 0=2 1=1 6=5", "weight_data_size 5 for 3 input channels"),
+        ("ConvolutionDepthWise c 1 1 in0 out 0=3 1=1 7=3 6=6", "weight_data_size 6 for 3 input channels"),
         ("Convolution c 1 1 in0 out 0=1 1=5 6=75", "node c (Convolution)"),
         ("NoSuchLayer n 1 1 in0 out", "NoSuchLayer is not supported"),
         ("BinaryOp b 1 1 in0 out 0=0", "1 input(s), at least 2"),
@@ -269,6 +283,16 @@ fn what_is_wrong_is_named_with_its_layer() {
         let e = layer(line, &bin, &[&x]).unwrap_err().to_string();
         assert!(e.contains(part), "{line}: {e}");
     }
+}
+
+#[test]
+fn more_blobs_may_be_announced_than_there_are_and_fewer_may_not() {
+    let file = |blobs: usize| format!("7767517\n2 {blobs}\nInput i 0 1 x\nReLU r 1 1 x y\n").into_bytes();
+    for blobs in [2, 3, 1000] {
+        assert_eq!(Model::from_ncnn(&file(blobs), &[]).unwrap().outputs()[0].name, "y");
+    }
+    let e = Model::from_ncnn(&file(1), &[]).unwrap_err().to_string();
+    assert!(e.contains("line 2: 1 blobs are announced, 2 are there"), "{e}");
 }
 
 #[test]

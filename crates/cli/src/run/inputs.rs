@@ -8,19 +8,40 @@ use std::path::{Path, PathBuf};
 use winograph::model::{Model, Port, PortType, Value};
 use winograph::{DType, Tensor};
 
+/// An option of the form `NAME=VALUE`. Names may hold `=`: of those that are known the longest counts that is followed by one.
+pub(super) fn split<'a>(option: &str, item: &'a str, ports: &[Port]) -> Result<(&'a str, &'a str)> {
+    let fits = |p: &&Port| item.strip_prefix(p.name.as_str()).is_some_and(|rest| rest.starts_with('='));
+    let found = match ports.iter().filter(fits).map(|p| p.name.len()).max() {
+        Some(length) => {
+            item.split_at_checked(length).map(|(name, rest)| (name, rest.strip_prefix('=').unwrap_or(rest)))
+        }
+        None => item.split_once('='),
+    };
+    let found = found.filter(|(n, v)| !n.is_empty() && !v.is_empty());
+    found.ok_or_else(|| Error::usage(format!("{option} '{item}': expected NAME=VALUE")))
+}
+
 /// Options of the form `NAME=VALUE`, in order.
-pub(super) fn named(option: &str, list: &[String]) -> Result<Vec<(String, String)>> {
+pub(super) fn named(option: &str, list: &[String], ports: &[Port]) -> Result<Vec<(String, String)>> {
     let mut out: Vec<(String, String)> = Vec::new();
     for item in list {
-        let Some((name, value)) = item.split_once('=').filter(|(n, v)| !n.is_empty() && !v.is_empty()) else {
-            return Err(Error::usage(format!("{option} '{item}': expected NAME=VALUE")));
-        };
+        let (name, value) = split(option, item, ports)?;
         if out.iter().any(|(n, _)| n == name) {
             return Err(Error::usage(format!("{option}: {name} is there twice")));
         }
         out.push((name.to_string(), value.to_string()));
     }
     Ok(out)
+}
+
+/// A finite number or a fraction of two.
+fn number(text: &str) -> Option<f32> {
+    let part = |s: &str| s.trim().parse::<f64>().ok();
+    let value = match text.split_once('/') {
+        Some((a, b)) => part(a)? / part(b)?,
+        None => return text.trim().parse::<f32>().ok().filter(|v| v.is_finite()),
+    };
+    Some(value as f32).filter(|v| v.is_finite())
 }
 
 /// Shapes by the names of inputs.
@@ -32,7 +53,7 @@ pub(crate) fn shapes(list: &[String], ports: &[Port]) -> Result<Vec<(String, Vec
         let sizes = text.split(',').map(size).collect::<Result<Vec<_>>>()?;
         Ok((name, sizes))
     };
-    named("--shape", list)?.into_iter().map(parse).collect()
+    named("--shape", list, ports)?.into_iter().map(parse).collect()
 }
 
 /// Refuses names that the model does not have.
@@ -65,9 +86,9 @@ pub(super) struct Axes {
 impl Pixels {
     pub(super) fn new(args: &PictureArgs) -> Result<Pixels> {
         let list = |option: &str, text: &str| {
-            let bad = || Error::usage(format!("{option} '{text}': expected one number, or one for each of 3 channels"));
-            let number = |s: &str| s.trim().parse::<f32>().ok().filter(|v| v.is_finite()).ok_or_else(bad);
-            let list = text.split(',').map(number).collect::<Result<Vec<_>>>()?;
+            let expected = "expected one number, or one for each of 3 channels, as 0.5 or 1/255";
+            let bad = || Error::usage(format!("{option} '{text}': {expected}"));
+            let list = text.split(',').map(|s| number(s).ok_or_else(bad)).collect::<Result<Vec<_>>>()?;
             if matches!(list.len(), 1 | 3) { Ok(list) } else { Err(bad()) }
         };
         let scale = args.scale.as_ref().map(|text| list("--scale", text)).transpose()?;
@@ -171,6 +192,16 @@ impl Pixels {
     }
 }
 
+/// What a port is, as it is told to people.
+pub(crate) fn kind(of: &PortType) -> String {
+    match of {
+        PortType::Tensor { dtype, .. } => format!("a tensor of {dtype}"),
+        PortType::Sequence => "a sequence of tensors".to_string(),
+        PortType::Optional => "a value that may be missing".to_string(),
+        PortType::Other(what) => format!("{what}, which is not supported"),
+    }
+}
+
 /// A shape as it is told to people.
 pub(crate) fn sizes(shape: &[Option<usize>]) -> String {
     let list: Vec<String> = shape.iter().map(|s| s.map_or("?".to_string(), |s| s.to_string())).collect();
@@ -206,7 +237,10 @@ pub(super) fn read(
     let given = |tensor| Given { name: port.name.clone(), tensor, scaled_from: None, open: None };
     let name = &port.name;
     let Some((dtype, shape)) = shape_of(port, shapes) else {
-        return Err(Error::usage(format!("--input {name}: it is no tensor, and only tensors can be given")));
+        let what = kind(&port.of);
+        return Err(Error::usage(format!(
+            "--input {name}: it is {what}, and only tensors of known dtypes can be given"
+        )));
     };
     if value == "random" {
         return random(name, dtype, shape, seed).map(given);
@@ -376,8 +410,34 @@ mod tests {
         for shape in [&[Some(1), Some(5), None, None][..], &[Some(2), Some(3), None, None], &[None, None], &[None; 5]] {
             assert!(how.axes(shape).is_none(), "{shape:?}");
         }
-        assert!(named("--input", &["x".to_string()]).is_err());
-        assert!(named("--input", &["x=a".to_string(), "x=b".to_string()]).is_err());
+        assert!(named("--input", &["x".to_string()], &[]).is_err());
+        assert!(named("--input", &["x=a".to_string(), "x=b".to_string()], &[]).is_err());
         assert!(writable("y", "a.jpg").is_err() && writable("y", "a.PNG").is_ok());
+    }
+
+    #[test]
+    fn names_with_equals_signs_are_found_as_the_longest_that_is_known() {
+        let port = |name: &&str| Port { name: name.to_string(), of: PortType::Sequence };
+        let ports: Vec<Port> = ["a", "a=b", "é="].iter().map(port).collect();
+        for (item, name, value) in [
+            ("a=c", "a", "c"),
+            ("a=b=c", "a=b", "c"),
+            ("a=bc=d", "a", "bc=d"),
+            ("é==f=g.npy", "é=", "f=g.npy"),
+            ("z=q", "z", "q"),
+        ] {
+            assert_eq!(split("--input", item, &ports).unwrap(), (name, value));
+        }
+        assert!(split("--input", "a=b=", &ports).is_err() && split("--input", "=c", &ports).is_err());
+        let both = named("--input", &["a=b=1".to_string(), "a=c".to_string()], &ports).unwrap();
+        assert_eq!(both.iter().map(|b| b.0.as_str()).collect::<Vec<_>>(), ["a=b", "a"]);
+    }
+
+    #[test]
+    fn numbers_may_be_fractions() {
+        assert_eq!((number("1/255"), number(" 0.5 "), number("-3 / 4")), (Some(1.0 / 255.0), Some(0.5), Some(-0.75)));
+        for bad in ["1/0", "1/", "/2", "1/2/3", "nan", "1e99", "", "x"] {
+            assert_eq!(number(bad), None, "{bad}");
+        }
     }
 }

@@ -24,10 +24,14 @@ const PROFILED: usize = 9;
 /// Refuses what can be refused without reading the model.
 pub(crate) fn check(args: &RunArgs) -> Result<()> {
     Name::parse(&args.device)?;
-    inputs::named("--input", &args.input)?;
-    inputs::named("--shape", &args.shape)?;
-    for (name, file) in inputs::named("--output", &args.output)? {
-        inputs::writable(&name, &file)?;
+    // Which part of each is the name is known when the model is.
+    for (option, list) in [("--input", &args.input), ("--shape", &args.shape), ("--output", &args.output)] {
+        for item in list {
+            let (name, value) = inputs::split(option, item, &[])?;
+            if option == "--output" {
+                inputs::writable(name, value)?;
+            }
+        }
     }
     Pixels::new(&args.picture)?;
     args.tolerance.as_deref().map(shapes::tolerance).transpose()?;
@@ -43,17 +47,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let start = Instant::now();
     let model = Model::load(&args.model).map_err(|e| Error::of("cannot load the model", e))?;
     let load_ms = ms(start.elapsed());
-    let ports = model.inputs();
+    let (mut ports, defaults) = (model.inputs(), model.defaults());
+    ports.extend(defaults.iter().cloned());
     let shapes = inputs::shapes(&args.shape, &ports)?;
     let mut given: Vec<Given> = Vec::new();
-    for (i, (name, value)) in inputs::named("--input", &args.input)?.into_iter().enumerate() {
+    for (i, (name, value)) in inputs::named("--input", &args.input, &ports)?.into_iter().enumerate() {
         let port = inputs::known(&ports, &name, "--input")?;
         let seed = args.seed.wrapping_add(i as u64);
         given.push(inputs::read(port, &value, &shapes, &pixels, seed, args.tile_size.is_some())?);
     }
     let mut files: Vec<(String, PathBuf)> = Vec::new();
-    for (name, file) in inputs::named("--output", &args.output)? {
-        inputs::known(&model.outputs(), &name, "--output")?;
+    let outputs = model.outputs();
+    for (name, file) in inputs::named("--output", &args.output, &outputs)? {
+        inputs::known(&outputs, &name, "--output")?;
         files.push((name.clone(), inputs::writable(&name, &file)?));
     }
     let machine = Machine::open(&Name::parse(&args.device)?, args.threads)?;
@@ -75,7 +81,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         report.tiles = Some(tiles);
         return finish(args, report, &given, &[result], &files, &pixels);
     }
-    let session = model.compile_with(options).map_err(|e| Error::of("cannot compile the model", e))?;
+    let session = match given.iter().any(|g| defaults.iter().any(|p| p.name == g.name)) {
+        // Compiled for the inputs alone that have to be given, it could take no other any more.
+        true => model.session(options),
+        false => model.compile_with(options).map_err(|e| Error::of("cannot compile the model", e))?,
+    };
     // The session may have no use for its weights any more.
     drop(model);
     let borrowed: Vec<(&str, &Tensor)> = given.iter().map(|g| (g.name.as_str(), &g.tensor)).collect();
@@ -159,10 +169,7 @@ fn tiled(
     let failed = |e| Error::of("cannot run the model in tiles", e);
     let start = Instant::now();
     // Compiled for the tiles alone; a session that has compiled a model cannot be asked about it any more.
-    let session = match model.exported() {
-        Some(_) => model.compile_with(options).map_err(failed)?,
-        None => model.session(options),
-    };
+    let session = model.session(options);
     let mut progress = Some(compiling);
     let mut compiled = None;
     let mut tiles = 0;

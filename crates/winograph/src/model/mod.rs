@@ -56,6 +56,7 @@ use crate::function::{ArgSpec, FunctionOptions};
 use crate::tensor::Tensor;
 use ncnn::NcnnModel;
 use onnx::OnnxModel;
+use onnx::tensors::Folder;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
@@ -84,6 +85,7 @@ enum Format {
 #[derive(Debug)]
 struct Told {
     inputs: Vec<Port>,
+    defaults: Vec<Port>,
     outputs: Vec<Port>,
     metadata: Vec<(String, String)>,
     operators: Vec<(String, usize)>,
@@ -148,10 +150,7 @@ impl Model {
         if first.starts_with(ncnn::MAGIC.as_bytes()) || path.extension().is_some_and(|e| e == "param") {
             return Model::from_ncnn(&read(path)?, &read(&path.with_extension("bin"))?);
         }
-        let folder = match path.parent() {
-            Some(p) if !p.as_os_str().is_empty() => p,
-            _ => Path::new("."),
-        };
+        let folder = Folder::of(path).map_err(io)?;
         Ok(Model(Arc::new(Format::Onnx(OnnxModel::read(file, bytes, Some(folder))?))))
     }
 
@@ -171,7 +170,19 @@ impl Model {
         Ok(Model(Arc::new(Format::Onnx(OnnxModel::decode(bytes, None)?))))
     }
 
-    /// What it takes.
+    /// What it takes beside that, if it is given: inputs that the file has values for, which are taken where it is not. Those of
+    /// files of ONNX's version 4 and newer; in older ones all constants are inputs, and they stay constants.
+    ///
+    /// What is computed from such values alone is computed once; given as an input, it is compiled for.
+    pub fn defaults(&self) -> Vec<Port> {
+        match &*self.0 {
+            Format::Onnx(m) => m.defaults(),
+            Format::Told(m) => m.defaults.clone(),
+            Format::Ncnn(_) | Format::Exported(_) => vec![],
+        }
+    }
+
+    /// What it takes, and has to be given.
     pub fn inputs(&self) -> Vec<Port> {
         match &*self.0 {
             Format::Onnx(m) => m.inputs(),
@@ -249,8 +260,8 @@ impl Model {
                 Err(ModelError::format("exported model", cause).into())
             }
             Format::Told(_) => {
-                let cause = "a session has compiled it for the only shapes that it takes and has let its weights go: load \
-                             it again (and take Model::session, which keeps them)";
+                let cause = "a session has compiled it for the shapes that it states and has let its weights go: load it \
+                             again (and take Model::session, which keeps them)";
                 Err(ModelError::format("model of a session", cause).into())
             }
         }
@@ -259,7 +270,8 @@ impl Model {
     /// Compiles the model if the shapes of its inputs are known; else that is done when it is first run. Where the model
     /// states all shapes the session has no more use for the weights as they are in the file, and lets them go: they are
     /// freed when the last `Model` that was loaded with them is dropped. Else it keeps them for the shapes to come, beside
-    /// those that it has prepared.
+    /// those that it has prepared. Inputs with [`defaults`](Model::defaults) are constants in the former case: to give such an
+    /// input take [`session`](Model::session).
     ///
     /// # Errors
     /// What is wrong with the model, and those of compiling.
@@ -267,7 +279,8 @@ impl Model {
         self.compile_with(FunctionOptions { device: Some(device.clone()), ..FunctionOptions::default() })
     }
 
-    /// A session that has compiled nothing yet: it does so for the shapes that it meets, and keeps the model's weights.
+    /// A session that has compiled nothing yet: it does so for the shapes that it meets, and keeps the model's weights. Of a
+    /// model that was exported it loads the code when it is first asked for.
     pub fn session(&self, options: FunctionOptions) -> Session {
         Session::new(self.clone(), options)
     }
@@ -277,10 +290,11 @@ impl Model {
     /// # Errors
     /// Those of [`compile`](Model::compile).
     pub fn compile_with(&self, options: FunctionOptions) -> Result<Session> {
-        if let Format::Exported(exported) = &*self.0 {
-            return Session::of_exported(self, exported, options);
-        }
         let mut session = Session::new(self.clone(), options);
+        if let Format::Exported(exported) = &*self.0 {
+            session.load(exported)?;
+            return Ok(session);
+        }
         let fixed = self.inputs().into_iter().map(|p| match p.of {
             PortType::Tensor { dtype, shape: Some(shape) } => {
                 let shape = shape.into_iter().collect::<Option<Vec<usize>>>()?;
@@ -298,12 +312,22 @@ impl Model {
     fn told(&self) -> Model {
         Model(Arc::new(Format::Told(Told {
             inputs: self.inputs(),
+            defaults: self.defaults(),
             outputs: self.outputs(),
             metadata: self.metadata().to_vec(),
             operators: self.operators(),
             parameters: self.parameters(),
         })))
     }
+}
+
+/// The inputs that a model has to be given, and those of its others that it is given.
+fn with_given(mut inputs: Vec<Port>, defaults: impl FnOnce() -> Vec<Port>, given: &[(String, Value)]) -> Vec<Port> {
+    // Most models are given what they have to be given; some have thousands of constants that they could be given.
+    if given.iter().any(|(name, _)| !inputs.iter().any(|p| p.name == *name)) {
+        inputs.extend(defaults().into_iter().filter(|p| given.iter().any(|(name, _)| p.name == *name)));
+    }
+    inputs
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::export::{self, About, ExportError, Exported, Names};
 use crate::function::{ArgSpec, Function, FunctionOptions, compile_with};
 use crate::model::profile::{Launch, profile};
-use crate::model::{Model, ModelError, Port, PortType, Tiling, Value};
+use crate::model::{Model, ModelError, Port, PortType, Tiling, Value, with_given};
 use crate::settings::settings;
 use crate::tensor::{Tensor, shape};
 use std::path::Path;
@@ -25,7 +25,7 @@ pub struct Session {
 }
 
 /// A model compiled for some inputs.
-struct Plan {
+pub(crate) struct Plan {
     inputs: Vec<Fixed>,
     /// `None` where the model cannot be compiled as a whole.
     function: Option<Function>,
@@ -81,12 +81,12 @@ impl Session {
         Session { model, options, plans: Mutex::default() }
     }
 
-    /// A session of a model that is compiled already.
+    /// Loads what a model that is compiled already was compiled to.
     ///
     /// # Errors
     /// Those of [`Exported::load`].
-    pub(crate) fn of_exported(model: &Model, exported: &Exported, options: FunctionOptions) -> Result<Session> {
-        let device = match &options.device {
+    pub(crate) fn load(&self, exported: &Exported) -> Result<Arc<Plan>> {
+        let device = match &self.options.device {
             Some(device) => device.clone(),
             None => settings()?.device.clone(),
         };
@@ -94,9 +94,7 @@ impl Session {
         let fixed = |(name, spec)| Fixed { name, tensors: vec![spec], kind: Kind::Tensor, elements: None };
         let inputs = exported.inputs().into_iter().map(fixed).collect();
         let outputs = vec![Kind::Tensor; function.outputs().len()];
-        let session = Session::new(model.clone(), options);
-        session.keep(Plan { inputs, function: Some(function), outputs })?;
-        Ok(session)
+        self.keep(Plan { inputs, function: Some(function), outputs })
     }
 
     /// Writes what was compiled to a file that [`Model::load`] reads, on machines of this kind, without a compiler; by
@@ -112,6 +110,9 @@ impl Session {
     pub fn export(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let unsuitable = |cause: String| ExportError::Unsuitable { cause }.of(&path.display().to_string());
+        if self.model.exported().is_some() {
+            return Err(unsuitable("it was loaded from such a file: copy that file".into()));
+        }
         let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let [plan] = &plans[..] else {
             let cause = format!("it is compiled for {} combinations of input shapes: give one", plans.len());
@@ -175,7 +176,7 @@ impl Session {
     /// # Errors
     /// Those of [`run`](Session::run).
     pub fn run_values(&self, inputs: &[(String, Value)]) -> Result<Vec<(String, Value)>> {
-        let inputs = checked(&self.model.inputs(), inputs)?;
+        let inputs = self.checked(inputs)?;
         let plan = self.plan_for(&inputs)?;
         let values = match &plan.function {
             Some(function) => {
@@ -202,7 +203,11 @@ impl Session {
     pub fn compile_for(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         let values: Vec<(String, Value)> =
             inputs.iter().map(|(n, t)| (n.to_string(), Value::Tensor((*t).clone()))).collect();
-        self.plan_for(&checked(&self.model.inputs(), &values)?).map(|_| ())
+        self.plan_for(&self.checked(&values)?).map(|_| ())
+    }
+
+    fn checked(&self, inputs: &[(String, Value)]) -> Result<Vec<(String, Value)>> {
+        checked(&with_given(self.model.inputs(), || self.model.defaults(), inputs), inputs)
     }
 
     fn plan_for(&self, inputs: &[(String, Value)]) -> Result<Arc<Plan>> {
@@ -220,7 +225,7 @@ impl Session {
     pub fn with_function<R>(&self, inputs: &[(&str, &Tensor)], f: impl FnOnce(&Function) -> R) -> Result<Option<R>> {
         let values: Vec<(String, Value)> =
             inputs.iter().map(|(n, t)| (n.to_string(), Value::Tensor((*t).clone()))).collect();
-        let plan = self.find(&checked(&self.model.inputs(), &values)?)?;
+        let plan = self.find(&self.checked(&values)?)?;
         Ok(plan.and_then(|p| p.function.as_ref().map(f)))
     }
 
@@ -231,7 +236,7 @@ impl Session {
     pub fn profile(&self, inputs: &[(&str, &Tensor)], runs: usize) -> Result<Vec<Launch>> {
         let values: Vec<(String, Value)> =
             inputs.iter().map(|(n, t)| (n.to_string(), Value::Tensor((*t).clone()))).collect();
-        let values = checked(&self.model.inputs(), &values)?;
+        let values = self.checked(&values)?;
         let plan = self.plan_for(&values)?;
         match &plan.function {
             Some(function) => {
@@ -285,6 +290,9 @@ impl Session {
 
     /// Compiles for inputs, with the elements of those that shapes depend on.
     fn plan(&self, inputs: &[(String, Value)]) -> Result<Arc<Plan>> {
+        if let Some(exported) = self.model.exported() {
+            return self.load(exported);
+        }
         match bindings(&self.model, inputs)? {
             Some(bound) => self.keep(self.attempt(inputs, &bound)?),
             None => {

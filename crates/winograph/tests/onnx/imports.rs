@@ -262,3 +262,71 @@ fn weights_that_are_nodes_count_as_parameters() {
     let file = model(&nodes, &[weights("w", &[3], &[1.0; 3])], &[], &[info("y", 1, &[2, 3])]);
     assert_eq!(Model::from_onnx(&file).unwrap().parameters(), 9);
 }
+
+#[test]
+fn inputs_with_initializers_are_constants_unless_they_are_given() {
+    let file = |version: i64| {
+        let nodes = [node("Mul", &["x", "w"], &["p"], &[]), node("Reshape", &["p", "s"], &["y"], &[])];
+        let constants = [weights("w", &[2], &[3.0, 4.0]), longs("s", &[1], &[2]), weights("b", &[1], &[0.0])];
+        let inputs = [info("w", 1, &[2]), info("x", 1, &[2]), info("s", 7, &[0])];
+        let mut file = model(&nodes, &constants, &inputs, &[info("y", 1, &[0])]);
+        // The version of the format is the first field.
+        file[1] = version as u8;
+        Model::from_onnx(&file).unwrap()
+    };
+    let names = |ports: Vec<winograph::model::Port>| ports.into_iter().map(|p| p.name).collect::<Vec<_>>();
+    let new = file(4);
+    assert_eq!(
+        (names(new.inputs()), names(new.defaults())),
+        (vec!["x".to_string()], vec!["w".to_string(), "s".to_string()])
+    );
+    let old = file(3);
+    assert_eq!((names(old.inputs()), names(old.defaults())), (vec!["x".to_string()], vec![]));
+    let x = Tensor::from_slice(&[1f32, 2.0], &[2]).unwrap();
+    let w = Tensor::from_slice(&[5f32, 6.0], &[2]).unwrap();
+    let session = new.session(Default::default());
+    let y = |given: &[(&str, &Tensor)]| {
+        let y = session.run(given).unwrap().remove(0).1;
+        (y.shape().to_vec(), y.to_vec::<f32>().unwrap())
+    };
+    // In any order; each set of inputs is compiled for, and a shape is bound like that of any input.
+    for _ in 0..2 {
+        assert_eq!(y(&[("x", &x)]), (vec![2], vec![3.0, 8.0]));
+        assert_eq!(y(&[("w", &w), ("x", &x)]), (vec![2], vec![5.0, 12.0]));
+        assert_eq!(y(&[("x", &x), ("w", &w)]), (vec![2], vec![5.0, 12.0]));
+    }
+    let column = Tensor::from_slice(&[2i64, 1], &[2]).unwrap();
+    assert_eq!(y(&[("x", &x), ("s", &column)]), (vec![2, 1], vec![3.0, 8.0]));
+    // Of another shape than is declared, or of none.
+    let wide = Tensor::ones(&[3], DType::F32).unwrap();
+    assert_told(&session.run(&[("x", &x), ("w", &wide)]).unwrap_err().to_string(), &["\"w\"", "f32[3]", "f32[2]"]);
+    assert_told(&session.run(&[("w", &w)]).unwrap_err().to_string(), &["\"x\"", "nothing"]);
+    let told = |model: &Model, name: &str| {
+        model.session(Default::default()).run(&[("x", &x), (name, &w)]).unwrap_err().to_string()
+    };
+    // Neither a constant of an old file nor one that is no input is an input.
+    assert_told(&told(&old, "w"), &["\"w\"", "a name the model does not have"]);
+    assert_told(&told(&new, "b"), &["\"b\"", "a name the model does not have"]);
+    // Compiled for the shapes that it states, a session has no weights for anything else.
+    let compiled = new.compile(&settings().unwrap().device).unwrap();
+    assert_eq!(names(compiled.model().defaults()).len(), 2);
+    assert_eq!(compiled.run(&[("x", &x)]).unwrap()[0].1.to_vec::<f32>().unwrap(), [3.0, 8.0]);
+    assert_told(&compiled.run(&[("x", &x), ("w", &w)]).unwrap_err().to_string(), &["take Model::session"]);
+}
+
+#[test]
+fn exported_models_are_loaded_by_any_session_when_they_are_first_run() {
+    let x = Tensor::from_slice(&[-1f32, 2.0], &[2]).unwrap();
+    let file = model(&[node("Relu", &["x"], &["y"], &[])], &[], &[info("x", 1, &[2])], &[info("y", 1, &[2])]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.wg");
+    Model::from_onnx(&file).unwrap().compile(&settings().unwrap().device).unwrap().export(&path).unwrap();
+    let session = Model::load(&path).unwrap().session(Default::default());
+    let loaded = |s: &winograph::model::Session| s.with_function(&[("x", &x)], |_| ()).unwrap().is_some();
+    assert!(!loaded(&session));
+    assert_eq!(session.run(&[("x", &x)]).unwrap()[0].1.to_vec::<f32>().unwrap(), [0.0, 2.0]);
+    assert!(loaded(&session) && loaded(&Model::load(&path).unwrap().compile(&settings().unwrap().device).unwrap()));
+    for session in [&session, &Model::load(&path).unwrap().session(Default::default())] {
+        assert_told(&session.export(dir.path().join("again.wg")).unwrap_err().to_string(), &["copy that file"]);
+    }
+}

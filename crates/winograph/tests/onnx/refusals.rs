@@ -74,7 +74,8 @@ fn hostile_models_are_refused_by_the_name_of_what_is_wrong() {
         told("sizes from nowhere", &of(&[add], &[weights("w", shape, &[1.0])]), &["tensor \"w\""]);
     }
     let strange = [int(1, 2), int(2, 99), bytes(8, b"w"), bytes(9, &[0; 8])].concat();
-    told("elements of no type", &of(&[], &[strange]), &["tensor \"w\"", "type"]);
+    let read = named("same", node("Identity", &["w"], &["y"], &[]));
+    told("elements of no type", &of(&[read], &[strange]), &["node \"same\"", "input \"w\"", "type number 99"]);
     let longs = [int(1, 2), int(2, 7), bytes(8, b"n"), bytes(9, &[0; 16])].concat();
     let mixed = named("mixed", node("Add", &["x", "n"], &["y"], &[]));
     told("operands of two types", &of(&[mixed], &[longs]), &["node \"mixed\" (Add)", "f32", "i64"]);
@@ -399,4 +400,137 @@ fn loops_that_repeat_more_than_can_be_compiled_are_refused_by_the_node() {
     // Nodes that are all in the file may be as many as there are.
     let written = Model::from_onnx(&looped(1, 70_000)).unwrap();
     assert!(written.trace(&[("x".into(), x.into())]).is_ok());
+}
+
+/// A model `y = relu(w)` whose weights, two numbers, are in another file.
+fn with_weights_in(location: &str) -> Vec<u8> {
+    let entry = bytes(13, &[bytes(1, b"location"), bytes(2, location.as_bytes())].concat());
+    let w = [int(1, 2), int(2, 1), bytes(8, b"w"), entry, int(14, 1)].concat();
+    model(&[node("Relu", &["w"], &["y"], &[])], &[w], &[], &[info("y", 1, &[2])])
+}
+
+#[cfg(unix)]
+#[test]
+fn elements_beside_the_file_that_a_model_is_a_link_to_are_read_and_links_out_of_both_folders_are_refused() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let eight = [3f32, -4.0].map(f32::to_le_bytes).concat();
+    for folder in ["blobs/deep", "snapshots/1/sub", "elsewhere"] {
+        std::fs::create_dir_all(at(folder)).unwrap();
+    }
+    // A cache as that of a hub of models: files by their hashes, and folders of links to them.
+    std::fs::write(at("blobs/1a"), with_weights_in("model.onnx_data")).unwrap();
+    for file in ["blobs/2b", "blobs/deep/3c", "elsewhere/secret"] {
+        std::fs::write(at(file), &eight).unwrap();
+    }
+    symlink("../../blobs/1a", at("snapshots/1/model.onnx")).unwrap();
+    let load = |target: &str| {
+        let link = at("snapshots/1/model.onnx_data");
+        let _ = std::fs::remove_file(&link);
+        symlink(target, &link).unwrap();
+        Model::load(at("snapshots/1/model.onnx"))
+    };
+    std::fs::write(at("snapshots/1/sub/own"), &eight).unwrap();
+    for target in ["../../blobs/2b", "../../blobs/deep/3c", "sub/own"] {
+        let y = load(target).unwrap().session(Default::default()).run(&[]).unwrap();
+        assert_eq!(y[0].1.to_vec::<f32>().unwrap(), [3.0, 0.0], "{target}");
+    }
+    symlink(at("elsewhere/secret"), at("blobs/out")).unwrap();
+    let secret = at("elsewhere/secret");
+    for target in ["../../elsewhere/secret", secret.to_str().unwrap(), "../../blobs/out"] {
+        let told = load(target).unwrap_err().to_string();
+        assert_told(&told, &["tensor \"w\"", "\"model.onnx_data\"", "a link out of the model's folder"]);
+    }
+    // The name itself leads nowhere else, whatever is there.
+    for location in ["../1/model.onnx_data", "../../blobs/2b"] {
+        std::fs::write(at("blobs/1a"), with_weights_in(location)).unwrap();
+        assert_told(&load("../../blobs/2b").unwrap_err().to_string(), &["outside of the model's folder"]);
+    }
+}
+
+#[test]
+fn arrays_that_there_is_no_dtype_for_are_refused_where_they_are_read() {
+    let x = Tensor::from_slice(&[-1f32, 2.0], &[2]).unwrap();
+    let strange =
+        |name: &str, dtype: i64| [int(1, 2), int(2, dtype), bytes(8, name.as_bytes()), bytes(9, &[1; 4])].concat();
+    let arrays = [strange("short", 5), [int(1, 1), int(2, 8), bytes(8, b"text"), bytes(6, b"a")].concat()];
+    let of = |nodes: &[Vec<u8>], out: &str| model(nodes, &arrays, &[info("x", 1, &[2])], &[info(out, 1, &[2])]);
+    let relu = node("Relu", &["x"], &["y"], &[]);
+    let unused = [relu.clone(), node("Identity", &["short"], &["z"], &[])];
+    let loaded = Model::from_onnx(&of(&unused, "y")).unwrap();
+    assert_eq!(loaded.parameters(), 3);
+    let y = loaded.session(Default::default()).run(&[("x", &x)]).unwrap();
+    assert_eq!(y[0].1.to_vec::<f32>().unwrap(), [0.0, 2.0]);
+    for (name, dtype) in [("short", "int16"), ("text", "string")] {
+        let cause = format!("elements of type {dtype} are not supported");
+        let read = of(&[named("same", "Identity", &[name], &["z"], &[])], "z");
+        assert_told(&refused(&read, &x), &["node \"same\"", "Identity", &format!("input {name:?}"), &cause]);
+        assert_told(&refused(&of(&[], name), &x), &[&format!("output {name:?}"), &cause]);
+    }
+    // Of a branch.
+    let branch = |nodes: Vec<u8>, out: &str| {
+        [nodes, bytes(5, &strange("inner", 5)), bytes(2, b"b"), bytes(12, &info(out, 1, &[2]))].concat()
+    };
+    let attribute = |name: &str, graph: Vec<u8>| [bytes(1, name.as_bytes()), bytes(6, &graph), int(20, 5)].concat();
+    let both = |inner: &[&str]| {
+        let body = || branch(bytes(1, &named("in", "Identity", inner, &["r"], &[])), "r");
+        node("If", &["c"], &["y"], &[attribute("then_branch", body()), attribute("else_branch", body())])
+    };
+    let yes = [int(2, 9), bytes(8, b"c"), bytes(9, &[1])].concat();
+    let of = |inner: &[&str]| model(&[both(inner)], &[yes.clone()], &[info("x", 1, &[2])], &[info("y", 1, &[2])]);
+    assert!(run(&of(&["x"]), &[("x", &x)]).is_ok());
+    assert_told(&refused(&of(&["inner"]), &x), &["node \"in\"", "input \"inner\"", "int16"]);
+}
+
+#[test]
+fn elements_that_are_given_twice_are_refused_with_the_fields() {
+    let floats = |values: [f32; 2]| bytes(4, &values.map(f32::to_le_bytes).concat());
+    let add = [node("Add", &["x", "w"], &["y"], &[])];
+    let of = |w: Vec<u8>| model(&add, &[w], &[info("x", 1, &[2])], &[info("y", 1, &[2])]);
+    let raw = weights("w", &[2], &[1.0, 2.0]);
+    let x = Tensor::zeros(&[2], DType::F32).unwrap();
+    assert!(run(&of(raw.clone()), &[("x", &x)]).is_ok());
+    let twice = of([raw.clone(), floats([3.0, 4.0])].concat());
+    assert_told(&refused(&twice, &x), &["tensor \"w\"", "raw_data and float_data"]);
+    let other = of([raw, int(7, 5)].concat());
+    assert_told(&refused(&other, &x), &["tensor \"w\"", "raw_data and int64_data"]);
+}
+
+#[test]
+fn nodes_with_more_inputs_or_outputs_than_their_operator_are_refused_by_name() {
+    let x = Tensor::ones(&[2], DType::F32).unwrap();
+    let of = |node: Vec<u8>, outputs: &[&str]| {
+        let outputs: Vec<Vec<u8>> = outputs.iter().map(|o| info(o, 1, &[2])).collect();
+        model(&[node], &[weights("one", &[], &[1.0])], &[info("x", 1, &[2])], &outputs)
+    };
+    let two = of(named("r", "Relu", &["x"], &["y", "z"], &[]), &["y", "z"]);
+    assert_told(&refused(&two, &x), &["node \"r\" (Relu)", "names 2 outputs", "at most 1", "\"z\""]);
+    let unread = of(named("r", "Relu", &["x"], &["y", "z"], &[]), &["y"]);
+    assert_told(&refused(&unread, &x), &["node \"r\" (Relu)", "names 2 outputs"]);
+    let more = of(named("a", "Add", &["x", "x", "one"], &["y"], &[]), &["y"]);
+    assert_told(&refused(&more, &x), &["node \"a\" (Add)", "names 3 inputs", "takes at most 2", "\"one\""]);
+    // What the version of the operators says counts: later ones take bounds as inputs.
+    let clip = |opset: u8| {
+        let mut file = of(named("c", "Clip", &["x", "", "one"], &["y"], &[]), &["y"]);
+        *file.last_mut().unwrap() = opset;
+        file
+    };
+    assert!(run(&clip(11), &[("x", &x)]).is_ok());
+    assert_told(&refused(&clip(6), &x), &["node \"c\" (Clip)", "names 3 inputs", "at most 1"]);
+    let sums = of(node("Sum", &["x", "x", "one", "x"], &["y"], &[]), &["y"]);
+    assert!(run(&sums, &[("x", &x)]).is_ok());
+    // Outputs of training that old versions list.
+    let norm = named("n", "BatchNormalization", &["p", "s", "s", "s", "s"], &["y", "mean", "var", "m", "v"], &[]);
+    let norm = |outputs: &[&str]| {
+        let outputs: Vec<Vec<u8>> = outputs.iter().map(|o| info(o, 1, &[0])).collect();
+        let mut file = model(&[norm.clone()], &[weights("s", &[1], &[1.0])], &[info("p", 1, &[1, 1])], &outputs);
+        *file.last_mut().unwrap() = 9;
+        Model::from_onnx(&file).unwrap().trace(&[("p".into(), Tensor::ones(&[1, 1], DType::F32).unwrap().into())])
+    };
+    assert!(norm(&["y"]).is_ok());
+    assert_told(
+        &norm(&["y", "v"]).unwrap_err().to_string(),
+        &["node \"n\" (BatchNormalization)", "names 5", "\"v\" is read"],
+    );
 }

@@ -610,6 +610,7 @@ pub const FUNCTIONS: &[(&str, Call)] = &[
         told(model.and_then(|m| m.trace(&named(s)).map(|_| ())))
     }),
     ("Model::exported", |s, c| told(model(s, c).map(|m| m.exported().is_some()))),
+    ("Model::defaults", |s, c| told(model(s, c).map(|m| m.defaults().len()))),
     ("Model::inputs", |s, c| told(model(s, c).map(|m| m.inputs().len()))),
     ("Model::outputs", |s, c| told(model(s, c).map(|m| m.outputs().len()))),
     ("Model::metadata", |s, c| told(model(s, c).map(|m| m.metadata().len()))),

@@ -52,13 +52,22 @@ impl NcnnModel {
         }
         let mut reader = weights::Reader::new(bin);
         let mut with_weights = Vec::with_capacity(layers.len());
+        let mut last = None;
         for layer in layers {
             let blobs = layers::weights(&layer)?;
+            if let Some(blob) = blobs.last() {
+                last = Some(format!("{} ({}), {} of {} elements", layer.name, layer.kind, blob.field, blob.count));
+            }
             let read = blobs.iter().map(|b| reader.read(&layer, b)).collect::<Result<Vec<_>>>()?;
             with_weights.push((layer, read));
         }
         if reader.left() > 0 {
-            let cause = format!("{} bytes are left when all layers have their weights", reader.left());
+            let last = last.unwrap_or_else(|| "none".into());
+            let cause = format!(
+                "{} bytes are left when all layers have their weights, of which the last is {last}: that size, or one before it, \
+                 is too small, or the file is that of another model",
+                reader.left()
+            );
             return Err(ModelError::format("the .bin file", cause).into());
         }
         Ok(NcnnModel { layers: with_weights, outputs, bytes: param.len() as u64 + bin.len() as u64 })

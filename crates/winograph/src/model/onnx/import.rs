@@ -2,14 +2,14 @@
 
 use super::node::{Node, name_of, title_of};
 use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
-use super::{OnnxModel, attributes, ops, tensors};
+use super::tensors::Folder;
+use super::{OnnxModel, arity, attributes, ops, tensors};
 use crate::error::{Error, Result};
 use crate::model::budget::{self, Budget};
-use crate::model::{ModelError, Port, PortType, Value, host};
+use crate::model::{ModelError, Port, PortType, Value, host, with_given};
 use crate::tensor::{Tensor, noted};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::Cell;
-use std::path::Path;
 use winograph_ir::interp::Value as HostValue;
 
 /// Most nodes that one import may meet beyond those in the file, as bodies of loops and functions do each time: they become one
@@ -61,6 +61,8 @@ impl Known {
 pub(crate) struct Scope<'a> {
     outer: Option<&'a Scope<'a>>,
     values: FxHashMap<&'a str, Known>,
+    /// Arrays of the graph that there is no dtype for, and what is wrong with each.
+    unheld: FxHashMap<&'a str, String>,
     /// Version of the operators by domain.
     opsets: &'a FxHashMap<String, i64>,
     /// Attributes of the function around.
@@ -73,13 +75,17 @@ impl Scope<'_> {
     }
 
     fn known(&self, name: &str) -> Option<&Known> {
-        let mut scope = self;
-        loop {
-            if let Some(v) = scope.values.get(name) {
-                return Some(v);
-            }
-            scope = scope.outer?;
-        }
+        self.scopes().find_map(|scope| scope.values.get(name))
+    }
+
+    /// What is wrong with an array of the file that is not known.
+    fn unheld(&self, name: &str) -> Option<&str> {
+        self.scopes().find_map(|scope| scope.unheld.get(name)).map(String::as_str)
+    }
+
+    /// It and those around it.
+    fn scopes(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |scope| scope.outer)
     }
 }
 
@@ -100,14 +106,16 @@ impl<'a> Importer<'a> {
         self.eager
     }
 
-    pub(super) fn folder(&self) -> Option<&Path> {
-        self.model.folder.as_deref()
+    pub(super) fn folder(&self) -> Option<&Folder> {
+        self.model.folder.as_ref()
     }
 
     /// The results of the model.
     pub(crate) fn run(&self) -> Result<Vec<Value>> {
         let model = self.model;
-        let mut scope = Scope { outer: None, values: FxHashMap::default(), opsets: &model.opsets, attributes: &[] };
+        let unheld = model.unheld.iter().map(|(name, cause, _)| (name.as_str(), cause.clone())).collect();
+        let mut scope =
+            Scope { outer: None, values: FxHashMap::default(), unheld, opsets: &model.opsets, attributes: &[] };
         for (name, t) in &model.initializers {
             scope.values.insert(name, Known::new(Value::Tensor(t.clone()), true));
         }
@@ -119,7 +127,7 @@ impl<'a> Importer<'a> {
         }
         let outputs: Vec<&str> = model.graph.output.iter().map(|o| o.name.as_str()).collect();
         let values = self.nodes(&model.graph.node, &outputs, scope)?;
-        let shapes = Shapes::of(&model.inputs(), &self.args);
+        let shapes = Shapes::of(&with_given(model.inputs(), || model.defaults(), &self.args), &self.args);
         for (port, known) in model.outputs().iter().zip(&values) {
             let wrong = |cause: String| ModelError::format(format!("output {:?}", port.name), cause);
             known.keep(&self.budget, true).map_err(wrong)?;
@@ -143,10 +151,15 @@ impl<'a> Importer<'a> {
         let mut scope = Scope {
             outer: Some(outer),
             values: FxHashMap::default(),
+            unheld: FxHashMap::default(),
             opsets: outer.opsets,
             attributes: outer.attributes,
         };
         for t in &graph.initializer {
+            if let Err(dtype) = tensors::dtype(t.data_type) {
+                scope.unheld.insert(&t.name, tensors::unheld(&dtype));
+                continue;
+            }
             scope.values.insert(&t.name, Known::new(Value::Tensor(tensors::tensor(t, self.folder())?), true));
         }
         for (input, value) in graph.input.iter().zip(inputs) {
@@ -181,14 +194,23 @@ impl<'a> Importer<'a> {
     }
 
     /// Imports nodes in order and gives the values of `outputs`.
-    fn nodes<'s>(&self, nodes: &'s [NodeProto], outputs: &[&str], mut scope: Scope<'s>) -> Result<Vec<Known>> {
-        let needed = needed(nodes, outputs);
+    fn nodes<'s>(&self, nodes: &'s [NodeProto], outputs: &[&'s str], mut scope: Scope<'s>) -> Result<Vec<Known>> {
+        let (needed, names) = needed(nodes, outputs);
         for (node, needed) in nodes.iter().zip(needed) {
             self.steps(node, 1)?;
             if !needed {
                 continue;
             }
             let (results, constant) = self.node(node, &scope)?;
+            let read = |name: &&String| names.contains(name.as_str()) && !name.is_empty();
+            if let Some(name) = node.output.iter().skip(results.len()).find(read) {
+                let cause = format!(
+                    "it names {} outputs and computes {} of them here: {name:?} is read and is none of these",
+                    node.output.len(),
+                    results.len()
+                );
+                return Err(ModelError::Node { node: name_of(node), op: node.op_type.clone(), cause }.into());
+            }
             let results = results.into_iter().chain(std::iter::repeat(Value::None));
             for (name, value) in node.output.iter().zip(results).filter(|(name, _)| !name.is_empty()) {
                 if scope.values.insert(name, Known::new(value, constant)).is_some() {
@@ -199,7 +221,8 @@ impl<'a> Importer<'a> {
         }
         let value = |name: &&str| {
             let found = scope.known(name).map(|known| Known::new(known.value.clone(), known.constant));
-            found.ok_or_else(|| ModelError::format(format!("output {name:?}"), "no node computes it").into())
+            let cause = || scope.unheld(name).unwrap_or("no node computes it").to_string();
+            found.ok_or_else(|| ModelError::format(format!("output {name:?}"), cause()).into())
         };
         outputs.iter().map(value).collect()
     }
@@ -216,8 +239,15 @@ impl<'a> Importer<'a> {
             let value = match name.is_empty() {
                 true => Value::None,
                 false => {
-                    let known = scope.known(name).ok_or_else(|| {
-                        wrong(format!("its input {name:?} is no input, initializer or result of a node before it"))
+                    let known = scope.known(name).ok_or_else(|| match scope.unheld(name) {
+                        Some(cause) => ModelError::Unsupported {
+                            node: name_of(proto),
+                            op: proto.op_type.clone(),
+                            cause: format!("its input {name:?}: {cause}"),
+                        },
+                        None => {
+                            wrong(format!("its input {name:?} is no input, initializer or result of a node before it"))
+                        }
                     })?;
                     operands.push(known);
                     known.value.clone()
@@ -249,7 +279,7 @@ impl<'a> Importer<'a> {
         let Some(opset) = opset else {
             return unsupported(&format!("the model imports no operators of domain {domain:?}"));
         };
-        attributes::check(proto).map_err(wrong)?;
+        attributes::check(proto).and_then(|()| arity::check(proto, opset)).map_err(wrong)?;
         if !constant {
             // It is computed when the model runs, from constants that have to be there.
             for known in operands {
@@ -292,11 +322,9 @@ impl<'a> Importer<'a> {
 
     fn function(&self, f: &FunctionProto, call: &NodeProto, inputs: Vec<Value>, constant: bool) -> Result<Vec<Value>> {
         let names = f.attribute.iter().chain(f.attribute_proto.iter().map(|a| &a.name)).map(String::as_str);
-        attributes::check_call(call, &names.collect::<Vec<_>>()).map_err(|cause| ModelError::Node {
-            node: name_of(call),
-            op: call.op_type.clone(),
-            cause,
-        })?;
+        let counts = || arity::check_counts(call, Some(f.input.len()), Some(f.output.len()));
+        let checked = attributes::check_call(call, &names.collect::<Vec<_>>()).and_then(|()| counts());
+        checked.map_err(|cause| ModelError::Node { node: name_of(call), op: call.op_type.clone(), cause })?;
         let mut opsets = FxHashMap::default();
         for set in &f.opset_import {
             let domain = if set.domain == "ai.onnx" { "" } else { &set.domain };
@@ -308,7 +336,8 @@ impl<'a> Importer<'a> {
                 attributes.push(default.clone());
             }
         }
-        let mut scope = Scope { outer: None, values: FxHashMap::default(), opsets: &opsets, attributes: &attributes };
+        let (values, unheld) = (FxHashMap::default(), FxHashMap::default());
+        let mut scope = Scope { outer: None, values, unheld, opsets: &opsets, attributes: &attributes };
         for (name, value) in f.input.iter().zip(inputs.into_iter().chain(std::iter::repeat(Value::None))) {
             scope.values.insert(name, Known::new(value, constant));
         }
@@ -401,9 +430,9 @@ fn bind(proto: &NodeProto, attributes: &[AttributeProto]) -> NodeProto {
     out
 }
 
-/// Which nodes `outputs` depend on: others are not looked at.
-fn needed(nodes: &[NodeProto], outputs: &[&str]) -> Vec<bool> {
-    let mut names: FxHashSet<&str> = outputs.iter().copied().collect();
+/// Which nodes `outputs` depend on, others are not looked at; and the names that these read, `outputs` among them.
+fn needed<'n>(nodes: &'n [NodeProto], outputs: &[&'n str]) -> (Vec<bool>, FxHashSet<&'n str>) {
+    let mut names: FxHashSet<&'n str> = outputs.iter().copied().collect();
     let mut flags = vec![false; nodes.len()];
     for (node, flag) in nodes.iter().zip(&mut flags).rev() {
         if node.output.iter().any(|o| names.contains(o.as_str())) {
@@ -415,7 +444,7 @@ fn needed(nodes: &[NodeProto], outputs: &[&str]) -> Vec<bool> {
             captured(node, &mut names, 0);
         }
     }
-    flags
+    (flags, names)
 }
 
 /// The names that graphs in a node's attributes may take from around.

@@ -3,6 +3,7 @@
 //! Importing runs through the nodes in order and builds a tensor for each of their results: shapes, dtypes and
 //! constants follow from building tensors, and there is no other form in between.
 
+mod arity;
 mod attributes;
 mod import;
 mod node;
@@ -18,12 +19,15 @@ use crate::tensor::Tensor;
 use crate::tensor::shape::MAX_RANK;
 use crate::tensor::storage::Storage;
 use import::Importer;
-use proto::{DimensionProto, FunctionProto, GraphProto, NodeProto, TypeProto, ValueInfoProto};
+use proto::{DimensionProto, FunctionProto, GraphProto, NodeProto, TensorProto, TypeProto, ValueInfoProto};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::path::{Path, PathBuf};
+use tensors::Folder;
 
 /// The oldest and the newest version of ONNX's operators that models may use.
 const OPSETS: std::ops::RangeInclusive<i64> = 1..=25;
+
+/// The version of the format from which on inputs may have initializers as defaults. Before, all initializers are inputs.
+const DEFAULTS_FROM: i64 = 4;
 
 /// A model in ONNX's format.
 #[derive(Debug)]
@@ -31,6 +35,11 @@ pub(crate) struct OnnxModel {
     /// The graph, without its initializers.
     graph: GraphProto,
     initializers: Vec<(String, Tensor)>,
+    /// Initializers that there is no dtype for: names, what is wrong, numbers of elements. Nodes that read them cannot be
+    /// imported.
+    unheld: Vec<(String, String, usize)>,
+    /// Places of inputs with initializers, where these are defaults and no constants: of files of the format's version 4 on.
+    defaults: Vec<usize>,
     opsets: FxHashMap<String, i64>,
     functions: Vec<FunctionProto>,
     /// Where a function of a domain and a name is among them: the first of several.
@@ -38,19 +47,19 @@ pub(crate) struct OnnxModel {
     /// Nodes in the file, those of graphs within nodes included.
     nodes: usize,
     metadata: Vec<(String, String)>,
-    folder: Option<PathBuf>,
+    folder: Option<Folder>,
     /// Bytes of the file, or of the initializers, some of which may be in other files.
     bytes: u64,
 }
 
 impl OnnxModel {
     /// Decodes a file's bytes. `folder` is the file's, where elements kept in other files are looked for.
-    pub(crate) fn decode(bytes: &[u8], folder: Option<&Path>) -> Result<OnnxModel> {
+    pub(crate) fn decode(bytes: &[u8], folder: Option<Folder>) -> Result<OnnxModel> {
         OnnxModel::read(bytes, bytes.len() as u64, folder)
     }
 
     /// Decodes a file of `bytes` bytes while it is read, so that weights are in memory once.
-    pub(crate) fn read(from: impl stream::Source, bytes: u64, folder: Option<&Path>) -> Result<OnnxModel> {
+    pub(crate) fn read(from: impl stream::Source, bytes: u64, folder: Option<Folder>) -> Result<OnnxModel> {
         let wrong = |cause: String| ModelError::format("model", cause);
         let parts = stream::read(from, bytes).map_err(|e| match e {
             stream::Cause::Io(e) => wrong(format!("it cannot be read to its end: {e}")),
@@ -88,6 +97,7 @@ impl OnnxModel {
         // Inputs with initializers have these as defaults.
         names.clear();
         let mut initializers = Vec::with_capacity(parts.initializers.len());
+        let mut unheld = Vec::new();
         let others = std::mem::take(&mut graph.initializer).into_iter().map(|mut t| {
             let raw = std::mem::take(&mut t.raw_data);
             Ok::<_, Error>((t, (!raw.is_empty()).then(|| Storage::from_bytes(&raw)).transpose()?))
@@ -97,16 +107,31 @@ impl OnnxModel {
             if !names.insert(t.name.clone()) {
                 return Err(ModelError::format(format!("initializer {:?}", t.name), "its name occurs twice").into());
             }
-            let tensor = tensors::tensor_of(&t, raw, folder)?;
+            if let Err(dtype) = tensors::dtype(t.data_type) {
+                let count = elements(&t);
+                unheld.push((t.name, tensors::unheld(&dtype), count));
+                continue;
+            }
+            let tensor = tensors::tensor_of(&t, raw, folder.as_ref())?;
             initializers.push((t.name, tensor));
         }
         let held = initializers.iter().fold(0u64, |n, (_, t)| n.saturating_add(budget::bytes(t)));
         let bytes = bytes.max(held);
         for s in std::mem::take(&mut graph.sparse_initializer) {
             let name = s.values.as_ref().map(|v| v.name.clone()).unwrap_or_default();
-            let tensor = tensors::sparse(&s, folder, &Budget::new(bytes))?;
+            names.insert(name.clone());
+            if let Some(Err(dtype)) = s.values.as_ref().map(|v| tensors::dtype(v.data_type)) {
+                unheld.push((name, tensors::unheld(&dtype), s.values.as_ref().map_or(0, elements)));
+                continue;
+            }
+            let tensor = tensors::sparse(&s, folder.as_ref(), &Budget::new(bytes))?;
             initializers.push((name, tensor));
         }
+        let given = |(i, info): (usize, &ValueInfoProto)| names.contains(&info.name).then_some(i);
+        let defaults = match model.ir_version >= DEFAULTS_FROM {
+            true => graph.input.iter().enumerate().filter_map(given).collect(),
+            false => vec![],
+        };
         let nodes = nodes(&graph.node) + model.functions.iter().map(|f| nodes(&f.node)).sum::<usize>();
         let mut function_at: FxHashMap<String, FxHashMap<String, usize>> = FxHashMap::default();
         for (i, f) in model.functions.iter().enumerate() {
@@ -117,18 +142,27 @@ impl OnnxModel {
             function_at,
             nodes,
             initializers,
+            unheld,
+            defaults,
             opsets,
             functions: model.functions,
             metadata: model.metadata_props.into_iter().map(|e| (e.key, e.value)).collect(),
-            folder: folder.map(Path::to_path_buf),
+            folder,
             bytes,
         })
     }
 
+    /// Inputs that may be given in place of their initializers.
+    pub(crate) fn defaults(&self) -> Vec<Port> {
+        self.defaults.iter().filter_map(|&i| self.graph.input.get(i)).map(port).collect()
+    }
+
     /// Inputs that have no initializer.
     pub(crate) fn inputs(&self) -> Vec<Port> {
-        let known: FxHashSet<&str> = self.initializers.iter().map(|(n, _)| n.as_str()).collect();
-        self.graph.input.iter().filter(|i| !known.contains(i.name.as_str())).map(port).collect()
+        let names = self.initializers.iter().map(|(n, _)| n).chain(self.unheld.iter().map(|(n, ..)| n));
+        let names: FxHashSet<&str> = names.map(String::as_str).collect();
+        let given = |i: &&ValueInfoProto| !names.contains(i.name.as_str());
+        self.graph.input.iter().filter(given).map(port).collect()
     }
 
     /// The function of a domain and a name.
@@ -159,9 +193,9 @@ impl OnnxModel {
     pub(crate) fn parameters(&self) -> usize {
         let constants = self.graph.node.iter().filter(|n| n.op_type == "Constant");
         let tensors = constants.flat_map(|n| &n.attribute).filter_map(|a| a.t.as_ref());
-        let elements =
-            tensors.map(|t| t.dims.iter().map(|&d| usize::try_from(d).unwrap_or(0)).fold(1, usize::saturating_mul));
-        self.initializers.iter().map(|(_, t)| t.numel()).chain(elements).fold(0, usize::saturating_add)
+        let unheld = self.unheld.iter().map(|(.., count)| *count);
+        let held = self.initializers.iter().map(|(_, t)| t.numel());
+        held.chain(unheld).chain(tensors.map(elements)).fold(0, usize::saturating_add)
     }
 
     /// Builds the tensors of the outputs from those of the inputs. With `eager`, elements that shapes depend on are
@@ -169,6 +203,11 @@ impl OnnxModel {
     pub(crate) fn trace(&self, inputs: &[(String, Value)], eager: bool) -> Result<Vec<Value>> {
         Importer::new(self, eager, inputs.to_vec()).run()
     }
+}
+
+/// How many elements an array says that it has.
+fn elements(t: &TensorProto) -> usize {
+    t.dims.iter().map(|&d| usize::try_from(d).unwrap_or(0)).fold(1, usize::saturating_mul)
 }
 
 /// How many nodes there are, those of graphs within them included: decoding has bounded how deep these are.

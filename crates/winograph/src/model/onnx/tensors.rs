@@ -56,12 +56,38 @@ pub(crate) fn dtype(number: i32) -> Result<DType, String> {
     })
 }
 
+/// The folder of a model's file, for elements in other files.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    /// As it was named.
+    path: PathBuf,
+    /// Where such files may be: the folder, and the one where the model's file is when all links are followed, as in a cache
+    /// whose folders hold links to the files of all versions.
+    roots: [PathBuf; 2],
+}
+
+impl Folder {
+    /// That of a model in a file.
+    ///
+    /// # Errors
+    /// A file or folder that is not there.
+    pub(crate) fn of(model: &Path) -> std::io::Result<Folder> {
+        let folder = |path: &Path| match path.parent() {
+            Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        let path = folder(model);
+        let roots = [path.canonicalize()?, folder(&model.canonicalize()?)];
+        Ok(Folder { path, roots })
+    }
+}
+
 /// The tensor of an array. `folder` is the model's, for elements in other files.
 ///
 /// # Errors
 /// Element types that there are no dtypes for, sizes that contradict the number of elements, files that are missing,
 /// too short or outside of the folder.
-pub(crate) fn tensor(proto: &TensorProto, folder: Option<&Path>) -> Result<Tensor> {
+pub(crate) fn tensor(proto: &TensorProto, folder: Option<&Folder>) -> Result<Tensor> {
     let raw = (!proto.raw_data.is_empty()).then(|| Storage::from_bytes(&proto.raw_data)).transpose()?;
     tensor_of(proto, raw, folder)
 }
@@ -70,10 +96,11 @@ pub(crate) fn tensor(proto: &TensorProto, folder: Option<&Path>) -> Result<Tenso
 ///
 /// # Errors
 /// Those of [`tensor`].
-pub(super) fn tensor_of(proto: &TensorProto, raw: Option<Storage>, folder: Option<&Path>) -> Result<Tensor> {
+pub(super) fn tensor_of(proto: &TensorProto, raw: Option<Storage>, folder: Option<&Folder>) -> Result<Tensor> {
     let part = || format!("tensor {:?}", proto.name);
     let wrong = |cause: String| ModelError::format(part(), cause);
-    let dtype = dtype(proto.data_type).map_err(|name| wrong(format!("elements of type {name} are not supported")))?;
+    let dtype = dtype(proto.data_type).map_err(|name| wrong(unheld(&name)))?;
+    one_field(proto, dtype, raw.as_ref()).map_err(wrong)?;
     let dims = proto.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<usize>>>();
     let dims = dims.ok_or_else(|| wrong(format!("the shape {:?} has a negative size", proto.dims)))?;
     let count = shape::check_size("load", dtype, &dims).map_err(|e| wrong(e.to_string()))?;
@@ -116,6 +143,29 @@ pub(super) fn tensor_of(proto: &TensorProto, raw: Option<Storage>, folder: Optio
     Ok(Tensor::ready(Arc::new(data), dtype, dims))
 }
 
+/// What is said of elements that there is no dtype for.
+pub(super) fn unheld(name: &str) -> String {
+    format!("elements of type {name} are not supported")
+}
+
+/// That the elements of an array are in one place; else in which they are.
+fn one_field(proto: &TensorProto, dtype: DType, raw: Option<&Storage>) -> Result<(), String> {
+    let fields = [
+        ("raw_data", raw.map_or(0, Storage::len)),
+        ("float_data", proto.float_data.len()),
+        ("int32_data", proto.int32_data.len()),
+        ("int64_data", proto.int64_data.len()),
+        ("double_data", proto.double_data.len()),
+    ];
+    let given: Vec<&str> = fields.iter().filter(|f| f.1 > 0).map(|f| f.0).collect();
+    match given.len() > 1 {
+        true => {
+            Err(format!("its elements, of {dtype}, are given as {}: one of these is to be there", given.join(" and ")))
+        }
+        false => Ok(()),
+    }
+}
+
 /// Says of what there is no memory for.
 fn in_memory(part: String) -> impl FnOnce(Error) -> Error {
     |e| match e {
@@ -130,7 +180,7 @@ enum Cause {
     Text(String),
 }
 
-fn external(entries: &[StringEntry], folder: Option<&Path>, bytes: usize) -> Result<Storage, Cause> {
+fn external(entries: &[StringEntry], folder: Option<&Folder>, bytes: usize) -> Result<Storage, Cause> {
     let text = |s: &str| Cause::Text(s.to_string());
     let entry = |key: &str| entries.iter().find(|e| e.key == key).map(|e| e.value.as_str());
     let location = entry("location").ok_or_else(|| text("its elements are in another file that is not named"))?;
@@ -147,14 +197,17 @@ fn external(entries: &[StringEntry], folder: Option<&Path>, bytes: usize) -> Res
     if length.is_some_and(|l| l != bytes as u64) {
         return Err(Cause::Text(format!("it has {bytes} bytes and names {} in {location:?}", length.unwrap_or(0))));
     }
-    let path = folder.join(relative);
+    let path = folder.path.join(relative);
     let io = |source| Cause::Io(path.clone(), source);
     // A link may lead out of the folder all the same.
-    let (real, base) = (path.canonicalize().map_err(io)?, folder.canonicalize().map_err(io)?);
-    if !real.starts_with(&base) {
-        return Err(Cause::Text(format!("its elements are in {location:?}, which is outside of the model's folder")));
+    let real = path.canonicalize().map_err(io)?;
+    if !folder.roots.iter().any(|root| real.starts_with(root)) {
+        return Err(Cause::Text(format!(
+            "its elements are in {location:?}, which is a link out of the model's folder, and of that of the file that the \
+             model is a link to"
+        )));
     }
-    let (file, whole) = files::open(&path).map_err(io)?;
+    let (file, whole) = files::open(&real).map_err(io)?;
     if offset.checked_add(bytes as u64).is_none_or(|end| end > whole) {
         return Err(Cause::Text(format!("{bytes} bytes from {offset} on of {location:?}, which has {whole}")));
     }
@@ -165,7 +218,7 @@ fn external(entries: &[StringEntry], folder: Option<&Path>, bytes: usize) -> Res
 ///
 /// # Errors
 /// Those of [`tensor`], and indices that do not fit.
-pub(crate) fn sparse(proto: &SparseTensorProto, folder: Option<&Path>, budget: &Budget) -> Result<Tensor> {
+pub(crate) fn sparse(proto: &SparseTensorProto, folder: Option<&Folder>, budget: &Budget) -> Result<Tensor> {
     let name = proto.values.as_ref().map_or("", |v| &v.name);
     let part = || format!("sparse tensor {name:?}");
     let wrong = |cause: &str| ModelError::format(part(), cause);

@@ -30,7 +30,23 @@ pub(super) fn weights(layer: &Layer) -> Result<Vec<Blob>, ModelError> {
         layer.only_zero(19, "dynamic_weight", "weights that are inputs")?;
         layer.only_zero(28, "dynamic_weight", "weights that are inputs")?;
     }
-    let mut out = vec![Blob::tagged("weight_data_size", layer.positive(count, "weight_data_size", 0)?)];
+    let size = layer.positive(count, "weight_data_size", 0)?;
+    // A size that is not meant would put the weights of all layers behind this one at wrong places.
+    let window = match layer.kind.as_str() {
+        "InnerProduct" => vec![],
+        "Convolution1D" => vec![layer.positive(1, "kernel", 0)?],
+        _ => pair(layer, 1, 11, "kernel", 0)?.to_vec(),
+    };
+    let each = window.iter().fold(outputs, |n, &k| n.saturating_mul(k));
+    if !size.is_multiple_of(each) {
+        let window = window.iter().map(|k| format!(" by {k}")).collect::<String>();
+        return Err(layer.bad(
+            count,
+            "weight_data_size",
+            &format!("a multiple of {each}: num_output {outputs}{window}"),
+        ));
+    }
+    let mut out = vec![Blob::tagged("weight_data_size", size)];
     if layer.flag(bias, "bias_term")? {
         out.push(Blob::plain("num_output", outputs));
     }
