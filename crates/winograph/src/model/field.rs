@@ -26,6 +26,9 @@ pub(crate) struct Needs {
     pub(crate) input: Option<Vec<Span>>,
     /// Boxes of what differs from place to place and is no input: weights, ramps, tables.
     pub(crate) constants: Vec<(usize, Vec<Span>)>,
+    /// Which borders it reaches: for each operation that adds elements on an axis, by the operation's place, the axis and the
+    /// part that is reached.
+    pub(crate) borders: Vec<(usize, usize, usize)>,
 }
 
 /// A graph in the order in which boxes go through it.
@@ -74,7 +77,7 @@ impl Field {
         if let Some(first) = boxes.first_mut() {
             *first = Some(wanted.to_vec());
         }
-        let mut needs = Needs { input: None, constants: vec![] };
+        let mut needs = Needs { input: None, constants: vec![], borders: vec![] };
         for (i, t) in self.order.iter().enumerate() {
             let Some(of) = boxes[i].take() else { continue };
             if t.key() == input.key() {
@@ -90,11 +93,29 @@ impl Field {
                     needs.constants.push((i, of));
                     continue;
                 }
-                // One number everywhere, and others around it.
+                // One number everywhere, and others around it: how far it reaches beyond.
                 TensorOp::Full { .. } => {
-                    let beyond = |(&s, &size): (&Span, &usize)| if s.0 < 0 || s.1 > size as i64 { s } else { (0, 0) };
+                    let beyond = |(&s, &size): (&Span, &usize)| (s.0.min(0), (s.1 - size as i64).max(0));
                     needs.constants.push((i, of.iter().zip(t.shape()).map(beyond).collect()));
                     continue;
+                }
+                TensorOp::Pad { x, before, .. } => {
+                    for (axis, ((s, &before), &size)) in of.iter().zip(before).zip(x.shape()).enumerate() {
+                        let (before, size) = (before as i64, size as i64);
+                        let beyond = [s.0 < before, s.1 > before + size];
+                        let reached = (0..2).filter(|&side| beyond[side]).map(|side| (i, axis, side));
+                        needs.borders.extend(reached);
+                    }
+                }
+                TensorOp::Cat { parts, axis } => {
+                    let (mut at, last) = (0, parts.len() - 1);
+                    for (part, x) in parts.iter().enumerate() {
+                        let end = at + x.shape()[*axis] as i64;
+                        if (part == 0 || of[*axis].1 > at) && (part == last || of[*axis].0 < end) {
+                            needs.borders.push((i, *axis, part));
+                        }
+                        at = end;
+                    }
                 }
                 _ => {}
             }
@@ -110,6 +131,31 @@ impl Field {
             })?;
         }
         Ok(needs)
+    }
+
+    /// Whether a box of this result and one of that of another graph, which the same model has made for another size, read the
+    /// same numbers that are no input.
+    pub(crate) fn same_constants_in(&self, a: &Needs, other: &Field, b: &Needs) -> Result<bool> {
+        if a.constants.len() != b.constants.len() || self.order.len() != other.order.len() {
+            return Ok(false);
+        }
+        for ((of, at), (to, there)) in a.constants.iter().zip(&b.constants) {
+            let (Some(t), Some(u)) = (self.order.get(*of), other.order.get(*to)) else { return Ok(false) };
+            let same = of == to
+                && match (t.0.state(), u.0.state()) {
+                    _ if t.key() == u.key() && at == there => true,
+                    (State::Lazy(p), State::Lazy(q)) => {
+                        let by_place =
+                            |op: &TensorOp<Tensor, usize>| matches!(op, TensorOp::Full { .. } | TensorOp::Iota { .. });
+                        by_place(&p) && by_place(&q) && at == there
+                    }
+                    _ => elements(t, at)?.is_some_and(|e| elements(u, there).is_ok_and(|other| other == Some(e))),
+                };
+            if !same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether two boxes of the result read the same numbers that are no input: the same places, or others with equal

@@ -12,6 +12,7 @@ use crate::tensor::storage::Storage;
 use crate::tensor::{Tensor, shape};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Longest pattern of rows of a result after which it repeats.
@@ -115,6 +116,52 @@ fn sides(port: &Port, axes: PictureAxes, picture: [usize; 2], tile: usize) -> Re
     Ok([fixed[0].unwrap_or(height), fixed[1].unwrap_or(width)])
 }
 
+/// A model's result for a part of a picture, with nothing computed.
+struct Part {
+    input: Tensor,
+    output: Tensor,
+    field: Field,
+}
+
+/// What a row of a result depends on.
+struct Row {
+    /// Rows of the input.
+    span: Span,
+    needs: Needs,
+}
+
+/// Gives the part for another size along an axis.
+type Trace<'a> = dyn Fn(usize) -> Result<Part> + 'a;
+
+impl Part {
+    fn new(model: &Model, input: Tensor, name: &str) -> Result<Part> {
+        let output = traced(model, &input, name)?;
+        let field = Field::new(&output);
+        Ok(Part { input, output, field })
+    }
+
+    /// The same of another size along an axis.
+    fn of_size(&self, model: &Model, name: &str, axis: usize, size: usize) -> Result<Part> {
+        let mut shape = self.input.shape().to_vec();
+        shape[axis] = size;
+        Part::new(model, Tensor::argument(self.input.dtype(), shape)?, name)
+    }
+
+    /// Of each row along an axis of the result what it depends on along one of the input.
+    fn rows(&self, from: usize, to: usize) -> Result<Vec<Row>> {
+        let Some(&rows) = self.output.shape().get(to) else { return Ok(vec![]) };
+        let row = |row: i64| {
+            let mut wanted: Vec<Span> = self.output.shape().iter().map(|&s| (0, s as i64)).collect();
+            wanted[to] = (row, row + 1);
+            let needs = self.field.needs(&wanted, &self.input)?;
+            let found = needs.input.as_ref().and_then(|b| b.get(from).copied());
+            let span = found.ok_or_else(|| wrong(format!("row {row} of the result does not depend on the input")))?;
+            Ok(Row { span, needs })
+        };
+        (0..rows as i64).map(row).collect()
+    }
+}
+
 impl Tiling {
     /// What is known of tiles of one size, of a model that has one input and one output, both of which may be pictures: for
     /// each place that rows and columns can have among the axes where it is known how results depend on the picture.
@@ -122,14 +169,17 @@ impl Tiling {
         let axes = |first: usize| PictureAxes { height: first, width: first + 1 };
         let Some(lead) = input.shape.len().checked_sub(3) else { return vec![] };
         let argument = Tensor::argument(input.dtype, input.shape.clone());
-        let Ok((x, y)) = argument.and_then(|x| Ok((x.clone(), traced(model, &x, name)?))) else { return vec![] };
-        if y.rank() != x.rank() {
+        let Ok(part) = argument.and_then(|x| Part::new(model, x, name)) else { return vec![] };
+        if part.output.rank() != part.input.rank() {
             return vec![];
         }
-        let field = Field::new(&y);
+        let along = |axis: usize| {
+            // All tiles are as large.
+            let last = *input.shape.get(axis)?;
+            Axis::of(&part, axis, axis, last, &|size| part.of_size(model, name, axis, size)).ok()
+        };
         let of = |at: PictureAxes| {
-            let rows = Axis::of(&field, &x, &y, at.height, at.height).ok()?;
-            Some(Tiling { input: at, output: at, rows, columns: Axis::of(&field, &x, &y, at.width, at.width).ok()? })
+            Some(Tiling { input: at, output: at, rows: along(at.height)?, columns: along(at.width)? })
         };
         [axes(lead), axes(lead + 1)].into_iter().filter_map(of).collect()
     }
@@ -153,58 +203,129 @@ impl Tiling {
 }
 
 impl Axis {
-    /// What the rows of `output` depend on, of the rows of `input`: `from` and `to` are the axes.
-    fn of(field: &Field, input: &Tensor, output: &Tensor, from: usize, to: usize) -> Result<Axis> {
-        let rows = output.shape()[to];
-        let size = input.shape()[from] as i64;
-        let mut spans: Vec<Span> = Vec::with_capacity(rows);
-        let mut all: Vec<Needs> = Vec::with_capacity(rows);
-        for row in 0..rows as i64 {
-            let mut wanted: Vec<Span> = output.shape().iter().map(|&s| (0, s as i64)).collect();
-            wanted[to] = (row, row + 1);
-            let needs = field.needs(&wanted, input)?;
-            let found = needs.input.as_ref().and_then(|b| b.get(from).copied());
-            spans.push(found.ok_or_else(|| wrong(format!("row {row} of the result does not depend on the input")))?);
-            all.push(needs);
-        }
+    /// What the rows of `output` depend on, of the rows of `input`: `from` and `to` are the axes. `traced` gives input and result
+    /// for another size along the axis, and `last` is the size of the last tile.
+    fn of(part: &Part, from: usize, to: usize, last: usize, traced: &Trace) -> Result<Axis> {
+        let (rows, size) = (part.output.shape()[to], part.input.shape()[from]);
+        let all = part.rows(from, to)?;
+        let spans: Vec<Span> = all.iter().map(|row| row.span).collect();
         let repeats = |p: &usize| {
             let by = spans[*p].0 - spans[0].0;
             let same = |(a, b): (&Span, &Span)| b.0 - a.0 == by && b.1 - a.1 == by;
             (by > 0 && spans.iter().zip(&spans[*p..]).all(same)).then_some((*p, by as usize))
         };
-        let period = (1..=MAX_PERIOD.min(rows.saturating_sub(1))).find_map(|p| repeats(&p));
-        let Some(period) = period.filter(|p| 2 * p.0 <= rows) else {
+        let periods = || 1..=MAX_PERIOD.min(rows / 2);
+        // Where all rows follow each other what lies beyond the picture does, too: it is not looked at.
+        let whole = periods().find_map(|p| repeats(&p)).map(|period| (period, 0..rows));
+        let inner = || {
+            let found = periods().filter_map(|p| Some((p, Axis::inner(&spans, p)?)));
+            let longest = found.min_by_key(|(p, (_, inner))| (rows - inner.len(), *p));
+            longest.map(|(p, (by, inner))| ((p, by), inner))
+        };
+        let found = whole.clone().or_else(inner).filter(|(period, inner)| 2 * period.0 <= inner.len());
+        let Some((period, inner)) = found else {
             let cause = "what a row of the result depends on does not move with it along the picture: the model looks at \
                          the picture as a whole, or the tile is too small";
             return Err(wrong(cause.into()));
         };
-        let clean = |s: &Span| s.0 >= 0 && s.1 <= size;
-        let start = spans.iter().position(clean);
-        let end = spans.iter().rposition(clean).map(|e| e + 1);
-        match (start, end) {
+        // Rows that reach the same borders as those in the middle: of each phase a row.
+        let middle = (inner.start + inner.end) / 2;
+        let like = |r: usize| {
+            let r0 = middle + (r + period.0 * rows - middle) % period.0;
+            all.get(r0.min(inner.end - 1)).is_some_and(|m| m.needs.borders == all[r].needs.borders)
+        };
+        let clean = |r: &usize| spans[*r].0 >= 0 && spans[*r].1 <= size as i64 && like(*r);
+        let start = inner.clone().find(clean);
+        let end = inner.clone().rfind(clean).map(|e| e + 1);
+        let (a, b) = match (start, end) {
             // Two periods: sums of all rows before one leave a single clean row in a tile of any size.
-            (Some(a), Some(b)) if spans[a..b].iter().all(clean) && b - a >= 2 * period.0 => {
-                for (one, other) in all[a..b].iter().zip(&all[a + period.0..b]) {
-                    // A number that is another one at another place would be that of the tile.
-                    if !field.same_constants(one, other)? {
-                        let cause = "rows of the result are computed with numbers that differ from place to place";
-                        return Err(wrong(cause.into()));
-                    }
-                }
-                Ok(Axis { clean: (a, b), period })
-            }
+            (Some(a), Some(b)) if (a..b).all(|r| clean(&r)) && b - a >= 2 * period.0 => (a, b),
             _ => {
                 let widest = spans.iter().map(|s| s.1 - s.0).max().unwrap_or(0);
-                let least = Axis::least(&spans, period);
-                let cause = match least <= size {
-                    true => "rows of the result that no edge has spoiled do not follow each other".to_string(),
+                let least = Axis::least(&spans[inner], period);
+                let cause = match least <= size as i64 {
+                    true => {
+                        "rows of the result that no edge has spoiled do not follow each other, or are too few: take \
+                             larger tiles"
+                            .to_string()
+                    }
                     false => format!(
                         "a tile of {size}, where what a row of the result depends on is {widest} long: take tiles of at least \
                          {least}, unless that grows with the tile"
                     ),
                 };
-                Err(wrong(cause))
+                return Err(wrong(cause));
             }
+        };
+        for (one, other) in all[a..b].iter().zip(&all[a + period.0..b]) {
+            // A number that is another one at another place would be that of the tile.
+            if !part.field.same_constants(&one.needs, &other.needs)? {
+                let cause = "rows of the result are computed with numbers that differ from place to place";
+                return Err(wrong(cause.into()));
+            }
+        }
+        let axis = Axis { clean: (a, b), period };
+        if whole.is_none() {
+            // What is beyond the picture follows from what is inside: it has to be the same whatever the picture's size.
+            axis.same_borders(part, &all, [from, to], true, traced)?;
+            if last != size {
+                let part = traced(last)?;
+                axis.same_borders(&part, &part.rows(from, to)?, [from, to], false, traced)?;
+            }
+        }
+        Ok(axis)
+    }
+
+    /// The rows around the middle one that follow each other with a period, and the elements of the input after which they do.
+    fn inner(spans: &[Span], period: usize) -> Option<(usize, Range<usize>)> {
+        let middle = spans.len() / 2;
+        let middle = middle.min(spans.len().checked_sub(period + 1)?);
+        let by = spans[middle + period].0 - spans[middle].0;
+        let same = |r: usize| {
+            let (a, b) = (spans[r], spans[r + period]);
+            b.0 - a.0 == by && b.1 - a.1 == by
+        };
+        if by <= 0 || !same(middle) {
+            return None;
+        }
+        let start = (0..middle).rfind(|&r| !same(r)).map_or(0, |r| r + 1);
+        let end = (middle..spans.len() - period).find(|&r| !same(r)).unwrap_or(spans.len() - period);
+        Some((by as usize, start..end + period))
+    }
+
+    /// That rows near the picture's borders depend on the same elements, counted from the border, and are computed with the same
+    /// numbers, in a picture that is longer by a period. Those of the first border only where it is wanted.
+    fn same_borders(
+        &self,
+        part: &Part,
+        all: &[Row],
+        [from, to]: [usize; 2],
+        first: bool,
+        traced: &Trace,
+    ) -> Result<()> {
+        let (per, by) = self.period;
+        let size = part.input.shape()[from];
+        let longer = traced(size + by)?;
+        let rows = longer.rows(from, to)?;
+        let same = |r: usize, there: usize, shift: usize| -> Result<bool> {
+            let (Some(one), Some(other)) = (all.get(r), rows.get(there)) else { return Ok(false) };
+            let shift = shift as i64;
+            let spans = (one.span.0 + shift, one.span.1 + shift) == other.span;
+            let borders = one.needs.borders == other.needs.borders;
+            Ok(spans && borders && part.field.same_constants_in(&one.needs, &longer.field, &other.needs)?)
+        };
+        let mut sound = rows.len() == all.len() + per;
+        for r in 0..if first { self.clean.1 } else { 0 } {
+            sound = sound && same(r, r, 0)?;
+        }
+        for r in self.clean.0..all.len() {
+            sound = sound && same(r, r + per, by)?;
+        }
+        match sound {
+            true => Ok(()),
+            false => Err(wrong(
+                "what rows of the result at the picture's border depend on changes with the size of the picture".into(),
+            )),
         }
     }
 
@@ -223,6 +344,11 @@ impl Axis {
         let (clean, (per, by)) = (self.clean, self.period);
         let whole = per > 0 && by > 0 && by <= size && per <= rows;
         whole && clean.0 <= clean.1 && clean.1 <= rows && (clean.1 - clean.0) / 2 >= per
+    }
+
+    /// How long the last tile of at most `tile` elements is along a picture's axis of `size`.
+    fn last(&self, size: usize, tile: usize) -> usize {
+        size - (size - tile).next_multiple_of(self.period.1).min(size - 1)
     }
 
     /// Rows of the result of a picture of `size`, in tiles of `tile` whose results have `rows` and which are all as large.
@@ -397,17 +523,24 @@ impl Session {
                 (result.dtype, result.shape.clone(), tiling.rows.clone(), tiling.columns.clone())
             }
             None => {
-                let result = traced(self.model(), &tile_input, name)?;
-                picture_of(result.shape(), output)?;
-                let field = Field::new(&result);
+                let part = Part::new(self.model(), tile_input.clone(), name)?;
+                picture_of(part.output.shape(), output)?;
                 // An axis that fits into a tile needs no analysis.
-                let along = |size: usize, tile: usize, from: usize, to: usize| match size <= tile {
-                    true => Ok(Axis { clean: (0, result.shape()[to]), period: (1, 1) }),
-                    false => Axis::of(&field, &tile_input, &result, from, to),
+                let along = |size: usize, tile: usize, from: usize, to: usize| {
+                    if size <= tile {
+                        return Ok(Axis { clean: (0, part.output.shape()[to]), period: (1, 1) });
+                    }
+                    let traced = |size: usize| part.of_size(self.model(), name, from, size);
+                    let axis = Axis::of(&part, from, to, tile, &traced)?;
+                    // The last tile is shorter where tiles may not start anywhere.
+                    match axis.last(size, tile) {
+                        last if last == tile || stated(port, from).is_some() => Ok(axis),
+                        last => Axis::of(&part, from, to, last, &traced),
+                    }
                 };
                 let rows = along(height, h, axes.height, output.height)?;
                 let columns = along(width, w, axes.width, output.width)?;
-                (result.dtype(), result.shape().to_vec(), rows, columns)
+                (part.output.dtype(), part.output.shape().to_vec(), rows, columns)
             }
         };
         let rows = pieces(&rows, [axes.height, output.height], [height, h], &part)?;

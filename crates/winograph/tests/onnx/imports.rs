@@ -330,3 +330,24 @@ fn exported_models_are_loaded_by_any_session_when_they_are_first_run() {
         assert_told(&session.export(dir.path().join("again.wg")).unwrap_err().to_string(), &["copy that file"]);
     }
 }
+
+#[test]
+fn borders_are_continued_by_what_is_inside() {
+    let x = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0], &[4]).unwrap();
+    let pad = |mode: &str, before: i64, after: i64| {
+        let node = node("Pad", &["x", "p"], &["y"], &[text_attribute("mode", mode)]);
+        let file = model(&[node], &[longs("p", &[2], &[before, after])], &[info("x", 1, &[4])], &[info("y", 1, &[0])]);
+        run(&file, &[("x", &x)]).unwrap()[0].1.to_vec::<f32>().unwrap()
+    };
+    for (before, after) in [(0, 0), (0, 1), (2, 0), (1, 2), (3, 3), (3, 2), (4, 5), (9, 7), (-1, 2), (2, -2)] {
+        for mode in ["edge", "reflect", "wrap"] {
+            let place = |i: i64| match mode {
+                "edge" => i.clamp(0, 3),
+                "wrap" => i.rem_euclid(4),
+                _ => [0, 1, 2, 3, 2, 1][i.rem_euclid(6) as usize],
+            };
+            let want: Vec<f32> = (-before..4 + after).map(|i| place(i) as f32 + 1.0).collect();
+            assert_eq!(pad(mode, before, after), want, "{mode} {before} {after}");
+        }
+    }
+}

@@ -254,6 +254,30 @@ fn pad_axis(n: &Node<'_>, x: &Tensor, axis: usize, before: isize, after: isize, 
     let total = total.and_then(|t| usize::try_from(t).ok()).filter(|_| size > 0);
     let total = total.ok_or_else(|| n.wrong(format!("pads {before} and {after} for an axis of size {size}")))?;
     n.table(total)?;
+    // Parts beside each other are read by their places, which tables are not.
+    let (b, a) = (before.max(0), after.max(0));
+    if let (Ok(first), Ok(last)) = (usize::try_from(before), usize::try_from(after))
+        && matches!(mode, "edge" | "reflect")
+        && (mode == "edge" || b.max(a) < size as isize)
+    {
+        // As many elements of the border: copies of the outermost, or those inside, from one place down to another.
+        let part = |count: usize, outer: isize, [from, to]: [isize; 2]| -> Result<Option<Tensor>> {
+            if count == 0 {
+                return Ok(None);
+            }
+            if mode == "reflect" {
+                let range = SliceRange { start: Some(from), stop: (to > 0).then_some(to - 1), step: -1 };
+                return Ok(Some(x.slice_axis(axis as isize, range)?));
+            }
+            let mut shape = x.shape().to_vec();
+            shape[axis] = count;
+            Ok(Some(x.slice_axis(axis as isize, outer..outer + 1)?.expand_as("pad", &shape)?))
+        };
+        let size = size as isize;
+        let ends = [part(first, 0, [b, 1])?, part(last, size - 1, [size - 2, size - 1 - a])?];
+        let parts: Vec<&Tensor> = [ends[0].as_ref(), Some(x), ends[1].as_ref()].into_iter().flatten().collect();
+        return Ok(Tensor::cat(&parts, axis as isize)?);
+    }
     let place = |i: i64| {
         let at = i - before as i64;
         Ok(match mode {
