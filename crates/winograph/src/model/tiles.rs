@@ -2,6 +2,11 @@
 //!
 //! A tile is a part of the picture, and the model runs on it as on a picture. What the edges of the tile have spoiled is
 //! known from what each row of the result depends on, and is taken from the neighbouring tiles instead.
+//!
+//! Rows inside follow each other: what they depend on moves with them, and they reach the same borders of the operations between
+//! (none, or those within each period). Rows at the picture's border are those of a tile at that border. Where they do not
+//! follow those inside, as where a model continues a picture by what is within it, that is looked at: counted from the border
+//! they have to depend on the same elements, and be computed with the same numbers, in a picture that is longer by a period.
 
 use crate::error::Result;
 use crate::function::ArgSpec;

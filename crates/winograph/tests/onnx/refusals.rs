@@ -478,7 +478,9 @@ fn arrays_that_there_is_no_dtype_for_are_refused_where_they_are_read() {
         node("If", &["c"], &["y"], &[attribute("then_branch", body()), attribute("else_branch", body())])
     };
     let yes = [int(2, 9), bytes(8, b"c"), bytes(9, &[1])].concat();
-    let of = |inner: &[&str]| model(&[both(inner)], &[yes.clone()], &[info("x", 1, &[2])], &[info("y", 1, &[2])]);
+    let of = |inner: &[&str]| {
+        model(&[both(inner)], std::slice::from_ref(&yes), &[info("x", 1, &[2])], &[info("y", 1, &[2])])
+    };
     assert!(run(&of(&["x"]), &[("x", &x)]).is_ok());
     assert_told(&refused(&of(&["inner"]), &x), &["node \"in\"", "input \"inner\"", "int16"]);
 }
@@ -524,7 +526,8 @@ fn nodes_with_more_inputs_or_outputs_than_their_operator_are_refused_by_name() {
     let norm = named("n", "BatchNormalization", &["p", "s", "s", "s", "s"], &["y", "mean", "var", "m", "v"], &[]);
     let norm = |outputs: &[&str]| {
         let outputs: Vec<Vec<u8>> = outputs.iter().map(|o| info(o, 1, &[0])).collect();
-        let mut file = model(&[norm.clone()], &[weights("s", &[1], &[1.0])], &[info("p", 1, &[1, 1])], &outputs);
+        let mut file =
+            model(std::slice::from_ref(&norm), &[weights("s", &[1], &[1.0])], &[info("p", 1, &[1, 1])], &outputs);
         *file.last_mut().unwrap() = 9;
         Model::from_onnx(&file).unwrap().trace(&[("p".into(), Tensor::ones(&[1, 1], DType::F32).unwrap().into())])
     };
