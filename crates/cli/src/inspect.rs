@@ -168,7 +168,7 @@ fn times<T: ToString>(list: &[T]) -> String {
 
 fn text(report: &Report) -> String {
     let mut out = String::new();
-    let mut write = |what: &str, p: &PortReport, more: &str| {
+    let write = |out: &mut String, what: &str, p: &PortReport, more: &str| {
         let _ = match (&p.kind, &p.dtype) {
             (Some(kind), _) => writeln!(out, "{what} {}: {kind}{more}", p.name),
             (None, dtype) => {
@@ -177,12 +177,12 @@ fn text(report: &Report) -> String {
             }
         };
     };
-    report.inputs.iter().for_each(|p| write("input", p, ""));
-    report.defaults.iter().take(MAX_DEFAULTS).for_each(|p| write("input", p, ", which need not be given"));
-    report.outputs.iter().for_each(|p| write("output", p, ""));
+    report.inputs.iter().for_each(|p| write(&mut out, "input", p, ""));
+    report.defaults.iter().take(MAX_DEFAULTS).for_each(|p| write(&mut out, "input", p, ", which need not be given"));
     if let Some(more) = report.defaults.len().checked_sub(MAX_DEFAULTS).filter(|&more| more > 0) {
         let _ = writeln!(out, "{more} more inputs that need not be given");
     }
+    report.outputs.iter().for_each(|p| write(&mut out, "output", p, ""));
     for (key, value) in &report.metadata {
         let short: String = value.chars().take(100).collect();
         let _ = writeln!(out, "{key}: {}", short.replace('\n', " "));
