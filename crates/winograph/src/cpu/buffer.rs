@@ -195,3 +195,24 @@ unsafe impl Memory for Buffer {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_of_sizes_around_those_of_pages_are_zero_aligned_and_can_be_written_to_their_ends()
+    -> Result<(), DeviceError> {
+        let around = |n: usize| [n - 1, n, n + 1];
+        for bytes in [0, 1, 4095].into_iter().chain([1 << 20, 2 << 20, 3 << 20, 8 << 20].into_iter().flat_map(around)) {
+            for mut buffer in [Buffer::zeroed(bytes)?, Buffer::ordinary(bytes)?] {
+                assert_eq!((buffer.len(), buffer.as_ptr() as usize % ALIGNMENT), (bytes, 0));
+                assert!(buffer.as_slice().iter().all(|&b| b == 0), "{bytes}");
+                buffer.touch_behind();
+                buffer.as_mut_slice().fill(7);
+                assert!(buffer.as_slice().iter().all(|&b| b == 7), "{bytes}");
+            }
+        }
+        Ok(())
+    }
+}
