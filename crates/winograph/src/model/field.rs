@@ -31,6 +31,9 @@ pub(crate) struct Needs {
     pub(crate) borders: Vec<(usize, usize, usize)>,
 }
 
+/// Boxes of one constant in two graphs, by its place, and whether they have the same elements.
+pub(crate) type Known = FxHashMap<(usize, Vec<Span>, Vec<Span>), bool>;
+
 /// A graph in the order in which boxes go through it.
 pub(crate) struct Field {
     /// Results before operands.
@@ -66,6 +69,16 @@ impl Field {
         let last = order.len().saturating_sub(1);
         place.values_mut().for_each(|p| *p = last - *p);
         Field { order, place }
+    }
+
+    /// Whether another graph has the same operations, sizes aside.
+    pub(crate) fn same_operations(&self, other: &Field) -> bool {
+        let op = |field: &Field, t: &Tensor| match t.0.state() {
+            State::Lazy(op) => Some(op.map(|c| field.place.get(&c.key()).copied(), |_| ())),
+            _ => None,
+        };
+        let same = |(t, u): (&Tensor, &Tensor)| t.dtype() == u.dtype() && op(self, t) == op(other, u);
+        self.order.len() == other.order.len() && self.order.iter().zip(&other.order).all(same)
     }
 
     /// What a box of the result depends on.
@@ -135,22 +148,23 @@ impl Field {
 
     /// Whether a box of this result and one of that of another graph, which the same model has made for another size, read the
     /// same numbers that are no input.
-    pub(crate) fn same_constants_in(&self, a: &Needs, other: &Field, b: &Needs) -> Result<bool> {
+    /// What was found is kept in `known`, for these two graphs: rows read the same weights.
+    pub(crate) fn same_constants_in(&self, a: &Needs, other: &Field, b: &Needs, known: &mut Known) -> Result<bool> {
         if a.constants.len() != b.constants.len() || self.order.len() != other.order.len() {
             return Ok(false);
         }
         for ((of, at), (to, there)) in a.constants.iter().zip(&b.constants) {
             let (Some(t), Some(u)) = (self.order.get(*of), other.order.get(*to)) else { return Ok(false) };
+            if let Some(&same) = known.get(&(*of, at.clone(), there.clone())) {
+                if same { continue } else { return Ok(false) }
+            }
             let same = of == to
                 && match (t.0.state(), u.0.state()) {
                     _ if t.key() == u.key() && at == there => true,
-                    (State::Lazy(p), State::Lazy(q)) => {
-                        let by_place =
-                            |op: &TensorOp<Tensor, usize>| matches!(op, TensorOp::Full { .. } | TensorOp::Iota { .. });
-                        by_place(&p) && by_place(&q) && at == there
-                    }
+                    (State::Lazy(p), State::Lazy(q)) => at == there && number(&p, &q),
                     _ => elements(t, at)?.is_some_and(|e| elements(u, there).is_ok_and(|other| other == Some(e))),
                 };
+            known.insert((*of, at.clone(), there.clone()), same);
             if !same {
                 return Ok(false);
             }
@@ -192,6 +206,17 @@ fn elements(t: &Tensor, of: &[Span]) -> Result<Option<Vec<u8>>> {
         places = places.iter().flat_map(|p| inside.clone().map(move |i| p * size + i as usize)).collect();
     }
     Ok(Some(places.iter().flat_map(|p| bytes.get(p * size..(p + 1) * size).unwrap_or_default()).copied().collect()))
+}
+
+/// Whether two operations are one number everywhere, or count the places along one axis, in the same way.
+fn number(a: &TensorOp<Tensor, usize>, b: &TensorOp<Tensor, usize>) -> bool {
+    match (a, b) {
+        (TensorOp::Full { value: a, .. }, TensorOp::Full { value: b, .. }) => {
+            a.dtype() == b.dtype() && a.bits() == b.bits()
+        }
+        (TensorOp::Iota { axis: a, dtype: s, .. }, TensorOp::Iota { axis: b, dtype: t, .. }) => (a, s) == (b, t),
+        _ => false,
+    }
 }
 
 /// The boxes of an operation's operands.

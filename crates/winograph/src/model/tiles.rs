@@ -4,13 +4,15 @@
 //! known from what each row of the result depends on, and is taken from the neighbouring tiles instead.
 //!
 //! Rows inside follow each other: what they depend on moves with them, and they reach the same borders of the operations between
-//! (none, or those within each period). Rows at the picture's border are those of a tile at that border. Where they do not
-//! follow those inside, as where a model continues a picture by what is within it, that is looked at: counted from the border
-//! they have to depend on the same elements, and be computed with the same numbers, in a picture that is longer by a period.
+//! (none, or those within each period). Rows at the picture's border are those of a tile at that border. How the model computes
+//! the picture as a whole is known without a run: each row that is taken from a tile has to depend on the same elements there, and to be
+//! computed by the same operations with the same numbers. Of a model or file that states its size a whole picture is as long but
+//! for periods of rows; where rows at its border do not follow those inside, as where a model continues a picture by what is
+//! within it, they are compared with those of a picture that is longer by a period.
 
 use crate::error::Result;
 use crate::function::ArgSpec;
-use crate::model::field::{Field, Needs, Span};
+use crate::model::field::{Field, Known, Needs, Span};
 use crate::model::session::checked;
 use crate::model::{Model, ModelError, Port, PortType, Session, Value};
 use crate::tensor::storage::Storage;
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
+use winograph_ir::DType;
 
 /// Longest pattern of rows of a result after which it repeats.
 const MAX_PERIOD: usize = 64;
@@ -165,6 +168,107 @@ impl Part {
         };
         (0..rows as i64).map(row).collect()
     }
+
+    /// Whether a row depends on the same as one of another part, which begins so many elements before this one.
+    fn same(&self, row: &Row, other: &Part, there: &Row, shift: usize, known: &mut Known) -> Result<bool> {
+        let shift = shift as i64;
+        let moved = (row.span.0 + shift, row.span.1 + shift) == there.span && row.needs.borders == there.needs.borders;
+        Ok(moved && self.field.same_constants_in(&row.needs, &other.field, &there.needs, known)?)
+    }
+}
+
+/// A picture's axis that is cut into tiles.
+struct Along<'a> {
+    model: &'a Model,
+    name: &'a str,
+    /// The picture, as long along the other axis as all that is looked at.
+    shape: Vec<usize>,
+    dtype: DType,
+    /// The axes of the input and of the result.
+    from: usize,
+    to: usize,
+    output: PictureAxes,
+}
+
+/// How many sizes of tiles are tried before one that no row of the picture agrees with is an error.
+const TRIES: u32 = 6;
+
+impl Along<'_> {
+    fn part(&self, size: usize) -> Result<Part> {
+        let mut shape = self.shape.clone();
+        shape[self.from] = size;
+        let part = Part::new(self.model, Tensor::argument(self.dtype, shape)?, self.name)?;
+        picture_of(part.output.shape(), self.output).map(|()| part)
+    }
+
+    /// The length of tiles, at most `tile`, and the tiles of a picture whose size the model takes. Where a model's padding or its
+    /// factors depend on the size, tiles are such that they come out as those of the picture: as long as it but for a multiple of
+    /// a power of two, if not as they were asked for.
+    fn open(&self, size: usize, tile: usize) -> Result<(usize, Vec<Piece>)> {
+        let full = self.part(size)?;
+        let rows = full.rows(self.from, self.to)?;
+        let congruent = (1..TRIES).map(|n| 1usize << n).filter_map(|by| tile.checked_sub((tile + by - size % by) % by));
+        let mut tried: Vec<usize> = Vec::new();
+        let mut first = None;
+        for tile in [tile].into_iter().chain(congruent).filter(|&t| t > 0) {
+            if tried.contains(&tile) {
+                continue;
+            }
+            tried.push(tile);
+            match self.tiles(tile, size, &full, &rows) {
+                Ok(pieces) => return Ok((tile, pieces)),
+                Err(e) => first = first.or(Some(e)),
+            }
+        }
+        Err(first.unwrap_or_else(|| wrong("tiles of no rows".into())))
+    }
+
+    /// The tiles of this length, if each row of them depends on what that of the whole picture does.
+    fn tiles(&self, tile: usize, size: usize, full: &Part, rows: &[Row]) -> Result<Vec<Piece>> {
+        let part = self.part(tile)?;
+        let all = part.rows(self.from, self.to)?;
+        let (axis, _) = Axis::inside(&part, &all, self.from, self.to)?;
+        // The last tile is shorter where tiles may not start anywhere.
+        let last = axis.last(size, tile);
+        let end = match last == tile {
+            true => None,
+            false => {
+                let part = self.part(last)?;
+                let all = part.rows(self.from, self.to)?;
+                Some((part, all))
+            }
+        };
+        let of = |length: usize| match &end {
+            Some((part, all)) if length != tile => (part, &all[..]),
+            _ => (&part, &all[..]),
+        };
+        let pieces = axis.pieces(size, tile, rows.len(), |length| Ok(of(length).1.len()))?;
+        let (mut known, mut known_of_last) = (Known::default(), Known::default());
+        for p in &pieces {
+            let (part, all) = of(p.length);
+            let known = if p.length == tile { &mut known } else { &mut known_of_last };
+            if !part.field.same_operations(&full.field) {
+                return Err(wrong(format!(
+                    "what the model computes for a tile of {} is not what it computes for a picture of {size}",
+                    p.length
+                )));
+            }
+            for n in 0..p.count {
+                let (Some(row), Some(there)) = (all.get(p.from + n), rows.get(p.to + n)) else {
+                    return Err(wrong(format!("tiles of {tile} leave a gap: take larger ones")));
+                };
+                if !part.same(row, full, there, p.start, known)? {
+                    return Err(wrong(format!(
+                        "row {} of the result does not depend on a tile of {} as it does on a picture of {size}: padding, factors or \
+                         what continues the picture depend on its size",
+                        p.to + n,
+                        p.length
+                    )));
+                }
+            }
+        }
+        Ok(pieces)
+    }
 }
 
 impl Tiling {
@@ -178,11 +282,7 @@ impl Tiling {
         if part.output.rank() != part.input.rank() {
             return vec![];
         }
-        let along = |axis: usize| {
-            // All tiles are as large.
-            let last = *input.shape.get(axis)?;
-            Axis::of(&part, axis, axis, last, &|size| part.of_size(model, name, axis, size)).ok()
-        };
+        let along = |axis: usize| Axis::of(&part, axis, axis, &|size| part.of_size(model, name, axis, size)).ok();
         let of = |at: PictureAxes| {
             Some(Tiling { input: at, output: at, rows: along(at.height)?, columns: along(at.width)? })
         };
@@ -208,11 +308,21 @@ impl Tiling {
 }
 
 impl Axis {
-    /// What the rows of `output` depend on, of the rows of `input`: `from` and `to` are the axes. `traced` gives input and result
-    /// for another size along the axis, and `last` is the size of the last tile.
-    fn of(part: &Part, from: usize, to: usize, last: usize, traced: &Trace) -> Result<Axis> {
-        let (rows, size) = (part.output.shape()[to], part.input.shape()[from]);
+    /// What the rows of `output` depend on, of the rows of `input`, where nothing but parts of this size can be looked at, or is to be: `from`
+    /// and `to` are the axes, and `traced` gives the part for another size along them.
+    fn of(part: &Part, from: usize, to: usize, traced: &Trace) -> Result<Axis> {
         let all = part.rows(from, to)?;
+        let (axis, whole) = Axis::inside(part, &all, from, to)?;
+        if !whole {
+            // What is beyond the picture follows from what is inside: it has to be the same whatever the picture's size.
+            axis.same_borders(part, &all, [from, to], traced)?;
+        }
+        Ok(axis)
+    }
+
+    /// Which rows follow each other, and whether all of them do. What is told is of parts of this size.
+    fn inside(part: &Part, all: &[Row], from: usize, to: usize) -> Result<(Axis, bool)> {
+        let (rows, size) = (part.output.shape()[to], part.input.shape()[from]);
         let spans: Vec<Span> = all.iter().map(|row| row.span).collect();
         let repeats = |p: &usize| {
             let by = spans[*p].0 - spans[0].0;
@@ -250,8 +360,8 @@ impl Axis {
                 let least = Axis::least(&spans[inner], period);
                 let cause = match least <= size as i64 {
                     true => {
-                        "rows of the result that no edge has spoiled do not follow each other, or are too few: take \
-                             larger tiles"
+                        "rows of the result that no edge has spoiled do not follow each other, or are too few, which larger \
+                             tiles may change"
                             .to_string()
                     }
                     false => format!(
@@ -269,16 +379,7 @@ impl Axis {
                 return Err(wrong(cause.into()));
             }
         }
-        let axis = Axis { clean: (a, b), period };
-        if whole.is_none() {
-            // What is beyond the picture follows from what is inside: it has to be the same whatever the picture's size.
-            axis.same_borders(part, &all, [from, to], true, traced)?;
-            if last != size {
-                let part = traced(last)?;
-                axis.same_borders(&part, &part.rows(from, to)?, [from, to], false, traced)?;
-            }
-        }
-        Ok(axis)
+        Ok((Axis { clean: (a, b), period }, whole.is_some()))
     }
 
     /// The rows around the middle one that follow each other with a period, and the elements of the input after which they do.
@@ -299,28 +400,19 @@ impl Axis {
     }
 
     /// That rows near the picture's borders depend on the same elements, counted from the border, and are computed with the same
-    /// numbers, in a picture that is longer by a period. Those of the first border only where it is wanted.
-    fn same_borders(
-        &self,
-        part: &Part,
-        all: &[Row],
-        [from, to]: [usize; 2],
-        first: bool,
-        traced: &Trace,
-    ) -> Result<()> {
+    /// numbers, in a picture that is longer by a period.
+    fn same_borders(&self, part: &Part, all: &[Row], [from, to]: [usize; 2], traced: &Trace) -> Result<()> {
         let (per, by) = self.period;
         let size = part.input.shape()[from];
         let longer = traced(size + by)?;
         let rows = longer.rows(from, to)?;
-        let same = |r: usize, there: usize, shift: usize| -> Result<bool> {
+        let mut known = Known::default();
+        let mut same = |r: usize, there: usize, shift: usize| -> Result<bool> {
             let (Some(one), Some(other)) = (all.get(r), rows.get(there)) else { return Ok(false) };
-            let shift = shift as i64;
-            let spans = (one.span.0 + shift, one.span.1 + shift) == other.span;
-            let borders = one.needs.borders == other.needs.borders;
-            Ok(spans && borders && part.field.same_constants_in(&one.needs, &longer.field, &other.needs)?)
+            part.same(one, &longer, other, shift, &mut known)
         };
-        let mut sound = rows.len() == all.len() + per;
-        for r in 0..if first { self.clean.1 } else { 0 } {
+        let mut sound = rows.len() == all.len() + per && part.field.same_operations(&longer.field);
+        for r in 0..self.clean.1 {
             sound = sound && same(r, r, 0)?;
         }
         for r in self.clean.0..all.len() {
@@ -494,27 +586,16 @@ impl Session {
         let of_size = |height: usize, width: usize| {
             let mut shape = x.shape().to_vec();
             (shape[axes.height], shape[axes.width]) = (height, width);
-            Tensor::argument(x.dtype(), shape)
+            shape
         };
-        let tile_input = of_size(h, w)?;
-        checked(&inputs, &[(name.to_string(), Value::Tensor(tile_input.clone()))])?;
+        checked(&inputs, &[(name.to_string(), Value::Tensor(Tensor::argument(x.dtype(), of_size(h, w))?))])?;
         if (h, w) == (height, width) {
             return self.whole(input, output, progress);
         }
-        let pieces = |along: &Axis, [axis, to]: [usize; 2], [size, tile]: [usize; 2], part: &[usize]| {
-            let rows = part[to];
-            if stated(port, axis).is_some() {
-                return along.pieces(size, tile, along.rows(size, tile, rows)?, |_| Ok(rows));
-            }
-            let rows_of = |n: usize| {
-                let result = traced(
-                    self.model(),
-                    &of_size(if to == output.height { n } else { h }, if to == output.width { n } else { w })?,
-                    name,
-                )?;
-                picture_of(result.shape(), output).map(|()| result.shape()[to])
-            };
-            along.pieces(size, tile, rows_of(size)?, rows_of)
+        // Tiles of a size that the model or the file states: the picture may be larger by what results repeat after.
+        let fixed = |along: &Axis, [size, tile]: [usize; 2], rows: usize| match size <= tile {
+            true => along.pieces(size, tile, rows, |_| Ok(rows)),
+            false => along.pieces(size, tile, along.rows(size, tile, rows)?, |_| Ok(rows)),
         };
         let (dtype, part, rows, columns) = match self.model().exported() {
             Some(exported) => {
@@ -525,31 +606,49 @@ impl Session {
                             .into(),
                     ));
                 };
-                (result.dtype, result.shape.clone(), tiling.rows.clone(), tiling.columns.clone())
+                let rows = fixed(&tiling.rows, [height, h], result.shape[output.height])?;
+                let columns = fixed(&tiling.columns, [width, w], result.shape[output.width])?;
+                (result.dtype, result.shape.clone(), rows, columns)
             }
             None => {
-                let part = Part::new(self.model(), tile_input.clone(), name)?;
-                picture_of(part.output.shape(), output)?;
-                // An axis that fits into a tile needs no analysis.
-                let along = |size: usize, tile: usize, from: usize, to: usize| {
-                    if size <= tile {
-                        return Ok(Axis { clean: (0, part.output.shape()[to]), period: (1, 1) });
-                    }
-                    let traced = |size: usize| part.of_size(self.model(), name, from, size);
-                    let axis = Axis::of(&part, from, to, tile, &traced)?;
-                    // The last tile is shorter where tiles may not start anywhere.
-                    match axis.last(size, tile) {
-                        last if last == tile || stated(port, from).is_some() => Ok(axis),
-                        last => Axis::of(&part, from, to, last, &traced),
-                    }
+                // Rows are those of tiles as wide as the picture, and columns then those of tiles of any height.
+                let axis = |shape: Vec<usize>, [from, to]: [usize; 2]| Along {
+                    model: self.model(),
+                    name,
+                    shape,
+                    dtype: x.dtype(),
+                    from,
+                    to,
+                    output,
                 };
-                let rows = along(height, h, axes.height, output.height)?;
-                let columns = along(width, w, axes.width, output.width)?;
-                (part.output.dtype(), part.output.shape().to_vec(), rows, columns)
+                let is_open = |axis: usize, size: usize, tile: usize| size > tile && stated(port, axis).is_none();
+                let along = |along: Along, size: usize, tile: usize| {
+                    if is_open(along.from, size, tile) {
+                        return along.open(size, tile);
+                    }
+                    let part = along.part(tile)?;
+                    let axis = match size <= tile {
+                        true => Axis { clean: (0, part.output.shape()[along.to]), period: (1, 1) },
+                        false => Axis::of(&part, along.from, along.to, &|size| along.part(size))?,
+                    };
+                    Ok((tile, fixed(&axis, [size, tile], part.output.shape()[along.to])?))
+                };
+                let wide = if stated(port, axes.width).is_some() { w } else { width };
+                let vertical = axis(of_size(height, wide), [axes.height, output.height]);
+                let (h, rows) = along(vertical, height, h)?;
+                let horizontal = |h: usize| axis(of_size(h, width), [axes.width, output.width]);
+                let (w, columns) = along(horizontal(h), width, w)?;
+                if let Some(last) = rows.last().filter(|p| p.length != h && is_open(axes.width, width, w)) {
+                    let last = horizontal(last.length);
+                    let full = last.part(width)?;
+                    if last.tiles(w, width, &full, &full.rows(axes.width, output.width)?)? != columns {
+                        return Err(wrong("columns of the result that depend on how many rows there are".into()));
+                    }
+                }
+                let part = traced(self.model(), &Tensor::argument(x.dtype(), of_size(h, w))?, name)?;
+                (part.dtype(), part.shape().to_vec(), rows, columns)
             }
         };
-        let rows = pieces(&rows, [axes.height, output.height], [height, h], &part)?;
-        let columns = pieces(&columns, [axes.width, output.width], [width, w], &part)?;
         let count = |pieces: &[Piece]| pieces.iter().map(|p| p.count).sum::<usize>();
         let mut full = part;
         (full[output.height], full[output.width]) = (count(&rows), count(&columns));

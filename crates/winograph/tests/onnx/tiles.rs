@@ -132,7 +132,7 @@ fn pictures_that_are_continued_at_their_borders_are_the_same_in_tiles() {
             continue;
         }
         let told = file.session(Default::default()).run_tiled(("x", &x, AXES), AXES, 20, &mut |_, _| {});
-        assert_told(&told.unwrap_err().to_string(), &["at the picture's border", "size of the picture"]);
+        assert_told(&told.unwrap_err().to_string(), &["row 0 of the result", "picture of 45"]);
     }
 }
 
@@ -161,4 +161,50 @@ fn rows_beside_a_border_that_other_rows_hide_are_taken_from_the_tile_that_has_th
         pads,
     ];
     assert_same_in_tiles("moved", &of(&nodes, &numbers), &[20, 32]);
+}
+
+#[test]
+fn padding_that_depends_on_the_picture_s_size_is_that_of_the_picture() {
+    let w = Tensor::randn(&[36], DType::F32, 3).unwrap().to_vec::<f32>().unwrap();
+    for same in ["SAME_UPPER", "SAME_LOWER"] {
+        let attributes = || [text_attribute("auto_pad", same), ints_attribute("strides", &[2, 2])];
+        let conv = |x: &str, y: &str| node("Conv", &[x, "w"], &[y], &attributes());
+        // 45 and 70, 40 and 61, 33 and 200, each by 2 and by 8: tiles of another remainder would be padded on other sides.
+        let one = of(&[conv("x", "y")], &[weights("w", &[2, 2, 3, 3], &w)]);
+        assert_same_in_tiles(same, &one, &[20, 21, 32, 33]);
+        let three = of(&[conv("x", "a"), conv("a", "b"), conv("b", "y")], &[weights("w", &[2, 2, 3, 3], &w)]);
+        assert_same_in_tiles(same, &three, &[31, 32]);
+    }
+}
+
+#[test]
+fn tiles_are_refused_where_what_is_computed_depends_on_the_size() {
+    let x = Tensor::randn(&[1, 2, 45, 70], DType::F32, 1).unwrap();
+    let told = |nodes: &[Vec<u8>], constants: &[Vec<u8>]| {
+        let session = of(nodes, constants).session(Default::default());
+        session.run_tiled(("x", &x, AXES), AXES, 20, &mut |_, _| {}).unwrap_err().to_string()
+    };
+    let size = [
+        node("Shape", &["x"], &["s"], &[]),
+        node("Gather", &["s", "two"], &["h"], &[]),
+        node("Cast", &["h"], &["f"], &[int_attribute("to", 1)]),
+    ];
+    // A number that follows from the size, and an operation that is chosen by it.
+    let divided = [&size[..], &[node("Div", &["x", "f"], &["y"], &[])]].concat();
+    assert_told(&told(&divided, &[longs("two", &[], &[2])]), &["tiles: ", "picture of 45"]);
+    let branch = |name: &str, op: &str| {
+        let output = info(name, 1, &[1, 2, 0, 0]);
+        let graph = [bytes(1, &node(op, &["x"], &[name], &[])), bytes(12, &output)].concat();
+        [bytes(1, name.as_bytes()), bytes(6, &graph), int(20, 5)].concat()
+    };
+    let chosen = [
+        &size[..2],
+        &[
+            node("Greater", &["h", "forty"], &["large"], &[]),
+            node("If", &["large"], &["y"], &[branch("then_branch", "Sqrt"), branch("else_branch", "Exp")]),
+        ],
+    ]
+    .concat();
+    let constants = [longs("two", &[], &[2]), longs("forty", &[], &[40])];
+    assert_told(&told(&chosen, &constants), &["tiles: ", "what the model computes", "picture of 45"]);
 }
