@@ -513,7 +513,7 @@ pub(crate) fn kernel(
     });
     let counts = target.gpu.as_ref().and_then(|gpu| kernels::counts(code, gpu));
     let again = |s: &&Step| s.kernel == step.kernel && s.args == step.args;
-    let times = if step.host.is_empty() { 1 } else { program.run.iter().filter(again).count().max(1) };
+    let times = if k.host.is_empty() { 1 } else { program.run.iter().filter(again).count().max(1) };
     Some(Kernel {
         // Nothing is run.
         launch: json::Kernel::new(program, step, role, f64::NAN, counts.as_deref())?,

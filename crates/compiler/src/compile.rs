@@ -3,7 +3,7 @@
 use crate::explain::{Explanation, KernelReport, NestReport, Observer, PassReport, Silent};
 use crate::kernel::{HostLoops, Kernel, Launch, constant_kernels};
 use crate::lower::link::{self, Part};
-use crate::lower::{emit, in_place, legalize, neighbours, prefetch, shared, stream, whole};
+use crate::lower::{emit, in_place, legalize, neighbours, places, prefetch, shared, stream, whole};
 use crate::optimize::blocks;
 use crate::optimize::contract;
 use crate::optimize::grid::{self, GridReport};
@@ -493,6 +493,18 @@ fn finish(
             },
         );
     }
+    let mut at = vec![Vec::new(); codes.len()];
+    if target.gpu.is_none() {
+        let repeated: Vec<bool> = launches.iter().map(|l| l.host.is_some()).collect();
+        at = driver.pass(
+            "places",
+            || places::places(&mut codes, &repeated, workers, &canonical_text),
+            |at| {
+                let moved = at.iter().enumerate().filter(|(_, at)| !at.is_empty());
+                moved.map(|(n, at)| format!("launch {}: {at:?}\n", n + 1)).collect()
+            },
+        );
+    }
     let verified =
         driver.pass("verify", || parallel::map(workers, &codes, |_, c| verify::linear::verify(c)), |_| String::new());
     for (code, result) in codes.iter().zip(verified) {
@@ -500,7 +512,7 @@ fn finish(
     }
     let served = provenance::of_launches(&kernels, &launches, std::mem::take(&mut driver.notes.1));
     let (program, order) =
-        driver.pass("memory", || assemble(&args, codes, &launches, &prepared, workers), |_| String::new());
+        driver.pass("memory", || assemble(&args, codes, &launches, &prepared, (workers, at)), |_| String::new());
     driver.sketch(|| Sketch::of_program(&program));
     let mut told: FxHashMap<usize, usize> = FxHashMap::default();
     for (prepare, at) in order {
@@ -509,7 +521,7 @@ fn finish(
         let code = &program.kernels[step.kernel];
         let launch = &launches[at.0];
         // What a loop of the host repeats has been told.
-        if let Some(first) = told.get(&at.0).filter(|_| !step.is_first()) {
+        if let Some(first) = told.get(&at.0) {
             let first: &KernelReport = &driver.explanation.kernels[*first];
             let again = KernelReport { host: step.host.clone(), ..first.clone() };
             driver.explanation.kernels.push(again);
@@ -542,7 +554,7 @@ fn finish(
             role: code.role,
             kernel: step.kernel,
             prepare: prepare.is_some(),
-            host: step.host.clone(),
+            host: if launch.host.is_some() { step.host.clone() } else { Vec::new() },
             serves: served[at.0].iter().map(|&n| driver.notes.0[n as usize].clone()).collect(),
             nests,
         });
@@ -759,7 +771,7 @@ fn assemble(
     codes: Vec<Code>,
     launches: &[Launch],
     prepared: &[bool],
-    workers: usize,
+    (workers, places): (usize, Vec<Vec<i64>>),
 ) -> (Program, Order) {
     let mut program = Program::default();
     let mut index: FxHashMap<usize, usize> = FxHashMap::default();
@@ -771,7 +783,7 @@ fn assemble(
         parallel::map(workers, &codes, |_, c| names.get(&*c.name).is_some_and(|&n| n > 1).then(|| canonical_text(c)));
     let mut known: FxHashMap<String, usize> = FxHashMap::default();
     let mut steps = Vec::with_capacity(codes.len());
-    for ((n, (ids, code)), text) in launch_args.iter().zip(codes).enumerate().zip(texts) {
+    for (((n, (ids, code)), text), host) in launch_args.iter().zip(codes).enumerate().zip(texts).zip(places) {
         let mut args = Vec::with_capacity(ids.len());
         for (decl, &id) in code.args.iter().zip(ids) {
             let id = id.0 as usize;
@@ -803,7 +815,7 @@ fn assemble(
         if kernel == next {
             program.kernels.push(code);
         }
-        steps.push(Step { kernel, args, host: Vec::new() });
+        steps.push(Step { kernel, args, host });
     }
     let mut order = Vec::new();
     let mut next = 0;
@@ -815,7 +827,7 @@ fn assemble(
             for (n, step) in places.clone().zip(&steps[places.clone()]) {
                 let prepare = prepared[n];
                 let list = if prepare { &mut program.prepare } else { &mut program.run };
-                list.push(Step { host: host.clone(), ..step.clone() });
+                list.push(Step { host: [&step.host[..], &host].concat(), ..step.clone() });
                 let at = list.len() - 1;
                 order.push((prepare.then_some(at), (n, at)));
             }

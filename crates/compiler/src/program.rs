@@ -78,8 +78,8 @@ pub struct Step {
     pub kernel: usize,
     /// A place in [`Program::buffers`] for each of the kernel's `args`.
     pub args: Vec<usize>,
-    /// Values of the kernel's last parameters, after those of the program: the numbers of loops of the host, in which
-    /// launches are repeated.
+    /// Values of the kernel's last parameters, after those of the program: where it reads and writes, if others read and
+    /// write elsewhere, or the numbers of loops of the host, in which launches are repeated.
     pub host: Vec<i64>,
 }
 

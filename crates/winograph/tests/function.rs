@@ -163,3 +163,38 @@ fn zero_sizes_in_functions() {
     assert_eq!(out[1].to_vec::<f32>().unwrap(), [0.0; 3]);
     assert!(compile(&[], |_| Ok(vec![])).unwrap().call(&[]).unwrap().is_empty());
 }
+
+/// A recurrent network: each step reads its own row of the input.
+fn steps(x: &Tensor, w: &Tensor, n: usize) -> winograph::Result<Tensor> {
+    let (mut h, mut all) = (Tensor::zeros(&[8], DType::F32)?, Vec::new());
+    for t in 0..n {
+        let row = x.slice(&[(t as isize..t as isize + 1).into()])?.reshape(&[8])?;
+        h = h.reshape(&[1, 8])?.matmul(w)?.reshape(&[8])?.add(&row)?.tanh()?.contiguous()?;
+        all.push(h.clone());
+    }
+    Tensor::stack(&all.iter().collect::<Vec<_>>(), 0)
+}
+
+#[test]
+fn steps_that_differ_in_the_row_that_they_read_are_one_kernel() {
+    let w = Tensor::randn(&[8, 8], DType::F32, 1).unwrap();
+    w.realize().unwrap();
+    let of = |n: usize| {
+        let f = compile(&[spec(&[n, 8])], |a| Ok(vec![steps(&a[0], &w, n)?])).unwrap();
+        let x = Tensor::randn(&[n, 8], DType::F32, 2).unwrap();
+        let (x_of, w_of) = (x.to_vec::<f32>().unwrap(), w.to_vec::<f32>().unwrap());
+        let mut h = vec![0f64; 8];
+        let found = f.call(&[&x]).unwrap().remove(0).to_vec::<f32>().unwrap();
+        for t in 0..n {
+            let sum = |j: usize| (0..8).map(|i| h[i] * f64::from(w_of[i * 8 + j])).sum::<f64>();
+            h = (0..8).map(|j| (sum(j) + f64::from(x_of[t * 8 + j])).tanh()).collect();
+            for (j, h) in h.iter().enumerate() {
+                assert!((f64::from(found[t * 8 + j]) - h).abs() < 1e-4, "step {t} of {n}, element {j}");
+            }
+        }
+        (f.program().kernels.len(), f.program().run.len())
+    };
+    // More tensors than are put together at once.
+    let ((few, short), (many, long)) = (of(40), of(120));
+    assert!(long >= short + 80 && few < 20 && many <= few + 3, "{few} kernels in {short} launches, {many} in {long}");
+}

@@ -12,6 +12,7 @@ pub mod matrix;
 pub mod matvec;
 pub mod neighbours;
 mod permute;
+pub mod places;
 pub mod prefetch;
 mod rows;
 pub mod shared;

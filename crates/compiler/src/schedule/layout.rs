@@ -166,11 +166,21 @@ impl Axes {
         own.iter().for_each(|&b| is_own[b] = true);
         // All buffers of one kernel together, kernel by kernel, until nothing gets better.
         let rounds = if rule == LayoutRule::Auto { 4 } else { 0 };
+        // Many kernels, such as the steps of a recurrent network, may have the same of them: those need no second look before anything
+        // has changed.
+        let (mut changes, mut settled) = (0, FxHashMap::<Vec<usize>, usize>::default());
         for _ in 0..rounds {
             let mut improved = false;
             for k in kernels.iter() {
-                let mine: Vec<usize> = k.args.iter().map(|a| a.0 as usize).filter(|&b| is_own[b]).collect();
-                improved |= choose_together(&mine, &ranks, &facts, &users, &mut inner);
+                let open = |&b: &usize| is_own[b] && ranks[b] > 1;
+                let mine: Vec<usize> = k.args.iter().map(|a| a.0 as usize).filter(open).collect();
+                if mine.is_empty() || settled.get(&mine) == Some(&changes) {
+                    continue;
+                }
+                let better = choose_together(&mine, &ranks, &facts, &users, &mut inner);
+                changes += usize::from(better);
+                improved |= better;
+                settled.insert(mine, changes);
             }
             if !improved {
                 break;

@@ -1,11 +1,14 @@
 //! Parts of tensors and tensors put together: slices, cat and stack, lookups by index.
 
 use crate::error::{Error, Result};
+use crate::tensor::State;
 use crate::tensor::Tensor;
 use crate::tensor::node::Op;
 use crate::tensor::shape::{axis, axis_in};
+use rustc_hash::FxHashSet;
 use std::ops::{Range, RangeFrom, RangeFull, RangeTo};
 use winograph_ir::DType;
+use winograph_ir::tensor::TensorOp;
 
 /// A part of an axis, with Python's meaning of `start:stop:step`: negative places count from the end, places beyond
 /// the axis are cut to it, a negative step goes backwards.
@@ -78,6 +81,29 @@ impl From<RangeFull> for SliceRange {
     fn from(_: RangeFull) -> SliceRange {
         SliceRange { start: None, stop: None, step: 1 }
     }
+}
+
+/// Most tensors that are put together at once. Each element of the result looks which one it is from: of more, some are put together
+/// first, in memory.
+const MOST_TOGETHER: usize = 32;
+
+/// Of how many tensors these are parts and views: the slices that make up windows are of one.
+fn sources(parts: &[Tensor]) -> usize {
+    let of = |t: &Tensor| {
+        let mut t = t.clone();
+        while let State::Lazy(op) = t.0.state() {
+            match &*op {
+                TensorOp::Reshape { x, .. }
+                | TensorOp::Permute { x, .. }
+                | TensorOp::Expand { x, .. }
+                | TensorOp::Pad { x, .. }
+                | TensorOp::Slice { x, .. } => t = x.clone(),
+                _ => break,
+            }
+        }
+        t.key()
+    };
+    parts.iter().map(of).collect::<FxHashSet<usize>>().len()
 }
 
 impl Tensor {
@@ -184,7 +210,17 @@ impl Tensor {
         match parts.len() {
             0 => first.reshape_to(name, &shape),
             1 => Ok(parts.remove(0)),
-            _ => Tensor::make(name, Op::Cat { parts, axis: along }, first.dtype(), shape),
+            n if n <= MOST_TOGETHER || sources(&parts) <= MOST_TOGETHER => {
+                Tensor::make(name, Op::Cat { parts, axis: along }, first.dtype(), shape)
+            }
+            _ => {
+                let some = parts.chunks(MOST_TOGETHER).map(|some| {
+                    let some = Tensor::cat(&some.iter().collect::<Vec<_>>(), along as isize)?;
+                    some.contiguous()
+                });
+                let some = some.collect::<Result<Vec<_>>>()?;
+                Tensor::cat(&some.iter().collect::<Vec<_>>(), along as isize)
+            }
         }
     }
 
