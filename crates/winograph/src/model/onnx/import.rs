@@ -10,6 +10,7 @@ use crate::model::{ModelError, Port, PortType, Value, host, with_given};
 use crate::tensor::{Tensor, noted};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::Cell;
+use winograph_ir::Scalar;
 use winograph_ir::interp::Value as HostValue;
 
 /// Most nodes that one import may meet beyond those in the file, as bodies of loops and functions do each time: they become one
@@ -30,22 +31,27 @@ pub(crate) struct Importer<'a> {
     depth: Cell<usize>,
     /// Elements that were computed on the way.
     folded: Cell<usize>,
+    /// How often elements that follow from those of inputs were computed on the way.
+    looked: Cell<usize>,
     /// For what follows from the file alone.
     pub(super) budget: Budget,
 }
 
 /// A value and where it comes from.
-struct Known {
-    value: Value,
+pub(super) struct Known {
+    pub(super) value: Value,
     /// Whether it follows from the file alone.
     constant: bool,
+    /// Whether it follows from elements of inputs that are not known while importing, or from any where elements are computed on
+    /// the way. Neither is so for the number of an iteration.
+    pub(super) from_data: bool,
     /// Whether it has been counted as a constant that has to be there when the model runs.
     kept: Cell<bool>,
 }
 
 impl Known {
-    fn new(value: Value, constant: bool) -> Known {
-        Known { value, constant, kept: Cell::new(false) }
+    fn new(value: Value, constant: bool, from_data: bool) -> Known {
+        Known { value, constant, from_data, kept: Cell::new(false) }
     }
 
     /// That a value which is there when the model runs has room.
@@ -98,12 +104,23 @@ impl<'a> Importer<'a> {
             steps: Cell::new(0),
             depth: Cell::new(0),
             folded: Cell::new(0),
+            looked: Cell::new(0),
             budget: Budget::new(model.bytes),
         }
     }
 
     pub(super) fn is_eager(&self) -> bool {
         self.eager
+    }
+
+    /// How often elements that follow from those of inputs were computed so far, where they are.
+    pub(super) fn looked(&self) -> usize {
+        self.looked.get()
+    }
+
+    /// Counts that.
+    pub(super) fn look(&self) {
+        self.looked.set(self.looked.get() + 1);
     }
 
     pub(super) fn folder(&self) -> Option<&Folder> {
@@ -117,15 +134,18 @@ impl<'a> Importer<'a> {
         let mut scope =
             Scope { outer: None, values: FxHashMap::default(), unheld, opsets: &model.opsets, attributes: &[] };
         for (name, t) in &model.initializers {
-            scope.values.insert(name, Known::new(Value::Tensor(t.clone()), true));
+            scope.values.insert(name, Known::new(Value::Tensor(t.clone()), true, false));
         }
         let inputs: FxHashSet<&str> = model.graph.input.iter().map(|i| i.name.as_str()).collect();
         for (name, value) in &self.args {
             if let Some(input) = inputs.get(name.as_str()) {
-                scope.values.insert(input, Known::new(value.clone(), false));
+                // Elements that a compiled form is made for are known.
+                let from_data = self.eager || !value.tensors().iter().all(Tensor::is_realized);
+                scope.values.insert(input, Known::new(value.clone(), false, from_data));
             }
         }
         let outputs: Vec<&str> = model.graph.output.iter().map(|o| o.name.as_str()).collect();
+        self.steps.set(model.graph.node.len());
         let values = self.nodes(&model.graph.node, &outputs, scope)?;
         let shapes = Shapes::of(&with_given(model.inputs(), || model.defaults(), &self.args), &self.args);
         for (port, known) in model.outputs().iter().zip(&values) {
@@ -145,8 +165,15 @@ impl<'a> Importer<'a> {
         Ok(values.into_iter().map(|known| known.value).collect())
     }
 
-    /// The results of a graph in an attribute, given its inputs by position. It sees the names around it.
-    pub(super) fn graph(&self, graph: &GraphProto, inputs: Vec<Value>, node: &Node<'_>) -> Result<Vec<Value>> {
+    /// The results of a graph in an attribute, given its inputs by position and whether each follows from elements of the model's
+    /// inputs. It sees the names around it.
+    pub(super) fn graph(
+        &self,
+        graph: &GraphProto,
+        inputs: Vec<(Value, bool)>,
+        node: &Node<'_>,
+    ) -> Result<Vec<(Value, bool)>> {
+        self.steps(node.proto, graph.node.len())?;
         let outer = node.scope;
         let mut scope = Scope {
             outer: Some(outer),
@@ -160,14 +187,14 @@ impl<'a> Importer<'a> {
                 scope.unheld.insert(&t.name, tensors::unheld(&dtype));
                 continue;
             }
-            scope.values.insert(&t.name, Known::new(Value::Tensor(tensors::tensor(t, self.folder())?), true));
+            scope.values.insert(&t.name, Known::new(Value::Tensor(tensors::tensor(t, self.folder())?), true, false));
         }
-        for (input, value) in graph.input.iter().zip(inputs) {
-            scope.values.insert(&input.name, Known::new(value, node.constant));
+        for (input, (value, from_data)) in graph.input.iter().zip(inputs) {
+            scope.values.insert(&input.name, Known::new(value, node.constant, from_data));
         }
         let outputs: Vec<&str> = graph.output.iter().map(|o| o.name.as_str()).collect();
         let results = self.nested(|| self.nodes(&graph.node, &outputs, scope))?;
-        Ok(results.into_iter().map(|known| known.value).collect())
+        Ok(results.into_iter().map(|known| (known.value, known.from_data)).collect())
     }
 
     /// Counts what is done for a node, so that no file keeps the importer or the compiler busy for ever.
@@ -178,7 +205,7 @@ impl<'a> Importer<'a> {
         }
         let cause = format!(
             "with it loops, sequences and functions repeat more than {MAX_REPEATED} nodes, each of which would be compiled: \
-             repeat less in one model, and run it several times"
+             repeat less in one model, and run it several times; a loop whose condition stays true never ends"
         );
         Err(ModelError::Node { node: name_of(node), op: node.op_type.clone(), cause }.into())
     }
@@ -197,11 +224,10 @@ impl<'a> Importer<'a> {
     fn nodes<'s>(&self, nodes: &'s [NodeProto], outputs: &[&'s str], mut scope: Scope<'s>) -> Result<Vec<Known>> {
         let (needed, names) = needed(nodes, outputs);
         for (node, needed) in nodes.iter().zip(needed) {
-            self.steps(node, 1)?;
             if !needed {
                 continue;
             }
-            let (results, constant) = self.node(node, &scope)?;
+            let Results { values: results, constant, from_data } = self.node(node, &scope)?;
             let read = |name: &&String| names.contains(name.as_str()) && !name.is_empty();
             if let Some(name) = node.output.iter().skip(results.len()).find(read) {
                 let cause = format!(
@@ -213,31 +239,33 @@ impl<'a> Importer<'a> {
             }
             let results = results.into_iter().chain(std::iter::repeat(Value::None));
             for (name, value) in node.output.iter().zip(results).filter(|(name, _)| !name.is_empty()) {
-                if scope.values.insert(name, Known::new(value, constant)).is_some() {
+                if scope.values.insert(name, Known::new(value, constant, from_data)).is_some() {
                     let cause = format!("its result {name:?} has the name of another value");
                     return Err(ModelError::Node { node: name_of(node), op: node.op_type.clone(), cause }.into());
                 }
             }
         }
         let value = |name: &&str| {
-            let found = scope.known(name).map(|known| Known::new(known.value.clone(), known.constant));
+            let copy = |known: &Known| Known::new(known.value.clone(), known.constant, known.from_data);
+            let found = scope.known(name).map(copy);
             let cause = || scope.unheld(name).unwrap_or("no node computes it").to_string();
             found.ok_or_else(|| ModelError::format(format!("output {name:?}"), cause()).into())
         };
         outputs.iter().map(value).collect()
     }
 
-    /// The results of a node, and whether they follow from the file alone.
-    fn node(&self, proto: &NodeProto, scope: &Scope<'_>) -> Result<(Vec<Value>, bool)> {
+    /// The results of a node.
+    fn node(&self, proto: &NodeProto, scope: &Scope<'_>) -> Result<Results> {
         let wrong = |cause: String| ModelError::Node { node: name_of(proto), op: proto.op_type.clone(), cause };
         let mut inputs = Vec::with_capacity(proto.input.len());
+        let mut data = Vec::with_capacity(proto.input.len());
         // The names that graphs in its attributes read may be of values around it.
         let mut names = FxHashSet::default();
         captured(proto, &mut names, 0);
         let mut operands: Vec<&Known> = names.into_iter().filter_map(|name| scope.known(name)).collect();
         for name in &proto.input {
-            let value = match name.is_empty() {
-                true => Value::None,
+            let (value, from_data) = match name.is_empty() {
+                true => (Value::None, false),
                 false => {
                     let known = scope.known(name).ok_or_else(|| match scope.unheld(name) {
                         Some(cause) => ModelError::Unsupported {
@@ -250,12 +278,14 @@ impl<'a> Importer<'a> {
                         }
                     })?;
                     operands.push(known);
-                    known.value.clone()
+                    (known.value.clone(), known.from_data)
                 }
             };
             inputs.push(value);
+            data.push(from_data);
         }
         let constant = operands.iter().all(|known| known.constant);
+        let from_data = operands.iter().any(|known| known.from_data);
         // Attributes that refer to those of the function around get their values.
         let bound;
         let proto = if proto.attribute.iter().any(|a| !a.ref_attr_name.is_empty()) {
@@ -267,7 +297,9 @@ impl<'a> Importer<'a> {
         let domain = if proto.domain == "ai.onnx" { "" } else { &proto.domain };
         let opset = scope.opsets.get(domain).copied();
         if let Some(f) = self.model.function(&proto.domain, &proto.op_type) {
-            return Ok((self.function(f, proto, inputs, constant)?, constant));
+            let inputs = inputs.into_iter().zip(data);
+            let inputs = inputs.map(|(value, from_data)| Known::new(value, constant, from_data)).collect();
+            return Ok(Results { values: self.function(f, proto, inputs)?, constant, from_data });
         }
         let unsupported = |cause: &str| {
             let op = if domain.is_empty() { proto.op_type.clone() } else { format!("{domain}.{}", proto.op_type) };
@@ -286,7 +318,7 @@ impl<'a> Importer<'a> {
                 known.keep(&self.budget, false).map_err(|cause| wrong(format!("of what it reads: {cause}")))?;
             }
         }
-        let node = Node { proto, opset, inputs, importer: self, scope, constant };
+        let node = Node { proto, opset, inputs, data, importer: self, scope, constant };
         let of_result = |name: Option<&String>| format!("its result {:?}", name.map_or("", String::as_str));
         let results = noted(&title_of(proto), || lower(&node)).map_err(|e| match e {
             Error::Model(e) => Error::Model(e),
@@ -301,7 +333,7 @@ impl<'a> Importer<'a> {
             let fits = value.tensors().iter().try_for_each(|t| self.fits(&node, t));
             fits.map_err(|cause| wrong(format!("{}: {cause}", of_result(proto.output.get(i)))))?;
         }
-        Ok((results, constant))
+        Ok(Results { values: results, constant, from_data })
     }
 
     /// That there is room for a node's result; else why not.
@@ -320,7 +352,8 @@ impl<'a> Importer<'a> {
         }
     }
 
-    fn function(&self, f: &FunctionProto, call: &NodeProto, inputs: Vec<Value>, constant: bool) -> Result<Vec<Value>> {
+    fn function(&self, f: &FunctionProto, call: &NodeProto, inputs: Vec<Known>) -> Result<Vec<Value>> {
+        self.steps(call, f.node.len())?;
         let names = f.attribute.iter().chain(f.attribute_proto.iter().map(|a| &a.name)).map(String::as_str);
         let counts = || arity::check_counts(call, Some(f.input.len()), Some(f.output.len()));
         let checked = attributes::check_call(call, &names.collect::<Vec<_>>()).and_then(|()| counts());
@@ -338,18 +371,29 @@ impl<'a> Importer<'a> {
         }
         let (values, unheld) = (FxHashMap::default(), FxHashMap::default());
         let mut scope = Scope { outer: None, values, unheld, opsets: &opsets, attributes: &attributes };
-        for (name, value) in f.input.iter().zip(inputs.into_iter().chain(std::iter::repeat(Value::None))) {
-            scope.values.insert(name, Known::new(value, constant));
+        let constant = inputs.iter().all(|known| known.constant);
+        let none = || Known::new(Value::None, constant, false);
+        for (name, known) in f.input.iter().zip(inputs.into_iter().chain(std::iter::repeat_with(none))) {
+            scope.values.insert(name, known);
         }
         let outputs: Vec<&str> = f.output.iter().map(String::as_str).collect();
         let results = self.nested(|| self.nodes(&f.node, &outputs, scope))?;
         Ok(results.into_iter().map(|known| known.value).collect())
     }
 
-    /// The elements of a tensor.
-    pub(super) fn host(&self, node: &Node<'_>, t: &Tensor) -> Result<HostValue> {
+    /// Computes the elements of a tensor that follows from known ones.
+    pub(super) fn fold(&self, t: &Tensor) -> Result<()> {
+        host::constant_value("import", t, &self.folded).map(|_| ())
+    }
+
+    /// The elements of a tensor, which may follow from those of inputs.
+    pub(super) fn host(&self, node: &Node<'_>, t: &Tensor, from_data: bool) -> Result<HostValue> {
         const NAME: &str = "import";
+        node.host_memory(t.numel().saturating_mul(size_of::<Scalar>()))?;
         if self.eager {
+            if from_data && !t.is_realized() {
+                self.look();
+            }
             t.realize()?;
             // What follows from inputs is as large as these are.
             let of_inputs = Cell::default();
@@ -369,6 +413,15 @@ impl<'a> Importer<'a> {
             value => value,
         }
     }
+}
+
+/// The results of a node, and where they come from.
+struct Results {
+    values: Vec<Value>,
+    /// Whether they follow from the file alone.
+    constant: bool,
+    /// Whether they follow from elements of inputs.
+    from_data: bool,
 }
 
 /// What a model's inputs say about the shapes that it declares.

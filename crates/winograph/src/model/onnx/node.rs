@@ -4,6 +4,7 @@ use super::import::{Importer, Scope};
 use super::proto::{AttributeProto, GraphProto, NodeProto};
 use super::tensors;
 use crate::error::{Error, Result};
+use crate::memory::may_fit;
 use crate::model::{ModelError, Value, budget, host};
 use crate::tensor::Tensor;
 use winograph_ir::DType;
@@ -16,6 +17,8 @@ pub(crate) struct Node<'a> {
     pub(super) opset: i64,
     /// Operands; those left out are [`Value::None`].
     pub(super) inputs: Vec<Value>,
+    /// Which of them follow from elements of the model's inputs.
+    pub(super) data: Vec<bool>,
     pub(super) importer: &'a Importer<'a>,
     pub(super) scope: &'a Scope<'a>,
     /// Whether it follows from the file alone.
@@ -90,12 +93,36 @@ impl Node<'_> {
 
     /// The elements of an operand, while importing.
     pub(crate) fn host(&self, i: usize) -> Result<HostValue> {
-        self.host_of(self.x(i)?)
+        self.importer.host(self, self.x(i)?, self.from_data(i))
     }
 
     /// The elements of a tensor, while importing.
     pub(crate) fn host_of(&self, t: &Tensor) -> Result<HostValue> {
-        self.importer.host(self, t)
+        self.host_from(t, self.data.contains(&true))
+    }
+
+    /// The same of one that may follow from elements of the model's inputs.
+    pub(crate) fn host_from(&self, t: &Tensor, from_data: bool) -> Result<HostValue> {
+        self.importer.host(self, t, from_data)
+    }
+
+    /// Computes the elements of a tensor that follows from known ones, while importing.
+    pub(crate) fn fold(&self, t: &Tensor) -> Result<()> {
+        self.importer.fold(t)
+    }
+
+    /// That so many bytes may be had on the host for this node; asked before they are.
+    pub(crate) fn host_memory(&self, bytes: usize) -> Result<()> {
+        if may_fit(bytes) {
+            return Ok(());
+        }
+        let part = format!("elements on the host, for node {} ({})", self.name(), self.op());
+        Err(ModelError::Memory { part, bytes }.into())
+    }
+
+    /// Whether an operand follows from elements of the model's inputs.
+    pub(crate) fn from_data(&self, i: usize) -> bool {
+        self.data.get(i).is_some_and(|&d| d)
     }
 
     /// The elements of a tensor from which the number of elements of the result follows. Where they depend on inputs, the

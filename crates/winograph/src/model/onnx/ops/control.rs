@@ -6,7 +6,7 @@
 use super::super::node::{Lowering, Node, one};
 use super::movement::split_sizes;
 use crate::error::Result;
-use crate::model::Value;
+use crate::model::{Value, host};
 use crate::tensor::Tensor;
 use winograph_ir::DType;
 
@@ -39,43 +39,99 @@ fn sequence<'a>(n: &'a Node<'_>, i: usize) -> Result<&'a [Tensor]> {
 }
 
 /// The truth value of an operand, while importing.
-fn known(n: &Node<'_>, t: &Tensor) -> Result<bool> {
-    n.host_of(t)?.data.first().map(|s| s.to_bool()).ok_or_else(|| n.wrong("a condition without elements"))
+fn known(n: &Node<'_>, t: &Tensor, from_data: bool) -> Result<bool> {
+    n.host_from(t, from_data)?.data.first().map(|s| s.to_bool()).ok_or_else(|| n.wrong("a condition without elements"))
 }
 
 fn branch(n: &Node<'_>) -> Result<Vec<Value>> {
-    let chosen = if known(n, n.x(0)?)? { "then_branch" } else { "else_branch" };
-    n.importer.graph(n.graph(chosen)?, vec![], n)
+    let chosen = if known(n, n.x(0)?, n.from_data(0))? { "then_branch" } else { "else_branch" };
+    let results = n.importer.graph(n.graph(chosen)?, vec![], n)?;
+    Ok(results.into_iter().map(|(value, _)| value).collect())
+}
+
+/// Computes all that an iteration gave if its course depended on data, or if `condition` is its first result and does. So what the
+/// next iteration looks at is a program from there, which is the same as this one's, and not a longer one from the start.
+fn settle(n: &Node<'_>, looked: usize, outputs: &[(Value, bool)], condition: bool) -> Result<()> {
+    if let Some((Value::Tensor(t), true)) = outputs.first()
+        && condition
+        && n.is_eager()
+        && !t.is_realized()
+    {
+        n.importer.look();
+    }
+    if n.importer.looked() == looked {
+        return Ok(());
+    }
+    Tensor::realize_all(&outputs.iter().flat_map(|(value, _)| value.tensors()).collect::<Vec<_>>())
+}
+
+/// The values that a loop carries and whose elements its condition depends on, where these are known while importing.
+#[derive(Default)]
+struct Counters(Vec<bool>);
+
+impl Counters {
+    /// Evaluates what these values are after an iteration, so that those of the next one follow from them and not from the first.
+    /// `before` are the values that the iteration was given, `outputs` the condition and their next ones.
+    fn advance(&mut self, n: &Node<'_>, before: &[Value], outputs: &[(Value, bool)]) {
+        let Some(((Value::Tensor(condition), false), after)) = outputs.split_first() else { return };
+        if condition.is_realized() || condition.full_value().is_some() {
+            return;
+        }
+        self.0.resize(before.len(), false);
+        let none = Tensor::scalar(false);
+        let given: Vec<&Tensor> = before.iter().map(|v| v.tensor().unwrap_or(&none)).collect();
+        let after = || after.iter().map(|(value, from_data)| value.tensor().filter(|_| !from_data));
+        let mut found = host::depends_on(condition, &given);
+        for (t, _) in after().zip(&self.0).filter(|(_, counts)| **counts) {
+            let of_it = t.map_or(vec![], |t| host::depends_on(t, &given));
+            found.iter_mut().zip(of_it).for_each(|(flag, more)| *flag |= more);
+        }
+        for ((t, counts), found) in after().zip(&mut self.0).zip(found) {
+            *counts |= found;
+            if let Some(t) = t.filter(|t| *counts && !t.is_realized()) {
+                // What cannot be evaluated stays as it is: the condition says why, if it cannot be either.
+                let _ = n.fold(t);
+            }
+        }
+    }
 }
 
 fn repeat(n: &Node<'_>) -> Result<Vec<Value>> {
     let body = n.graph("body")?;
     let most = n.host_ints(0)?.and_then(|m| m.first().copied()).unwrap_or(i64::MAX);
     let mut condition = match n.opt(1) {
-        Some(t) => known(n, t)?,
+        Some(t) => known(n, t, n.from_data(1))?,
         None => true,
     };
-    let mut state: Vec<Value> = n.inputs.get(2..).unwrap_or(&[]).to_vec();
+    let mut state: Vec<(Value, bool)> = n.inputs.iter().cloned().zip(n.data.iter().copied()).skip(2).collect();
     let count = state.len();
     let kept = body.output.len().checked_sub(1 + count);
     let kept = kept.ok_or_else(|| n.wrong("its body has fewer outputs than the loop carries values"))?;
     let mut scanned: Vec<Vec<Tensor>> = vec![vec![]; kept];
+    let mut counters = Counters::default();
     let mut i = 0;
     while condition && i < most {
         n.step()?;
-        let mut inputs = vec![Value::Tensor(Tensor::scalar(i)), Value::Tensor(Tensor::scalar(true))];
+        let first = [Tensor::scalar(i), Tensor::scalar(true)];
+        let mut inputs: Vec<(Value, bool)> = first.map(|t| (t.into(), false)).into();
+        let before: Vec<Value> = state.iter().map(|(value, _)| value.clone()).collect();
         inputs.append(&mut state);
-        let mut outputs = n.importer.graph(body, inputs, n)?.into_iter();
-        if let Some(Value::Tensor(t)) = outputs.next() {
-            condition = known(n, &t)?;
+        let looked = n.importer.looked();
+        let outputs = n.importer.graph(body, inputs, n)?;
+        settle(n, looked, &outputs, true)?;
+        counters.advance(n, &before, &outputs);
+        if let Some((Value::Tensor(t), from_data)) = outputs.first() {
+            condition = known(n, t, *from_data)?;
         }
+        let mut outputs = outputs.into_iter().skip(1);
         state = outputs.by_ref().take(count).collect();
-        for (list, value) in scanned.iter_mut().zip(outputs) {
+        for (list, (value, _)) in scanned.iter_mut().zip(outputs) {
             let Value::Tensor(t) = value else { return Err(n.wrong("a scanned value that is not a tensor")) };
             list.push(t);
         }
         i += 1;
     }
+    let mut results: Vec<Value> = state.into_iter().map(|(value, _)| value).collect();
     for (list, output) in scanned.into_iter().zip(&body.output[1 + count..]) {
         if list.is_empty() {
             // Nothing was scanned: the dtype and shape are those that the body declares.
@@ -84,12 +140,12 @@ fn repeat(n: &Node<'_>) -> Result<Vec<Value>> {
             let mut shape = vec![0];
             let dims = declared.and_then(|t| t.shape.as_ref()).map_or(&[][..], |s| &s.dim);
             shape.extend(dims.iter().map(|d| d.dim_value.and_then(|v| usize::try_from(v).ok()).unwrap_or(0)));
-            state.push(Tensor::zeros(&shape, dtype)?.into());
+            results.push(Tensor::zeros(&shape, dtype)?.into());
         } else {
-            state.push(Tensor::stack(&list.iter().collect::<Vec<_>>(), 0)?.into());
+            results.push(Tensor::stack(&list.iter().collect::<Vec<_>>(), 0)?.into());
         }
     }
-    Ok(state)
+    Ok(results)
 }
 
 fn scan(n: &Node<'_>) -> Result<Vec<Value>> {
@@ -98,16 +154,17 @@ fn scan(n: &Node<'_>) -> Result<Vec<Value>> {
     // Opset 8 has a batch axis in front of everything and sequence lengths as first input.
     let batched = n.opset < 9;
     if !batched {
-        return scan_one(n, n.all()?.into_iter().cloned().collect(), scans);
+        return scan_one(n, n.all()?.into_iter().cloned().zip(n.data.iter().copied()).collect(), scans);
     }
     if n.opt(0).is_some() {
         return Err(n.unsupported("sequence lengths"));
     }
-    let inputs: Vec<&Tensor> = (1..n.inputs.len()).map(|i| n.x(i)).collect::<Result<_>>()?;
-    let batch = inputs.first().and_then(|t| t.shape().first().copied()).unwrap_or(0);
+    let inputs: Vec<(&Tensor, bool)> =
+        (1..n.inputs.len()).map(|i| Ok((n.x(i)?, n.from_data(i)))).collect::<Result<_>>()?;
+    let batch = inputs.first().and_then(|(t, _)| t.shape().first().copied()).unwrap_or(0);
     let mut results: Vec<Vec<Tensor>> = vec![vec![]; body.output.len()];
     for b in 0..batch {
-        let one = inputs.iter().map(|t| t.select(0, b as isize)).collect::<Result<Vec<_>>>()?;
+        let one = inputs.iter().map(|(t, data)| Ok((t.select(0, b as isize)?, *data))).collect::<Result<Vec<_>>>()?;
         for (list, value) in results.iter_mut().zip(scan_one(n, one, scans)?) {
             list.extend(value.tensors().first().cloned());
         }
@@ -115,43 +172,47 @@ fn scan(n: &Node<'_>) -> Result<Vec<Value>> {
     results.iter().map(|list| Ok(Tensor::stack(&list.iter().collect::<Vec<_>>(), 0)?.into())).collect()
 }
 
-fn scan_one(n: &Node<'_>, inputs: Vec<Tensor>, scans: usize) -> Result<Vec<Value>> {
+fn scan_one(n: &Node<'_>, inputs: Vec<(Tensor, bool)>, scans: usize) -> Result<Vec<Value>> {
     let body = n.graph("body")?;
     let states = inputs.len().checked_sub(scans).ok_or_else(|| n.wrong("fewer inputs than it scans"))?;
     let list = |name: &str, i: usize| n.ints(name).and_then(|l| l.get(i).copied()).unwrap_or(0);
-    let mut state: Vec<Value> = inputs[..states].iter().map(|t| t.clone().into()).collect();
+    let mut state: Vec<(Value, bool)> = inputs[..states].iter().map(|(t, data)| (t.clone().into(), *data)).collect();
     let mut scanned = Vec::with_capacity(scans);
-    for (i, t) in inputs[states..].iter().enumerate() {
+    for (i, (t, data)) in inputs[states..].iter().enumerate() {
         let axis = n.axis(list("scan_input_axes", i), t.rank())?;
-        scanned.push((t, axis, list("scan_input_directions", i) != 0));
+        scanned.push((t, *data, axis, list("scan_input_directions", i) != 0));
     }
-    let steps = scanned.first().map_or(0, |(t, axis, _)| t.shape()[*axis]);
-    if scanned.iter().any(|(t, axis, _)| t.shape()[*axis] != steps) || body.output.len() < states {
+    let steps = scanned.first().map_or(0, |(t, _, axis, _)| t.shape()[*axis]);
+    if scanned.iter().any(|(t, _, axis, _)| t.shape()[*axis] != steps) || body.output.len() < states {
         return Err(n.wrong("scanned inputs of different lengths, or too few outputs of its body"));
     }
     let mut collected: Vec<Vec<Tensor>> = vec![vec![]; body.output.len() - states];
     for s in 0..steps {
         n.step()?;
         let mut inputs = std::mem::take(&mut state);
-        for (t, axis, backwards) in &scanned {
+        for (t, data, axis, backwards) in &scanned {
             let at = if *backwards { steps - 1 - s } else { s };
-            inputs.push(t.select(*axis as isize, at as isize)?.into());
+            inputs.push((t.select(*axis as isize, at as isize)?.into(), *data));
         }
-        let mut outputs = n.importer.graph(body, inputs, n)?.into_iter();
+        let looked = n.importer.looked();
+        let outputs = n.importer.graph(body, inputs, n)?;
+        settle(n, looked, &outputs, false)?;
+        let mut outputs = outputs.into_iter();
         state = outputs.by_ref().take(states).collect();
-        for (list, value) in collected.iter_mut().zip(outputs) {
+        for (list, (value, _)) in collected.iter_mut().zip(outputs) {
             list.extend(value.tensors().first().cloned());
         }
     }
+    let mut results: Vec<Value> = state.into_iter().map(|(value, _)| value).collect();
     for (i, mut list_of) in collected.into_iter().enumerate() {
         if list("scan_output_directions", i) != 0 {
             list_of.reverse();
         }
         let Some(first) = list_of.first() else { return Err(n.unsupported("a scan of nothing")) };
         let axis = n.axis(list("scan_output_axes", i), first.rank() + 1)?;
-        state.push(Tensor::stack(&list_of.iter().collect::<Vec<_>>(), axis as isize)?.into());
+        results.push(Tensor::stack(&list_of.iter().collect::<Vec<_>>(), axis as isize)?.into());
     }
-    Ok(state)
+    Ok(results)
 }
 
 /// A place in a list of `len`, of which there may be one more than elements.
@@ -191,16 +252,17 @@ fn map(n: &Node<'_>) -> Result<Vec<Value>> {
     let mut results: Vec<Vec<Tensor>> = vec![vec![]; body.output.len()];
     for (i, t) in first.iter().enumerate() {
         n.step()?;
-        let mut inputs = vec![Value::Tensor(t.clone())];
-        for other in n.inputs.get(1..).unwrap_or(&[]) {
-            inputs.push(match other {
+        let mut inputs = vec![(Value::Tensor(t.clone()), n.from_data(0))];
+        for (other, data) in n.inputs.iter().zip(&n.data).skip(1) {
+            let value = match other {
                 Value::Sequence(list) => {
                     list.get(i).cloned().ok_or_else(|| n.wrong("sequences of different lengths"))?.into()
                 }
                 value => value.clone(),
-            });
+            };
+            inputs.push((value, *data));
         }
-        for (list, value) in results.iter_mut().zip(n.importer.graph(body, inputs, n)?) {
+        for (list, (value, _)) in results.iter_mut().zip(n.importer.graph(body, inputs, n)?) {
             list.extend(value.tensors().first().cloned());
         }
     }
