@@ -32,6 +32,10 @@ fn places(list: &[usize]) -> Result<Tensor> {
 fn non_zero(n: &Node<'_>) -> Result<Vec<Value>> {
     let x = n.x(0)?;
     let value = n.elements_of(x)?;
+    let count = value.data.iter().filter(|s| s.to_bool()).count();
+    // The elements, where some are not 0, the places by axis and the result.
+    let places = count.saturating_mul(size_of::<usize>() * (1 + 2 * x.rank()));
+    n.host_memory(places.saturating_add(value.data.len().saturating_mul(size_of::<Scalar>())))?;
     let found: Vec<usize> = (0..value.data.len()).filter(|&i| value.data[i].to_bool()).collect();
     // Distance of neighbours along each axis.
     let step = |axis: usize| shape::count(&x.shape()[axis + 1..]);
