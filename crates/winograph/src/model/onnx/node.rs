@@ -93,7 +93,7 @@ impl Node<'_> {
 
     /// The elements of an operand, while importing.
     pub(crate) fn host(&self, i: usize) -> Result<HostValue> {
-        self.importer.host(self, self.x(i)?, self.from_data(i))
+        self.importer.host(self, self.x(i)?, self.depends_on_data(i))
     }
 
     /// The elements of a tensor, while importing.
@@ -121,7 +121,7 @@ impl Node<'_> {
     }
 
     /// Whether an operand follows from elements of the model's inputs.
-    pub(crate) fn from_data(&self, i: usize) -> bool {
+    pub(crate) fn depends_on_data(&self, i: usize) -> bool {
         self.data.get(i).is_some_and(|&d| d)
     }
 

@@ -1,7 +1,8 @@
 //! Operators with graphs inside, sequences and optional values.
 //!
 //! Branches are chosen and loops unrolled while importing: conditions and trip counts have to be known then, or
-//! computed where the model runs operator by operator.
+//! computed where the model runs operator by operator. There what an iteration gives is computed before the next one if its course
+//! depends on data, so that all of them run one program.
 
 use super::super::node::{Lowering, Node, one};
 use super::movement::split_sizes;
@@ -44,7 +45,7 @@ fn known(n: &Node<'_>, t: &Tensor, from_data: bool) -> Result<bool> {
 }
 
 fn branch(n: &Node<'_>) -> Result<Vec<Value>> {
-    let chosen = if known(n, n.x(0)?, n.from_data(0))? { "then_branch" } else { "else_branch" };
+    let chosen = if known(n, n.x(0)?, n.depends_on_data(0))? { "then_branch" } else { "else_branch" };
     let results = n.importer.graph(n.graph(chosen)?, vec![], n)?;
     Ok(results.into_iter().map(|(value, _)| value).collect())
 }
@@ -100,7 +101,7 @@ fn repeat(n: &Node<'_>) -> Result<Vec<Value>> {
     let body = n.graph("body")?;
     let most = n.host_ints(0)?.and_then(|m| m.first().copied()).unwrap_or(i64::MAX);
     let mut condition = match n.opt(1) {
-        Some(t) => known(n, t, n.from_data(1))?,
+        Some(t) => known(n, t, n.depends_on_data(1))?,
         None => true,
     };
     let mut state: Vec<(Value, bool)> = n.inputs.iter().cloned().zip(n.data.iter().copied()).skip(2).collect();
@@ -160,7 +161,7 @@ fn scan(n: &Node<'_>) -> Result<Vec<Value>> {
         return Err(n.unsupported("sequence lengths"));
     }
     let inputs: Vec<(&Tensor, bool)> =
-        (1..n.inputs.len()).map(|i| Ok((n.x(i)?, n.from_data(i)))).collect::<Result<_>>()?;
+        (1..n.inputs.len()).map(|i| Ok((n.x(i)?, n.depends_on_data(i)))).collect::<Result<_>>()?;
     let batch = inputs.first().and_then(|(t, _)| t.shape().first().copied()).unwrap_or(0);
     let mut results: Vec<Vec<Tensor>> = vec![vec![]; body.output.len()];
     for b in 0..batch {
@@ -252,7 +253,7 @@ fn map(n: &Node<'_>) -> Result<Vec<Value>> {
     let mut results: Vec<Vec<Tensor>> = vec![vec![]; body.output.len()];
     for (i, t) in first.iter().enumerate() {
         n.step()?;
-        let mut inputs = vec![(Value::Tensor(t.clone()), n.from_data(0))];
+        let mut inputs = vec![(Value::Tensor(t.clone()), n.depends_on_data(0))];
         for (other, data) in n.inputs.iter().zip(&n.data).skip(1) {
             let value = match other {
                 Value::Sequence(list) => {
