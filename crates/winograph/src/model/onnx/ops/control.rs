@@ -225,15 +225,25 @@ fn place(n: &Node<'_>, i: usize, len: usize, default: usize, last: usize) -> Res
     found.ok_or_else(|| n.wrong(format!("place {at} in a sequence of {len}")))
 }
 
+/// What a tensor more in a copy of a sequence counts as: the copies live as long as the import.
+const COPY_WORK: u64 = 512;
+
+/// A copy of the sequence that a node changes.
+fn copied(n: &Node<'_>) -> Result<Vec<Tensor>> {
+    let list = sequence(n, 0)?;
+    n.host_work(list.len(), COPY_WORK)?;
+    Ok(list.to_vec())
+}
+
 fn insert(n: &Node<'_>) -> Result<Vec<Value>> {
-    let mut list = sequence(n, 0)?.to_vec();
+    let mut list = copied(n)?;
     let at = place(n, 2, list.len(), list.len(), list.len())?;
     list.insert(at, n.x(1)?.clone());
     Ok(vec![Value::Sequence(list)])
 }
 
 fn erase(n: &Node<'_>) -> Result<Vec<Value>> {
-    let mut list = sequence(n, 0)?.to_vec();
+    let mut list = copied(n)?;
     let last = list.len().checked_sub(1).ok_or_else(|| n.wrong("the sequence is empty"))?;
     let at = place(n, 1, list.len(), last, last)?;
     list.remove(at);
