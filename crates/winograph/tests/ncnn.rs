@@ -354,3 +354,16 @@ fn constants_out_of_proportion_to_their_files_are_refused_by_the_layer_that_make
     let e = model.session(FunctionOptions::default()).run(&[]).unwrap_err().to_string();
     assert!(e.contains("cat25 (Concat)") && e.contains("\"c26\"") && e.contains("constants alone"), "{e}");
 }
+
+#[test]
+fn sizes_by_scales_and_nearest_places_are_products_of_f32() {
+    let x = Tensor::arange(0f32, 10.0, 1.0).unwrap().reshape(&[1, 1, 10]).unwrap();
+    for (scale, want) in [("0.7", 7), ("0.9", 9), ("2.6", 26), ("0.75", 7)] {
+        assert_eq!(one(&format!("Interp l 1 1 in0 out 0=2 2={scale}"), &[], &[&x]).len(), want, "{scale}");
+    }
+    // Places are as far apart as the scale says, however the size was rounded.
+    let between = one("Interp l 1 1 in0 out 0=2 2=0.7", &[], &[&x.narrow(2, 0, 9).unwrap()]);
+    close(&between, &[0.5 / 0.7 - 0.5, 1.5 / 0.7 - 0.5, 2.5 / 0.7 - 0.5, 4.5, 4.5 / 0.7 - 0.5, 5.5 / 0.7 - 0.5], 1e-5);
+    // 3 * (1 / 0.6) is 5.
+    assert_eq!(one("Interp l 1 1 in0 out 0=1 2=0.6", &[], &[&x]), [0.0, 1.0, 3.0, 5.0, 6.0, 8.0]);
+}

@@ -351,3 +351,48 @@ fn borders_are_continued_by_what_is_inside() {
         }
     }
 }
+
+/// Of 0, 1, 2 .. along an axis, resized.
+fn resized(size: usize, scale: f32, attributes: &[(&str, &str)], roi: &[f32]) -> Vec<f32> {
+    let attributes: Vec<Vec<u8>> = attributes.iter().map(|(name, text)| text_attribute(name, text)).collect();
+    let file = model(
+        &[node("Resize", &["x", "r", "s"], &["y"], &attributes)],
+        &[weights("r", &[roi.len() as i64], roi), weights("s", &[1], &[scale])],
+        &[info("x", 1, &[size as i64])],
+        &[info("y", 1, &[0])],
+    );
+    let x = Tensor::arange(0f32, size as f32, 1.0).unwrap();
+    run(&file, &[("x", &x)]).unwrap()[0].1.to_vec::<f32>().unwrap()
+}
+
+#[test]
+fn sizes_by_scales_are_products_of_f32_rounded_down() {
+    for (size, scale, want) in
+        [(10, 0.7, 7), (10, 0.9, 9), (10, 2.6, 26), (100, 0.7, 70), (5, 1.4, 7), (20, 0.35, 7), (10, 0.75, 7)]
+    {
+        for mode in ["nearest", "linear"] {
+            assert_eq!(resized(size, scale, &[("mode", mode)], &[]).len(), want, "{size} by {scale}");
+        }
+    }
+    // A region of interest says what is looked at, not how large the result is.
+    let crop = [("mode", "linear"), ("coordinate_transformation_mode", "tf_crop_and_resize")];
+    assert_eq!(resized(5, 1.0, &crop, &[0.25, 0.75]), [1.0, 1.5, 2.0, 2.5, 3.0]);
+}
+
+#[test]
+fn nearest_places_are_quotients_of_f32() {
+    let nearest = |size, scale, coordinates: &str, mode: &str| {
+        resized(size, scale, &[("coordinate_transformation_mode", coordinates), ("nearest_mode", mode)], &[])
+    };
+    // 3 / 0.6 is 5 there, and less in f64 for the number that 0.6 is in f32.
+    assert_eq!(nearest(10, 0.6, "asymmetric", "floor"), [0.0, 1.0, 3.0, 5.0, 6.0, 8.0]);
+    assert_eq!(nearest(10, 0.6, "asymmetric", "ceil"), [0.0, 2.0, 4.0, 5.0, 7.0, 9.0]);
+    // Halves.
+    assert_eq!(nearest(4, 2.0, "asymmetric", "round_prefer_floor"), [0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0]);
+    assert_eq!(nearest(4, 2.0, "asymmetric", "round_prefer_ceil"), [0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 3.0]);
+    // 4.5 / 0.6 is a little less than 7.5.
+    assert_eq!(nearest(9, 0.6, "tf_half_pixel_for_nn", "round_prefer_ceil"), [1.0, 3.0, 4.0, 6.0, 8.0]);
+    assert_eq!(nearest(9, 0.6, "tf_half_pixel_for_nn", "round_prefer_floor"), [1.0, 2.0, 4.0, 6.0, 7.0]);
+    // From the first element to the last, however the size was rounded.
+    assert_eq!(nearest(5, 1.5, "align_corners", "floor"), [0.0, 0.0, 1.0, 2.0, 2.0, 3.0, 4.0]);
+}

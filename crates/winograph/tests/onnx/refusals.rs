@@ -93,7 +93,7 @@ fn hostile_models_are_refused_by_the_name_of_what_is_wrong() {
     let cropped = [mode.clone(), text_attribute("coordinate_transformation_mode", "tf_crop_and_resize")];
     told("tables beyond all memory", &resize(&[mode], 1e8, 1.0), &["node \"zoom\"", "Resize", "taps"]);
     let smoothed = [&cropped[..], &[int_attribute("antialias", 1)]].concat();
-    told("a window beyond all axes", &resize(&smoothed, 1e-12, 4e12), &["node \"zoom\" (Resize)", "scale"]);
+    told("no place at all", &resize(&smoothed, 1e-12, 4e12), &["node \"zoom\"", "Resize", "without elements"]);
 }
 
 /// What is no file has no end, or never begins.

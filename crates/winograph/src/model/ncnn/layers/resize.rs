@@ -25,12 +25,12 @@ fn cubic(f: f64) -> [f64; 4] {
 }
 
 impl Kind {
-    /// What the places of an axis read. `step` is the distance of places for `Nearest`.
+    /// What the places of an axis read, which are `step` apart, unless the outermost are those of the input.
     fn taps(self, size: usize, out: usize, step: f64, corners: bool) -> Places {
         let ratio = match corners {
             true if out > 1 => (size as f64 - 1.0) / (out as f64 - 1.0),
             true => 0.0,
-            false => size as f64 / out as f64,
+            false => step,
         };
         let place = |i: usize| if corners { i as f64 * ratio } else { (i as f64 + 0.5) * ratio - 0.5 };
         let mut places = Places::new(match self {
@@ -42,7 +42,7 @@ impl Kind {
             let at = place(i);
             let (floor, rest) = (at.floor(), at - at.floor());
             match self {
-                Kind::Nearest => places.push(((i as f64 * step) as i64).min(size as i64 - 1), [1.0]),
+                Kind::Nearest => places.push(((i as f32 * step as f32) as i64).min(size as i64 - 1), [1.0]),
                 Kind::Linear => places.push(floor as i64, [1.0 - rest, rest]),
                 Kind::Cubic => places.push(floor as i64 - 1, cubic(rest)),
             }
@@ -78,11 +78,12 @@ pub(super) fn interp(n: &Node<'_>) -> Result<Tensor> {
             Some(like) => like.shape()[(like.rank() + axis).saturating_sub(x.rank())],
             None => n.layer.size(size_id, size_field, 0)?,
         };
-        let out = if fixed > 0 { fixed as f64 } else { (size as f64 * scale).floor() };
+        let out = if fixed > 0 { fixed as f64 } else { f64::from((size as f32 * scale as f32).floor()) };
         if !(1.0..=MAX_PLACES as f64).contains(&out) || size == 0 {
             let cause = format!("{scale_field} (parameter {scale_id}) {scale} makes {out} elements of {size}");
             return Err(n.layer.wrong(cause).into());
         }
+        // By the scale, however the size was rounded. Nearest places are products of f32, as ncnn has them.
         let step = if fixed > 0 { size as f64 / out } else { 1.0 / scale };
         let mut full = y.shape().to_vec();
         full[axis] = out as usize;

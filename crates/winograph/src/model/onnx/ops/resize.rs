@@ -16,6 +16,9 @@ pub(super) fn find(op: &str) -> Option<Lowering> {
 /// Most places of the input that the places of one axis of a result may read: 128 MiB of weights.
 const MAX_TAPS: usize = 1 << 24;
 
+/// How near the middle of two neighbours a place is in the middle.
+const HALF: f32 = 1e-6;
+
 /// How one axis is resampled.
 struct Axis {
     size: usize,
@@ -59,7 +62,9 @@ fn resize(n: &Node<'_>) -> Result<Vec<Value>> {
         };
         let (out, scale) = match (&sizes, &scales) {
             (Some(s), _) => (s[i], s[i] / size.max(1) as f64),
-            (None, Some(s)) => ((size as f64 * s[i] * region(n, crop)).floor(), s[i]),
+            // The product of two f32, as other runtimes and shapes that are inferred have it: ten by 0.7 are seven. A region of
+            // interest makes the result no smaller there.
+            (None, Some(s)) => (f64::from((size as f32 * s[i] as f32).floor()), s[i]),
             _ => (size as f64, 1.0),
         };
         plan.push(Axis { size, out: out as usize, scale, crop });
@@ -70,7 +75,7 @@ fn resize(n: &Node<'_>) -> Result<Vec<Value>> {
         let scale = if policy == "not_larger" { by.fold(f64::INFINITY, f64::min) } else { by.fold(0.0, f64::max) };
         for a in &mut plan {
             a.scale = scale;
-            a.out = (a.size as f64 * scale).round() as usize;
+            a.out = (a.size as f32 * scale as f32).round() as usize;
         }
     }
     let rule = Rule::new(n);
@@ -176,12 +181,7 @@ impl<'a> Rule<'a> {
     }
 }
 
-/// The factor by which a region of interest makes the result smaller.
-fn region(n: &Node<'_>, crop: (f64, f64)) -> f64 {
-    if n.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" { crop.1 - crop.0 } else { 1.0 }
-}
-
-/// The place of the input that place `i` of the result is at.
+/// The place of the input that place `i` of the result is at, for weights.
 fn place(rule: &Rule<'_>, a: &Axis, i: usize) -> Result<f64> {
     let (x, size, out) = (i as f64, a.size as f64, a.out as f64);
     Ok(match rule.coordinates.as_str() {
@@ -190,7 +190,7 @@ fn place(rule: &Rule<'_>, a: &Axis, i: usize) -> Result<f64> {
             let adjustment = out / (a.scale * size);
             size / 2.0 * (1.0 - adjustment) + (x + 0.5) / a.scale - 0.5
         }
-        "pytorch_half_pixel" if a.out <= 1 => -0.5,
+        "pytorch_half_pixel" if a.out <= 1 => 0.0,
         "pytorch_half_pixel" => (x + 0.5) / a.scale - 0.5,
         "align_corners" if a.out <= 1 => 0.0,
         // By the size before it is rounded down, as the definition has it.
@@ -203,11 +203,31 @@ fn place(rule: &Rule<'_>, a: &Axis, i: usize) -> Result<f64> {
     })
 }
 
+/// The same place in f32, step by step as ONNX Runtime has it. Which neighbour is nearest, and what lies outside, depends on how
+/// it is rounded: 3 / 0.6 is 5 in f32, but less for the number that 0.6 is there.
+fn single(rule: &Rule<'_>, a: &Axis, i: usize) -> Result<f32> {
+    let (x, size, out, scale) = (i as f32, a.size as f32, a.out as f32, a.scale as f32);
+    let (from, to) = (a.crop.0 as f32, a.crop.1 as f32);
+    Ok(match rule.coordinates.as_str() {
+        "half_pixel" => (x + 0.5) / scale - 0.5,
+        "half_pixel_symmetric" => {
+            let offset = size / 2.0 * (1.0 - out / (scale * size));
+            (f64::from(offset) + (f64::from(x) + 0.5) / f64::from(scale) - 0.5) as f32
+        }
+        "pytorch_half_pixel" if a.out > 1 => (x + 0.5) / scale - 0.5,
+        "asymmetric" => x / scale,
+        "tf_half_pixel_for_nn" => (x + 0.5) / scale,
+        // By the size of the result, where weights follow the size before it is rounded down.
+        "align_corners" if a.out > 1 => x * (size - 1.0) / (out - 1.0),
+        "tf_crop_and_resize" if a.out > 1 => from * (size - 1.0) + x * (to - from) * (size - 1.0) / (out - 1.0),
+        _ => place(rule, a, i)? as f32,
+    })
+}
+
 /// Adds what a place of the result reads; `false` where it lies outside, so that it reads anything.
 fn read(rule: &Rule<'_>, a: &Axis, i: usize, places: &mut Places) -> Result<bool> {
-    let x = place(rule, a, i)?;
     let last = a.size as i64 - 1;
-    if rule.coordinates == "tf_crop_and_resize" && !(0.0..=last as f64).contains(&x) {
+    if rule.coordinates == "tf_crop_and_resize" && !(0.0..=last as f32).contains(&single(rule, a, i)?) {
         places.push(0, []);
         return Ok(false);
     }
@@ -218,15 +238,20 @@ fn read(rule: &Rule<'_>, a: &Axis, i: usize, places: &mut Places) -> Result<bool
             true => "floor",
             false => "round_prefer_floor",
         };
+        let x = single(rule, a, i)?;
+        // How far beyond the middle of two: none where it is that but for rounding, as ONNX Runtime has it.
+        let beyond = x - x.floor() - 0.5;
+        let beyond = if beyond.abs() <= HALF { 0.0 } else { beyond };
         let at = match if rule.nearest.is_empty() { usual } else { &rule.nearest } {
-            "round_prefer_floor" => (x - 0.5).ceil(),
-            "round_prefer_ceil" => (x + 0.5).floor(),
+            "round_prefer_floor" => x.floor() + f32::from(beyond > 0.0),
+            "round_prefer_ceil" => x.floor() + f32::from(beyond >= 0.0),
             "floor" => x.floor(),
             _ => x.ceil(),
         };
         places.push(at as i64, [1.0]);
         return Ok(true);
     };
+    let x = place(rule, a, i)?;
     // NaN does not hold either.
     let sane = x.abs() <= 1e15;
     if !sane {
