@@ -341,9 +341,11 @@ fn borders_are_continued_by_what_is_inside() {
     };
     for (before, after) in [(0, 0), (0, 1), (2, 0), (1, 2), (3, 3), (3, 2), (4, 5), (9, 7), (-1, 2), (2, -2)] {
         for mode in ["edge", "reflect", "wrap"] {
+            // What is cut off does not come back at the other end.
+            let (cut, left) = (-before.min(0), 4 + before.min(0) + after.min(0));
             let place = |i: i64| match mode {
                 "edge" => i.clamp(0, 3),
-                "wrap" => i.rem_euclid(4),
+                "wrap" => (i - cut).rem_euclid(left) + cut,
                 _ => [0, 1, 2, 3, 2, 1][i.rem_euclid(6) as usize],
             };
             let want: Vec<f32> = (-before..4 + after).map(|i| place(i) as f32 + 1.0).collect();

@@ -250,6 +250,14 @@ fn pad_axis(n: &Node<'_>, x: &Tensor, axis: usize, before: isize, after: isize, 
         return Ok(x.clone());
     }
     let size = x.shape()[axis] as i64;
+    // What is cut off does not come back at the other end.
+    let cut = size.checked_add(before.min(0) as i64).and_then(|s| s.checked_add(after.min(0) as i64));
+    if let (Some(left @ 1..), "wrap") = (cut, mode)
+        && left < size
+    {
+        let x = x.narrow(axis as isize, before.min(0).unsigned_abs(), left as usize)?;
+        return pad_axis(n, &x, axis, before.max(0), after.max(0), mode);
+    }
     let total = size.checked_add(before as i64).and_then(|t| t.checked_add(after as i64));
     let total = total.and_then(|t| usize::try_from(t).ok()).filter(|_| size > 0);
     let total = total.ok_or_else(|| n.wrong(format!("pads {before} and {after} for an axis of size {size}")))?;
