@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
-use crate::tensor::shape::{axis, count};
+use crate::tensor::shape::{MAX_RANK, axis, count};
 use winograph_ir::{BinaryOp, DType, ReduceOp, Scalar, SumOrder};
 
 /// Longest axis whose running sums are each summed on their own. On longer ones blocks are.
@@ -45,7 +45,8 @@ impl Tensor {
         }
         let x = if reverse { self.flip(&[along as isize])? } else { self.clone() };
         let y = x.computed(|x| {
-            if x.shape()[along] <= SHORT_SCAN {
+            // Windows have an axis more.
+            if x.shape()[along] <= SHORT_SCAN && x.rank() < MAX_RANK {
                 return windows(x, op, along, exclusive);
             }
             scan(&flat(name, x, along)?, op, exclusive)?.reshape_to(name, x.shape())

@@ -398,3 +398,23 @@ fn nearest_places_are_quotients_of_f32() {
     // From the first element to the last, however the size was rounded.
     assert_eq!(nearest(5, 1.5, "align_corners", "floor"), [0.0, 0.0, 1.0, 2.0, 2.0, 3.0, 4.0]);
 }
+
+#[test]
+fn running_sums_take_as_many_axes_as_there_may_be() {
+    let mut shape = vec![1i64; 64];
+    (shape[0], shape[30], shape[63]) = (2, 3, 2);
+    let file = model(
+        &[node("CumSum", &["x", "a"], &["y"], &[])],
+        &[longs("a", &[], &[30])],
+        &[info("x", 1, &shape)],
+        &[info("y", 1, &shape)],
+    );
+    let sizes: Vec<usize> = shape.iter().map(|&s| s as usize).collect();
+    let x = Tensor::arange(0f32, 12.0, 1.0)
+        .unwrap()
+        .reshape(&sizes.iter().map(|&s| s as isize).collect::<Vec<_>>())
+        .unwrap();
+    let y = &run(&file, &[("x", &x)]).unwrap()[0].1;
+    assert_eq!(y.shape(), sizes);
+    assert_eq!(y.to_vec::<f32>().unwrap(), [0.0, 1.0, 2.0, 4.0, 6.0, 9.0, 6.0, 7.0, 14.0, 16.0, 24.0, 27.0]);
+}

@@ -537,3 +537,14 @@ fn nodes_with_more_inputs_or_outputs_than_their_operator_are_refused_by_name() {
         &["node \"n\" (BatchNormalization)", "names 5", "\"v\" is read"],
     );
 }
+
+#[test]
+fn what_says_how_many_are_the_largest_is_named_where_it_is_missing() {
+    let file = model(
+        &[node("TopK", &["x"], &["v", "i"], &[])],
+        &[],
+        &[info("x", 1, &[4])],
+        &[info("v", 1, &[0]), info("i", 7, &[0])],
+    );
+    assert_told(&refused(&file, &Tensor::zeros(&[4], DType::F32).unwrap()), &["TopK", "k", "is missing"]);
+}

@@ -134,6 +134,8 @@ fn top_k(n: &Node<'_>) -> Result<Vec<Value>> {
     let x = n.x(0)?;
     let k = match n.attr("k") {
         Some(k) => Some(k.i),
+        None if n.opset < 10 => return Err(n.wrong("its attribute k is missing")),
+        None if n.opt(1).is_none() => return Err(n.wrong("its second input, k, is missing")),
         None => n.host_ints(1)?.and_then(|k| k.first().copied()),
     };
     let axis = n.axis(n.int("axis", -1), x.rank())?;
