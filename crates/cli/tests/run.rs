@@ -180,6 +180,7 @@ fn wrong_calls_say_what_is_wrong() {
     let npy = f.file("x.npy");
     winograph::Tensor::zeros(&[2, 4, 4], winograph::DType::F32).unwrap().save_npy(&npy).unwrap();
     let wrong_shape = format!("data={npy}");
+    let within_a_file = format!("output={npy}/y.npy");
     for (args, code, parts) in [
         (vec![model.as_str()], 1, vec!["\"data\"", "got nothing", "f32[3,?,?]"]),
         (vec![&model, "--input", &wrong_shape], 1, vec!["\"data\"", "f32[2,4,4]", "f32[3,?,?]"]),
@@ -190,7 +191,13 @@ fn wrong_calls_say_what_is_wrong() {
         (vec![&model, "--input", "data=none.png"], 1, vec!["none.png", "No such file"]),
         (vec![&model, "--input", &given, "--output", "z=a.png"], 2, vec!["no such name, but output"]),
         (vec![&model, "--input", &given, "--output", "output=a.txt"], 2, vec![".npy or .png"]),
-        (vec![&model, "--input", &given, "--output", "output=/none/a.png"], 1, vec!["cannot write /none/a.png"]),
+        // Before it runs: nothing is compiled for a device.
+        (
+            vec![&model, "--input", &given, "--output", "output=/none/a.png"],
+            1,
+            vec!["cannot write /none/a.png", "folder"],
+        ),
+        (vec![&model, "--input", &given, "--output", &within_a_file], 1, vec!["cannot write", "folder"]),
         (vec![&model, "--input", &given, "--mean", "1,2"], 2, vec!["--mean '1,2'"]),
         (vec![&model, "--input", &given, "--shape", "data=5,4,4"], 2, vec!["1 or 3 channels"]),
         (vec![&model, "--input", &given, "--tolerance", "-1"], 2, vec!["--tolerance"]),

@@ -56,6 +56,17 @@ pub(crate) fn shapes(list: &[String], ports: &[Port]) -> Result<Vec<(String, Vec
     named("--shape", list, ports)?.into_iter().map(parse).collect()
 }
 
+/// Refuses a file in a folder that does not exist, before anything is computed for it.
+pub(super) fn has_folder(file: &Path) -> Result<()> {
+    let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) else { return Ok(()) };
+    let found = match std::fs::metadata(folder) {
+        Ok(m) if !m.is_dir() => Err(std::io::ErrorKind::NotADirectory.into()),
+        other => other,
+    };
+    let cause = || format!("cannot write {}: its folder cannot be used", file.display());
+    found.map(|_| ()).map_err(|e: std::io::Error| Error::failure(cause(), e))
+}
+
 /// Refuses names that the model does not have.
 pub(super) fn known<'a>(ports: &'a [Port], name: &str, option: &str) -> Result<&'a Port> {
     ports.iter().find(|p| p.name == name).ok_or_else(|| {

@@ -60,7 +60,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let outputs = model.outputs();
     for (name, file) in inputs::named("--output", &args.output, &outputs)? {
         inputs::known(&outputs, &name, "--output")?;
-        files.push((name.clone(), inputs::writable(&name, &file)?));
+        let file = inputs::writable(&name, &file)?;
+        inputs::has_folder(&file)?;
+        files.push((name.clone(), file));
     }
     let machine = Machine::open(&Name::parse(&args.device)?, args.threads)?;
     let compiler = match &args.tolerance {
