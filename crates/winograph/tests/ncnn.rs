@@ -367,3 +367,39 @@ fn sizes_by_scales_and_nearest_places_are_products_of_f32() {
     // 3 * (1 / 0.6) is 5.
     assert_eq!(one("Interp l 1 1 in0 out 0=1 2=0.6", &[], &[&x]), [0.0, 1.0, 3.0, 5.0, 6.0, 8.0]);
 }
+
+#[test]
+fn means_with_a_border_that_is_as_wide_as_it_has_to_be_count_it() {
+    let x = Tensor::arange(0f32, 16.0, 1.0).unwrap().reshape(&[1, 4, 4]).unwrap();
+    let v: Vec<f32> = x.to_vec().unwrap();
+    // The border is after the picture for 2 and before it for 3; `pad` places at each end of the whole do not count.
+    for (mode, before) in [(2, 0), (3, 1)] {
+        for pad in [0, 1] {
+            let mut want = Vec::new();
+            for (i, j) in [(0, 0), (0, 2), (2, 0), (2, 2)] {
+                let places = (i..i + 3).flat_map(|r| (j..j + 3).map(move |c| (r, c)));
+                let counted = |p: &i32| (pad..5 - pad).contains(p);
+                let counted: Vec<(i32, i32)> = places.filter(|(r, c)| counted(r) && counted(c)).collect();
+                let element = |&(r, c): &(i32, i32)| {
+                    let (r, c) = (r - before, c - before);
+                    if (0..4).contains(&r) && (0..4).contains(&c) { v[(r * 4 + c) as usize] } else { 0.0 }
+                };
+                want.push(counted.iter().map(element).sum::<f32>() / counted.len() as f32);
+            }
+            let line = format!("Pooling p 1 1 in0 out 0=1 1=3 2=2 3={pad} 5={mode}");
+            close(&one(&line, &[], &[&x]), &want, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn windows_that_reach_far_beyond_the_picture_see_what_is_there() {
+    let x = Tensor::arange(1f32, 17.0, 1.0).unwrap().reshape(&[1, 4, 4]).unwrap();
+    let all = |line: &str, want: f32| {
+        let got = one(&format!("Pooling p 1 1 in0 out 1=1000000 3=500000 {line}"), &[], &[&x]);
+        assert!(got.len() == 25 && got.iter().all(|v| (v / want - 1.0).abs() < 1e-5), "{line}: {got:?} for {want}");
+    };
+    all("0=0 5=1", 16.0);
+    all("0=1 5=1", 8.5);
+    all("0=1 5=1 6=1", 136.0 / 1e12);
+}

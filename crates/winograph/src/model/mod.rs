@@ -36,6 +36,7 @@ pub(crate) mod host;
 mod ncnn;
 mod onnx;
 mod profile;
+mod reach;
 mod resample;
 mod session;
 mod tiles;

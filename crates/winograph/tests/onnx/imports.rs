@@ -418,3 +418,39 @@ fn running_sums_take_as_many_axes_as_there_may_be() {
     assert_eq!(y.shape(), sizes);
     assert_eq!(y.to_vec::<f32>().unwrap(), [0.0, 1.0, 2.0, 4.0, 6.0, 9.0, 6.0, 7.0, 14.0, 16.0, 24.0, 27.0]);
 }
+
+#[test]
+fn windows_that_reach_far_beyond_the_input_see_what_is_there() {
+    let pool = |op: &str, x: &Tensor, kernel: i64, pads: [i64; 2], more: &[Vec<u8>]| {
+        let rank = x.rank() - 2;
+        let pads: Vec<i64> = pads.iter().flat_map(|&p| vec![p; rank]).collect();
+        let mut attributes = vec![ints_attribute("kernel_shape", &vec![kernel; rank]), ints_attribute("pads", &pads)];
+        attributes.extend(more.iter().cloned());
+        let outputs: &[&str] = if op == "MaxPool" { &["y", "i"] } else { &["y"] };
+        let shape: Vec<i64> = x.shape().iter().map(|&s| s as i64).collect();
+        let mut declared = vec![info("y", 1, &vec![0; x.rank()])];
+        declared.extend(outputs.get(1).map(|i| info(i, 7, &vec![0; x.rank()])));
+        let file = model(&[node(op, &["x"], outputs, &attributes)], &[], &[info("x", 1, &shape)], &declared);
+        run(&file, &[("x", x)]).unwrap().into_iter().map(|(_, t)| t).collect::<Vec<_>>()
+    };
+    let include = [int_attribute("count_include_pad", 1)];
+    let x = Tensor::arange(1f32, 65.0, 1.0).unwrap().reshape(&[1, 1, 8, 8]).unwrap();
+    let (kernel, pads) = (1 << 20, [1 << 19; 2]);
+    let all = |t: &Tensor, want: f32| {
+        assert_eq!(t.shape(), [1, 1, 9, 9]);
+        assert!(t.to_vec::<f32>().unwrap().iter().all(|v| (v / want - 1.0).abs() < 1e-5), "{t:?} for {want}");
+    };
+    let most = pool("MaxPool", &x, kernel, pads, &[]);
+    all(&most[0], 64.0);
+    assert_eq!(most[1].to_vec::<i64>().unwrap(), [63; 81]);
+    all(&pool("AveragePool", &x, kernel, pads, &[])[0], 32.5);
+    all(&pool("AveragePool", &x, kernel, pads, &include)[0], 2080.0 / (1u64 << 40) as f32);
+    all(&pool("LpPool", &x, kernel, pads, &[])[0], 89440f32.sqrt());
+    // Windows that end in the input: each sees one element more.
+    let x = Tensor::from_slice(&[2f32, 4.0, 9.0], &[1, 1, 3]).unwrap();
+    let of = |op, more: &[Vec<u8>]| pool(op, &x, 9, [8, 0], more)[0].to_vec::<f32>().unwrap();
+    assert_eq!(of("MaxPool", &[]), [2.0, 4.0, 9.0]);
+    assert_eq!(of("AveragePool", &[]), [2.0, 3.0, 5.0]);
+    let shares = of("AveragePool", &include);
+    assert!(shares.iter().zip([2.0, 6.0, 15.0]).all(|(a, b)| (a - b / 9.0).abs() < 1e-6), "{shares:?}");
+}

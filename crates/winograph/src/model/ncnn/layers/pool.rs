@@ -2,6 +2,7 @@
 
 use super::Node;
 use crate::error::Result;
+use crate::model::reach::{self, Slide};
 use crate::tensor::{PoolOptions, Tensor};
 use winograph_ir::{ReduceOp, Scalar};
 
@@ -33,7 +34,9 @@ pub(super) fn pooling(n: &Node<'_>) -> Result<Tensor> {
     let top = n.layer.size(13, "pad_top", left)?;
     let pads = [(top, n.layer.size(15, "pad_bottom", top)?), (left, n.layer.size(14, "pad_right", left)?)];
     let mode = n.layer.int(5, "pad_mode", FULL)?;
-    let mut amounts = vec![(0, 0)];
+    let mut amounts = [(0, 0); 2];
+    // What does not count in a mean.
+    let mut outside = pads;
     for axis in 0..2 {
         let size = x.shape()[1 + axis];
         let (mut before, mut after) = pads[axis];
@@ -44,8 +47,11 @@ pub(super) fn pooling(n: &Node<'_>) -> Result<Tensor> {
                 if rest > 0 {
                     after += stride[axis] - rest;
                 }
+                outside[axis].1 = after;
             }
             1 => {}
+            // ncnn counts the border that it adds as if it were a part of the picture, and leaves out as many places as the
+            // layer's own pads say, which it has not added.
             SAME_UPPER | SAME_LOWER => {
                 let last = size.saturating_sub(1) / stride[axis] * stride[axis];
                 let total = last.saturating_add(kernel[axis]).saturating_sub(size);
@@ -54,24 +60,70 @@ pub(super) fn pooling(n: &Node<'_>) -> Result<Tensor> {
             }
             other => return Err(n.layer.wrong(format!("pad_mode (parameter 5) {other}, expected 0 to 3")).into()),
         }
-        amounts.push((before, after));
+        amounts[axis] = (before, after);
     }
+    let all_count = n.layer.flag(6, "avgpool_count_include_pad")? || outside == [(0, 0); 2];
+    let x = if average && !all_count { without(n, x, &amounts, &outside)? } else { x.clone() };
+    let whole = [0, 1].map(|a| x.shape()[1 + a].saturating_add(amounts[a].0).saturating_add(amounts[a].1));
+    let slides = [0, 1].map(|a| Slide {
+        size: x.shape()[1 + a],
+        kernel: kernel[a],
+        stride: stride[a],
+        dilation: 1,
+        before: amounts[a].0,
+        out: whole[a].saturating_sub(kernel[a]) / stride[a] + 1,
+    });
+    let fits = (0..2).all(|a| kernel[a] <= whole[a]);
     let options = PoolOptions { stride: stride.to_vec(), ..PoolOptions::default() };
-    let pool = |x: &Tensor, fill: Scalar| -> Result<Tensor> {
-        let padded = x.pad_to("Pooling", &amounts, fill)?;
-        if average { padded.avg_pool(&kernel, &options) } else { padded.max_pool(&kernel, &options) }
-    };
-    if !average {
-        return pool(x, ReduceOp::Max.identity(x.dtype()));
-    }
-    let zero = Scalar::zero(x.dtype());
-    let means = pool(x, zero)?;
-    if n.layer.flag(6, "avgpool_count_include_pad")? || amounts.iter().all(|&a| a == (0, 0)) {
+    let fill = if average { Scalar::zero(x.dtype()) } else { ReduceOp::Max.identity(x.dtype()) };
+    if fits && slides.iter().any(|s| s.reaches_beyond()) {
+        let clipped = slides.map(Slide::clipped);
+        let kernel = clipped.map(|s| s.kernel);
+        let padded = reach::bordered(&x, 1, &clipped, fill)?;
+        if !average {
+            return padded.max_pool(&kernel, &options);
+        }
+        let mut means = padded.avg_pool(&kernel, &options)?;
+        for (a, s) in slides.iter().enumerate() {
+            let within = if all_count { 0..whole[a] } else { outside[a].0..whole[a].saturating_sub(outside[a].1) };
+            n.table(s.out)?;
+            let mut shape = [1; 3];
+            shape[1 + a] = s.out;
+            let share: Vec<f64> = s.counts(within).iter().map(|c| kernel[a] as f64 / c).collect();
+            means = means.mul(&Tensor::from_slice(&share, &shape)?.cast(x.dtype())?)?;
+        }
         return Ok(means);
     }
-    // The share of each window that lies inside: a constant.
-    let inside = Tensor::ones(&[1, x.shape()[1], x.shape()[2]], x.dtype())?;
-    means.div(&pool(&inside, zero)?)
+    let pool = |x: &Tensor, borders: &[(usize, usize)]| -> Result<Tensor> {
+        let padded = x.pad_to("Pooling", &[&[(0, 0)], borders].concat(), fill)?;
+        if average { padded.avg_pool(&kernel, &options) } else { padded.max_pool(&kernel, &options) }
+    };
+    let pooled = pool(&x, &amounts)?;
+    if !average || all_count {
+        return Ok(pooled);
+    }
+    // The share of each window that counts: a constant.
+    let counted = [0, 1].map(|a| whole[a].saturating_sub(outside[a].0.saturating_add(outside[a].1)));
+    pooled.div(&pool(&Tensor::ones(&[1, counted[0], counted[1]], x.dtype())?, &outside)?)
+}
+
+/// A picture whose outermost elements are 0 where what does not count is wider than the border.
+fn without(n: &Node<'_>, x: &Tensor, border: &[(usize, usize); 2], outside: &[(usize, usize); 2]) -> Result<Tensor> {
+    let mut y = x.clone();
+    for a in 0..2 {
+        let (first, last) = (outside[a].0.saturating_sub(border[a].0), outside[a].1.saturating_sub(border[a].1));
+        if (first, last) == (0, 0) {
+            continue;
+        }
+        let size = y.shape()[1 + a];
+        let left = size.checked_sub(first.saturating_add(last)).filter(|&l| l > 0);
+        let left =
+            left.ok_or_else(|| n.layer.wrong(format!("pads {:?} leave nothing of {size} elements", outside[a])))?;
+        let mut amounts = [(0, 0); 3];
+        amounts[1 + a] = (first, last);
+        y = y.narrow(1 + a as isize, first, left)?.pad_to("Pooling", &amounts, Scalar::zero(x.dtype()))?;
+    }
+    Ok(y)
 }
 
 /// As many windows as asked for, of sizes as equal as can be.

@@ -3,7 +3,7 @@
 use super::super::node::{Lowering, Node, one};
 use super::window::Window;
 use crate::error::Result;
-use crate::model::Value;
+use crate::model::{Value, reach};
 use crate::tensor::{Tensor, shape};
 use winograph_ir::{BinaryOp, DType, ReduceOp, Scalar, SumOrder};
 
@@ -25,6 +25,21 @@ fn window(n: &Node<'_>) -> Result<Window> {
         return Err(n.wrong(format!("an input {:?} without spatial axes", x.shape())));
     }
     Window::new(n, kernel, &x.shape()[2..])
+}
+
+/// Windows that have taps which no element is ever under, without these; `None` where all have a use.
+fn clipped(x: &Tensor, w: &Window) -> Option<Window> {
+    let slides = w.slides(&x.shape()[2..]);
+    let beyond = slides.iter().any(|s| s.reaches_beyond());
+    let clipped: Vec<reach::Slide> = slides.into_iter().map(reach::Slide::clipped).collect();
+    beyond.then(|| Window {
+        kernel: clipped.iter().map(|s| s.kernel).collect(),
+        stride: w.stride.clone(),
+        dilation: w.dilation.clone(),
+        // As much as is needed after it is added.
+        padding: clipped.iter().map(|s| (s.before, 0)).collect(),
+        out: w.out.clone(),
+    })
 }
 
 /// The windows of the spatial axes, `[n, c, out.., window..]`, in a border of `fill`.
@@ -53,6 +68,7 @@ fn sums(x: &Tensor, w: &Window) -> Result<Tensor> {
 fn max_pool(n: &Node<'_>) -> Result<Vec<Value>> {
     let x = n.x(0)?;
     let w = window(n)?;
+    let w = clipped(x, &w).unwrap_or(w);
     let low = ReduceOp::Max.identity(x.dtype());
     let all = windows(x, &w, low)?;
     let most = all.reduce("pool", ReduceOp::Max, &inner(&w), SumOrder::Any)?;
@@ -90,6 +106,9 @@ fn average_pool(n: &Node<'_>) -> Result<Vec<Value>> {
     let x = n.x(0)?;
     let w = window(n)?;
     x.require_float("average_pool")?;
+    if let Some(clipped) = clipped(x, &w) {
+        return average_of_clipped(n, &w, &clipped);
+    }
     let mut shape = vec![1, 1];
     shape.extend(&x.shape()[2..]);
     // The number of elements in each window is the pool of ones; with count_include_pad the border has ones, too.
@@ -117,8 +136,29 @@ fn average_pool(n: &Node<'_>) -> Result<Vec<Value>> {
     })?)
 }
 
+/// The mean of windows that reach beyond the input: sums of what they meet, by how many taps they have.
+fn average_of_clipped(n: &Node<'_>, w: &Window, clipped: &Window) -> Result<Vec<Value>> {
+    let x = n.x(0)?;
+    let spatial = &x.shape()[2..];
+    one(x.computed(|x| {
+        let mut total = sums(x, clipped)?;
+        for (i, s) in w.slides(spatial).into_iter().enumerate() {
+            let inside = s.before..s.before.saturating_add(s.size);
+            let within =
+                if n.flag("count_include_pad") { 0..inside.end.saturating_add(w.padding[i].1) } else { inside };
+            n.table(s.out)?;
+            let mut shape = vec![1; x.rank()];
+            shape[2 + i] = s.out;
+            let counts = Tensor::from_slice(&s.counts(within), &shape)?.cast(x.dtype())?;
+            total = total.div(&counts)?;
+        }
+        Ok(total)
+    })?)
+}
+
 fn lp_pool(n: &Node<'_>) -> Result<Vec<Value>> {
     let w = window(n)?;
+    let w = clipped(n.x(0)?, &w).unwrap_or(w);
     let p = n.int("p", 2) as f64;
     one(n.x(0)?.computed(|x| sums(&x.abs()?.pow(p)?, &w)?.pow(1.0 / p))?)
 }

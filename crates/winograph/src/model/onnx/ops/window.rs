@@ -2,6 +2,7 @@
 
 use super::super::node::Node;
 use crate::error::Result;
+use crate::model::reach::Slide;
 
 /// How windows slide.
 pub(super) struct Window {
@@ -64,6 +65,19 @@ impl Window {
             out.push(count);
         }
         Ok(Window { kernel, stride, dilation, padding, out })
+    }
+
+    /// How they slide along each axis.
+    pub(super) fn slides(&self, spatial: &[usize]) -> Vec<Slide> {
+        let slide = |i: usize| Slide {
+            size: spatial[i],
+            kernel: self.kernel[i],
+            stride: self.stride[i],
+            dilation: self.dilation[i],
+            before: self.padding[i].0,
+            out: self.out[i],
+        };
+        (0..self.out.len()).map(slide).collect()
     }
 
     /// Border after each axis with which all windows are inside of it.
