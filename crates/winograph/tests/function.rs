@@ -198,3 +198,33 @@ fn steps_that_differ_in_the_row_that_they_read_are_one_kernel() {
     let ((few, short), (many, long)) = (of(40), of(120));
     assert!(long >= short + 80 && few < 20 && many <= few + 3, "{few} kernels in {short} launches, {many} in {long}");
 }
+
+#[test]
+fn kernels_that_are_one_work_on_the_memory_of_each_launch() {
+    let w: Vec<Tensor> = (0..3).map(|n| Tensor::randn(&[8, 8], DType::F32, n).unwrap()).collect();
+    w.iter().for_each(|w| w.realize().unwrap());
+    // Rows of two arguments, by weights of their own, as results of their own.
+    let of = |a: &[Tensor]| -> winograph::Result<Vec<Tensor>> {
+        (0..6)
+            .map(|n| {
+                let row = a[n % 2].slice(&[(n as isize..n as isize + 1).into()])?;
+                row.matmul(&w[n % 3])?.softmax(-1)
+            })
+            .collect()
+    };
+    let f = compile(&[spec(&[6, 8]), spec(&[6, 8])], of).unwrap();
+    let given = [Tensor::randn(&[6, 8], DType::F32, 7).unwrap(), Tensor::randn(&[6, 8], DType::F32, 8).unwrap()];
+    let found = f.call(&[&given[0], &given[1]]).unwrap();
+    for (n, found) in found.iter().enumerate() {
+        let x = given[n % 2].to_vec::<f32>().unwrap();
+        let w = w[n % 3].to_vec::<f32>().unwrap();
+        let sums: Vec<f64> =
+            (0..8).map(|j| (0..8).map(|i| f64::from(x[n * 8 + i]) * f64::from(w[i * 8 + j])).sum::<f64>()).collect();
+        let all: f64 = sums.iter().map(|s| s.exp()).sum();
+        for (a, s) in found.to_vec::<f32>().unwrap().iter().zip(&sums) {
+            assert!((f64::from(*a) - s.exp() / all).abs() < 1e-5, "result {n}");
+        }
+    }
+    let kernels = f.program().kernels.len();
+    assert!(kernels < f.program().run.len(), "{kernels} kernels");
+}

@@ -47,7 +47,12 @@ pub fn places(
         let of: Vec<&Moved> = group.iter().filter_map(|&n| moved[n].as_ref()).collect();
         let Some((code, at)) = merged(&of) else { continue };
         for (&n, at) in group.iter().zip(at) {
+            // Each keeps the memory that it works on.
+            let own = std::mem::take(&mut codes[n].args);
             codes[n].clone_from(&code);
+            for (decl, own) in codes[n].args.iter_mut().zip(own) {
+                (decl.name, decl.origin) = (own.name, own.origin);
+            }
             values[n] = at;
         }
     }

@@ -169,11 +169,24 @@ impl Part {
         (0..rows as i64).map(row).collect()
     }
 
-    /// Whether a row depends on the same as one of another part, which begins so many elements before this one.
-    fn same(&self, row: &Row, other: &Part, there: &Row, shift: usize, known: &mut Known) -> Result<bool> {
-        let shift = shift as i64;
-        let moved = (row.span.0 + shift, row.span.1 + shift) == there.span && row.needs.borders == there.needs.borders;
-        Ok(moved && self.field.same_constants_in(&row.needs, &other.field, &there.needs, known)?)
+    /// Whether a row depends on the same as one of another part, along which this one begins so many elements after the other: along
+    /// the axis `from` of the input, and along all others at the same places.
+    fn same(&self, row: &Row, other: (&Part, &Row), from: usize, shift: usize, known: &mut Known) -> Result<bool> {
+        let (part, there) = other;
+        let (Some(a), Some(b)) = (&row.needs.input, &there.needs.input) else { return Ok(false) };
+        let moved = |(axis, (a, b)): (usize, (&Span, &Span))| {
+            let by = if axis == from { shift as i64 } else { 0 };
+            (a.0 + by, a.1 + by) == *b
+        };
+        let same =
+            a.len() == b.len() && a.iter().zip(b).enumerate().all(moved) && row.needs.borders == there.needs.borders;
+        Ok(same && self.field.same_constants_in(&row.needs, &part.field, &there.needs, known)?)
+    }
+
+    /// Whether results are as long along all axes but one.
+    fn same_but(&self, other: &Part, axis: usize) -> bool {
+        let (a, b) = (self.output.shape(), other.output.shape());
+        a.len() == b.len() && (0..a.len()).all(|i| i == axis || a[i] == b[i])
     }
 }
 
@@ -247,7 +260,7 @@ impl Along<'_> {
         for p in &pieces {
             let (part, all) = of(p.length);
             let known = if p.length == tile { &mut known } else { &mut known_of_last };
-            if !part.field.same_operations(&full.field) {
+            if !part.same_but(full, self.to) || !part.field.same_operations(&full.field) {
                 return Err(wrong(format!(
                     "what the model computes for a tile of {} is not what it computes for a picture of {size}",
                     p.length
@@ -257,7 +270,7 @@ impl Along<'_> {
                 let (Some(row), Some(there)) = (all.get(p.from + n), rows.get(p.to + n)) else {
                     return Err(wrong(format!("tiles of {tile} leave a gap: take larger ones")));
                 };
-                if !part.same(row, full, there, p.start, known)? {
+                if !part.same(row, (full, there), self.from, p.start, known)? {
                     return Err(wrong(format!(
                         "row {} of the result does not depend on a tile of {} as it does on a picture of {size}: padding, factors or \
                          what continues the picture depend on its size",
@@ -409,9 +422,10 @@ impl Axis {
         let mut known = Known::default();
         let mut same = |r: usize, there: usize, shift: usize| -> Result<bool> {
             let (Some(one), Some(other)) = (all.get(r), rows.get(there)) else { return Ok(false) };
-            part.same(one, &longer, other, shift, &mut known)
+            part.same(one, (&longer, other), from, shift, &mut known)
         };
-        let mut sound = rows.len() == all.len() + per && part.field.same_operations(&longer.field);
+        let mut sound =
+            rows.len() == all.len() + per && part.same_but(&longer, to) && part.field.same_operations(&longer.field);
         for r in 0..self.clean.1 {
             sound = sound && same(r, r, 0)?;
         }

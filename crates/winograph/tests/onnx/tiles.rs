@@ -189,6 +189,18 @@ fn tiles_are_refused_where_what_is_computed_depends_on_the_size() {
         node("Gather", &["s", "two"], &["h"], &[]),
         node("Cast", &["h"], &["f"], &[int_attribute("to", 1)]),
     ];
+    // Which channel is taken follows from the number of rows.
+    let channel = [
+        &size[..2],
+        &[node("Greater", &["h", "forty"], &["l"], &[]), node("Cast", &["l"], &["m"], &[int_attribute("to", 7)])],
+        &[
+            node("Gather", &["x", "m"], &["g"], &[int_attribute("axis", 1)]),
+            node("Unsqueeze", &["g", "one"], &["y"], &[]),
+        ],
+    ]
+    .concat();
+    let constants = [longs("two", &[], &[2]), longs("forty", &[], &[40]), longs("one", &[1], &[1])];
+    assert_told(&told(&channel, &constants), &["tiles: ", "picture of 45"]);
     // A number that follows from the size, and an operation that is chosen by it.
     let divided = [&size[..], &[node("Div", &["x", "f"], &["y"], &[])]].concat();
     assert_told(&told(&divided, &[longs("two", &[], &[2])]), &["tiles: ", "picture of 45"]);
