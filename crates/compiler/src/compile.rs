@@ -512,7 +512,7 @@ fn finish(
     }
     let served = provenance::of_launches(&kernels, &launches, std::mem::take(&mut driver.notes.1));
     let (program, order) =
-        driver.pass("memory", || assemble(&args, codes, &launches, &prepared, (workers, at)), |_| String::new());
+        driver.pass("memory", || assemble(&args, codes, &launches, &prepared, at, workers), |_| String::new());
     driver.sketch(|| Sketch::of_program(&program));
     let mut told: FxHashMap<usize, usize> = FxHashMap::default();
     for (prepare, at) in order {
@@ -771,7 +771,8 @@ fn assemble(
     codes: Vec<Code>,
     launches: &[Launch],
     prepared: &[bool],
-    (workers, places): (usize, Vec<Vec<i64>>),
+    places: Vec<Vec<i64>>,
+    workers: usize,
 ) -> (Program, Order) {
     let mut program = Program::default();
     let mut index: FxHashMap<usize, usize> = FxHashMap::default();

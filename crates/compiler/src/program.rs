@@ -89,7 +89,7 @@ impl Step {
         [program, &self.host].concat()
     }
 
-    /// Whether it is the first of those that loops of the host repeat, or none of them.
+    /// On a GPU, whether it is the first of those that loops of the host repeat, or none of them.
     pub fn is_first(&self) -> bool {
         self.host.iter().all(|&n| n == 0)
     }

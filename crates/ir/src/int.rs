@@ -125,7 +125,8 @@ fn clamp_bound(x: i128) -> i64 {
     x.clamp(-(FAR as i128), FAR as i128) as i64
 }
 
-fn gcd(a: i64, b: i64) -> i64 {
+/// The greatest number that divides both, not negative.
+pub fn gcd(a: i64, b: i64) -> i64 {
     let (mut a, mut b) = (a.unsigned_abs(), b.unsigned_abs());
     while b != 0 {
         (a, b) = (b, a % b);

@@ -6,7 +6,7 @@
 
 use crate::parallel;
 use rustc_hash::FxHashMap;
-use winograph_ir::int::{IntId, Ints};
+use winograph_ir::int::{IntId, Ints, gcd};
 use winograph_ir::linear::{Access, Code, Memory, MemoryDecl, Stmt};
 use winograph_ir::verify;
 
@@ -88,12 +88,7 @@ fn merged(of: &[&Moved]) -> Option<(Code, Vec<Vec<i64>>)> {
     Some((code, values))
 }
 
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// The code with the least constant of each index taken away; `None` where there is nothing to take away, or it has accesses of
-/// another kind.
+/// The code with the least constant of each index taken away; `None` where it has accesses of another kind.
 fn to_origin(code: &Code, text: &(dyn Fn(&Code) -> String + Sync)) -> Option<Moved> {
     let mut axes = Axes::new();
     for (n, decl) in code.args.iter().enumerate() {

@@ -17,7 +17,7 @@ use super::gpu::{GpuModel, Site, SiteCounts, Space, sites};
 use super::machine::{Op, Place};
 use super::requests::Meter;
 use super::threads::{Threads, warps};
-use crate::int::{IntId, IntNode, Ints, RangeId};
+use crate::int::{IntId, IntNode, Ints, RangeId, gcd};
 use crate::linear::{Access, Code, Instr, MAX_THREADS, SWIZZLE_BYTES, Stmt};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -283,14 +283,6 @@ fn add_step(out: &mut Affine, r: RangeId, step: i64) -> Option<()> {
     let s = out.steps.entry(r).or_insert(0);
     *s = s.checked_add(step)?;
     Some(())
-}
-
-fn gcd(a: i64, b: i64) -> i64 {
-    let (mut a, mut b) = (a.unsigned_abs(), b.unsigned_abs());
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a as i64
 }
 
 /// A distribution of shifts, moved by `0..n` steps: how often each shift modulo the pattern happens.

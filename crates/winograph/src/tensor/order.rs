@@ -213,6 +213,23 @@ fn by_merging(x: &Tensor, k: usize, along: usize, largest: bool) -> Result<(Tens
     Ok((shaped(values)?, shaped(places)?))
 }
 
+/// The least number from `low` to `high`, which are at most `length` apart, that is not `before`: those that are come first.
+pub(super) fn bisected(
+    mut low: Tensor,
+    mut high: Tensor,
+    length: usize,
+    before: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    for _ in 0..=length.ilog2() {
+        let middle = low.add(&high)?.binary("bisected", BinaryOp::Shr, 1)?;
+        let open = low.lt(&high)?;
+        let is_before = before(&middle)?;
+        low = open.logical_and(&is_before)?.where_(&middle.add(1)?, &low)?;
+        high = open.logical_and(&is_before.logical_not()?)?.where_(&middle, &high)?;
+    }
+    Ok(low)
+}
+
 /// For the first `out` elements of two sorted halves of the last axis: where each is.
 fn merge(two: &Tensor, out: usize, largest: bool) -> Result<Tensor> {
     let name = "topk";
@@ -220,20 +237,14 @@ fn merge(two: &Tensor, out: usize, largest: bool) -> Result<Tensor> {
     let shape = [two.shape()[0], two.shape()[1], out];
     let at = Tensor::iota(name, DType::I64, &shape, 2)?;
     // How many of the elements before this one are of the first half: no fewer than `low`, no more than `high`.
-    let (mut low, mut high) = (at.sub(half)?.maximum(0)?, at.minimum(half)?);
+    let (low, high) = (at.sub(half)?.maximum(0)?, at.minimum(half)?);
     // Whether the element `i` of the first half comes before the element `j` of the second one.
     let first_of = |i: &Tensor, j: &Tensor| {
         let one = two.gather(2, &i.minimum(half - 1)?)?;
         let other = two.gather(2, &j.maximum(0)?.minimum(half - 1)?.add(half)?)?;
         order(&other, &one, largest)?.0.logical_not()
     };
-    for _ in 0..=half.ilog2() {
-        let middle = low.add(&high)?.binary(name, BinaryOp::Shr, 1)?;
-        let open = low.lt(&high)?;
-        let first = first_of(&middle, &at.sub(&middle)?.sub(1)?)?;
-        low = open.logical_and(&first)?.where_(&middle.add(1)?, &low)?;
-        high = open.logical_and(&first.logical_not()?)?.where_(&middle, &high)?;
-    }
+    let low = bisected(low, high, half as usize, |middle| first_of(middle, &at.sub(middle)?.sub(1)?))?;
     let other = at.sub(&low)?;
     let first = low.lt(half)?.logical_and(&other.ge(half)?.logical_or(&first_of(&low, &other)?)?)?;
     first.where_(&low, &other.add(half)?)

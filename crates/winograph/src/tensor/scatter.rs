@@ -2,10 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
-use crate::tensor::order::combine;
+use crate::tensor::order::{bisected, combine};
 use crate::tensor::shape::axis;
 use crate::tensor::{Op, State};
-use winograph_ir::{BinaryOp, DType, ReduceOp, Scalar, SumOrder};
+use winograph_ir::{DType, ReduceOp, Scalar, SumOrder};
 
 /// Updates along an axis that places always look through.
 const FEW: usize = 512;
@@ -143,14 +143,8 @@ fn by_sorting(
     let mut places = sorted.shape().to_vec();
     places[along] = size;
     let at = Tensor::iota(name, DType::I64, &places, along)?;
-    let (mut low, mut high) = (Tensor::zeros(&places, DType::I64)?, Tensor::full(&places, count as i64)?);
-    for _ in 0..=count.ilog2() {
-        let middle = low.add(&high)?.binary(name, BinaryOp::Shr, 1)?;
-        let open = low.lt(&high)?;
-        let first = sorted.gather(axis, &middle.minimum(count as i64 - 1)?)?.le(&at)?;
-        low = open.logical_and(&first)?.where_(&middle.add(1)?, &low)?;
-        high = open.logical_and(&first.logical_not()?)?.where_(&middle, &high)?;
-    }
+    let (low, high) = (Tensor::zeros(&places, DType::I64)?, Tensor::full(&places, count as i64)?);
+    let low = bisected(low, high, count, |middle| sorted.gather(axis, &middle.minimum(count as i64 - 1)?)?.le(&at))?;
     let last = low.sub(1)?.maximum(0)?.contiguous()?;
     let hit = sorted.gather(axis, &last)?.eq(&at)?.expand_as(name, before.shape())?;
     match reduce {

@@ -1,84 +1,8 @@
 //! What a file of ONNX may ask the importer to do: files that ask for too much are refused before it is done.
 
+use crate::proto::*;
 use std::time::{Duration, Instant};
-use winograph::model::Model;
-use winograph::settings::settings;
 use winograph::{DType, Tensor};
-
-/// A field of protobuf that holds bytes.
-fn bytes(field: u64, value: &[u8]) -> Vec<u8> {
-    let mut out = varint(field << 3 | 2);
-    out.extend(varint(value.len() as u64));
-    out.extend(value);
-    out
-}
-
-fn int(field: u64, value: i64) -> Vec<u8> {
-    let mut out = varint(field << 3);
-    out.extend(varint(value as u64));
-    out
-}
-
-fn varint(mut x: u64) -> Vec<u8> {
-    let mut out = vec![];
-    while x >= 0x80 {
-        out.push(x as u8 | 0x80);
-        x >>= 7;
-    }
-    out.push(x as u8);
-    out
-}
-
-fn int_attribute(name: &str, value: i64) -> Vec<u8> {
-    [bytes(1, name.as_bytes()), int(3, value), int(20, 2)].concat()
-}
-
-fn text_attribute(name: &str, value: &str) -> Vec<u8> {
-    [bytes(1, name.as_bytes()), bytes(4, value.as_bytes()), int(20, 3)].concat()
-}
-
-fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[Vec<u8>]) -> Vec<u8> {
-    let mut out = vec![];
-    inputs.iter().for_each(|i| out.extend(bytes(1, i.as_bytes())));
-    outputs.iter().for_each(|o| out.extend(bytes(2, o.as_bytes())));
-    out.extend(bytes(4, op.as_bytes()));
-    attributes.iter().for_each(|a| out.extend(bytes(5, a)));
-    out
-}
-
-/// The name and type of a value; sizes of 0 stand for any.
-fn info(name: &str, dtype: i64, shape: &[i64]) -> Vec<u8> {
-    let dims: Vec<u8> = shape.iter().flat_map(|&d| bytes(1, &if d == 0 { vec![] } else { int(1, d) })).collect();
-    let tensor = [int(1, dtype), bytes(2, &dims)].concat();
-    [bytes(1, name.as_bytes()), bytes(2, &bytes(1, &tensor))].concat()
-}
-
-fn array(name: &str, dtype: i64, shape: &[i64], raw: &[u8]) -> Vec<u8> {
-    let mut out: Vec<u8> = shape.iter().flat_map(|&d| int(1, d)).collect();
-    out.extend([int(2, dtype), bytes(8, name.as_bytes()), bytes(9, raw)].concat());
-    out
-}
-
-fn floats(name: &str, shape: &[i64], values: &[f32]) -> Vec<u8> {
-    array(name, 1, shape, &values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
-}
-
-fn integers(name: &str, shape: &[i64], values: &[i64]) -> Vec<u8> {
-    array(name, 7, shape, &values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
-}
-
-fn model(nodes: &[Vec<u8>], initializers: &[Vec<u8>], inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Vec<u8> {
-    let mut graph = vec![];
-    nodes.iter().for_each(|n| graph.extend(bytes(1, n)));
-    initializers.iter().for_each(|t| graph.extend(bytes(5, t)));
-    inputs.iter().for_each(|i| graph.extend(bytes(11, i)));
-    outputs.iter().for_each(|o| graph.extend(bytes(12, o)));
-    [int(1, 8), bytes(7, &graph), bytes(8, &int(2, 17))].concat()
-}
-
-fn run(model: &[u8], inputs: &[(&str, &Tensor)]) -> winograph::Result<Vec<(String, Tensor)>> {
-    Model::from_onnx(model)?.compile(&settings()?.device)?.run(inputs)
-}
 
 /// Why a model is refused, which may not take long: what it asks for is not done.
 fn refusal(model: &[u8], inputs: &[(&str, &Tensor)]) -> String {
@@ -97,10 +21,10 @@ fn boxes_of_constants(count: i64) -> Vec<u8> {
             node("NonMaxSuppression", &["boxes", "scores", "most", "shared"], &["y"], &[]),
         ],
         &[
-            integers("boxes_shape", &[3], &[1, count, 4]),
-            integers("scores_shape", &[3], &[1, 1, count]),
-            integers("most", &[1], &[count]),
-            floats("shared", &[1], &[1.0]),
+            longs("boxes_shape", &[3], &[1, count, 4]),
+            longs("scores_shape", &[3], &[1, 1, count]),
+            longs("most", &[1], &[count]),
+            weights("shared", &[1], &[1.0]),
         ],
         &[],
         &[info("y", 7, &[0, 3])],
@@ -128,7 +52,7 @@ fn resized(count: usize, places: f32, mode: &[Vec<u8>]) -> Vec<u8> {
         })
         .collect();
     let outputs: Vec<Vec<u8>> = (0..count).map(|i| info(&name(i), 1, &[])).collect();
-    model(&nodes, &[floats("scales", &[2], &[1.0, places])], &[info("x", 1, &[1, 1])], &outputs)
+    model(&nodes, &[weights("scales", &[2], &[1.0, places])], &[info("x", 1, &[1, 1])], &outputs)
 }
 
 #[test]
@@ -143,7 +67,7 @@ fn tables_of_resize_are_counted_and_those_too_large_are_refused_before_any_is_ma
     // A long axis that could be made does not come before one that cannot.
     let both = model(
         &[node("Resize", &["x", "", "", "sizes"], &["y"], &[])],
-        &[integers("sizes", &[2], &[1 << 23, 1 << 50])],
+        &[longs("sizes", &[2], &[1 << 23, 1 << 50])],
         &[info("x", 1, &[1, 1])],
         &[info("y", 1, &[0, 0])],
     );
@@ -158,11 +82,11 @@ fn edges_of_mel_weights_far_beyond_all_rows_are_not_walked_to() {
         model(
             &[node("MelWeightMatrix", &["bins", "length", "rate", "low", "high"], &["y"], &[])],
             &[
-                integers("bins", &[], &[8]),
-                integers("length", &[], &[16]),
-                integers("rate", &[], &[rate]),
-                floats("low", &[], &[0.0]),
-                floats("high", &[], &[1e30]),
+                longs("bins", &[], &[8]),
+                longs("length", &[], &[16]),
+                longs("rate", &[], &[rate]),
+                weights("low", &[], &[0.0]),
+                weights("high", &[], &[1e30]),
             ],
             &[],
             &[info("y", 1, &[9, 8])],
@@ -188,7 +112,7 @@ fn more_than_64_axes_are_refused_by_the_name_of_what_has_them() {
                 node("Unsqueeze", &["x", "axes"], &["u"], &[]),
                 node("ReduceMax", &["u"], &["y"], &[int_attribute("keepdims", 0)]),
             ],
-            &[integers("axes", &[axes.len() as i64], &axes)],
+            &[longs("axes", &[axes.len() as i64], &axes)],
             &input,
             &out,
         )
@@ -201,16 +125,12 @@ fn more_than_64_axes_are_refused_by_the_name_of_what_has_them() {
         let shape = [ones(rank), vec![-1]].concat();
         for op in ["Reshape", "Expand"] {
             let list = if op == "Expand" { &shape[..rank] } else { &shape[1..] };
-            let file = model(
-                &[node(op, &["x", "shape"], &["y"], &[])],
-                &[integers("shape", &[rank as i64], list)],
-                &input,
-                &out,
-            );
+            let file =
+                model(&[node(op, &["x", "shape"], &["y"], &[])], &[longs("shape", &[rank as i64], list)], &input, &out);
             let cause = refusal(&file, &[("x", &x)]);
             assert!(cause.contains(&format!("({op})")) && cause.contains(&axes), "{cause}");
         }
-        let file = model(&[node("Add", &["x", "w"], &["y"], &[])], &[floats("w", &ones(rank), &[1.0])], &input, &out);
+        let file = model(&[node("Add", &["x", "w"], &["y"], &[])], &[weights("w", &ones(rank), &[1.0])], &input, &out);
         let cause = refusal(&file, &[("x", &x)]);
         assert!(cause.contains("\"w\"") && cause.contains(&axes), "{cause}");
         for (inputs, outputs, name) in [
@@ -247,7 +167,7 @@ fn bits_shifted_by_the_width_and_more_leave_zero() {
 fn initializers_that_are_inputs_too_are_looked_up_by_name() {
     let count = 100_000;
     let names: Vec<String> = (0..count).map(|i| format!("w{i}")).collect();
-    let initializers: Vec<Vec<u8>> = names.iter().map(|n| floats(n, &[1], &[2.0])).collect();
+    let initializers: Vec<Vec<u8>> = names.iter().map(|n| weights(n, &[1], &[2.0])).collect();
     let mut inputs: Vec<Vec<u8>> = names.iter().map(|n| info(n, 1, &[1])).collect();
     inputs.push(info("x", 1, &[1]));
     let file = model(&[node("Add", &["x", &names[7]], &["y"], &[])], &initializers, &inputs, &[info("y", 1, &[1])]);
@@ -266,7 +186,7 @@ fn operators_along_a_long_axis_take_time_in_proportion_to_it_and_not_to_its_squa
             node("CumSum", &["x", "zero"], &["sums"], &[int_attribute("exclusive", 1), int_attribute("reverse", 1)]),
             node("TopK", &["x", "k"], &["values", "places"], &[int_attribute("axis", 0)]),
         ],
-        &[integers("zero", &[], &[0]), integers("k", &[1], &[10])],
+        &[longs("zero", &[], &[0]), longs("k", &[1], &[10])],
         &[info("x", 7, &[size])],
         &[info("sums", 7, &[size]), info("values", 7, &[10]), info("places", 7, &[10])],
     );
@@ -298,7 +218,7 @@ fn results_that_are_too_much_for_the_memory_all_together_are_refused_before_any_
     let names: Vec<String> = (0..4).map(|i| format!("y{i}")).collect();
     let nodes: Vec<Vec<u8>> = names.iter().map(|name| node("Expand", &["x", "shape"], &[name], &[])).collect();
     let outputs: Vec<Vec<u8>> = names.iter().map(|name| info(name, 1, &[each, 3])).collect();
-    let file = model(&nodes, &[integers("shape", &[2], &[each, 3])], &[info("x", 1, &[3])], &outputs);
+    let file = model(&nodes, &[longs("shape", &[2], &[each, 3])], &[info("x", 1, &[3])], &outputs);
     let cause = refusal(&file, &[("x", &Tensor::ones(&[3], DType::F32).unwrap())]);
     assert!(cause.contains("outputs y0, y1, y2, y3, of") && cause.contains("out of memory"), "{cause}");
 }
